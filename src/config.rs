@@ -1,0 +1,136 @@
+//! Every setting, default and limit.
+//!
+//! A setting comes from the command line, else from the environment (`COUCHREP_…`), else from the TOML file, else from
+//! the defaults below.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// A server administrator.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The name.
+    pub name: String,
+    /// The password.
+    pub password: SecretString,
+}
+
+/// All of a server's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `host:port` to listen on; port 0 takes a free one.
+    pub listen: String,
+    /// Where the embedded store lives.
+    pub data_dir: PathBuf,
+    /// The server's uuid, which enters replication ids; made once and kept in the data dir where absent.
+    pub uuid: Option<String>,
+    /// With none, everyone is admin, and only loopback addresses may be listened on.
+    pub admins: Vec<Admin>,
+    /// Defaults and limits of replications.
+    pub replicator: Replicator,
+    /// Limits of the HTTP server.
+    pub http: Http,
+    /// Limits of the embedded store.
+    pub store: StoreSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:5984".into(),
+            data_dir: "data".into(),
+            uuid: None,
+            admins: Vec::new(),
+            replicator: Replicator::default(),
+            http: Http::default(),
+            store: StoreSettings::default(),
+        }
+    }
+}
+
+/// Defaults and limits of replications, under the names of CouchDB's `[replicator]` section where it has them.
+#[derive(Debug, Clone)]
+pub struct Replicator {
+    /// Rows of the feed that make a batch.
+    pub worker_batch_size: usize,
+    /// Batches in flight.
+    pub worker_processes: usize,
+    /// From progress to the checkpoint that records it.
+    pub checkpoint_interval: Duration,
+    /// Tries of a request, the first included.
+    pub retries_per_request: u32,
+    /// For all tries of a request together.
+    pub retry_time_limit: Duration,
+    /// To connect, and between two pieces of an answer.
+    pub connection_timeout: Duration,
+    /// Between two signs of life of a waiting feed.
+    pub heartbeat: Duration,
+    /// Bytes of documents that one batch gathers before it writes them.
+    pub batch_bytes: usize,
+    /// Bytes of documents in memory, all replications together.
+    pub memory_budget: usize,
+    /// A document's attachments travel within bulk requests up to this sum of lengths.
+    pub inline_attachments_bytes: u64,
+    /// From a cancel or a shutdown until a task that doesn't come to its end is dropped.
+    pub stop_deadline: Duration,
+    /// The first pause before a crashed continuous replication starts again; doubled each time.
+    pub restart_pause: Duration,
+    /// The longest such pause.
+    pub max_restart_pause: Duration,
+}
+
+impl Default for Replicator {
+    fn default() -> Self {
+        Self {
+            worker_batch_size: 500,
+            worker_processes: 4,
+            checkpoint_interval: Duration::from_secs(5),
+            retries_per_request: 10,
+            retry_time_limit: Duration::from_secs(60),
+            connection_timeout: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+            batch_bytes: 2 << 20,
+            memory_budget: 64 << 20,
+            inline_attachments_bytes: 64 << 10,
+            stop_deadline: Duration::from_secs(8),
+            restart_pause: Duration::from_secs(5),
+            max_restart_pause: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Limits of the HTTP server.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Bytes of a JSON request body; attachments stream and have no limit.
+    pub max_body_bytes: usize,
+    /// `_uuids?count=` at most.
+    pub max_uuids: usize,
+    /// Requests worked on at once.
+    pub max_requests: usize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { max_body_bytes: 128 << 20, max_uuids: 1000, max_requests: 2048 }
+    }
+}
+
+/// Limits of the embedded store.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Databases kept open while nobody uses them.
+    pub open_databases: usize,
+    /// Bytes of page cache a database.
+    pub cache_bytes: usize,
+    /// How long an unsynced write may stay so.
+    pub sync_interval: Duration,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { open_databases: 500, cache_bytes: 16 << 20, sync_interval: Duration::from_secs(1) }
+    }
+}

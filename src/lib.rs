@@ -1,0 +1,18 @@
+//! couchrep is CouchDB's replicator as a server of its own.
+//!
+//! It answers `POST /_replicate` as CouchDB does and copies documents with their whole revision trees and attachments
+//! between any two CouchDB-compatible databases. The modules stand in the order in which a newcomer should read them:
+//! what a document is, how one replication runs, what keeps track of many, what a database must offer, the embedded
+//! store, and the HTTP face of it all. ARCHITECTURE.md draws the same map with its invariants.
+
+pub mod document;
+pub mod json;
+pub mod multipart;
+pub mod replicate;
+pub mod registry;
+pub mod peer;
+pub mod store;
+pub mod http;
+pub mod config;
+pub mod server;
+pub mod tasks;

@@ -1,0 +1,345 @@
+//! What a replication needs of a database, and the two kinds that offer it.
+//!
+//! [`Peer`] is one database, opened: over HTTP ([`remote`]) or in the embedded store ([`local`]). `replicate` sees
+//! nothing else. Both pass one contract suite (`tests/peer_contract.rs`).
+//!
+//! Every operation may be repeated: revisions are immutable, and writing one that is there changes nothing. A remote
+//! peer repeats by itself what failed for a reason that may pass (see [`crate::replicate::retry`]); an error that comes
+//! out of here is final for the request it names, except for answers that broke off while being read
+//! ([`PeerError::Broken`]), which the caller asks for again.
+
+pub mod remote;
+pub mod local;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde_json::value::RawValue;
+
+use crate::document::{DocBatch, DocId, DocumentError, Rev, Seq, Wanted};
+use crate::store::StoreError;
+
+/// Why a peer didn't do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The database isn't there.
+    #[error("could not open {database}")]
+    DatabaseMissing {
+        /// The peer's name for logs and answers: a URL ending in `/` without credentials, or a local name.
+        database: String,
+    },
+    /// 401 or 403 when opening or creating the database.
+    #[error("unauthorized to access or create database {database}")]
+    Unauthorized {
+        /// As above.
+        database: String,
+    },
+    /// The host's name stands for no address.
+    #[error("could not resolve {database}")]
+    Unresolved {
+        /// As above.
+        database: String,
+    },
+    /// No connection, or it broke before an answer came, on every try.
+    #[error("{request} got no answer in {tries} tries: {reason}")]
+    Unreachable {
+        /// Method and URL without credentials: `POST http://host/db/_revs_diff`.
+        request: String,
+        /// How often it was tried.
+        tries: u32,
+        /// What happened the last time, readable and without credentials.
+        reason: String,
+    },
+    /// An answer broke off while being read.
+    #[error("the answer to {request} broke off: {reason}")]
+    Broken {
+        /// As above.
+        request: String,
+        /// What happened.
+        reason: String,
+    },
+    /// An answer with a status that isn't the one hoped for, after all tries.
+    #[error("{request} was answered {status} {error}: {reason}")]
+    Status {
+        /// As above.
+        request: String,
+        /// The HTTP status.
+        status: u16,
+        /// The answer's `error`, or the status's own words.
+        error: String,
+        /// The answer's `reason`, shortened.
+        reason: String,
+    },
+    /// An answer that isn't what the protocol says.
+    #[error("{request} was answered with something else than {expected}: {found}")]
+    Malformed {
+        /// As above.
+        request: String,
+        /// What was expected, in words.
+        expected: &'static str,
+        /// What came instead, shortened.
+        found: String,
+    },
+    /// A checkpoint document was changed by somebody else meanwhile.
+    #[error("the document was changed meanwhile")]
+    Conflict,
+    /// A document that this side can't make sense of.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The embedded store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What `GET {db}/` tells.
+#[derive(Debug, Clone)]
+pub struct DatabaseInfo {
+    /// Changes when writes may have been lost; `"0"` equals anything, and stands for a peer that doesn't tell.
+    pub instance_start_time: String,
+    /// The newest change's place in the feed.
+    pub update_seq: Seq,
+}
+
+/// One row of the feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Its place.
+    pub seq: Seq,
+    /// The document.
+    pub id: DocId,
+    /// Its leaves with `style=all_docs`, deleted ones included; the winner alone otherwise.
+    pub revs: Vec<Rev>,
+}
+
+/// A page of the feed.
+#[derive(Debug, Clone)]
+pub struct ChangesPage {
+    /// At most as many as were asked for.
+    pub changes: Vec<Change>,
+    /// Where the next page starts; progress even where no change passed the filter.
+    pub last_seq: Seq,
+    /// Changes behind this page, where the peer tells.
+    pub pending: Option<u64>,
+}
+
+/// What the feed is asked for.
+#[derive(Debug, Clone)]
+pub struct ChangesQuery {
+    /// Behind which place.
+    pub since: Seq,
+    /// Rows at most.
+    pub limit: usize,
+    /// Wait for a change where there is none yet (`feed=longpoll` with a heartbeat), instead of an empty page.
+    pub wait: bool,
+    /// What the source lets through.
+    pub filter: Filter,
+}
+
+/// What a source lets through.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Filter {
+    /// Everything.
+    #[default]
+    None,
+    /// A filter by name, with the query parameters in the order in which they came.
+    Named {
+        /// `ddoc/name`, `_design` or `_view`.
+        name: String,
+        /// Handed to the source.
+        query: Vec<(String, String)>,
+    },
+    /// These documents (`filter=_doc_ids`).
+    DocIds(Vec<DocId>),
+}
+
+/// A `_local` document.
+#[derive(Debug, Clone)]
+pub struct LocalDoc {
+    /// `0-3`.
+    pub rev: String,
+    /// The whole document, as JSON.
+    pub body: Box<RawValue>,
+}
+
+/// A part of an answer to [`Peer::bulk_get`].
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Documents without attachments.
+    pub docs: DocBatch,
+    /// Revisions whose documents have attachments: they are fetched one by one.
+    pub attached: Vec<(DocId, Rev)>,
+    /// Revisions that the source announced and can't give, each with its reason.
+    pub unavailable: Vec<(DocId, Rev, String)>,
+}
+
+/// A document whose attachments follow it.
+pub struct AttachedDoc {
+    /// Its id.
+    pub id: DocId,
+    /// Its revision.
+    pub rev: Rev,
+    /// Its JSON text, attachments as `"follows":true`, or as `"stub":true` where the target has them.
+    pub json: Bytes,
+    /// The attachments that follow, in the order in which they stand in `json`.
+    pub parts: BoxStream<'static, Result<AttachmentPiece, PeerError>>,
+}
+
+/// A piece of the attachments behind a document.
+#[derive(Debug)]
+pub enum AttachmentPiece {
+    /// An attachment starts.
+    Head(AttachmentHead),
+    /// Bytes of it.
+    Data(Bytes),
+}
+
+/// What stands over an attachment's bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttachmentHead {
+    /// Its file name.
+    pub name: String,
+    /// Its media type.
+    pub content_type: String,
+    /// Bytes that follow, as they travel.
+    pub length: u64,
+    /// Whether they travel gzipped, because the source stores them so.
+    pub gzip: bool,
+}
+
+/// A document that the target didn't take. The rest of its batch was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// Its id.
+    pub id: DocId,
+    /// Its revision, where the target names it or only one was sent.
+    pub rev: Option<Rev>,
+    /// `forbidden`, `unauthorized`, …
+    pub error: String,
+    /// The target's words.
+    pub reason: String,
+}
+
+/// One database, opened for replication. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    /// Over HTTP.
+    Remote(remote::RemotePeer),
+    /// In the embedded store.
+    Local(local::LocalPeer),
+}
+
+/// An answer to [`Peer::bulk_get`] that is being read.
+pub enum BulkGet {
+    /// Over HTTP.
+    Remote(remote::RemoteBulkGet),
+    /// Out of the embedded store.
+    Local(local::LocalBulkGet),
+}
+
+macro_rules! either {
+    ($self:expr, $peer:ident => $call:expr) => {
+        match $self {
+            Peer::Remote($peer) => $call,
+            Peer::Local($peer) => $call,
+        }
+    };
+}
+
+impl Peer {
+    /// What the peer is called in logs and answers: never with credentials.
+    pub fn name(&self) -> &str {
+        either!(self, peer => peer.name())
+    }
+
+    /// Asks how the database is (`GET {db}/`).
+    pub async fn info(&self) -> Result<DatabaseInfo, PeerError> {
+        either!(self, peer => peer.info().await)
+    }
+
+    /// Makes the database; that it is there already is a success.
+    pub async fn create(&self) -> Result<(), PeerError> {
+        either!(self, peer => peer.create().await)
+    }
+
+    /// Reads `_local/{id}`; `None` where there is none.
+    pub async fn local_doc(&self, id: &str) -> Result<Option<LocalDoc>, PeerError> {
+        either!(self, peer => peer.local_doc(id).await)
+    }
+
+    /// Writes `_local/{id}` over the revision `rev` (`None`: there was none) and answers the new revision.
+    ///
+    /// `body` is a JSON object without `_id` and `_rev`.
+    ///
+    /// # Errors
+    /// [`PeerError::Conflict`] where the document has another revision.
+    pub async fn put_local_doc(&self, id: &str, rev: Option<&str>, body: &RawValue) -> Result<String, PeerError> {
+        either!(self, peer => peer.put_local_doc(id, rev, body).await)
+    }
+
+    /// Reads a page of the feed.
+    pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
+        either!(self, peer => peer.changes(query).await)
+    }
+
+    /// Tells which of these revisions the database lacks (`POST {db}/_revs_diff`). Documents that lack nothing are absent.
+    pub async fn revs_diff(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
+        either!(self, peer => peer.revs_diff(changes).await)
+    }
+
+    /// Starts to fetch revisions (`POST {db}/_bulk_get`), the newest descendant where one has gone on (`latest=true`).
+    pub async fn bulk_get(&self, wanted: Vec<Wanted>) -> Result<BulkGet, PeerError> {
+        Ok(match self {
+            Self::Remote(peer) => BulkGet::Remote(peer.bulk_get(wanted).await?),
+            Self::Local(peer) => BulkGet::Local(peer.bulk_get(wanted)),
+        })
+    }
+
+    /// Fetches one revision with its attachments; `None` where the source doesn't have it.
+    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
+        either!(self, peer => peer.open_rev(id, rev, atts_since).await)
+    }
+
+    /// Writes documents as they are (`POST {db}/_bulk_docs`, `new_edits:false`), unsynced until [`Peer::ensure_full_commit`].
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Refused>, PeerError> {
+        either!(self, peer => peer.bulk_docs(batch).await)
+    }
+
+    /// Writes one document with its attachments.
+    ///
+    /// # Errors
+    /// [`PeerError::Status`] with 412 where a stub's attachment isn't there: fetch again with no `atts_since`. Errors of
+    /// the document's own stream come through unchanged.
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
+        either!(self, peer => peer.put_doc(doc).await)
+    }
+
+    /// Makes everything written so far survive a crash, and answers `instance_start_time`.
+    pub async fn ensure_full_commit(&self) -> Result<String, PeerError> {
+        either!(self, peer => peer.ensure_full_commit().await)
+    }
+
+    /// Whether the feed has nothing behind `seq`. A remote peer counts as up to date, as in the seed's `up_to_date/2`.
+    pub fn up_to_date(&self, seq: &Seq) -> bool {
+        match self {
+            Self::Remote(_) => true,
+            Self::Local(peer) => peer.up_to_date(seq),
+        }
+    }
+
+    /// Whether this is a database of the embedded store.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+}
+
+impl BulkGet {
+    /// The next documents, about `max_bytes` of them (a single document may be larger); `None` at the end.
+    ///
+    /// # Errors
+    /// [`PeerError::Broken`] where the answer broke off: what hasn't been given yet is to be asked for again.
+    pub async fn next(&mut self, max_bytes: usize) -> Result<Option<Fetched>, PeerError> {
+        match self {
+            Self::Remote(answer) => answer.next(max_bytes).await,
+            Self::Local(answer) => answer.next(max_bytes).await,
+        }
+    }
+}

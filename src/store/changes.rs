@@ -1,0 +1,1 @@
+//! The feed (to be written).

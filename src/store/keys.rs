@@ -1,0 +1,1 @@
+//! How keys and records are laid out (to be written).

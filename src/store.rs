@@ -15,6 +15,8 @@ mod read;
 mod attachments;
 mod edit;
 mod database;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -170,7 +172,7 @@ impl Store {
             return Err(StoreError::AlreadyExists);
         }
         let file = rand::random();
-        let database = self.inner.clone().open_file(name.clone(), file).await?;
+        let database = self.inner.clone().make_file(name.clone(), file).await?;
         self.inner.clone().register(name.clone(), Some(file)).await?;
         self.keep_open(name, &database).await;
         Ok(database)
@@ -270,8 +272,25 @@ impl Inner {
     async fn open_file(self: Arc<Self>, name: DbName, file: FileId) -> Result<Arc<Database>, StoreError> {
         let path = self.path(file);
         tasks::blocking("open a database", move || {
-            std::fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
+            // The engine would make a missing file anew, and everyone would take the database for an empty one.
+            let there = path.try_exists()?;
+            there.then_some(()).ok_or(StoreError::Damaged("a database's file is missing"))?;
             Ok(Arc::new(Database::open(name, &path, &self.settings, &self.tasks)?))
+        })
+        .await?
+    }
+
+    /// Makes a database's file, so that it is there after a power cut once a name points to it.
+    async fn make_file(self: Arc<Self>, name: DbName, file: FileId) -> Result<Arc<Database>, StoreError> {
+        let path = self.path(file);
+        tasks::blocking("make a database", move || {
+            std::fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
+            let database = Database::open(name, &path, &self.settings, &self.tasks)?;
+            // The shard, `databases`, and the data directory.
+            for directory in path.ancestors().skip(1).take(3) {
+                std::fs::File::open(directory)?.sync_all()?;
+            }
+            Ok(Arc::new(database))
         })
         .await?
     }

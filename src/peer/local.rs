@@ -157,7 +157,8 @@ impl LocalPeer {
             Ok(Some((id, leaf.rev, Bytes::from(json), attachments)))
         });
         let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
-        let parts = stream::iter(attachments).flat_map(move |attachment| attachment_pieces(database.clone(), attachment));
+        let parts =
+            stream::iter(attachments).flat_map(move |attachment| attachment_pieces(database.clone(), attachment));
         Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
     }
 
@@ -183,9 +184,11 @@ impl LocalPeer {
         .await
         .map_err(StoreError::from)?;
         let written = database.write(edits, Durability::Unsynced).await?;
-        refused.extend(docs.into_iter().zip(written).filter_map(|((id, rev), written)| {
-            written.err().map(|refusal| refused_by_store(id, rev, &refusal))
-        }));
+        refused.extend(
+            docs.into_iter()
+                .zip(written)
+                .filter_map(|((id, rev), written)| written.err().map(|refusal| refused_by_store(id, rev, &refusal))),
+        );
         Ok(refused)
     }
 

@@ -10,16 +10,16 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
+use super::StoreError;
+use super::keys::CHUNK_BYTES;
+use super::writer::{Work, WriterHandle};
+use crate::tasks;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use md5::{Digest as _, Md5};
-use super::StoreError;
-use super::keys::CHUNK_BYTES;
-use super::writer::{Work, WriterHandle};
-use crate::tasks;
 
 /// Bytes that an upload gathers before it works on them.
 const PIECE_BYTES: usize = 8 * CHUNK_BYTES;

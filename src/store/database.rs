@@ -54,12 +54,7 @@ pub struct Database {
 
 impl Database {
     /// Opens the file, or makes it. Blocks.
-    pub(super) fn open(
-        name: DbName,
-        path: &Path,
-        settings: &StoreSettings,
-        tasks: &Tasks,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(name: DbName, path: &Path, settings: &StoreSettings, tasks: &Tasks) -> Result<Self, StoreError> {
         let engine = Arc::new(redb::Database::builder().set_cache_size(settings.cache_bytes).create(path)?);
         let (writer, updates, instance_start_time) = writer::start(engine.clone(), settings, tasks)?;
         Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into() })
@@ -107,7 +102,11 @@ impl Database {
     }
 
     /// Writes documents in one transaction with whatever else waits; answers in order, one revision or refusal an edit.
-    pub async fn write(&self, edits: Vec<Edit>, durability: Durability) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
+    pub async fn write(
+        &self,
+        edits: Vec<Edit>,
+        durability: Durability,
+    ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
         let inline = |edit: &Edit| {
             edit.attachments.iter().any(|attachment| matches!(attachment.data, AttachmentData::Inline { .. }))
         };

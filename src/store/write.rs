@@ -16,7 +16,9 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::attachments::{self, Attachment, Digest, Stored};
 use super::edit::{AttachmentData, Edit, EditKind};
-use super::keys::{self, ATT_REFS, ATTS, BODIES, BlobRef, Body, CHUNK_BYTES, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SeqEntry, UPLOADS};
+use super::keys::{
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, CHUNK_BYTES, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SeqEntry, UPLOADS,
+};
 use super::read::DocRecord;
 use super::revtree::{NewLeaf, RevTree};
 use super::{Encoding, StoreError};
@@ -180,7 +182,10 @@ impl<'t> Transaction<'t> {
             EditKind::New { .. } => {
                 let parent = ancestors.map(|path| path.newest());
                 let hash = new_rev_hash(deleted, parent.as_ref(), &body, &attachments);
-                Revisions { start: generation, ids: [hash].into_iter().chain(parent.map(|parent| parent.hash)).collect() }
+                Revisions {
+                    start: generation,
+                    ids: [hash].into_iter().chain(parent.map(|parent| parent.hash)).collect(),
+                }
             }
         };
         let rev = path.newest();
@@ -354,7 +359,9 @@ impl<'t> Transaction<'t> {
         drop(stored);
         for attachment in attachments {
             let digest = attachment.digest.0;
-            let Some(known) = self.att_refs.get(digest)?.map(|stored| BlobRef::decode(stored.value())) else { continue };
+            let Some(known) = self.att_refs.get(digest)?.map(|stored| BlobRef::decode(stored.value())) else {
+                continue;
+            };
             if known.references > 1 {
                 self.att_refs.insert(digest, BlobRef { references: known.references - 1, ..known }.encode())?;
             } else {

@@ -222,7 +222,9 @@ impl Writer {
         let durability = if synced { Durability::Synced } else { Durability::Unsynced };
         let done = match idle {
             true => Ok(works.iter().map(|_| Done::Done).collect()),
-            false => self.commit(durability, |transaction| works.into_iter().map(|work| apply(transaction, work)).collect()),
+            false => {
+                self.commit(durability, |transaction| works.into_iter().map(|work| apply(transaction, work)).collect())
+            }
         };
         match done {
             Ok(done) => {

@@ -1,12 +1,17 @@
 //! Every setting, default and limit.
 //!
 //! A setting comes from the command line, else from the environment (`COUCHREP_…`), else from the TOML file, else from
-//! the defaults below.
+//! the defaults below. [`options`] reads the first three, all of them through one description of each option, and
+//! lays them over the defaults; the rest of the crate only sees [`Config`].
+
+pub mod options;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+pub use options::{ConfigError, Options};
 
 /// A server administrator.
 #[derive(Debug, Clone)]
@@ -28,6 +33,8 @@ pub struct Config {
     pub uuid: Option<String>,
     /// With none, everyone is admin, and only loopback addresses may be listened on.
     pub admins: Vec<Admin>,
+    /// What is logged: a level, or directives as `tracing` knows them (`info,couchrep::replicate=debug`).
+    pub log: String,
     /// Defaults and limits of replications.
     pub replicator: Replicator,
     /// Limits of the HTTP server.
@@ -43,6 +50,7 @@ impl Default for Config {
             data_dir: "data".into(),
             uuid: None,
             admins: Vec::new(),
+            log: "info".into(),
             replicator: Replicator::default(),
             http: Http::default(),
             store: StoreSettings::default(),
@@ -110,11 +118,28 @@ pub struct Http {
     pub max_uuids: usize,
     /// Requests worked on at once.
     pub max_requests: usize,
+    /// Connections open at once; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// Bytes of a request's line and headers, and of a connection's read buffer.
+    pub max_header_bytes: usize,
+    /// To send a request's headers, and for a kept connection to stay idle. Longer than clients keep idle connections
+    /// (90 s is common), so that it is they who close them and no request meets a connection that just closed.
+    pub header_timeout: Duration,
+    /// For open requests to end at a shutdown, once the replications have stopped.
+    pub drain_deadline: Duration,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { max_body_bytes: 128 << 20, max_uuids: 1000, max_requests: 2048 }
+        Self {
+            max_body_bytes: 128 << 20,
+            max_uuids: 1000,
+            max_requests: 2048,
+            max_connections: 4096,
+            max_header_bytes: 128 << 10,
+            header_timeout: Duration::from_secs(120),
+            drain_deadline: Duration::from_secs(1),
+        }
     }
 }
 

@@ -1,1 +1,137 @@
-//! To be written.
+//! The running server: binds, opens the store, serves, and puts everything away again.
+//!
+//! [`Server::stop`] is the one list of what ends in which order. Replications stop while requests are still answered:
+//! a replication may talk to this very server by its URL, and its last checkpoint must get through. Then the listener
+//! closes, feeds are told to end, open requests drain, and the store closes last, when nobody can write any more. What
+//! doesn't end by its deadline is dropped; the store survives that as it survives a crash.
+
+mod connections;
+mod identity;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, lookup_host};
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
+
+/// Why the server didn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error("could not listen on {listen}")]
+    Listen {
+        /// As it was given.
+        listen: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Everyone in the network would be admin.
+    #[error("refusing to listen on {0} without admins: give --admin NAME:PASSWORD, or listen on a loopback address")]
+    Open(SocketAddr),
+    /// The data dir can't be used.
+    #[error("could not use the data dir {}", dir.display())]
+    DataDir {
+        /// As it was given.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The store can't be opened.
+    #[error("could not open the store in {}", dir.display())]
+    Store {
+        /// As it was given.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// A server that listens.
+pub struct Server {
+    addr: SocketAddr,
+    config: Config,
+    store: Store,
+    /// Accepts, and serves every connection.
+    connections: Tasks,
+}
+
+impl Server {
+    /// Binds, opens the store, and serves from then on.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listener = listen(&config).await?;
+        let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
+        let store = open_store(&config).await?;
+        let uuid = identity::uuid(&config).await?;
+        let connections = Tasks::default();
+        let router = assemble(&config, &store, addr, &uuid);
+        connections.spawn("accept", connections::accept(listener, router, config.http.clone(), connections.clone()));
+        tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
+        Ok(Self { addr, config, store, connections })
+    }
+
+    /// Where it listens: the real port, where 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The root's URL without a slash at its end, as one on this machine may use it.
+    pub fn url(&self) -> String {
+        let mut addr = self.addr;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(if addr.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
+        }
+        format!("http://{addr}")
+    }
+
+    /// Ends everything in order; with the default deadlines, within ten seconds.
+    pub async fn stop(self) {
+        self.connections.stop();
+        if !self.connections.ended_within(self.config.http.drain_deadline).await {
+            tracing::warn!("requests were still open at the deadline");
+        }
+        if timeout(CLOSE_DEADLINE, self.store.close()).await.is_err() {
+            tracing::error!("the store didn't close in time; it will recover when it is opened");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// For the store's last syncs; with the two deadlines of the settings it keeps a shutdown within ten seconds.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(800);
+
+async fn listen(config: &Config) -> Result<TcpListener, StartError> {
+    let addrs: Vec<_> = match lookup_host(&config.listen).await {
+        Ok(addrs) => addrs.collect(),
+        Err(source) => return Err(not_listening(config, source)),
+    };
+    if config.admins.is_empty() {
+        if let Some(open) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
+            return Err(StartError::Open(*open));
+        }
+        tracing::warn!("there are no admins: everyone on this machine is admin");
+    }
+    TcpListener::bind(&addrs[..]).await.map_err(|source| not_listening(config, source))
+}
+
+fn not_listening(config: &Config, source: io::Error) -> StartError {
+    StartError::Listen { listen: config.listen.clone(), source }
+}
+
+async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let dir = &config.data_dir;
+    Store::open(dir, config.store.clone()).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
+}
+
+fn assemble(_config: &Config, _store: &Store, _addr: SocketAddr, _uuid: &str) -> Router {
+    Router::new()
+}

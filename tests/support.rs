@@ -1,1 +1,51 @@
-//! A server on a free port, and a faulty peer.
+//! What tests stand on: a server in this process, the real binary as a child, a peer that fails on demand, and the
+//! leaves of a database as something to compare.
+
+#![allow(dead_code, unused_imports, reason = "not every helper is used at every time")]
+
+mod server;
+mod process;
+mod faulty;
+mod leaves;
+
+pub use faulty::{Fault, FaultyPeer};
+pub use leaves::{Leaf, leaves};
+pub use process::Process;
+pub use server::{Database, Server};
+
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+
+/// A client that keeps answers as they come: no redirects followed, nothing decompressed.
+pub fn client() -> Client {
+    // A second install fails, and the first one serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().no_proxy().build().unwrap()
+}
+
+/// Sends a request and asserts the exact status; the answer as JSON, `null` where it is empty.
+#[track_caller]
+pub fn json(
+    client: &Client,
+    method: Method,
+    url: String,
+    body: Option<&Value>,
+    status: u16,
+) -> impl Future<Output = Value> + use<> {
+    let caller = std::panic::Location::caller();
+    let name = format!("{method} {url} at {caller}");
+    let mut request = client.request(method, url).header("Accept", "application/json");
+    if let Some(body) = body {
+        request = request.header("Content-Type", "application/json").body(body.to_string());
+    }
+    async move {
+        let answer = request.send().await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let found = answer.status();
+        let text = answer.text().await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert_eq!(found, StatusCode::from_u16(status).unwrap(), "{name}: {text}");
+        if text.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error} in {text}"))
+    }
+}

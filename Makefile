@@ -1,0 +1,43 @@
+# make run, make test, make check (what CI runs), make bench.
+
+PEERS := tests/interop/node_modules/.package-lock.json
+# nextest runs tests in parallel over processes; plain cargo runs the same tests where it isn't installed.
+RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test")
+
+.PHONY: run test rust-test interop check fmt lint doc deny bench
+
+run:
+	cargo run --release
+
+test: rust-test interop
+
+rust-test:
+	$(RUN_TESTS) --locked
+
+interop: $(PEERS)
+	cargo build --locked
+	cd tests/interop && COUCHREP_BIN=$(CURDIR)/target/debug/couchrep node --test --test-concurrency=1
+
+$(PEERS): tests/interop/package-lock.json tests/interop/package.json
+	cd tests/interop && npm ci
+	touch $@
+
+check: fmt lint doc test deny
+
+fmt:
+	cargo fmt --check
+
+lint:
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+deny:
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; \
+	else echo "cargo-deny isn't installed: licences, advisories and bans are unchecked"; fi
+
+# BENCH passes options on: make bench BENCH="--docs 20000"
+bench: $(PEERS)
+	cargo build --release --locked
+	node bench/replicate.mjs $(BENCH)

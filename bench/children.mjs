@@ -1,0 +1,97 @@
+// The servers under measurement: started, watched through /proc, ended. Only children of this process are touched.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const binary = process.env.COUCHREP_BIN ?? join(root, 'target/release/couchrep');
+const pouchdbServer = join(root, 'tests/interop/node_modules/pouchdb-server/bin/pouchdb-server');
+
+// Linux counts CPU time in hundredths of a second, whatever the kernel's own clock.
+const TICKS_PER_S = 100;
+
+/** Every child that hasn't been stopped. */
+const running = new Set();
+
+/** A server: its URL, and what it has used so far. */
+class Server {
+  constructor(child, url, dir) {
+    Object.assign(this, { child, url, dir });
+    running.add(this);
+  }
+
+  /** CPU seconds, user and system, of all its threads. */
+  cpuS() {
+    const stat = readFileSync(`/proc/${this.child.pid}/stat`, 'utf8');
+    // The name in parentheses may hold spaces: fields 14 and 15 are counted from behind it.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
+  }
+
+  /** Peak resident memory in MiB since the start. */
+  peakMiB() {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
+    return Number(/VmHWM:\s+(\d+) kB/.exec(status)[1]) / 1024;
+  }
+
+  /** Ends it and removes its data. */
+  async stop() {
+    running.delete(this);
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      const ended = once(this.child, 'exit');
+      this.child.kill('SIGTERM');
+      await ended;
+    }
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  /** Ends it and starts it anew on the same data: memory and CPU count from nothing. */
+  async restart() {
+    running.delete(this);
+    const ended = once(this.child, 'exit');
+    this.child.kill('SIGTERM');
+    await ended;
+    return startCouchrep(this.dir);
+  }
+}
+
+/** Starts couchrep on a free port. */
+export async function startCouchrep(dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'couchrep-bench-'))) {
+  const child = spawn(binary, ['serve', '--listen', '127.0.0.1:0', '--data-dir', dir], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, COUCHREP_LOG: 'warn' },
+  });
+  const failed = once(child, 'exit').then(([code]) => Promise.reject(new Error(`couchrep ended with ${code}`)));
+  const [line] = await Promise.race([once(createInterface(child.stdout), 'line'), failed]);
+  failed.catch(() => undefined);
+  return new Server(child, /listens on (http:[^,]+),/.exec(line)[1], dir);
+}
+
+/** Starts pouchdb-server with its own default store (LevelDB) on a free port. */
+export async function startPouchdbServer() {
+  const dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'pouchdb-bench-'));
+  const probe = createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address();
+  probe.close();
+  const child = spawn(process.execPath, [pouchdbServer, '--no-stdout-logs', '--port', port], {
+    cwd: dir,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const server = new Server(child, `http://127.0.0.1:${port}`, dir);
+  for (let tries = 0; !(await fetch(server.url).then((answer) => answer.ok, () => false)); tries += 1) {
+    if (tries === 200) throw new Error('pouchdb-server did not start');
+    await sleep(100);
+  }
+  return server;
+}
+
+/** Ends whatever still runs. */
+export const stopAll = () => Promise.all([...running].map((server) => server.stop()));

@@ -1,0 +1,96 @@
+// What is replicated: made up on the way, never held whole in memory, the same at every run.
+
+import { request as httpRequest } from 'node:http';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+
+const MIB = 1 << 20;
+const DOCS_PER_REQUEST = 1000;
+
+/** Sends JSON; anything but success is an error. */
+export async function ask(method, url, body) {
+  const answer = await fetch(url, {
+    method,
+    headers: { 'Content-Type': 'application/json' },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  const text = await answer.text();
+  if (!answer.ok) throw new Error(`${method} ${url}: ${answer.status} ${text.slice(0, 500)}`);
+  return JSON.parse(text);
+}
+
+/** Sends a body that is longer than memory should hold; fetch would need HTTP/2 or a copy for that. */
+async function send(method, url, headers, chunks) {
+  await new Promise((resolve, reject) => {
+    const request = httpRequest(url, { method, headers }, (answer) => {
+      answer.resume();
+      answer.on('end', () => {
+        if (answer.statusCode < 300) resolve();
+        else reject(new Error(`${method} ${url}: ${answer.statusCode}`));
+      });
+      answer.on('error', reject);
+    });
+    request.on('error', reject);
+    pipeline(Readable.from(chunks), request).catch(reject);
+  });
+}
+
+// xorshift: cheap, repeatable, and incompressible enough that nothing is gained by compression.
+function* noise(bytes, seed) {
+  const block = new Uint32Array(MIB / 4);
+  let x = seed | 1;
+  for (let left = bytes; left > 0; left -= MIB) {
+    for (let i = 0; i < block.length; i += 1) {
+      x ^= x << 13;
+      x ^= x >>> 17;
+      x ^= x << 5;
+      block[i] = x;
+    }
+    // A copy: the socket may still hold the last one.
+    yield Buffer.from(new Uint8Array(block.buffer, 0, Math.min(left, MIB)));
+  }
+}
+
+function smallDoc(n) {
+  return {
+    _id: `doc-${String(n).padStart(8, '0')}`,
+    type: 'recipe',
+    n,
+    price: n / 7,
+    tags: ['soup', 'vegan', `tag-${n % 97}`],
+    author: { name: `Author ${n % 1009}`, mail: `author${n % 1009}@example.org` },
+    text: `${n} `.repeat(1000).slice(0, 800),
+  };
+}
+
+/** Writes `count` documents of about 1 KB; answers their bytes as JSON. */
+export async function fillSmall(db, count) {
+  await ask('PUT', db);
+  let bytes = 0;
+  for (let first = 0; first < count; first += DOCS_PER_REQUEST) {
+    const docs = [];
+    for (let n = first; n < Math.min(count, first + DOCS_PER_REQUEST); n += 1) {
+      docs.push(smallDoc(n));
+      bytes += JSON.stringify(docs.at(-1)).length;
+    }
+    await ask('POST', `${db}/_bulk_docs`, { docs });
+  }
+  return bytes;
+}
+
+/** Writes `count` documents with a text of `size` bytes each. */
+export async function fillLarge(db, count, size) {
+  await ask('PUT', db);
+  for (let n = 0; n < count; n += 1) {
+    await ask('PUT', `${db}/large-${n}`, { n, text: `${n} large `.repeat(size / 8).slice(0, size) });
+  }
+  return count * size;
+}
+
+/** Writes one document with one attachment of `size` bytes, streamed. */
+export async function fillAttachment(db, size) {
+  await ask('PUT', db);
+  const headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': size };
+  await send('PUT', `${db}/attached/big.bin`, headers, noise(size, 42));
+  return size;
+}

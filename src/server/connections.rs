@@ -1,0 +1,159 @@
+//! Accepts connections and serves each one in a task of its own, HTTP/1 only.
+//!
+//! `axum::serve` knows neither limits of headers nor of connections, so hyper is driven by hand here. When the group is
+//! told to stop, the listener closes at once, idle connections close, and a connection that answers a request closes
+//! behind that answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::pin;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Http;
+use crate::tasks::Tasks;
+
+/// After a failed accept: most likely there are no file descriptors left, and only time brings new ones.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts until `tasks`, which own the connections, are told to stop.
+pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: Tasks) {
+    let connections = Arc::new(Semaphore::new(limits.max_connections));
+    let accepting = async {
+        loop {
+            let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let serving = serve(stream, router.clone(), limits.clone(), tasks.stopping().clone(), place);
+                    tasks.spawn("connection", serving);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tasks.stopping().run_until_cancelled(accepting).await;
+}
+
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    limits: Http,
+    stopping: CancellationToken,
+    _place: OwnedSemaphorePermit,
+) {
+    // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.max_header_bytes)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        ended = connection.as_mut() => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// `/` answers at once; `/slow` tells that it was reached and answers once the server is told to stop.
+    async fn server(limits: Http) -> (SocketAddr, Tasks) {
+        let (addr, tasks, _) = slow_server(limits).await;
+        (addr, tasks)
+    }
+
+    async fn slow_server(limits: Http) -> (SocketAddr, Tasks, Arc<Notify>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, tasks) = (listener.local_addr().unwrap(), Tasks::default());
+        let stopping = tasks.stopping().clone();
+        let reached = Arc::new(Notify::new());
+        let reaching = Arc::clone(&reached);
+        let slow = get(async move || {
+            reaching.notify_one();
+            stopping.cancelled().await;
+            "finished"
+        });
+        let router = Router::new().route("/", get(async || "here")).route("/slow", slow);
+        tasks.spawn("accept", accept(listener, router, limits, tasks.clone()));
+        (addr, tasks, reached)
+    }
+
+    async fn send(addr: SocketAddr, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut answer = Vec::new();
+        // A reset behind the answer is as good an end.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn headers_over_the_limit_are_refused() {
+        let (addr, _tasks) = server(Http { max_header_bytes: 8192, ..Http::default() }).await;
+        let answer = rest(send(addr, &format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "y".repeat(9000))).await).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_its_headers_is_dropped() {
+        let (addr, _tasks) = server(Http { header_timeout: Duration::from_millis(50), ..Http::default() }).await;
+        assert_eq!(rest(send(addr, "GET / HTTP/1.1\r\nHost: x\r\n").await).await, "");
+    }
+
+    #[tokio::test]
+    async fn at_a_stop_idle_connections_close_and_open_requests_finish() {
+        let (addr, tasks, reached) = slow_server(Http::default()).await;
+        let mut idle = send(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut answer = [0; 15];
+        idle.read_exact(&mut answer).await.unwrap();
+        let busy = send(addr, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        reached.notified().await;
+        tasks.stop();
+        assert!(tasks.ended_within(Duration::from_secs(5)).await);
+        assert!(rest(idle).await.ends_with("here"));
+        assert!(rest(busy).await.ends_with("finished"));
+        assert!(TcpStream::connect(addr).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn further_connections_wait_for_a_place() {
+        let (addr, _tasks) = server(Http { max_connections: 1, ..Http::default() }).await;
+        let first = send(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut second = send(addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let mut byte = [0; 1];
+        let early = tokio::time::timeout(Duration::from_millis(100), second.read_exact(&mut byte)).await;
+        assert!(early.is_err(), "the second was served beside the first");
+        drop(first);
+        assert!(rest(second).await.contains(" 200 OK"));
+    }
+}

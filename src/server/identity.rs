@@ -1,0 +1,80 @@
+//! The server's uuid, which enters replication ids: as given, else made once and kept in the data dir.
+//!
+//! It must stay the same over restarts, or no checkpoint is found again. It is written beside its place and moved
+//! there, so a crash leaves either none or a whole one.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use super::StartError;
+use crate::config::Config;
+use crate::tasks;
+
+const FILE: &str = "server.uuid";
+
+/// The uuid of the settings, else the kept one, else a new one, which is kept.
+pub async fn uuid(config: &Config) -> Result<String, StartError> {
+    if let Some(uuid) = &config.uuid {
+        return Ok(uuid.clone());
+    }
+    let dir = config.data_dir.clone();
+    let kept = tasks::blocking("server uuid", move || read_or_make(&dir)).await;
+    kept.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+        .map_err(|source| StartError::DataDir { dir: config.data_dir.clone(), source })
+}
+
+fn read_or_make(dir: &Path) -> io::Result<String> {
+    match fs::read_to_string(dir.join(FILE)) {
+        Ok(text) => {
+            let uuid = text.trim();
+            let whole = uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let damaged = || io::Error::new(ErrorKind::InvalidData, format!("{FILE} doesn't hold 32 hex digits"));
+            whole.then(|| uuid.to_owned()).ok_or_else(damaged)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => make(dir),
+        Err(error) => Err(error),
+    }
+}
+
+fn make(dir: &Path) -> io::Result<String> {
+    fs::create_dir_all(dir)?;
+    let uuid = hex::encode(rand::random::<[u8; 16]>());
+    let unfinished = dir.join(format!("{FILE}.new"));
+    let mut file = File::create(&unfinished)?;
+    writeln!(file, "{uuid}")?;
+    file.sync_all()?;
+    fs::rename(unfinished, dir.join(FILE))?;
+    File::open(dir)?.sync_all()?;
+    Ok(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("not/there/yet");
+        let made = read_or_make(&data_dir).unwrap();
+        assert_eq!(made.len(), 32);
+        assert_eq!(read_or_make(&data_dir).unwrap(), made);
+    }
+
+    #[test]
+    fn a_damaged_uuid_is_an_error_not_a_new_uuid() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "12ab").unwrap();
+        assert_eq!(read_or_make(dir.path()).unwrap_err().to_string(), "server.uuid doesn't hold 32 hex digits");
+    }
+
+    #[tokio::test]
+    async fn a_given_uuid_wins_and_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let uuid_given = "0123456789abcdef0123456789abcdef";
+        let config = Config { uuid: Some(uuid_given.into()), data_dir: dir.path().into(), ..Config::default() };
+        assert_eq!(uuid(&config).await.unwrap(), uuid_given);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

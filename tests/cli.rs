@@ -1,0 +1,111 @@
+//! The command line: help, settings and their errors.
+
+use std::time::Duration;
+
+use reqwest::Method;
+
+use crate::support::{Process, client, json};
+
+fn run(args: &[&str], envs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Process::run(args, envs);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn help_names_the_options_and_the_three_places_for_them() {
+    for args in [["--help"].as_slice(), &["serve", "--help"], &["-h"]] {
+        let (code, help) = run(args, &[]);
+        assert_eq!(code, Some(0));
+        for word in ["--listen", "--data-dir", "--uuid", "--admin", "--config", "--log", "COUCHREP_DATA_DIR"] {
+            assert!(help.contains(word), "{args:?}: {word}: {help}");
+        }
+    }
+}
+
+#[test]
+fn help_does_not_show_passwords_of_the_environment() {
+    let (_, help) = run(&["--help"], &[("COUCHREP_ADMIN", "root:hunter2")]);
+    assert!(!help.contains("hunter2"), "{help}");
+}
+
+#[test]
+fn an_open_address_without_admins_is_refused() {
+    let (code, text) = run(&["--listen", "0.0.0.0:0"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("refusing to listen on 0.0.0.0:0 without admins"), "{text}");
+}
+
+#[test]
+fn settings_that_make_no_sense_are_told_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("couchrep.toml");
+    std::fs::write(&file, "listen = '127.0.0.1:0'\n[store]\ncache = 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (args, envs, told) in [
+        (["--uuid", "xyz"], ("X", ""), "--uuid must be 32 hex digits"),
+        (["--config", file], ("X", ""), "line 3: unknown field `cache`"),
+        (["--config", "/no/such.toml"], ("X", ""), "could not read the configuration file /no/such.toml: No such file"),
+        (["--log", "info,=="], ("X", ""), "--log must be a level or directives"),
+        (["--data-dir", "/x"], ("COUCHREP_HEARTBEAT", "soon"), "invalid value 'soon' for '--heartbeat <TIME>'"),
+        (["--data-dir", "/x"], ("COUCHREP_ADMIN", "hunter2"), "--admin must be NAME:PASSWORD"),
+    ] {
+        let (code, text) = run(&args, &[envs]);
+        assert_ne!(code, Some(0), "{args:?}");
+        assert!(text.contains(told), "{args:?}: {text}");
+        assert!(!text.contains("hunter2"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_the_environment_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("couchrep.toml");
+    std::fs::write(&file, "listen = '192.0.2.1:1'\n").unwrap();
+    let file = file.to_str().unwrap();
+    let env = ("COUCHREP_LISTEN", "192.0.2.2:2");
+    for (args, envs, listen) in [
+        (["--config", file].as_slice(), [].as_slice(), "192.0.2.1:1"),
+        (&["--config", file], &[env], "192.0.2.2:2"),
+        (&["--config", file, "--listen", "192.0.2.3:3"], &[env], "192.0.2.3:3"),
+        (&["serve", "--config", file, "--listen", "192.0.2.3:3"], &[env], "192.0.2.3:3"),
+    ] {
+        let (_, text) = run(args, envs);
+        assert!(text.contains(&format!("refusing to listen on {listen} ")), "{args:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_uuid_is_made_once_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut uuids = Vec::new();
+    for _ in 0..2 {
+        let process = Process::start(dir.path());
+        uuids.push(json(&client(), Method::GET, process.url("/"), None, 200).await["uuid"].clone());
+        process.kill();
+    }
+    assert_eq!(uuids[0].as_str().unwrap().len(), 32);
+    assert_eq!(uuids[0], uuids[1]);
+
+    let given = "0123456789abcdef0123456789abcdef";
+    let process = Process::with_args(dir.path(), &["--uuid", given]);
+    assert_eq!(json(&client(), Method::GET, process.url("/"), None, 200).await["uuid"], given);
+}
+
+#[test]
+fn starting_prints_what_to_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path());
+    process.signal("TERM");
+    process.ended_within(Duration::from_secs(10));
+    assert_eq!(process.printed().matches("\n  curl ").count(), 2);
+}
+
+#[test]
+fn a_data_dir_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Process::start(dir.path());
+    let (code, text) = run(&["--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()], &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("could not open the store in"), "{text}");
+}

@@ -1,0 +1,102 @@
+//! The real binary as a child process: for what only a process can show, signals and crashes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running couchrep, killed when dropped.
+pub struct Process {
+    child: Child,
+    url: String,
+    /// Kept open: a process that prints to nobody fails.
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts one on a free port with this data dir, and waits until it listens.
+    pub fn start(data_dir: &Path) -> Self {
+        Self::with_args(data_dir, &[])
+    }
+
+    /// The same with further options.
+    pub fn with_args(data_dir: &Path, args: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let url = line.strip_prefix("couchrep listens on ").and_then(|rest| rest.split(',').next());
+        let url = url.unwrap_or_else(|| panic!("couchrep didn't start: {line:?}")).to_owned();
+        Self { child, url, stdout }
+    }
+
+    /// Runs one that is to end by itself.
+    pub fn run(args: &[&str], envs: &[(&str, &str)]) -> Output {
+        command().args(args).envs(envs.iter().copied()).output().unwrap()
+    }
+
+    /// The URL of a path that starts with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it without warning, as `kill -9` or a lost machine does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends `SIGTERM` or `SIGINT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; panics where it takes longer than `limit`.
+    pub fn ended_within(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < limit, "couchrep still ran after {limit:?}");
+            // Nothing signals a child's end without a thread of its own.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// All that it has printed after its first line; call it when it has ended.
+    pub fn printed(&mut self) -> String {
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary, deaf to the settings in the environment of whoever runs the tests.
+fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUCHREP_")) {
+        command.env_remove(name);
+    }
+    command.env("COUCHREP_LOG", "warn");
+    command
+}
+
+fn binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_couchrep").into()
+}

@@ -210,7 +210,11 @@ async fn work(job: Job) -> Result<Finished, ReplicateError> {
     }
     result.map(|outcome| Finished {
         answer: outcome.answer,
-        up_to_date: Box::new(move || outcome.source.up_to_date(&outcome.committed_seq)),
+        up_to_date: async move {
+            // A source that can't be asked any more has nothing new to copy.
+            outcome.source.up_to_date(&outcome.committed_seq).await.unwrap_or(true)
+        }
+        .boxed(),
     })
 }
 

@@ -11,13 +11,19 @@ mod identity;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::http::{self, AppState};
+use crate::peer::remote::{ClientError, Clients};
+use crate::registry::Registry;
+use crate::replicate::Context;
+use crate::replicate::budget::Budget;
+use crate::replicate::id::Identity;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
@@ -36,6 +42,9 @@ pub enum StartError {
     /// Everyone in the network would be admin.
     #[error("refusing to listen on {0} without admins: give --admin NAME:PASSWORD, or listen on a loopback address")]
     Open(SocketAddr),
+    /// There is no HTTP client to replicate with.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The data dir can't be used.
     #[error("could not use the data dir {}", dir.display())]
     DataDir {
@@ -61,6 +70,7 @@ pub struct Server {
     addr: SocketAddr,
     config: Config,
     store: Store,
+    registry: Registry,
     /// Accepts, and serves every connection.
     connections: Tasks,
 }
@@ -73,10 +83,17 @@ impl Server {
         let store = open_store(&config).await?;
         let uuid = identity::uuid(&config).await?;
         let connections = Tasks::default();
-        let router = assemble(&config, &store, addr, &uuid);
+        let registry = registry(&config, &store, addr, &uuid)?;
+        let router = http::router(AppState {
+            store: store.clone(),
+            registry: registry.clone(),
+            config: Arc::new(config.clone()),
+            uuid: uuid.clone(),
+            tasks: connections.clone(),
+        });
         connections.spawn("accept", connections::accept(listener, router, config.http.clone(), connections.clone()));
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, config, store, connections })
+        Ok(Self { addr, config, store, registry, connections })
     }
 
     /// Where it listens: the real port, where 0 was asked for.
@@ -95,6 +112,10 @@ impl Server {
 
     /// Ends everything in order; with the default deadlines, within ten seconds.
     pub async fn stop(self) {
+        self.registry.stop();
+        if !self.registry.drained(self.config.replicator.stop_deadline).await {
+            tracing::warn!("replications were still running at the deadline; they go on from their last checkpoints");
+        }
         self.connections.stop();
         if !self.connections.ended_within(self.config.http.drain_deadline).await {
             tracing::warn!("requests were still open at the deadline");
@@ -132,6 +153,14 @@ async fn open_store(config: &Config) -> Result<Store, StartError> {
     Store::open(dir, config.store.clone()).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
 }
 
-fn assemble(_config: &Config, _store: &Store, _addr: SocketAddr, _uuid: &str) -> Router {
-    Router::new()
+fn registry(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Result<Registry, StartError> {
+    let settings = Arc::new(config.replicator.clone());
+    Ok(Registry::new(Context {
+        store: store.clone(),
+        clients: Clients::new(&settings)?,
+        identity: Arc::new(Identity { uuid: uuid.to_owned(), address: address.to_string() }),
+        budget: Budget::new(settings.memory_budget),
+        tasks: Tasks::default(),
+        settings,
+    }))
 }

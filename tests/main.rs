@@ -7,3 +7,4 @@ mod support;
 mod cli;
 mod shutdown;
 mod crash;
+mod peer_contract;

@@ -325,8 +325,11 @@ async fn following(doc: AttachedDoc) -> Vec<(AttachmentHead, Bytes)> {
 async fn attachments_travel_with_their_document(peer: &Peer) {
     peer.create().await.unwrap();
     let blob: Vec<u8> = (0..700_001u32).map(|n| (n * 7 % 256) as u8).collect();
-    let attachments: &[(&str, &str, &[u8])] =
-        &[("blob.bin", "application/octet-stream", &blob), ("Zoë & co/1.txt", "text/plain", b"hello"), ("empty", "a/b", b"")];
+    let attachments: &[(&str, &str, &[u8])] = &[
+        ("blob.bin", "application/octet-stream", &blob),
+        ("Zoë & co/1.txt", "text/plain", b"hello"),
+        ("empty", "a/b", b""),
+    ];
     let id: DocId = "with/slash".into();
     assert_eq!(peer.put_doc(attached("with/slash", &["1-a"], attachments)).await.unwrap(), None);
     let doc = peer.open_rev(&id, &rev("1-a"), &[]).await.unwrap().unwrap();
@@ -354,7 +357,8 @@ async fn attachments_travel_with_their_document(peer: &Peer) {
 async fn attachments_that_an_ancestor_has_stay_stubs(peer: &Peer) {
     peer.create().await.unwrap();
     peer.put_doc(attached("a", &["1-a"], &[("old", "a/b", b"old bytes")])).await.unwrap();
-    let both = r#","_attachments":{"old":{"stub":true,"revpos":1},"new":{"content_type":"a/b","revpos":2,"data":"aGVsbG8="}}"#;
+    let both =
+        r#","_attachments":{"old":{"stub":true,"revpos":1},"new":{"content_type":"a/b","revpos":2,"data":"aGVsbG8="}}"#;
     assert_eq!(write(peer, &[("a", &["2-b", "1-a"], both)]).await, []);
     let all = following(peer.open_rev(&"a".into(), &rev("2-b"), &[]).await.unwrap().unwrap()).await;
     assert_eq!(all.len(), 2);

@@ -20,7 +20,9 @@ use futures::StreamExt;
 use serde_json::json;
 
 use crate::document::{DocId, DocParts, DocumentError, Rev, validate_id};
-use crate::store::{Attachment, Database, Digest, DocOptions, Edit, EditKind, Encoding, NewAttachment, StoreError};
+use crate::store::{
+    Attachment, AttachmentData, Database, Digest, DocOptions, Edit, EditKind, Encoding, NewAttachment, StoreError,
+};
 use crate::store::{Snapshot, Uploaded};
 
 use super::answer::{self, Sink, Stopped};
@@ -40,7 +42,7 @@ pub async fn get(
     let which = Which::parse(&query)?;
     let attachments = db
         .read(move |snapshot| match which.find(snapshot, id.as_str())? {
-            Ok((record, leaf)) => Ok(Ok(snapshot.attachments(&record, &leaf)?)),
+            Ok((_, leaf)) => Ok(Ok(snapshot.attachments(&leaf)?)),
             Err(error) => Ok(Err(error)),
         })
         .await??;
@@ -128,7 +130,14 @@ pub async fn put(
     let content_type = payload.content_type().unwrap_or("application/octet-stream").to_owned();
     let blob = upload(&db, &content_type, &headers, payload).await?;
     revision.remove(&name);
-    revision.attachments.insert(0, NewAttachment::Uploaded { name: name.clone(), content_type, blob, revpos: None });
+    revision.attachments.insert(
+        0,
+        NewAttachment {
+            name: name.clone(),
+            revpos: None,
+            data: AttachmentData::Uploaded { content_type, upload: blob },
+        },
+    );
     let rev = write_one(&db, revision.into_edit(id.clone()), durability(&headers)).await?;
     let body = json!({ "ok": true, "id": id.as_str(), "rev": rev });
     let segments = [db.name().as_str(), id.as_str()].into_iter().chain(name.split('/')).collect::<Vec<_>>();
@@ -204,20 +213,19 @@ impl Revision {
         };
         let mut text = Vec::new();
         snapshot.render(id, &record, &leaf, &DocOptions::default(), &mut text)?;
-        let stub = |a: Attachment| NewAttachment::Stub { name: a.name, digest: Some(a.digest), revpos: Some(a.revpos) };
-        let attachments = snapshot.attachments(&record, &leaf)?.into_iter().map(stub).collect();
+        let stub = |a: Attachment| NewAttachment {
+            name: a.name,
+            revpos: Some(a.revpos),
+            data: AttachmentData::Stub { digest: Some(a.digest) },
+        };
+        let attachments = snapshot.attachments(&leaf)?.into_iter().map(stub).collect();
         Ok(Ok(Self { parent: Some(parent), body: DocParts::parse(&text)?.body(), attachments }))
     }
 
     /// Leaves an attachment out; `false` where there is none of this name.
     fn remove(&mut self, name: &str) -> bool {
         let before = self.attachments.len();
-        self.attachments.retain(|attachment| {
-            let (NewAttachment::Inline { name: own, .. }
-            | NewAttachment::Stub { name: own, .. }
-            | NewAttachment::Uploaded { name: own, .. }) = attachment;
-            own != name
-        });
+        self.attachments.retain(|attachment| attachment.name != name);
         self.attachments.len() < before
     }
 
@@ -268,7 +276,8 @@ mod tests {
 
     #[test]
     fn a_successor_keeps_its_other_attachments() {
-        let stub = |name: &str| NewAttachment::Stub { name: name.into(), digest: None, revpos: None };
+        let stub =
+            |name: &str| NewAttachment { name: name.into(), revpos: None, data: AttachmentData::Stub { digest: None } };
         let mut revision = Revision { parent: None, body: Vec::new(), attachments: vec![stub("a"), stub("b")] };
         assert!(revision.remove("a"));
         assert!(!revision.remove("a"));

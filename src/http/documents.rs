@@ -75,7 +75,7 @@ pub fn render(
     snapshot.render(id, record, leaf, options, &mut json)?;
     let following = match (options.attachments, &options.atts_since) {
         (AttachmentsAs::Stubs | AttachmentsAs::Inline, _) => Vec::new(),
-        (AttachmentsAs::Follows, None) => snapshot.attachments(record, leaf)?,
+        (AttachmentsAs::Follows, None) => snapshot.attachments(leaf)?,
         (AttachmentsAs::Follows, Some(since)) => snapshot.attachments_since(record, leaf, since)?,
     };
     Ok(Rendered { json, following })

@@ -24,7 +24,6 @@ use super::answer;
 
 /// Why a request isn't answered as it hoped.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the table in `shown` says what each is")]
 pub enum ApiError {
     #[error("{0}")]
     BadRequest(Cow<'static, str>),
@@ -156,6 +155,9 @@ fn store(error: &StoreError) -> Shown<'static> {
         }
         StoreError::Closing => CLOSING,
         StoreError::Document(error) => document(error),
+        StoreError::FilterUnsupported(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", error.to_string().into()),
+        StoreError::BadGzip(_) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
+        StoreError::WriteFailed(cause) => store(cause),
         StoreError::AttachmentGone
         | StoreError::Damaged(_)
         | StoreError::Io(_)
@@ -170,7 +172,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
     match error {
         ReplicateError::BadRequest(reason) => (StatusCode::BAD_REQUEST, "bad_request", reason.into()),
         ReplicateError::InvalidReplication(reason) => (StatusCode::BAD_REQUEST, "invalid_replication", reason.into()),
-        ReplicateError::MissingDatabase => (StatusCode::BAD_REQUEST, "bad_request", reason()),
+        ReplicateError::MissingDatabase(_) => (StatusCode::BAD_REQUEST, "bad_request", reason()),
         ReplicateError::DatabaseNotFound(reason) => (StatusCode::NOT_FOUND, "db_not_found", reason.into()),
         ReplicateError::Unauthorized(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", reason.into()),
         ReplicateError::Forbidden(reason) => (StatusCode::FORBIDDEN, "forbidden", reason.into()),
@@ -251,6 +253,8 @@ pub fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -280,7 +284,7 @@ mod tests {
     #[test]
     fn a_peer_that_cant_be_reached_is_a_bad_gateway() {
         let error = PeerError::Unreachable { request: "GET http://x/".into(), tries: 10, reason: "refused".into() };
-        let error = ApiError::from(ReplicateError::Peer(error));
+        let error = ApiError::from(ReplicateError::Peer(Arc::new(error)));
         assert_eq!(error.shown().0, StatusCode::BAD_GATEWAY);
         assert_eq!(error.pair().0, "http_request_failed");
     }

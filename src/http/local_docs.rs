@@ -12,7 +12,7 @@ use crate::json::{self, push_string};
 use super::answer;
 use super::error::ApiError;
 use super::query::Query;
-use super::request::{Db, DocPath, Payload, durability, parent_text};
+use super::request::{Db, DocPath, Payload, parent_text};
 
 /// `GET /{db}/_local/{id}`.
 pub async fn get(DocPath { db, id }: DocPath) -> Result<Response, ApiError> {
@@ -26,7 +26,7 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
     let sent = Sent::parse(&payload.whole().await?)?;
     let rev = parent_text(&query, &headers)?.or(sent.rev);
     let body = (!sent.deleted).then_some(sent.body);
-    let rev = db.put_local_doc(id.as_str(), rev.as_deref(), body, durability(&headers)).await??;
+    let rev = db.put_local_doc(id.as_str(), rev.as_deref(), body).await??;
     let id = full_id(&id);
     let response = answer::json(StatusCode::CREATED, &json!({ "ok": true, "id": id, "rev": rev }));
     Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
@@ -36,7 +36,7 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
 pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMap) -> Result<Response, ApiError> {
     db.local_doc(id.as_str()).await?.ok_or(ApiError::Missing)?;
     let rev = parent_text(&query, &headers)?;
-    let rev = db.put_local_doc(id.as_str(), rev.as_deref(), None, durability(&headers)).await??;
+    let rev = db.put_local_doc(id.as_str(), rev.as_deref(), None).await??;
     Ok(answer::json(StatusCode::OK, &json!({ "ok": true, "id": full_id(&id), "rev": rev })))
 }
 

@@ -15,8 +15,8 @@ use bytes::Bytes;
 
 use crate::document::DocParts;
 use crate::multipart::Reader;
-use crate::store::edit::{Following, following};
 use crate::store::{Attachment, Database, Encoding, Uploaded};
+use crate::store::{Following, following};
 use crate::tasks::Tasks;
 
 use super::answer::{self, Sink, Stopped};

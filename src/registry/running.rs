@@ -28,7 +28,7 @@ pub struct Finished {
     /// The answer.
     pub answer: Value,
     /// Tells, when asked, whether the answer still covers all that the source has.
-    pub up_to_date: Box<dyn FnOnce() -> bool + Send>,
+    pub up_to_date: BoxFuture<'static, bool>,
 }
 
 /// A task's work.
@@ -121,7 +121,7 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
                 self.tasks.spawn("replication", async move {
                     let _ended = ended.drop_guard();
                     let result = AssertUnwindSafe(work).catch_unwind().await;
-                    all.end(&id, number, result.unwrap_or(Err(ReplicateError::Crashed)));
+                    all.end(&id, number, result.unwrap_or(Err(ReplicateError::Crashed))).await;
                 });
             }
         }
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
     }
 
     /// Takes the task off the map and answers everyone who waits.
-    fn end(&self, id: &str, number: u64, result: Result<Finished, ReplicateError>) {
+    async fn end(&self, id: &str, number: u64, result: Result<Finished, ReplicateError>) {
         // A task that was cancelled is off the map already; its id may belong to another one by now.
         let Some((_, task)) = self.running.remove_if(id, |_, task| task.number == number) else { return };
         let mut listeners = task.listeners.into_iter();
@@ -141,7 +141,7 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
                 if let Some(starter) = listeners.next() {
                     tell(starter, Verdict::Settled(Ok(finished.answer.clone())));
                 }
-                let up_to_date = listeners.len() == 0 || (finished.up_to_date)();
+                let up_to_date = listeners.len() == 0 || finished.up_to_date.await;
                 listeners.for_each(|listener| match up_to_date {
                     true => tell(listener, Verdict::Settled(Ok(finished.answer.clone()))),
                     false => tell(listener, Verdict::Again),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn done(number: u64, up_to_date: bool) -> Work {
-        async move { Ok(Finished { answer: number.into(), up_to_date: Box::new(move || up_to_date) }) }.boxed()
+        async move { Ok(Finished { answer: number.into(), up_to_date: async move { up_to_date }.boxed() }) }.boxed()
     }
 
     fn settled(verdict: Verdict) -> Result<Value, ReplicateError> {

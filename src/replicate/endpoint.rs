@@ -11,12 +11,14 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::ReplicateError;
 use super::job::Context;
 use crate::peer::Peer;
+use crate::peer::local::LocalPeer;
+use crate::peer::remote::{self, RemotePeer};
 use crate::store::DbName;
 
 /// A source or a target.
@@ -94,24 +96,18 @@ impl Endpoint {
 
     /// Opens the database; that it is there is found out by the first question to it.
     pub fn open(&self, context: &Context) -> Result<Peer, ReplicateError> {
-        // STAND-IN until the peers are merged; then:
-        //   Self::Local(name) => Ok(Peer::Local(LocalPeer::open(&context.store, name))),
-        //   Self::Remote(site) => {
-        //       let basic = site.credentials.as_ref().map(Credentials::pair);
-        //       let endpoint = remote::Endpoint::parse(&site.url, site.headers.clone(), basic).map_err(|_| invalid_url())?;
-        //       Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone())?))
-        //   }
-        let _ = (&context.store, &context.clients, &context.settings);
         match self {
-            Self::Local(_) => Ok(Peer::Local(crate::peer::local::LocalPeer {})),
-            Self::Remote(_) => Ok(Peer::Remote(crate::peer::remote::RemotePeer {})),
+            Self::Local(name) => Ok(Peer::Local(LocalPeer::new(context.store.clone(), name.clone()))),
+            Self::Remote(site) => {
+                let basic = site.credentials.as_ref().map(Credentials::pair);
+                let headers = site.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+                let endpoint = remote::Endpoint::parse(&site.url, headers, basic)
+                    .map_err(|error| ReplicateError::InvalidReplication(error.to_string()))?;
+                Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone())?))
+            }
         }
     }
 }
-
-/// STAND-IN for `crate::peer::remote::Clients`.
-#[derive(Debug, Clone, Default)]
-pub struct Clients;
 
 /// What CouchDB's `mochiweb_util:quote_plus/1` keeps besides letters and digits.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -191,8 +187,8 @@ impl Credentials {
     }
 
     /// Name and password as the HTTP client takes them.
-    pub fn pair(&self) -> (String, String) {
-        (self.name.clone(), self.password.expose_secret().to_owned())
+    pub fn pair(&self) -> (String, SecretString) {
+        (self.name.clone(), self.password.clone())
     }
 
     /// Reads `name:password` as it stands in a URL; a name alone has an empty password.
@@ -243,7 +239,14 @@ fn invalid_url() -> ReplicateError {
 mod tests {
     use serde_json::json;
 
+    use secrecy::ExposeSecret as _;
+
     use super::*;
+
+    fn pair(site: &Site) -> (String, String) {
+        let (name, password) = site.credentials.as_ref().unwrap().pair();
+        (name, password.expose_secret().to_owned())
+    }
 
     fn site(value: Value) -> Site {
         match Endpoint::parse("source", Some(&value)).unwrap() {
@@ -259,12 +262,12 @@ mod tests {
         let found = site(all);
         assert_eq!(found.url, "http://h/d/");
         assert_eq!(found.headers, [("X".to_owned(), "y".to_owned())]);
-        assert_eq!(found.credentials.unwrap().pair(), ("a".into(), "1".into()));
+        assert_eq!(pair(&found), ("a".into(), "1".into()));
         let found = site(json!({"url": "http://b%40x:%32@h/d", "headers": {"authorization": "Basic Yzoz"}}));
-        assert_eq!(found.credentials.as_ref().unwrap().pair(), ("b@x".into(), "2".into()));
+        assert_eq!(pair(&found), ("b@x".into(), "2".into()));
         assert_eq!(found.credentials.unwrap().written_name, "b%40x");
         let found = site(json!({"url": "http://h/d", "headers": {"authorization": "Basic Yzoz"}}));
-        assert_eq!(found.credentials.unwrap().pair(), ("c".into(), "3".into()));
+        assert_eq!(pair(&found), ("c".into(), "3".into()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::http::answer::CHUNK;
 use crate::json::push_string;
-use crate::store::read::ChangeRow;
+use crate::store::ChangeRow;
 use crate::store::{Snapshot, StoreError};
 
 use super::request::{Feed, Request};

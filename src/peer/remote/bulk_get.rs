@@ -60,9 +60,8 @@ impl RemotePeer {
     /// Starts to fetch revisions.
     pub async fn bulk_get(&self, wanted: Vec<Wanted>) -> Result<RemoteBulkGet, PeerError> {
         let (design, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|wanted| wanted.id.is_design());
-        let one_by_one = design.into_iter().flat_map(|Wanted { id, revs, .. }| {
-            revs.into_iter().map(move |rev| (id.clone(), rev))
-        });
+        let one_by_one =
+            design.into_iter().flat_map(|Wanted { id, revs, .. }| revs.into_iter().map(move |rev| (id.clone(), rev)));
         let ready = Fetched { attached: one_by_one.collect(), ..Fetched::default() };
         let mut unmentioned = HashMap::<_, Vec<_>>::with_capacity(wanted.len());
         for wanted in &wanted {
@@ -99,10 +98,13 @@ impl RemotePeer {
     }
 
     fn open_revs(&self, wanted: Vec<Wanted>) -> Source {
-        let requests: Vec<_> = wanted.into_iter().flat_map(|wanted| {
-            let groups: Vec<Vec<Rev>> = wanted.revs.chunks(REVS_PER_URL).map(<[Rev]>::to_vec).collect();
-            groups.into_iter().map(move |revs| (wanted.id.clone(), revs))
-        }).collect();
+        let requests: Vec<_> = wanted
+            .into_iter()
+            .flat_map(|wanted| {
+                let groups: Vec<Vec<Rev>> = wanted.revs.chunks(REVS_PER_URL).map(<[Rev]>::to_vec).collect();
+                groups.into_iter().map(move |revs| (wanted.id.clone(), revs))
+            })
+            .collect();
         let peer = self.clone();
         let answers = stream::iter(requests).map(move |(id, revs)| {
             let peer = peer.clone();
@@ -215,7 +217,8 @@ impl Sorter<'_> {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
                 (None, Some(rev)) => self.unavailable(id, &asked, Rev::parse(rev), "missing".into()),
                 (None, None) => {
-                    let (rev, reason) = item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
+                    let (rev, reason) =
+                        item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
                     self.unavailable(id, &asked, rev, reason);
                 }
             }

@@ -98,11 +98,9 @@ impl RevTree {
         };
         let leaf = match flags & LEAF {
             0 => None,
-            _ => Some(NewLeaf {
-                deleted: flags & DELETED != 0,
-                attached: flags & ATTACHED != 0,
-                body: input.number()?,
-            }),
+            _ => {
+                Some(NewLeaf { deleted: flags & DELETED != 0, attached: flags & ATTACHED != 0, body: input.number()? })
+            }
         };
         let node = Node { rev: Rev { pos, hash }, parent, leaf };
         if self.nodes.last().is_some_and(|last| last.rev >= node.rev) {

@@ -4,21 +4,21 @@
 //! A document's body is never parsed into values here: it stays the bytes that came. [`DocParts`] finds the
 //! underscore members of a document and leaves the rest alone; [`DocBatch`] holds documents laid out as the
 //! `_bulk_docs` request that will carry them.
-//!
-//! Rules from CouchDB: `couch_doc:parse_rev/1` (32 hexadecimal digits are sixteen bytes, any other revision id is
-//! its own text, and both compare as bytes), `couch_doc:transfer_fields/2` (which underscore members exist).
+
+mod rev;
+mod parts;
+mod batch;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::json;
+pub use batch::{DocBatch, DocSpan};
+pub use parts::DocParts;
+pub use rev::{Rev, RevHash, Revisions};
 
 /// A document's id, decoded: `_design/d`, `a/b`, `Zoë`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,146 +46,6 @@ impl<T: Into<Box<str>>> From<T> for DocId {
 impl fmt::Display for DocId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// The part of a revision behind its dash, ordered as CouchDB orders it: by bytes.
-#[derive(Debug, Clone, Hash)]
-pub enum RevHash {
-    /// 32 lowercase hexadecimal digits, as every CouchDB since 1.0 makes them.
-    Md5([u8; 16]),
-    /// Any other text; replicated documents may bring it.
-    Other(Box<str>),
-}
-
-impl RevHash {
-    /// The bytes that CouchDB compares and stores.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Md5(bytes) => bytes,
-            Self::Other(text) => text.as_bytes(),
-        }
-    }
-}
-
-impl From<&str> for RevHash {
-    fn from(text: &str) -> Self {
-        let mut bytes = [0; 16];
-        let lowercase = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match lowercase && hex::decode_to_slice(text, &mut bytes).is_ok() {
-            true => Self::Md5(bytes),
-            false => Self::Other(text.into()),
-        }
-    }
-}
-
-impl Ord for RevHash {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // Two hashes of equal bytes but of different kinds stand for different texts.
-        (self.as_bytes(), matches!(self, Self::Other(_))).cmp(&(other.as_bytes(), matches!(other, Self::Other(_))))
-    }
-}
-
-impl PartialOrd for RevHash {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for RevHash {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for RevHash {}
-
-impl fmt::Display for RevHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Md5(bytes) => {
-                let mut text = [0; 32];
-                hex::encode_to_slice(bytes, &mut text).map_err(|_| fmt::Error)?;
-                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-            }
-            Self::Other(text) => f.write_str(text),
-        }
-    }
-}
-
-/// A revision: its generation and its hash, written `3-917fa2381192822767f010b95b45325b`.
-///
-/// The order is that of CouchDB's winner among leaves that are equally deleted: generation first, then hash.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rev {
-    /// The generation: 1 for a first revision.
-    pub pos: u64,
-    /// What tells revisions of one generation apart.
-    pub hash: RevHash,
-}
-
-impl Rev {
-    /// Reads `N-hash`; `None` where the text is no revision.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (pos, hash) = text.split_once('-')?;
-        let valid = !hash.is_empty() && pos.bytes().all(|b| b.is_ascii_digit());
-        let pos = pos.parse().ok().filter(|&pos| valid && pos > 0)?;
-        Some(Self { pos, hash: hash.into() })
-    }
-}
-
-impl fmt::Display for Rev {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.pos, self.hash)
-    }
-}
-
-impl Serialize for Rev {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Rev {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom(format_args!("`{text}` is no revision")))
-    }
-}
-
-/// A revision and its ancestors, newest first, each one generation older: a document's `_revisions`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revisions {
-    /// The newest revision's generation.
-    pub start: u64,
-    /// The hashes, newest first; never empty, never longer than `start`.
-    pub ids: Vec<RevHash>,
-}
-
-impl Revisions {
-    /// A path of the one revision whose ancestors aren't known.
-    pub fn single(rev: Rev) -> Self {
-        Self { start: rev.pos, ids: vec![rev.hash] }
-    }
-
-    /// The newest revision.
-    pub fn newest(&self) -> Rev {
-        Rev { pos: self.start, hash: self.ids[0].clone() }
-    }
-
-    /// Reads `{"start": 2, "ids": ["b…", "a…"]}`.
-    pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
-        #[derive(Deserialize)]
-        struct Wire<'a> {
-            start: u64,
-            #[serde(borrow)]
-            ids: Vec<Cow<'a, str>>,
-        }
-        let wire: Wire<'_> = serde_json::from_slice(json).map_err(|_| DocumentError::BadRevisions)?;
-        if wire.ids.is_empty() || wire.ids.len() as u64 > wire.start || wire.ids.iter().any(|id| id.is_empty()) {
-            return Err(DocumentError::BadRevisions);
-        }
-        Ok(Self { start: wire.start, ids: wire.ids.iter().map(|id| RevHash::from(id.as_ref())).collect() })
     }
 }
 
@@ -265,86 +125,6 @@ pub enum DocumentError {
     BadAttachmentName(String),
 }
 
-/// A document taken apart: its underscore members, and the spans of everything else.
-///
-/// Borrowed from the document's text; nothing but the underscore members is copied or parsed.
-#[derive(Debug, Default)]
-pub struct DocParts<'a> {
-    /// `_id`, unescaped.
-    pub id: Option<Cow<'a, str>>,
-    /// `_rev`.
-    pub rev: Option<Rev>,
-    /// `_revisions`.
-    pub revisions: Option<Revisions>,
-    /// `_deleted` is `true`.
-    pub deleted: bool,
-    /// The JSON text of `_attachments`, where it is there and isn't `{}`.
-    pub attachments: Option<&'a [u8]>,
-    /// Runs of `"key":value` text between underscore members, in order, without the commas around them.
-    fields: Vec<&'a [u8]>,
-}
-
-impl<'a> DocParts<'a> {
-    /// Takes a document apart, after checking that the whole of it is JSON.
-    ///
-    /// # Errors
-    /// [`DocumentError`] where the text is no JSON object, or an underscore member is unknown or of the wrong kind.
-    pub fn parse(text: &'a [u8]) -> Result<Self, DocumentError> {
-        let mut parts = Self::default();
-        let mut run: Option<Range<usize>> = None;
-        for member in json::members(text)? {
-            if !member.key.starts_with('_') || member.key.starts_with("_replication_") {
-                run = Some(run.map_or(member.span.clone(), |run| run.start..member.span.end));
-                continue;
-            }
-            parts.fields.extend(run.take().map(|run| &text[run]));
-            parts.take_special(&member.key, member.value)?;
-        }
-        parts.fields.extend(run.map(|run| &text[run]));
-        Ok(parts)
-    }
-
-    fn take_special(&mut self, key: &str, value: &'a [u8]) -> Result<(), DocumentError> {
-        let text = || serde_json::from_slice::<Cow<'a, str>>(value);
-        match key {
-            "_id" => self.id = Some(json::string(value).ok_or(DocumentError::IdNotAString)?),
-            "_rev" => {
-                let rev = text().ok().and_then(|rev| Rev::parse(&rev));
-                self.rev = Some(rev.ok_or(DocumentError::BadRev)?);
-            }
-            "_revisions" => self.revisions = Some(Revisions::parse(value)?),
-            "_deleted" => self.deleted = value == b"true",
-            "_attachments" => {
-                let filled = json::members(value).map_err(|_| DocumentError::BadMember(key.into()))?.next().is_some();
-                self.attachments = filled.then_some(value);
-            }
-            "_conflicts" | "_deleted_conflicts" | "_revs_info" | "_local_seq" | "_access" => {}
-            _ => return Err(DocumentError::BadMember(key.into())),
-        }
-        Ok(())
-    }
-
-    /// The document's own members, byte for byte, as a JSON object.
-    pub fn body(&self) -> Vec<u8> {
-        let length = self.fields.iter().map(|run| run.len() + 1).sum::<usize>() + 2;
-        let mut body = Vec::with_capacity(length);
-        body.push(b'{');
-        for run in &self.fields {
-            if body.len() > 1 {
-                body.push(b',');
-            }
-            body.extend_from_slice(run);
-        }
-        body.push(b'}');
-        body
-    }
-
-    /// The path that the document brings: `_revisions`, else its `_rev` alone.
-    pub fn path(&self) -> Option<Revisions> {
-        self.revisions.clone().or_else(|| self.rev.clone().map(Revisions::single))
-    }
-}
-
 /// Checks an id that a client chose: CouchDB's `couch_doc:validate_docid/1`.
 pub fn validate_id(id: &str) -> Result<(), DocumentError> {
     match id {
@@ -368,85 +148,33 @@ pub struct Wanted {
     pub atts_since: Vec<Rev>,
 }
 
-/// Where a document stands in a [`DocBatch`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocSpan {
-    /// Its id.
-    pub id: DocId,
-    /// Its revision.
-    pub rev: Rev,
-    /// Its JSON text within [`DocBatch::json`].
-    pub span: Range<usize>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Documents as their source wrote them, laid out as the `_bulk_docs` request that carries them on.
-#[derive(Debug, Clone)]
-pub struct DocBatch {
-    json: Vec<u8>,
-    docs: Vec<DocSpan>,
-}
-
-const REQUEST_HEAD: &[u8] = br#"{"new_edits":false,"docs":["#;
-const REQUEST_TAIL: &[u8] = b"]}";
-
-impl Default for DocBatch {
-    fn default() -> Self {
-        Self { json: REQUEST_HEAD.to_vec(), docs: Vec::new() }
-    }
-}
-
-impl DocBatch {
-    /// Adds a document by letting `write` append its JSON text.
-    pub fn push_with(&mut self, id: DocId, rev: Rev, write: impl FnOnce(&mut Vec<u8>)) {
-        if !self.docs.is_empty() {
-            self.json.push(b',');
+    #[test]
+    fn a_seq_stays_the_json_that_it_was() {
+        for (json, query) in
+            [("5", "5"), (r#""5-g1A\u0041""#, "5-g1AA"), (r#"[88,"g1A"]"#, r#"[88,"g1A"]"#), ("null", "null")]
+        {
+            let seq: Seq = serde_json::from_str(&format!(" {json} ")).unwrap();
+            assert_eq!(seq.as_json(), json);
+            assert_eq!(seq.as_query(), query);
+            assert_eq!(serde_json::to_string(&seq).unwrap(), json);
         }
-        let start = self.json.len();
-        write(&mut self.json);
-        self.docs.push(DocSpan { id, rev, span: start..self.json.len() });
+        assert_eq!(Seq::zero(), Seq::from(0));
     }
 
-    /// Adds a document's JSON text.
-    pub fn push(&mut self, id: DocId, rev: Rev, json: &[u8]) {
-        self.push_with(id, rev, |out| out.extend_from_slice(json));
-    }
-
-    /// The documents, in the order in which they were added.
-    pub fn docs(&self) -> &[DocSpan] {
-        &self.docs
-    }
-
-    /// The text of one of its documents.
-    pub fn text(&self, doc: &DocSpan) -> &[u8] {
-        &self.json[doc.span.clone()]
-    }
-
-    /// Whether it holds no document.
-    pub fn is_empty(&self) -> bool {
-        self.docs.is_empty()
-    }
-
-    /// Bytes held.
-    pub fn size(&self) -> usize {
-        self.json.len()
-    }
-
-    /// The whole as a `_bulk_docs` request's body, and where its documents stand in it.
-    pub fn into_request(mut self) -> (Bytes, Vec<DocSpan>) {
-        self.json.extend_from_slice(REQUEST_TAIL);
-        (self.json.into(), self.docs)
-    }
-
-    /// Cuts the batch in two halves, for a target that finds it too large.
-    ///
-    /// The first half keeps the odd document. A batch of one stays whole and leaves an empty second half.
-    pub fn halve(self) -> (Self, Self) {
-        let middle = self.docs.len().div_ceil(2);
-        let mut halves = (Self::default(), Self::default());
-        for (index, doc) in self.docs.iter().enumerate() {
-            let half = if index < middle { &mut halves.0 } else { &mut halves.1 };
-            half.push(doc.id.clone(), doc.rev.clone(), self.text(doc));
+    #[test]
+    fn ids_with_a_leading_underscore_are_reserved() {
+        for id in ["a", "a/b", "Zoë", "_design/d", "_local/l", "-", " "] {
+            assert_eq!(validate_id(id), Ok(()));
         }
-        halves
+        for id in ["_", "_x", "_designs/x", "_Design/x"] {
+            assert_eq!(validate_id(id), Err(DocumentError::IdReserved));
+        }
+        for id in ["", "_design/", "_local/"] {
+            assert_eq!(validate_id(id), Err(DocumentError::IdEmpty));
+        }
     }
 }

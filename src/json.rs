@@ -4,15 +4,21 @@
 //! This is the path every document takes, on both sides of it, so it is written for speed: one pass, eight bytes at a
 //! time within strings, no allocation but for keys with escapes. It promises that
 //! - [`members`] and [`check`] accept exactly what RFC 8259 calls JSON, up to [`MAX_DEPTH`] levels deep, in UTF-8
-//!   (compared with `serde_json` by property tests);
+//!   (compared with `serde_json` by property tests): a lone surrogate (`"\ud800"`) is JSON, though no text;
 //! - [`Elements`] never looks past the bytes it was given and finds the same cuts however they are split.
 //!
 //! It does no I/O and doesn't unescape values: whoever needs a value parses that one with `serde_json`.
+
+mod elements;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::document::DocumentError;
+
+pub use elements::Elements;
 
 /// Levels of arrays and objects within each other that are accepted; deeper text is refused before it hurts anyone.
 pub const MAX_DEPTH: usize = 512;
@@ -20,7 +26,7 @@ pub const MAX_DEPTH: usize = 512;
 /// One member of an object.
 #[derive(Debug)]
 pub struct Member<'a> {
-    /// The key, unescaped.
+    /// The key, unescaped; as it is written where it holds a lone surrogate, which no text can.
     pub key: Cow<'a, str>,
     /// The value's text.
     pub value: &'a [u8],
@@ -53,7 +59,7 @@ pub fn members(text: &[u8]) -> Result<impl Iterator<Item = Member<'_>>, Document
     scan.object(1, |span, key, value| members.push((span, key, value)))?;
     scan.end()?;
     Ok(members.into_iter().map(|(span, key, value)| Member {
-        key: string(&text[key]).unwrap_or_default(),
+        key: string(&text[key.clone()]).unwrap_or_else(|| String::from_utf8_lossy(&text[key.start + 1..key.end - 1])),
         value: &text[value],
         span,
     }))
@@ -70,15 +76,12 @@ pub fn string(text: &[u8]) -> Option<Cow<'_, str>> {
 
 /// Appends `text` as a JSON string.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
-    let plain = text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
-    out.push(b'"');
-    match plain {
-        true => out.extend_from_slice(text.as_bytes()),
-        false => {
-            let quoted = serde_json::Value::from(text).to_string();
-            out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
-        }
+    if plain_run(text.as_bytes()) < text.len() {
+        out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+        return;
     }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
     out.push(b'"');
 }
 
@@ -259,111 +262,4 @@ fn plain_run(text: &[u8]) -> usize {
         at += 8;
     }
     at + text[at..].iter().take_while(|&&b| b >= 0x20 && b != b'"' && b != b'\\').count()
-}
-
-/// Finds the elements of an array that is a member of an object, while the object's text is still arriving.
-///
-/// For `{"results":[a,b,…]}`: hand [`Elements::next`] the text so far, less what [`Elements::consume`] took away, and it
-/// gives the next whole element. Brackets and strings are tracked, nothing else is checked: the caller parses the
-/// element, and asks [`Elements::finished`] at the end whether the text was whole.
-#[derive(Debug, Default)]
-pub struct Elements {
-    /// Bytes of the text that were looked at.
-    at: usize,
-    /// Where the element in hand starts.
-    start: Option<usize>,
-    depth: usize,
-    in_string: bool,
-    finished: bool,
-}
-
-/// The depth of an array's elements in `{"results":[…]}`.
-const ELEMENT_DEPTH: usize = 2;
-
-impl Elements {
-    /// The next whole element's place in `text`; `None` until more text has come.
-    pub fn next(&mut self, text: &[u8]) -> Option<Range<usize>> {
-        while self.at < text.len() && !self.finished {
-            if self.in_string {
-                match self.skip_string(text) {
-                    true => continue,
-                    false => return None,
-                }
-            }
-            let byte = text[self.at];
-            match byte {
-                b'"' => {
-                    self.begin();
-                    self.in_string = true;
-                }
-                b'{' | b'[' => {
-                    self.begin();
-                    self.depth += 1;
-                }
-                b'}' | b']' => {
-                    let element = self.ended(byte);
-                    self.depth = self.depth.saturating_sub(1);
-                    self.finished = self.depth == 0;
-                    self.at += 1;
-                    if let Some(start) = element {
-                        return Some(start..self.at - 1);
-                    }
-                    continue;
-                }
-                b',' if self.depth == ELEMENT_DEPTH => {
-                    self.at += 1;
-                    if let Some(start) = self.start.take() {
-                        return Some(start..self.at - 1);
-                    }
-                    continue;
-                }
-                b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' => {}
-                _ => self.begin(),
-            }
-            self.at += 1;
-        }
-        None
-    }
-
-    /// Tells that the first `bytes` of the text were dropped.
-    pub fn consume(&mut self, bytes: usize) {
-        self.at -= bytes;
-        self.start = self.start.map(|start| start - bytes);
-    }
-
-    /// Bytes that may be dropped: everything before the element in hand.
-    pub fn consumable(&self) -> usize {
-        self.start.unwrap_or(self.at)
-    }
-
-    /// Whether the object's closing bracket was seen.
-    pub fn finished(&self) -> bool {
-        self.finished
-    }
-
-    fn begin(&mut self) {
-        if self.depth == ELEMENT_DEPTH && self.start.is_none() {
-            self.start = Some(self.at);
-        }
-    }
-
-    fn ended(&mut self, byte: u8) -> Option<usize> {
-        if byte == b']' && self.depth == ELEMENT_DEPTH { self.start.take() } else { None }
-    }
-
-    /// Goes on within a string; `false` where more text must come first.
-    fn skip_string(&mut self, text: &[u8]) -> bool {
-        self.at += plain_run(&text[self.at..]);
-        match text.get(self.at) {
-            Some(b'"') => {
-                self.in_string = false;
-                self.at += 1;
-            }
-            // A backslash is skipped together with what it escapes.
-            Some(b'\\') if self.at + 1 < text.len() => self.at += 2,
-            Some(b'\\') | None => return false,
-            Some(_) => self.at += 1,
-        }
-        true
-    }
 }

@@ -318,10 +318,10 @@ impl Peer {
     }
 
     /// Whether the feed has nothing behind `seq`. A remote peer counts as up to date, as in the seed's `up_to_date/2`.
-    pub fn up_to_date(&self, seq: &Seq) -> bool {
+    pub async fn up_to_date(&self, seq: &Seq) -> Result<bool, PeerError> {
         match self {
-            Self::Remote(_) => true,
-            Self::Local(peer) => peer.up_to_date(seq),
+            Self::Remote(_) => Ok(true),
+            Self::Local(peer) => peer.up_to_date(seq).await,
         }
     }
 

@@ -1,1 +1,220 @@
-//! To be written.
+//! Every replication that runs: start or join, cancel, list, stop.
+//!
+//! A handler never owns a replication: it starts a task here, or joins the one that runs under the same id, and waits;
+//! a client that hangs up changes nothing. What a joining caller gets is decided when the task ends (DESIGN 3): the
+//! starter gets the result; the others get it too where the source is still where the task left it, else they run
+//! again, one of them starting, the rest joining. The bookkeeping is [`running`]'s.
+
+pub mod running;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use self::running::{Finished, RunningTasks, Verdict};
+use crate::replicate::endpoint::Endpoint;
+use crate::replicate::id::{CallerHeaders, ReplicationId};
+use crate::replicate::progress::{Progress, TaskEntry, TaskName};
+use crate::replicate::request::{Command, Request};
+use crate::replicate::{self, Context, Job, ReplicateError};
+
+/// How long a cancel waits for the task to wind down before it is answered.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Every replication that runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    context: Context,
+    running: RunningTasks<Listed>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The user's name; `None` for nobody in particular.
+    pub name: Option<String>,
+    /// Whether this is a server admin, as everyone is where there are none.
+    pub is_admin: bool,
+    /// The request's `Authorization`, which enters the ids of local databases.
+    pub authorization: Option<SecretString>,
+    /// The request's `Cookie`, likewise.
+    pub cookie: Option<SecretString>,
+}
+
+/// What a caller gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// A one-shot is done: the whole answer, `"ok":true` included.
+    Completed(Value),
+    /// A continuous replication runs under this id.
+    Started(String),
+    /// The replication of this id was cancelled.
+    Cancelled(String),
+}
+
+/// What is kept of a replication for whoever lists them.
+struct Listed {
+    name: TaskName,
+    progress: Arc<Progress>,
+}
+
+impl Registry {
+    /// No replication yet.
+    pub fn new(context: Context) -> Self {
+        let running = RunningTasks::new(context.tasks.clone());
+        Self { context, running }
+    }
+
+    /// Answers a `POST /_replicate`: starts or joins a replication, or cancels one.
+    ///
+    /// A one-shot is waited for; dropping this future stops nothing.
+    pub async fn replicate(&self, body: &Map<String, Value>, caller: &Caller) -> Result<Answer, ReplicateError> {
+        if caller.name.is_none() && !caller.is_admin {
+            return Err(ReplicateError::Unauthorized("You are not an authenticated user".into()));
+        }
+        let command = Command::parse(body).map_err(|error| self.as_url(error))?;
+        match command {
+            Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
+            Command::Cancel(request) => {
+                let id = self.id(&request, caller).to_string();
+                self.cancel(&id, !request.continuous, caller).await
+            }
+            Command::Run(request) => self.run(request, caller).await,
+        }
+    }
+
+    /// The entries of `_active_tasks`, the oldest first.
+    pub fn active_tasks(&self) -> Vec<Value> {
+        let entry = |listed: &Arc<Listed>| serde_json::to_value(TaskEntry::new(&listed.name, &listed.progress)).ok();
+        self.running.details().iter().filter_map(entry).collect()
+    }
+
+    /// Closes the intake and tells all replications to record what they have and end.
+    pub fn stop(&self) {
+        self.context.tasks.stop();
+    }
+
+    /// Waits until all replications have ended; `false` if some still ran at the deadline.
+    pub async fn drained(&self, deadline: Duration) -> bool {
+        self.context.tasks.ended_within(deadline).await
+    }
+
+    async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
+        if request.create_target && matches!(request.target, Endpoint::Local(_)) && !caller.is_admin {
+            return Err(ReplicateError::Unauthorized("You are not a server admin.".into()));
+        }
+        let id = self.id(&request, caller);
+        loop {
+            if self.context.tasks.stopping().is_cancelled() {
+                return Err(ReplicateError::ShuttingDown);
+            }
+            let verdict = self.start_or_join(&id, &request, caller);
+            if request.continuous {
+                return Ok(Answer::Started(id.to_string()));
+            }
+            match verdict.await {
+                Ok(Verdict::Settled(result)) => return result.map(Answer::Completed).map_err(|error| self.why(error)),
+                Ok(Verdict::Again) => {}
+                Err(_) => return Err(ReplicateError::Crashed),
+            }
+        }
+    }
+
+    fn start_or_join(&self, id: &ReplicationId, request: &Request, caller: &Caller) -> oneshot::Receiver<Verdict> {
+        self.running.start_or_join(id, caller.name.as_deref(), |number, stop| {
+            let job = Job {
+                id: id.clone(),
+                request: request.clone(),
+                context: self.context.clone(),
+                progress: Arc::default(),
+                stop,
+            };
+            let listed = Listed { name: self.task_name(&job, number, caller), progress: job.progress.clone() };
+            let span = tracing::info_span!(
+                "replication",
+                replication.id = listed.name.replication_id,
+                source = listed.name.source,
+                target = listed.name.target,
+            );
+            (Arc::new(listed), work(job).instrument(span).boxed())
+        })
+    }
+
+    async fn cancel(&self, id: &str, by_base: bool, caller: &Caller) -> Result<Answer, ReplicateError> {
+        let may_cancel = |owner: Option<&str>| caller.is_admin || owner == caller.name.as_deref();
+        let cancelled = self.running.cancel(id, by_base, may_cancel);
+        let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
+        // Winding down may take longer; what is left of it does no harm.
+        _ = tokio::time::timeout(CANCEL_PATIENCE, cancelled.ended.cancelled()).await;
+        Ok(Answer::Cancelled(cancelled.id))
+    }
+
+    fn id(&self, request: &Request, caller: &Caller) -> ReplicationId {
+        let headers = CallerHeaders { authorization: caller.authorization.clone(), cookie: caller.cookie.clone() };
+        ReplicationId::of(request, &self.context.identity, &headers, None)
+    }
+
+    fn task_name(&self, job: &Job, number: u64, caller: &Caller) -> TaskName {
+        let address = &self.context.identity.address;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        TaskName {
+            node: format!("couchrep@{host}"),
+            pid: format!("<0.{number}.0>"),
+            user: caller.name.clone(),
+            replication_id: job.id.to_string(),
+            source: job.request.source.display(address),
+            target: job.request.target.display(address),
+            continuous: job.request.continuous,
+            checkpoint_interval_ms: job.checkpoint_interval().as_millis() as u64,
+        }
+    }
+
+    /// A local name that no database can have is answered as CouchDB answers it: by its URL.
+    fn as_url(&self, error: ReplicateError) -> ReplicateError {
+        match error {
+            ReplicateError::DatabaseNotFound(name) => ReplicateError::DatabaseNotFound(format!(
+                "{}/",
+                replicate::endpoint::local_url(&self.context.identity.address, &name)
+            )),
+            error => error,
+        }
+    }
+
+    /// A task that the shutdown stopped wasn't cancelled by anyone.
+    fn why(&self, error: ReplicateError) -> ReplicateError {
+        match error {
+            ReplicateError::Cancelled if self.context.tasks.stopping().is_cancelled() => ReplicateError::ShuttingDown,
+            error => error,
+        }
+    }
+}
+
+/// What a replication's task does. When it is told to stop, it has `stop_deadline` to come to its end.
+async fn work(job: Job) -> Result<Finished, ReplicateError> {
+    tracing::info!("replication started");
+    let result = tokio::select! {
+        biased;
+        result = replicate::run(&job) => result,
+        () = stop_deadline(&job.stop, job.context.settings.stop_deadline) => Err(ReplicateError::Cancelled),
+    };
+    match &result {
+        Ok(outcome) => tracing::info!(seq = %outcome.committed_seq, "replication finished"),
+        Err(ReplicateError::Cancelled) => tracing::info!("replication stopped"),
+        Err(error) => tracing::warn!(error = %error.chain(), "replication failed"),
+    }
+    result.map(|outcome| Finished {
+        answer: outcome.answer,
+        up_to_date: Box::new(move || outcome.source.up_to_date(&outcome.committed_seq)),
+    })
+}
+
+async fn stop_deadline(stop: &CancellationToken, deadline: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(deadline).await;
+}

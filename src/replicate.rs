@@ -1,1 +1,217 @@
-//! To be written.
+//! One replication, top to bottom.
+//!
+//! ```text
+//! checkpoint::Session ─► changes ─► batches ─► [ missing ─► fetch ─► write ] × in flight, in order ─► checkpoint
+//!     (both peers)       (source)               (target)   (source)  (target)                       (both peers)
+//! ```
+//!
+//! Batches overlap but finish in order, so everything up to the last finished batch's `last_seq` is on the target, and
+//! a checkpoint records no more than that. Whatever fails, the next start goes on from the last checkpoint; what was
+//! written twice changes nothing. So a replication may be stopped, cut or killed anywhere and loses no document.
+
+pub mod request;
+pub mod endpoint;
+pub mod id;
+pub mod term;
+pub mod job;
+pub mod checkpoint;
+pub mod changes;
+pub mod batch;
+pub mod missing;
+pub mod fetch;
+pub mod write;
+pub mod retry;
+pub mod documents;
+pub mod repeat;
+pub mod budget;
+pub mod progress;
+pub mod error;
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::future::try_join;
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use self::checkpoint::{RecordError, Session};
+pub use self::error::ReplicateError;
+pub use self::job::{Context, Job, Outcome};
+use crate::document::Seq;
+use crate::peer::{DatabaseInfo, Peer, PeerError};
+
+/// Replicates: once, or, where the request is continuous, until it is cancelled.
+///
+/// A continuous replication that fails starts again after a pause, which doubles until there is progress.
+///
+/// # Errors
+/// [`ReplicateError::Cancelled`] where `job.stop` was cancelled: what had been written then is recorded.
+pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
+    let settings = &job.context.settings;
+    let mut pause = settings.restart_pause;
+    loop {
+        let through = job.progress.places().through_seq;
+        let life = AssertUnwindSafe(live(job)).catch_unwind().await;
+        let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
+            Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
+            ended => return ended,
+        };
+        if job.progress.places().through_seq != through {
+            pause = settings.restart_pause;
+        }
+        let jittered = pause.mul_f64(rand::random_range(0.75..1.25));
+        tracing::warn!(error = %error.chain(), pause_ms = jittered.as_millis() as u64, "starting again after a pause");
+        let slept = job.stop.run_until_cancelled(tokio::time::sleep(jittered)).await;
+        slept.ok_or(ReplicateError::Cancelled)?;
+        pause = (pause * 2).min(settings.max_restart_pause);
+    }
+}
+
+/// From opening the databases to the answer.
+async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
+    let request = &job.request;
+    let (source, target) = (request.source.open(&job.context)?, request.target.open(&job.context)?);
+    let source_info = job.opening(&request.source, source.info()).await?;
+    if request.create_target {
+        job.opening(&request.target, target.create()).await?;
+    }
+    let target_info = job.opening(&request.target, target.info()).await?;
+    if let (Some(ids), false) = (&request.doc_ids, request.continuous) {
+        let answer = documents::copy(job, job.route(&source, &target, &job.stop), ids).await?;
+        return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
+    }
+    let mut infos = (source_info, target_info);
+    for _ in 0..MAX_LOSSES {
+        match session(job, (&source, infos.0), (&target, infos.1)).await {
+            Err(Failure::Lost(database)) => {
+                tracing::warn!(database, "a database was restarted: starting again from the last checkpoint");
+                infos = job.opening(&request.target, try_join(source.info(), target.info())).await?;
+            }
+            Err(Failure::Failed(error)) => return Err(error),
+            Ok(session) => {
+                let committed_seq = session.recorded_seq().clone();
+                return Ok(Outcome { answer: session.answer(), source, committed_seq });
+            }
+        }
+    }
+    Err(ReplicateError::from(PeerError::Malformed {
+        request: "_ensure_full_commit".into(),
+        expected: "an instance_start_time that stays the same",
+        found: format!("{MAX_LOSSES} different ones in a row"),
+    }))
+}
+
+/// A database that seems to restart more often than this in one life doesn't tell the truth.
+const MAX_LOSSES: u32 = 10;
+
+/// Why a session ended early.
+enum Failure {
+    /// A database may have lost writes.
+    Lost(String),
+    /// Anything else.
+    Failed(ReplicateError),
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Lost { database } => Self::Lost(database),
+            RecordError::Peer(error) => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<PeerError> for Failure {
+    fn from(error: PeerError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// From the last checkpoint to the feed's end, recording checkpoints on the way and at the end.
+async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Failure> {
+    let log_id = job.request.use_checkpoints.then_some(job.id.base.as_str());
+    let peers = (source.0, target.0);
+    let session = Session::start(source, target, log_id, &job.progress).await?;
+    let (finished, progress) = watch::channel(session.start_seq().clone());
+    let since = session.start_seq().clone();
+    let copying = copy(job, peers.0, peers.1, since, finished).map(Ok);
+    let recording = record(job, session, progress).map_err(Failure::from);
+    let (copied, session) = try_join(copying, recording).await?;
+    copied.map(|()| session).map_err(Failure::Failed)
+}
+
+/// Copies batch after batch, several at once, and tells of each that is finished, in order.
+///
+/// Returns only when no batch is under way any more.
+async fn copy(
+    job: &Job,
+    source: &Peer,
+    target: &Peer,
+    since: Seq,
+    finished: watch::Sender<Seq>,
+) -> Result<(), ReplicateError> {
+    // Whatever way this function is left, batches under way finish what they write and begin nothing new.
+    let scope = job.stop.child_token();
+    let _guard = scope.clone().drop_guard();
+    let reading = changes::Reading {
+        source: source.clone(),
+        since,
+        limit: job.batch_size(),
+        filter: job.filter(),
+        continuous: job.request.continuous,
+    };
+    let route = job.route(source, target, &scope);
+    let pages = changes::pages(reading, job.context.tasks.clone(), scope.clone());
+    let batches = pages.map(|page| {
+        let batch = page.map(|page| {
+            job.progress.read(&page.last_seq);
+            let span = tracing::info_span!("batch", seq = %page.last_seq);
+            let copying = batch::copy(route.clone(), page.changes).instrument(span);
+            let copying = job.context.tasks.spawn("batch", copying);
+            (page.last_seq, page.pending, copying)
+        });
+        async move {
+            let (seq, pending, copying) = batch?;
+            copying.await.unwrap_or(Err(ReplicateError::Crashed))?;
+            Ok((seq, pending))
+        }
+    });
+    let mut batches = std::pin::pin!(batches.buffered(job.batches()));
+    while let Some(batch) = batches.next().await {
+        match batch {
+            Ok((seq, pending)) => {
+                job.progress.finished(&seq, pending);
+                finished.send_replace(seq);
+            }
+            Err(error) => {
+                drain(scope, batches).await;
+                return Err(error);
+            }
+        }
+    }
+    if job.stop.is_cancelled() { Err(ReplicateError::Cancelled) } else { Ok(()) }
+}
+
+/// Lets batches under way finish their writes.
+async fn drain<T>(scope: CancellationToken, mut batches: impl futures::Stream<Item = T> + Unpin) {
+    scope.cancel();
+    while batches.next().await.is_some() {}
+}
+
+/// Records checkpoints: some time after progress, and when there will be no more of it.
+async fn record(job: &Job, mut session: Session, mut finished: watch::Receiver<Seq>) -> Result<Session, RecordError> {
+    while finished.changed().await.is_ok() {
+        wait_or_end(job.checkpoint_interval(), &mut finished).await;
+        let seq = finished.borrow_and_update().clone();
+        session.record(&seq, &job.progress).await?;
+    }
+    Ok(session)
+}
+
+/// Waits for the interval, or until copying ends.
+async fn wait_or_end(interval: Duration, finished: &mut watch::Receiver<Seq>) {
+    // Both ends of this wait are good: the time is over, or the sender is gone.
+    _ = tokio::time::timeout(interval, finished.wait_for(|_| false)).await;
+}

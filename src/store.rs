@@ -1,28 +1,45 @@
 //! The embedded store: databases that are files.
+//!
+//! One file a database, named by a random number; a registry file maps names to files, so making and deleting a database
+//! are atomic: a crash leaves at worst a file that no name points to. Handles of databases stay open while they are used
+//! and, up to a number, while they are not. Everything that blocks runs on threads that may.
+//!
+//! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
+//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `edit`, `database`.
 
-pub mod keys;
 pub mod revtree;
-pub mod edit;
-pub mod database;
-pub mod write;
-pub mod read;
-pub mod changes;
-pub mod attachments;
+mod keys;
+mod write;
+mod writer;
+mod read;
+mod attachments;
+mod edit;
+mod database;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use tokio::time::Instant;
 
 pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
 pub use database::{Database, DatabaseStats};
-pub use edit::{Edit, EditKind, NewAttachment};
-pub use read::{AttachmentsAs, DocOptions, DocRecord, Snapshot};
+pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
+pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Snapshot};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
 
 use crate::config::StoreSettings;
 use crate::document::DocumentError;
-use crate::tasks::Panicked;
+use crate::tasks::{self, Panicked, Tasks};
+
+/// The registry is small.
+const REGISTRY_CACHE_BYTES: usize = 1 << 20;
 
 /// Why the store didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +61,12 @@ pub enum StoreError {
     Io(#[from] std::io::Error),
     #[error("the storage engine")]
     Engine(#[source] Box<redb::Error>),
+    #[error("the write failed")]
+    WriteFailed(#[source] Arc<StoreError>),
+    #[error("the filter `{0}` can't be run on a database of this server yet")]
+    FilterUnsupported(String),
+    #[error("gzipped data is damaged")]
+    BadGzip(#[source] std::io::Error),
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error(transparent)]
@@ -79,40 +102,234 @@ impl fmt::Display for DbName {
 
 /// All databases under one data directory. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    settings: StoreSettings,
+    /// Names and files; its lock keeps a second process out.
+    registry: redb::Database,
+    /// What the registry says. Guards nothing else; never held across an await.
+    files: Mutex<BTreeMap<DbName, FileId>>,
+    /// Databases that are open.
+    open: DashMap<DbName, OpenDatabase>,
+    /// Held while a database is made, opened, closed or deleted.
+    changing: tokio::sync::Mutex<Closed>,
+    tasks: Tasks,
+}
+
+/// The name of a database's file: random, so that a name that is used again never meets an old file.
+type FileId = u128;
+/// Whether the store is closed.
+type Closed = bool;
+
+struct OpenDatabase {
+    database: Arc<Database>,
+    last_used: Instant,
+}
+
+const FILES: TableDefinition<'_, &str, FileId> = TableDefinition::new("files");
 
 impl Store {
-    /// Opens the store in `dir`, which is made where absent; only one process may have it open.
-    pub async fn open(dir: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
-        let _ = (dir, settings);
-        todo!()
+    /// Opens the store in `directory`, which is made where absent; only one process may have it open.
+    pub async fn open(directory: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
+        let directory = directory.to_owned();
+        tasks::blocking("open the store", move || {
+            std::fs::create_dir_all(&directory)?;
+            let registry = redb::Database::builder()
+                .set_cache_size(REGISTRY_CACHE_BYTES)
+                .create(directory.join("databases.redb"))?;
+            let transaction = registry.begin_write()?;
+            let mut files = BTreeMap::new();
+            for row in transaction.open_table(FILES)?.iter()? {
+                let (name, file) = row?;
+                files.insert(DbName::parse(name.value())?, file.value());
+            }
+            commit_synced(transaction)?;
+            let inner = Inner {
+                directory,
+                settings,
+                registry,
+                files: Mutex::new(files),
+                open: DashMap::new(),
+                changing: tokio::sync::Mutex::new(false),
+                tasks: Tasks::default(),
+            };
+            Ok(Self { inner: Arc::new(inner) })
+        })
+        .await?
     }
 
     /// Makes a database. [`StoreError::AlreadyExists`] where it is there.
     pub async fn create(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
-        let _ = name;
-        todo!()
+        let closed = self.inner.changing.lock().await;
+        if *closed {
+            return Err(StoreError::Closing);
+        }
+        if self.file(name).is_some() {
+            return Err(StoreError::AlreadyExists);
+        }
+        let file = rand::random();
+        let database = self.inner.clone().make_file(name.clone(), file).await?;
+        self.inner.clone().register(name.clone(), Some(file)).await?;
+        self.keep_open(name, &database).await;
+        Ok(database)
     }
 
     /// Deletes a database and all that is in it. [`StoreError::NoDatabase`] where it isn't there.
+    ///
+    /// Whoever still reads it reads on; whoever writes is answered [`StoreError::Closing`].
     pub async fn delete(&self, name: &DbName) -> Result<(), StoreError> {
-        let _ = name;
-        todo!()
+        let _changing = self.inner.changing.lock().await;
+        let file = self.file(name).ok_or(StoreError::NoDatabase)?;
+        self.inner.clone().register(name.clone(), None).await?;
+        if let Some((_, open)) = self.inner.open.remove(name) {
+            open.database.close().await;
+        }
+        let path = self.inner.path(file);
+        tasks::blocking("delete a database's file", move || std::fs::remove_file(path)).await??;
+        Ok(())
     }
 
     /// Opens a database. [`StoreError::NoDatabase`] where it isn't there.
     pub async fn database(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
-        let _ = name;
-        todo!()
+        if let Some(database) = self.opened(name) {
+            return Ok(database);
+        }
+        let closed = self.inner.changing.lock().await;
+        if let Some(database) = self.opened(name) {
+            return Ok(database);
+        }
+        if *closed {
+            return Err(StoreError::Closing);
+        }
+        let file = self.file(name).ok_or(StoreError::NoDatabase)?;
+        let database = self.inner.clone().open_file(name.clone(), file).await?;
+        self.keep_open(name, &database).await;
+        Ok(database)
     }
 
     /// The names of all databases, sorted.
     pub fn names(&self) -> Vec<DbName> {
-        todo!()
+        self.inner.files().keys().cloned().collect()
     }
 
     /// Syncs and closes all databases; later operations answer [`StoreError::Closing`].
     pub async fn close(&self) {
-        todo!()
+        let mut closed = self.inner.changing.lock().await;
+        *closed = true;
+        let open: Vec<_> = self.inner.open.iter().map(|open| open.database.clone()).collect();
+        self.inner.open.clear();
+        futures::future::join_all(open.iter().map(|database| database.close())).await;
+    }
+
+    fn file(&self, name: &DbName) -> Option<FileId> {
+        self.inner.files().get(name).copied()
+    }
+
+    fn opened(&self, name: &DbName) -> Option<Arc<Database>> {
+        let mut open = self.inner.open.get_mut(name)?;
+        open.last_used = Instant::now();
+        Some(open.database.clone())
+    }
+
+    /// Keeps a database open, and closes the ones that nobody has used for longest if they have become too many.
+    async fn keep_open(&self, name: &DbName, database: &Arc<Database>) {
+        let open = &self.inner.open;
+        open.insert(name.clone(), OpenDatabase { database: database.clone(), last_used: Instant::now() });
+        let excess = open.len().saturating_sub(self.inner.settings.open_databases);
+        if excess == 0 {
+            return;
+        }
+        let mut idle: Vec<_> = open
+            .iter()
+            .filter(|open| Arc::strong_count(&open.database) == 1)
+            .map(|open| (open.last_used, open.key().clone()))
+            .collect();
+        idle.sort();
+        for (_, name) in idle.into_iter().take(excess) {
+            // Somebody may have taken it up since; a handle that is given out is given out under the map's lock.
+            if let Some((_, closing)) = open.remove_if(&name, |_, open| Arc::strong_count(&open.database) == 1) {
+                closing.database.close().await;
+            }
+        }
     }
 }
+
+impl Inner {
+    fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<DbName, FileId>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Files lie in 256 directories, so that none grows too long.
+    fn path(&self, file: FileId) -> PathBuf {
+        let name = format!("{file:032x}");
+        self.directory.join("databases").join(&name[..2]).join(format!("{name}.redb"))
+    }
+
+    async fn open_file(self: Arc<Self>, name: DbName, file: FileId) -> Result<Arc<Database>, StoreError> {
+        let path = self.path(file);
+        tasks::blocking("open a database", move || {
+            // The engine would make a missing file anew, and everyone would take the database for an empty one.
+            let there = path.try_exists()?;
+            there.then_some(()).ok_or(StoreError::Damaged("a database's file is missing"))?;
+            Ok(Arc::new(Database::open(name, &path, &self.settings, &self.tasks)?))
+        })
+        .await?
+    }
+
+    /// Makes a database's file, so that it is there after a power cut once a name points to it.
+    async fn make_file(self: Arc<Self>, name: DbName, file: FileId) -> Result<Arc<Database>, StoreError> {
+        let path = self.path(file);
+        tasks::blocking("make a database", move || {
+            std::fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
+            let database = Database::open(name, &path, &self.settings, &self.tasks)?;
+            // The shard, `databases`, and the data directory.
+            for directory in path.ancestors().skip(1).take(3) {
+                std::fs::File::open(directory)?.sync_all()?;
+            }
+            Ok(Arc::new(database))
+        })
+        .await?
+    }
+
+    /// Books a name (or, with no file, strikes it out) before anyone is told.
+    async fn register(self: Arc<Self>, name: DbName, file: Option<FileId>) -> Result<(), StoreError> {
+        tasks::blocking("register a database", move || {
+            let transaction = self.registry.begin_write()?;
+            {
+                let mut table = transaction.open_table(FILES)?;
+                match file {
+                    Some(file) => drop(table.insert(name.as_str(), file)?),
+                    None => drop(table.remove(name.as_str())?),
+                }
+            }
+            commit_synced(transaction)?;
+            match file {
+                Some(file) => drop(self.files().insert(name, file)),
+                None => drop(self.files().remove(&name)),
+            }
+            Ok(())
+        })
+        .await?
+    }
+}
+
+fn commit_synced(mut transaction: WriteTransaction) -> Result<(), StoreError> {
+    transaction.set_quick_repair(true);
+    Ok(transaction.commit()?)
+}
+
+macro_rules! engine_errors {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::Engine(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+
+engine_errors!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);

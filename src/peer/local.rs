@@ -1,62 +1,394 @@
-//! A database in the embedded store.
+//! A database of the embedded store, as a peer: the same operations without HTTP, JSON requests or copies in between.
+//!
+//! Documents still travel as JSON text ([`DocBatch`]), so that any source goes with any target. Everything that reads
+//! or writes blocks, and so runs on threads that may; a call that is dropped while it writes still writes.
+//!
+//! A handle, not an open database: each operation opens it anew (a look into a map while it is open), so a deleted
+//! database is [`PeerError::DatabaseMissing`] from then on.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use serde_json::value::RawValue;
 
-use super::*;
+use super::{
+    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Fetched, Filter,
+    LocalDoc, PeerError, Refused,
+};
+use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
+use crate::store::{
+    Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Leaf,
+    Refusal, Snapshot, Store, StoreError, Upload, Uploaded, following,
+};
+use crate::tasks;
 
-/// A database in the embedded store.
-#[derive(Debug, Clone)]
-pub struct LocalPeer {}
+/// A database of the embedded store.
+#[derive(Clone)]
+pub struct LocalPeer {
+    store: Store,
+    name: DbName,
+}
 
-/// An answer to `_bulk_get` that is being read.
-pub struct LocalBulkGet {}
-
-#[expect(missing_docs, clippy::unused_async, unused_variables, reason = "a sketch")]
-impl LocalPeer {
-    pub fn name(&self) -> &str {
-        todo!()
-    }
-    pub async fn info(&self) -> Result<DatabaseInfo, PeerError> {
-        todo!()
-    }
-    pub async fn create(&self) -> Result<(), PeerError> {
-        todo!()
-    }
-    pub async fn local_doc(&self, id: &str) -> Result<Option<LocalDoc>, PeerError> {
-        todo!()
-    }
-    pub async fn put_local_doc(&self, id: &str, rev: Option<&str>, body: &RawValue) -> Result<String, PeerError> {
-        todo!()
-    }
-    pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
-        todo!()
-    }
-    pub async fn revs_diff(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
-        todo!()
-    }
-    pub fn bulk_get(&self, wanted: Vec<Wanted>) -> LocalBulkGet {
-        todo!()
-    }
-    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
-        todo!()
-    }
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Refused>, PeerError> {
-        todo!()
-    }
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
-        todo!()
-    }
-    pub fn up_to_date(&self, seq: &Seq) -> bool {
-        todo!()
-    }
-    pub async fn ensure_full_commit(&self) -> Result<String, PeerError> {
-        todo!()
+impl std::fmt::Debug for LocalPeer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LocalPeer({})", self.name)
     }
 }
 
-#[expect(missing_docs, clippy::unused_async, unused_variables, reason = "a sketch")]
-impl LocalBulkGet {
-    pub async fn next(&mut self, max_bytes: usize) -> Result<Option<Fetched>, PeerError> {
-        todo!()
+impl LocalPeer {
+    /// A database by its name; whether it is there, its operations tell.
+    pub fn new(store: Store, name: DbName) -> Self {
+        Self { store, name }
     }
+
+    /// The database's name.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    async fn database(&self) -> Result<Arc<Database>, PeerError> {
+        self.store.database(&self.name).await.map_err(|error| self.explain(error))
+    }
+
+    /// What a store's error means to a replication.
+    fn explain(&self, error: StoreError) -> PeerError {
+        match error {
+            StoreError::NoDatabase => PeerError::DatabaseMissing { database: self.name.to_string() },
+            error => error.into(),
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, PeerError> {
+        self.database().await?.read(work).await.map_err(|error| self.explain(error))
+    }
+
+    /// See [`super::Peer::info`].
+    pub async fn info(&self) -> Result<DatabaseInfo, PeerError> {
+        let stats = self.database().await?.stats().await?;
+        Ok(DatabaseInfo { instance_start_time: stats.instance_start_time, update_seq: stats.update_seq.into() })
+    }
+
+    /// See [`super::Peer::create`].
+    pub async fn create(&self) -> Result<(), PeerError> {
+        match self.store.create(&self.name).await {
+            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// See [`super::Peer::local_doc`].
+    pub async fn local_doc(&self, id: &str) -> Result<Option<LocalDoc>, PeerError> {
+        let Some((rev, body)) = self.database().await?.local_doc(id).await? else { return Ok(None) };
+        let body = serde_json::from_slice(&body).map_err(|_| StoreError::Damaged("a _local document"))?;
+        Ok(Some(LocalDoc { rev, body }))
+    }
+
+    /// See [`super::Peer::put_local_doc`].
+    pub async fn put_local_doc(&self, id: &str, rev: Option<&str>, body: &RawValue) -> Result<String, PeerError> {
+        let written = self.database().await?.put_local_doc(id, rev, Some(body.get().into())).await?;
+        written.map_err(|_| PeerError::Conflict)
+    }
+
+    /// See [`super::Peer::changes`].
+    pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
+        let database = self.database().await?;
+        let mut updates = database.updates();
+        let since = parse_seq(&query.since);
+        loop {
+            updates.mark_unchanged();
+            let (limit, filter) = (query.limit, query.filter.clone());
+            let page = database.read(move |snapshot| read_page(snapshot, since, limit, &filter)).await?;
+            if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
+                return Ok(page);
+            }
+            if updates.changed().await.is_err() {
+                return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
+            }
+        }
+    }
+
+    /// See [`super::Peer::revs_diff`].
+    pub async fn revs_diff(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
+        let changes = changes.to_vec();
+        self.read(move |snapshot| {
+            let mut wanted = Vec::new();
+            for change in changes {
+                let Some(record) = snapshot.document(change.id.as_str())? else {
+                    wanted.push(Wanted { id: change.id, revs: change.revs, atts_since: Vec::new() });
+                    continue;
+                };
+                let revs = record.tree.missing(&change.revs);
+                if !revs.is_empty() {
+                    let atts_since = record.tree.possible_ancestors(&revs);
+                    wanted.push(Wanted { id: change.id, revs, atts_since });
+                }
+            }
+            Ok(wanted)
+        })
+        .await
+    }
+
+    /// See [`super::Peer::bulk_get`].
+    pub fn bulk_get(&self, wanted: Vec<Wanted>) -> LocalBulkGet {
+        LocalBulkGet { peer: self.clone(), wanted, next: 0 }
+    }
+
+    /// See [`super::Peer::open_rev`].
+    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
+        let database = self.database().await?;
+        let (id, rev, atts_since) = (id.clone(), rev.clone(), atts_since.to_vec());
+        let opened = database.read(move |snapshot| {
+            let Some(record) = snapshot.document(id.as_str())? else { return Ok(None) };
+            let Some(leaf) = newest(&record, &rev) else { return Ok(None) };
+            let attachments = snapshot.attachments_since(&record, &leaf, &atts_since)?;
+            let options = DocOptions {
+                revs: true,
+                attachments: AttachmentsAs::Follows,
+                atts_since: Some(atts_since),
+                ..DocOptions::default()
+            };
+            let mut json = Vec::new();
+            snapshot.render(id.as_str(), &record, &leaf, &options, &mut json)?;
+            Ok(Some((id, leaf.rev, Bytes::from(json), attachments)))
+        });
+        let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
+        let parts =
+            stream::iter(attachments).flat_map(move |attachment| attachment_pieces(database.clone(), attachment));
+        Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
+    }
+
+    /// See [`super::Peer::bulk_docs`].
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Refused>, PeerError> {
+        let database = self.database().await?;
+        let (docs, edits, mut refused) = tasks::blocking("take documents apart", move || {
+            let mut refused = Vec::new();
+            let mut edits = Vec::with_capacity(batch.docs().len());
+            let mut docs = Vec::with_capacity(batch.docs().len());
+            for doc in batch.docs() {
+                let parts = DocParts::parse(batch.text(doc));
+                match parts.and_then(|parts| Edit::new(&parts, doc.id.clone(), true, Vec::new())) {
+                    Ok(edit) => {
+                        edits.push(edit);
+                        docs.push((doc.id.clone(), doc.rev.clone()));
+                    }
+                    Err(error) => refused.push(bad_document(doc.id.clone(), doc.rev.clone(), &error)),
+                }
+            }
+            (docs, edits, refused)
+        })
+        .await
+        .map_err(StoreError::from)?;
+        let written = database.write(edits, Durability::Unsynced).await?;
+        refused.extend(
+            docs.into_iter()
+                .zip(written)
+                .filter_map(|((id, rev), written)| written.err().map(|refusal| refused_by_store(id, rev, &refusal))),
+        );
+        Ok(refused)
+    }
+
+    /// See [`super::Peer::put_doc`].
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
+        let AttachedDoc { id, rev, json, parts } = doc;
+        let database = self.database().await?;
+        let checked = DocParts::parse(&json).and_then(|document| Ok((following(&document)?, document)));
+        let (announced, document) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return Ok(Some(bad_document(id, rev, &error))),
+        };
+        let uploads = match take_uploads(&database, &announced, parts).await? {
+            Ok(uploads) => uploads,
+            Err(name) => {
+                let reason = format!("the bytes of attachment `{name}` don't have the digest that the document names");
+                let error = "content_md5_mismatch".into();
+                return Ok(Some(Refused { id, rev: Some(rev), error, reason }));
+            }
+        };
+        let edit = match Edit::new(&document, id.clone(), true, uploads) {
+            Ok(edit) => edit,
+            Err(error) => return Ok(Some(bad_document(id, rev, &error))),
+        };
+        match database.write(vec![edit], Durability::Unsynced).await?.pop() {
+            Some(Err(refusal @ Refusal::MissingStub { .. })) => Err(PeerError::Status {
+                request: format!("PUT {}/{id}", self.name),
+                status: 412,
+                error: "missing_stub".into(),
+                reason: refusal.to_string(),
+            }),
+            Some(Err(refusal)) => Ok(Some(refused_by_store(id, rev, &refusal))),
+            Some(Ok(_)) | None => Ok(None),
+        }
+    }
+
+    /// See [`super::Peer::ensure_full_commit`].
+    pub async fn ensure_full_commit(&self) -> Result<String, PeerError> {
+        self.database().await?.ensure_full_commit().await.map_err(|error| self.explain(error))
+    }
+
+    /// See [`super::Peer::up_to_date`].
+    pub async fn up_to_date(&self, seq: &Seq) -> Result<bool, PeerError> {
+        Ok(self.database().await?.update_seq() == parse_seq(seq))
+    }
+}
+
+/// Seqs of this store are numbers; a seq that isn't one can't be from here, and stands for the beginning.
+fn parse_seq(seq: &Seq) -> u64 {
+    seq.as_query().parse().unwrap_or(0)
+}
+
+/// The leaf that is the revision, or the first of those that it became (`latest=true`).
+fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
+    record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
+}
+
+fn read_page(snapshot: &Snapshot, since: u64, limit: usize, filter: &Filter) -> Result<ChangesPage, StoreError> {
+    let passing: Option<HashSet<&str>> = match filter {
+        Filter::None => None,
+        Filter::DocIds(ids) => Some(ids.iter().map(DocId::as_str).collect()),
+        Filter::Named { name, .. } => return Err(StoreError::FilterUnsupported(name.clone())),
+    };
+    let mut changes = Vec::with_capacity(limit);
+    let mut last_seq = since.max(snapshot.update_seq());
+    snapshot.changes(since, |row| {
+        if passing.as_ref().is_none_or(|passing| passing.contains(row.id.as_str())) {
+            changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs: row.leaves });
+        }
+        let full = changes.len() >= limit;
+        if full {
+            last_seq = row.seq;
+        }
+        Ok(!full)
+    })?;
+    Ok(ChangesPage { changes, last_seq: last_seq.into(), pending: Some(snapshot.pending(last_seq)?) })
+}
+
+/// An attachment's head and bytes, read as they are asked for.
+fn attachment_pieces(
+    database: Arc<Database>,
+    attachment: Attachment,
+) -> impl stream::Stream<Item = Result<AttachmentPiece, PeerError>> {
+    let head = AttachmentHead {
+        name: attachment.name.clone(),
+        content_type: attachment.content_type.clone(),
+        length: attachment.stored_length,
+        gzip: attachment.encoding == Encoding::Gzip,
+    };
+    let data = stream::try_unfold(0, move |offset| {
+        let (database, attachment) = (database.clone(), attachment.clone());
+        async move {
+            let piece = database.attachment_piece(&attachment, offset).await?;
+            let end = offset + piece.len() as u64;
+            Ok((!piece.is_empty()).then_some((AttachmentPiece::Data(piece), end)))
+        }
+    });
+    stream::once(async { Ok(AttachmentPiece::Head(head)) }).chain(data)
+}
+
+/// Stores the attachments that follow a document; `Err` is the name of one whose bytes aren't what was announced.
+async fn take_uploads(
+    database: &Database,
+    announced: &[Following],
+    mut parts: stream::BoxStream<'static, Result<AttachmentPiece, PeerError>>,
+) -> Result<Result<Vec<(String, Uploaded)>, String>, PeerError> {
+    let mut uploads = Vec::with_capacity(announced.len());
+    let mut current: Option<(AttachmentHead, Upload)> = None;
+    loop {
+        let piece = parts.next().await.transpose()?;
+        if let Some(AttachmentPiece::Data(data)) = piece {
+            if let Some((_, upload)) = &mut current {
+                upload.push(data).await?;
+            }
+            continue;
+        }
+        if let Some((head, upload)) = current.take() {
+            let (uploaded, digest) = upload.finish().await?;
+            let promised = announced.iter().find(|following| following.name == head.name);
+            if promised.and_then(|following| following.digest).is_some_and(|promised| promised != digest) {
+                return Ok(Err(head.name));
+            }
+            uploads.push((head.name, uploaded));
+        }
+        match piece {
+            Some(AttachmentPiece::Head(head)) => {
+                let upload = database.upload(&head.content_type, head.gzip);
+                current = Some((head, upload));
+            }
+            Some(AttachmentPiece::Data(_)) | None => return Ok(Ok(uploads)),
+        }
+    }
+}
+
+fn bad_document(id: DocId, rev: Rev, error: &DocumentError) -> Refused {
+    Refused { id, rev: Some(rev), error: "doc_validation".into(), reason: error.to_string() }
+}
+
+fn refused_by_store(id: DocId, rev: Rev, refusal: &Refusal) -> Refused {
+    let error = match refusal {
+        Refusal::Conflict => "conflict",
+        Refusal::MissingStub { .. } => "missing_stub",
+    };
+    Refused { id, rev: Some(rev), error: error.into(), reason: refusal.to_string() }
+}
+
+/// Documents that are read as they are asked for.
+pub struct LocalBulkGet {
+    peer: LocalPeer,
+    wanted: Vec<Wanted>,
+    /// The first of `wanted` that wasn't read yet.
+    next: usize,
+}
+
+impl LocalBulkGet {
+    /// See [`super::BulkGet::next`].
+    pub async fn next(&mut self, max_bytes: usize) -> Result<Option<Fetched>, PeerError> {
+        if self.next >= self.wanted.len() {
+            return Ok(None);
+        }
+        let (wanted, mut next) = (std::mem::take(&mut self.wanted), self.next);
+        let read = self.peer.read(move |snapshot| {
+            let mut fetched = Fetched::default();
+            while next < wanted.len() && fetched.docs.size() < max_bytes {
+                fetch(snapshot, &wanted[next], &mut fetched)?;
+                next += 1;
+            }
+            Ok((fetched, wanted, next))
+        });
+        let fetched;
+        (fetched, self.wanted, self.next) = read.await?;
+        Ok(Some(fetched))
+    }
+}
+
+fn fetch(snapshot: &Snapshot, wanted: &Wanted, fetched: &mut Fetched) -> Result<(), StoreError> {
+    let options = DocOptions { revs: true, ..DocOptions::default() };
+    let unavailable = |rev: &Rev| (wanted.id.clone(), rev.clone(), "missing".to_owned());
+    let Some(record) = snapshot.document(wanted.id.as_str())? else {
+        fetched.unavailable.extend(wanted.revs.iter().map(unavailable));
+        return Ok(());
+    };
+    let mut leaves: Vec<Leaf> = if wanted.revs.is_empty() { record.tree.leaves() } else { Vec::new() };
+    for rev in &wanted.revs {
+        match newest(&record, rev) {
+            Some(leaf) if leaves.contains(&leaf) => {}
+            Some(leaf) => leaves.push(leaf),
+            None => fetched.unavailable.push(unavailable(rev)),
+        }
+    }
+    for leaf in leaves {
+        if leaf.attached || wanted.id.is_design() {
+            fetched.attached.push((wanted.id.clone(), leaf.rev));
+            continue;
+        }
+        let mut rendered = Ok(());
+        fetched.docs.push_with(wanted.id.clone(), leaf.rev.clone(), |out| {
+            rendered = snapshot.render(wanted.id.as_str(), &record, &leaf, &options, out);
+        });
+        rendered?;
+    }
+    Ok(())
 }

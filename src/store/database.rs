@@ -1,15 +1,28 @@
-//! One open database.
+//! One open database, as everyone else uses it: readers that never wait, and one writer.
+//!
+//! Readers take snapshots on threads that may block; they neither wait for the writer nor hold it up. Every write is a
+//! request to the database's writer (`writer.rs`), which says what survives a crash.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
-use crate::document::Rev;
-
 use super::attachments::{Attachment, Upload};
-use super::edit::Edit;
+use super::edit::{AttachmentData, Edit};
+use super::keys::{ATT_REFS, ATTS, BlobRef, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
 use super::read::Snapshot;
-use super::write::{Durability, Refusal};
+use super::write::{Durability, Prepared, Refusal};
+use super::writer::{self, Work, WriterHandle};
 use super::{DbName, StoreError};
+use crate::config::StoreSettings;
+use crate::document::Rev;
+use crate::tasks::{self, Tasks};
+
+/// Chunks of an attachment that are read at once.
+const CHUNKS_AT_ONCE: usize = 4;
 
 /// Numbers for `GET /{db}`.
 #[derive(Debug, Clone)]
@@ -30,27 +43,53 @@ pub struct DatabaseStats {
 
 /// One open database.
 #[derive(Debug)]
-pub struct Database {}
+pub struct Database {
+    name: DbName,
+    engine: Arc<redb::Database>,
+    writer: WriterHandle,
+    updates: watch::Receiver<u64>,
+    instance_start_time: String,
+    path: Box<Path>,
+}
 
 impl Database {
+    /// Opens the file, or makes it. Blocks.
+    pub(super) fn open(name: DbName, path: &Path, settings: &StoreSettings, tasks: &Tasks) -> Result<Self, StoreError> {
+        let engine = Arc::new(redb::Database::builder().set_cache_size(settings.cache_bytes).create(path)?);
+        let (writer, updates, instance_start_time) = writer::start(engine.clone(), settings, tasks)?;
+        Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into() })
+    }
+
     /// Its name.
     pub fn name(&self) -> &DbName {
-        todo!()
+        &self.name
     }
 
     /// Numbers for `GET /{db}`.
     pub async fn stats(&self) -> Result<DatabaseStats, StoreError> {
-        todo!()
+        let (path, instance_start_time) = (self.path.clone(), self.instance_start_time.clone());
+        self.read(move |snapshot| {
+            let info = snapshot.info();
+            Ok(DatabaseStats {
+                doc_count: info.doc_count,
+                doc_del_count: info.doc_del_count,
+                update_seq: info.update_seq,
+                file_size: std::fs::metadata(path)?.len(),
+                active_size: info.active_size,
+                instance_start_time,
+            })
+        })
+        .await
     }
 
     /// The newest update's seq, without waiting.
     pub fn update_seq(&self) -> u64 {
-        todo!()
+        *self.updates.borrow()
     }
 
     /// Tells of every new update seq; closes when the database is deleted or the store closes.
     pub fn updates(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.updates.clone()
     }
 
     /// Reads a snapshot on a thread that may block.
@@ -58,8 +97,8 @@ impl Database {
         &self,
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _ = work;
-        todo!()
+        let engine = self.engine.clone();
+        tasks::blocking("read a database", move || work(&Snapshot::new(&engine)?)).await?
     }
 
     /// Writes documents in one transaction with whatever else waits; answers in order, one revision or refusal an edit.
@@ -68,47 +107,93 @@ impl Database {
         edits: Vec<Edit>,
         durability: Durability,
     ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
-        let _ = (edits, durability);
-        todo!()
+        let inline = |edit: &Edit| {
+            edit.attachments.iter().any(|attachment| matches!(attachment.data, AttachmentData::Inline { .. }))
+        };
+        let prepare = |edits: Vec<Edit>| edits.into_iter().map(Prepared::new).collect::<Result<Vec<_>, _>>();
+        let edits = match edits.iter().any(inline) {
+            true => tasks::blocking("pack attachments", move || prepare(edits)).await??,
+            false => prepare(edits)?,
+        };
+        self.writer.write(edits, durability).await
     }
 
     /// Reads `_local/{id}` (`id` without the prefix): its revision `0-N` and its body, a JSON object.
     pub async fn local_doc(&self, id: &str) -> Result<Option<(String, Vec<u8>)>, StoreError> {
-        let _ = id;
-        todo!()
+        let (engine, id) = (self.engine.clone(), id.to_owned());
+        tasks::blocking("read a _local document", move || {
+            let local = engine.begin_read()?.open_table(LOCAL)?;
+            let Some(stored) = local.get(id.as_str())? else { return Ok(None) };
+            let record = LocalRecord::decode(stored.value())?;
+            Ok(Some((local_rev(record.number), record.json.to_vec())))
+        })
+        .await?
     }
 
-    /// Writes (or, with no body, deletes) `_local/{id}`; answers the new revision. `rev` must be the stored one.
+    /// Writes (or, with no body, deletes) `_local/{id}`, synced with what was written before; answers the new revision.
+    ///
+    /// `rev` must be the stored one. A `_local` document is never replicated and stands in no feed.
     pub async fn put_local_doc(
         &self,
         id: &str,
         rev: Option<&str>,
         body: Option<Vec<u8>>,
-        durability: Durability,
     ) -> Result<Result<String, Refusal>, StoreError> {
-        let _ = (id, rev, body, durability);
-        todo!()
+        self.writer.put_local(id.to_owned(), rev.map(str::to_owned), body).await
     }
 
-    /// All `_local` documents whose id starts with nothing in particular: id, revision, body.
+    /// All `_local` documents: id without the prefix, revision, body.
     pub async fn local_docs(&self) -> Result<Vec<(String, String, Vec<u8>)>, StoreError> {
-        todo!()
+        let engine = self.engine.clone();
+        tasks::blocking("read _local documents", move || {
+            let local = engine.begin_read()?.open_table(LOCAL)?;
+            let rows = local.iter()?.map(|row| {
+                let (id, stored) = row?;
+                let record = LocalRecord::decode(stored.value())?;
+                Ok((id.value().to_owned(), local_rev(record.number), record.json.to_vec()))
+            });
+            rows.collect()
+        })
+        .await?
     }
 
     /// Syncs everything written so far; answers `instance_start_time`.
     pub async fn ensure_full_commit(&self) -> Result<String, StoreError> {
-        todo!()
+        self.writer.ask(Work::Sync).await?;
+        Ok(self.instance_start_time.clone())
     }
 
     /// Starts to take an attachment's bytes. `gzipped`: they come gzipped and stay so; otherwise text is gzipped here.
     pub fn upload(&self, content_type: &str, gzipped: bool) -> Upload {
-        let _ = (content_type, gzipped);
-        todo!()
+        Upload::new(self.writer.clone(), content_type, gzipped)
     }
 
     /// Reads a piece of an attachment's stored bytes, some hundred KiB from `offset` on; empty at the end.
+    ///
+    /// Each piece is read from a snapshot of its own, so a slow reader holds no old pages.
     pub async fn attachment_piece(&self, attachment: &Attachment, offset: u64) -> Result<Bytes, StoreError> {
-        let _ = (attachment, offset);
-        todo!()
+        if offset >= attachment.stored_length {
+            return Ok(Bytes::new());
+        }
+        let (engine, digest) = (self.engine.clone(), attachment.digest.0);
+        tasks::blocking("read an attachment", move || {
+            let transaction = engine.begin_read()?;
+            let stored = transaction.open_table(ATT_REFS)?.get(digest)?.ok_or(StoreError::AttachmentGone)?;
+            let blob = BlobRef::decode(stored.value()).blob;
+            let first = (offset / CHUNK_BYTES as u64) as u32;
+            let mut piece = Vec::with_capacity(CHUNKS_AT_ONCE * CHUNK_BYTES);
+            for row in transaction.open_table(ATTS)?.range((blob, first)..=(blob, u32::MAX))?.take(CHUNKS_AT_ONCE) {
+                piece.extend_from_slice(row?.1.value());
+            }
+            let within = (offset % CHUNK_BYTES as u64) as usize;
+            let piece = Bytes::from(piece);
+            if piece.len() <= within { Err(StoreError::AttachmentGone) } else { Ok(piece.slice(within..)) }
+        })
+        .await?
+    }
+
+    /// Ends the writer after a sync; later writes are answered [`StoreError::Closing`].
+    pub(super) async fn close(&self) {
+        self.writer.close().await;
     }
 }

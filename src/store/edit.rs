@@ -1,8 +1,25 @@
 //! A document that someone sends, made ready for the store.
+//!
+//! Takes [`DocParts`] and decides what CouchDB's `couch_doc:from_json_obj/1` and `couch_att:from_json/2` decide: which
+//! revision the document has or replaces, and where each attachment's bytes are. It doesn't look into the store;
+//! whether a parent is a leaf and a stub's attachment is there, the write finds out.
 
-use crate::document::{DocId, DocParts, DocumentError, Rev, Revisions};
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
 
 use super::attachments::{Digest, Uploaded};
+use crate::document::{DocId, DocParts, DocumentError, Rev, Revisions};
+use crate::json;
+
+/// Base64 with or without its padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// One document to write.
 #[derive(Debug)]
@@ -36,39 +53,38 @@ pub enum EditKind {
 
 /// An attachment of an edit.
 #[derive(Debug)]
-pub enum NewAttachment {
-    /// Its bytes came within the document, base64 already decoded.
+pub struct NewAttachment {
+    /// File name.
+    pub name: String,
+    /// `revpos` of a replicated document; a new edit's is the generation it makes.
+    pub revpos: Option<u64>,
+    /// Where its bytes are.
+    pub data: AttachmentData,
+}
+
+/// Where the bytes of an edit's attachment are.
+#[derive(Debug)]
+pub enum AttachmentData {
+    /// Here.
     Inline {
-        /// File name.
-        name: String,
         /// Media type.
         content_type: String,
-        /// The bytes as they are (`gzip` says how).
+        /// The bytes, base64 already decoded.
         data: Vec<u8>,
         /// Whether `data` is gzipped (`"encoding":"gzip"`).
         gzip: bool,
-        /// `revpos` of a replicated document.
-        revpos: Option<u64>,
     },
-    /// It is there already: in the revision's nearest stored ancestor.
+    /// In the revision's nearest stored ancestor, under the same name.
     Stub {
-        /// File name.
-        name: String,
         /// What the stub claims.
         digest: Option<Digest>,
-        /// What the stub claims.
-        revpos: Option<u64>,
     },
-    /// Its bytes were uploaded before.
+    /// Uploaded before.
     Uploaded {
-        /// File name.
-        name: String,
         /// Media type.
         content_type: String,
-        /// Where the bytes are.
-        blob: Uploaded,
-        /// `revpos` of a replicated document.
-        revpos: Option<u64>,
+        /// The bytes.
+        upload: Uploaded,
     },
 }
 
@@ -87,23 +103,146 @@ pub struct Following {
     pub digest: Option<Digest>,
 }
 
+#[derive(Deserialize)]
+struct AttachmentJson<'a> {
+    #[serde(borrow)]
+    content_type: Option<Cow<'a, str>>,
+    data: Option<Cow<'a, str>>,
+    digest: Option<Cow<'a, str>>,
+    encoding: Option<Cow<'a, str>>,
+    #[serde(default)]
+    stub: bool,
+    #[serde(default)]
+    follows: bool,
+    length: Option<u64>,
+    encoded_length: Option<u64>,
+    revpos: Option<u64>,
+}
+
+impl AttachmentJson<'_> {
+    fn content_type(&self) -> String {
+        self.content_type.as_deref().unwrap_or("application/octet-stream").to_owned()
+    }
+
+    fn gzip(&self) -> bool {
+        self.encoding.as_deref() == Some("gzip")
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        self.digest.as_deref().and_then(Digest::parse)
+    }
+}
+
 impl Edit {
-    /// Makes an edit of a document's parts. `id` (from the path) wins over the document's own `_id`.
+    /// Makes an edit of a document's parts. `id` wins over the document's own `_id`.
     ///
-    /// `uploaded` hands over the bytes of attachments that follow, by name; see [`following`].
+    /// `uploaded` hands over the bytes of the attachments that follow, by name; see [`following`].
     pub fn new(
         parts: &DocParts<'_>,
         id: DocId,
         replicated: bool,
-        uploaded: Vec<(String, Uploaded)>,
+        mut uploaded: Vec<(String, Uploaded)>,
     ) -> Result<Self, DocumentError> {
-        let _ = (parts, id, replicated, uploaded);
-        todo!()
+        let kind = match replicated {
+            true => EditKind::Replicated { path: parts.path().ok_or(DocumentError::BadRev)? },
+            false => EditKind::New { parent: parts.path().map(|path| path.newest()) },
+        };
+        let mut attachments = Vec::new();
+        each_attachment(parts, |name, json| {
+            let bad = || DocumentError::BadAttachment(name.to_owned());
+            if !replicated && name.starts_with('_') {
+                return Err(DocumentError::BadAttachmentName(name.to_owned()));
+            }
+            let data = if let Some(data) = &json.data {
+                let data = decode_base64(data).ok_or_else(bad)?;
+                AttachmentData::Inline { content_type: json.content_type(), data, gzip: json.gzip() }
+            } else if json.follows {
+                let place = uploaded.iter().position(|(uploaded, _)| uploaded == name).ok_or_else(bad)?;
+                AttachmentData::Uploaded { content_type: json.content_type(), upload: uploaded.swap_remove(place).1 }
+            } else if json.stub {
+                AttachmentData::Stub { digest: json.digest() }
+            } else {
+                return Err(bad());
+            };
+            attachments.push(NewAttachment { name: name.to_owned(), revpos: json.revpos, data });
+            Ok(())
+        })?;
+        Ok(Self { id, kind, deleted: parts.deleted, body: parts.body(), attachments })
     }
 }
 
 /// The attachments of a document that follow it, in order.
 pub fn following(parts: &DocParts<'_>) -> Result<Vec<Following>, DocumentError> {
-    let _ = parts;
-    todo!()
+    let mut following = Vec::new();
+    each_attachment(parts, |name, json| {
+        if json.follows {
+            following.push(Following {
+                name: name.to_owned(),
+                content_type: json.content_type(),
+                gzip: json.gzip(),
+                length: json.encoded_length.filter(|_| json.gzip()).or(json.length),
+                digest: json.digest(),
+            });
+        }
+        Ok(())
+    })?;
+    Ok(following)
+}
+
+fn each_attachment(
+    parts: &DocParts<'_>,
+    mut each: impl FnMut(&str, AttachmentJson<'_>) -> Result<(), DocumentError>,
+) -> Result<(), DocumentError> {
+    let Some(attachments) = parts.attachments else { return Ok(()) };
+    for member in json::members(attachments)? {
+        let json = serde_json::from_slice(member.value)
+            .map_err(|_| DocumentError::BadAttachment(member.key.clone().into_owned()))?;
+        each(&member.key, json)?;
+    }
+    Ok(())
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    if text.bytes().any(|b| b.is_ascii_whitespace()) {
+        let dense: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+        return BASE64.decode(dense).ok();
+    }
+    BASE64.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(json: &str, replicated: bool) -> Result<Edit, DocumentError> {
+        Edit::new(&DocParts::parse(json.as_bytes())?, "a".into(), replicated, Vec::new())
+    }
+
+    #[test]
+    fn a_replicated_document_brings_its_path() {
+        let json = r#"{"_id":"a","_rev":"2-b","_revisions":{"start":2,"ids":["b","a"]},"n":1.0}"#;
+        let edit = edit(json, true).unwrap();
+        let path = Revisions { start: 2, ids: vec!["b".into(), "a".into()] };
+        assert_eq!(edit.kind, EditKind::Replicated { path });
+        assert_eq!(edit.body, br#"{"n":1.0}"#);
+    }
+
+    #[test]
+    fn a_replicated_document_without_a_revision_is_refused() {
+        assert_eq!(edit("{}", true).unwrap_err(), DocumentError::BadRev);
+    }
+
+    #[test]
+    fn attachments_are_read_in_order_and_bad_ones_are_named() {
+        let json = r#"{"_attachments":{"b":{"data":"aGVsbG8="},"a":{"stub":true,"revpos":1}}}"#;
+        let edit_with = edit(json, false).unwrap();
+        let names: Vec<_> = edit_with.attachments.iter().map(|attachment| attachment.name.as_str()).collect();
+        assert_eq!(names, ["b", "a"]);
+        for bad in [r#"{"data":"*"}"#, "{}", "1", r#"{"follows":true}"#] {
+            let json = format!(r#"{{"_attachments":{{"x":{bad}}}}}"#);
+            assert_eq!(edit(&json, false).unwrap_err(), DocumentError::BadAttachment("x".into()), "{bad}");
+        }
+        let json = r#"{"_attachments":{"_x":{"data":""}}}"#;
+        assert_eq!(edit(json, false).unwrap_err(), DocumentError::BadAttachmentName("_x".into()));
+    }
 }

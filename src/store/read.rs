@@ -1,10 +1,25 @@
-//! Reading documents.
+//! A database at one moment: documents, the feed, and documents as JSON.
+//!
+//! A [`Snapshot`] sees one committed state however long it is read, and neither waits for the writer nor holds it up; a
+//! snapshot that is held long makes the file grow, so feeds and large answers take a fresh one every so often.
+//!
+//! Documents are put together from the stored bytes: `_id` and `_rev` in front, the document's own members as they
+//! came, then what was asked for, in the order of CouchDB's `couch_doc:to_json_obj/2`.
 
-use crate::document::Rev;
+use std::io::{Read as _, Write as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::StoreError;
-use super::attachments::Attachment;
+use super::attachments::{Attachment, Encoding};
+use super::keys::{
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, INFO, Info, SEQ_COUNTS, SEQS, SeqEntry, put_varint, take_varint,
+};
 use super::revtree::{Leaf, RevTree};
+use crate::document::Rev;
+use crate::json::push_string;
 
 /// A document as it is stored: all of its revisions, without bodies.
 #[derive(Debug, Clone)]
@@ -15,6 +30,20 @@ pub struct DocRecord {
     pub tree: RevTree,
 }
 
+impl DocRecord {
+    /// Appends a record.
+    pub(super) fn encode(seq: u64, tree: &RevTree, out: &mut Vec<u8>) {
+        put_varint(out, seq);
+        tree.encode(out);
+    }
+
+    /// Reads a record.
+    pub(super) fn decode(mut record: &[u8]) -> Result<Self, StoreError> {
+        let seq = take_varint(&mut record).ok_or(StoreError::Damaged("a document's record"))?;
+        Ok(Self { seq, tree: RevTree::decode(record)? })
+    }
+}
+
 /// How attachments stand in a rendered document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AttachmentsAs {
@@ -23,7 +52,7 @@ pub enum AttachmentsAs {
     Stubs,
     /// `"data":"<base64>"`.
     Inline,
-    /// `"follows":true`.
+    /// `"follows":true`, with their encoding, as they are stored.
     Follows,
 }
 
@@ -44,7 +73,7 @@ pub struct DocOptions {
     pub attachments: AttachmentsAs,
     /// With attachments inline or following: those that these revisions have stay stubs.
     pub atts_since: Option<Vec<Rev>>,
-    /// `encoding` and `encoded_length` of attachments that are stored gzipped; follows and inline data are then gzipped too.
+    /// `encoding` and `encoded_length` of attachments that are stored gzipped; inline data is then gzipped too.
     pub att_encoding_info: bool,
 }
 
@@ -61,14 +90,157 @@ pub struct ChangeRow {
     pub leaves: Vec<Rev>,
 }
 
+impl ChangeRow {
+    fn new(seq: u64, entry: SeqEntry<'_>) -> Self {
+        Self { seq, id: entry.id.to_owned(), deleted: entry.deleted, leaves: entry.leaves }
+    }
+}
+
 /// The database at one moment. Blocking: use it within [`super::Database::read`].
-pub struct Snapshot {}
+pub struct Snapshot {
+    transaction: ReadTransaction,
+    docs: ReadOnlyTable<&'static str, &'static [u8]>,
+    seqs: ReadOnlyTable<u64, &'static [u8]>,
+    bodies: ReadOnlyTable<u64, &'static [u8]>,
+    info: Info,
+}
 
 impl Snapshot {
+    pub(super) fn new(engine: &redb::Database) -> Result<Self, StoreError> {
+        let transaction = engine.begin_read()?;
+        let stored = transaction.open_table(INFO)?.get(())?.map(|stored| Info::decode(stored.value()));
+        Ok(Self {
+            docs: transaction.open_table(DOCS)?,
+            seqs: transaction.open_table(SEQS)?,
+            bodies: transaction.open_table(BODIES)?,
+            info: stored.unwrap_or_default(),
+            transaction,
+        })
+    }
+
+    pub(super) fn info(&self) -> Info {
+        self.info
+    }
+
+    /// The newest update's seq.
+    pub fn update_seq(&self) -> u64 {
+        self.info.update_seq
+    }
+
+    /// Documents that aren't deleted.
+    pub fn doc_count(&self) -> u64 {
+        self.info.doc_count
+    }
+
     /// A document's revisions; `None` where there never was one. Its winner may be a deletion.
     pub fn document(&self, id: &str) -> Result<Option<DocRecord>, StoreError> {
-        let _ = id;
-        todo!()
+        let Some(stored) = self.docs.get(id)? else { return Ok(None) };
+        DocRecord::decode(stored.value()).map(Some)
+    }
+
+    /// Feeds rows behind `since`, oldest first, to `each` until it answers `false`.
+    pub fn changes(
+        &self,
+        since: u64,
+        mut each: impl FnMut(ChangeRow) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for row in self.seqs.range(since.saturating_add(1)..)? {
+            let (seq, entry) = row?;
+            if !each(ChangeRow::new(seq.value(), SeqEntry::decode(entry.value())?))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, newest first, from the newest down to the row behind `since`.
+    pub fn changes_descending(
+        &self,
+        since: u64,
+        mut each: impl FnMut(ChangeRow) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for row in self.seqs.range(since.saturating_add(1)..)?.rev() {
+            let (seq, entry) = row?;
+            if !each(ChangeRow::new(seq.value(), SeqEntry::decode(entry.value())?))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many rows the feed has behind `seq`.
+    pub fn pending(&self, seq: u64) -> Result<u64, StoreError> {
+        let bucket = keys::seq_bucket(seq);
+        let mut pending = 0;
+        for row in self.seqs.range(seq.saturating_add(1)..keys::bucket_start(bucket + 1))? {
+            row?;
+            pending += 1;
+        }
+        for row in self.transaction.open_table(SEQ_COUNTS)?.range(bucket + 1..)? {
+            pending += row?.1.value();
+        }
+        Ok(pending)
+    }
+
+    /// Feeds documents, deleted ones included, in the order of their ids' bytes, from `start` (inclusive) on, to `each`
+    /// until it answers `false`.
+    pub fn documents(
+        &self,
+        start: Option<&str>,
+        mut each: impl FnMut(&str, DocRecord) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for row in self.docs.range(start.unwrap_or_default()..)? {
+            let (id, record) = row?;
+            if !each(id.value(), DocRecord::decode(record.value())?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, descending, from `start` (inclusive; `None`: from the last).
+    pub fn documents_descending(
+        &self,
+        start: Option<&str>,
+        mut each: impl FnMut(&str, DocRecord) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let rows = match start {
+            Some(start) => self.docs.range(..=start)?,
+            None => self.docs.range::<&str>(..)?,
+        };
+        for row in rows.rev() {
+            let (id, record) = row?;
+            if !each(id.value(), DocRecord::decode(record.value())?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A leaf's attachments, in order.
+    pub fn attachments(&self, leaf: &Leaf) -> Result<Vec<Attachment>, StoreError> {
+        match leaf.attached {
+            true => Body::decode(self.body(leaf)?.value())?.attachments(),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    /// Those of a leaf's attachments that have come since the newest of its ancestors in `since`: they follow, the
+    /// others stay stubs.
+    pub fn attachments_since(
+        &self,
+        record: &DocRecord,
+        leaf: &Leaf,
+        since: &[Rev],
+    ) -> Result<Vec<Attachment>, StoreError> {
+        let had = had_until(record, leaf, since);
+        let mut attachments = self.attachments(leaf)?;
+        attachments.retain(|attachment| attachment.revpos > had);
+        Ok(attachments)
+    }
+
+    fn body(&self, leaf: &Leaf) -> Result<redb::AccessGuard<'_, &'static [u8]>, StoreError> {
+        self.bodies.get(leaf.body)?.ok_or(StoreError::Damaged("a leaf has no body"))
     }
 
     /// Appends a leaf's document as JSON.
@@ -80,81 +252,152 @@ impl Snapshot {
         options: &DocOptions,
         out: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let _ = (id, record, leaf, options, out);
-        todo!()
+        let stored = self.body(leaf)?;
+        let body = Body::decode(stored.value())?;
+        out.reserve(body.json.len() + id.len() + 160);
+        out.extend_from_slice(b"{\"_id\":");
+        push_string(out, id);
+        out.extend_from_slice(b",\"_rev\":");
+        push_rev(out, &leaf.rev);
+        let fields = &body.json[1..body.json.len() - 1];
+        if !fields.is_empty() {
+            out.push(b',');
+            out.extend_from_slice(fields);
+        }
+        if leaf.deleted {
+            out.extend_from_slice(b",\"_deleted\":true");
+        }
+        self.render_revisions(record, leaf, options, out);
+        if body.has_attachments() {
+            self.render_attachments(record, leaf, body.attachments()?, options, out)?;
+        }
+        out.push(b'}');
+        Ok(())
     }
 
-    /// A leaf's attachments, in order. `follows` says which of them [`AttachmentsAs::Follows`] sends along.
-    pub fn attachments(&self, record: &DocRecord, leaf: &Leaf) -> Result<Vec<Attachment>, StoreError> {
-        let _ = (record, leaf);
-        todo!()
+    fn render_revisions(&self, record: &DocRecord, leaf: &Leaf, options: &DocOptions, out: &mut Vec<u8>) {
+        let tree = &record.tree;
+        if options.revs
+            && let Some(path) = tree.path(&leaf.rev)
+        {
+            out.extend_from_slice(b",\"_revisions\":{\"start\":");
+            out.extend_from_slice(path.start.to_string().as_bytes());
+            out.extend_from_slice(b",\"ids\":");
+            push_list(out, &path.ids, |out, hash| push_string(out, &hash.to_string()));
+            out.push(b'}');
+        }
+        if options.revs_info
+            && let Some(path) = tree.path(&leaf.rev)
+        {
+            out.extend_from_slice(b",\"_revs_info\":");
+            let ages: Vec<_> = path.ids.iter().zip(0..).collect();
+            push_list(out, &ages, |out, (hash, age)| {
+                let status = match (age, leaf.deleted) {
+                    (0, false) => "available",
+                    (0, true) => "deleted",
+                    _ => "missing",
+                };
+                out.extend_from_slice(b"{\"rev\":");
+                push_rev(out, &Rev { pos: path.start - age, hash: (*hash).clone() });
+                out.extend_from_slice(format!(",\"status\":\"{status}\"}}").as_bytes());
+            });
+        }
+        for (wanted, deleted, name) in
+            [(options.conflicts, false, "_conflicts"), (options.deleted_conflicts, true, "_deleted_conflicts")]
+        {
+            if !wanted {
+                continue;
+            }
+            let others = tree.leaves().into_iter().skip(1).filter(|other| other.deleted == deleted);
+            let others: Vec<Rev> = others.map(|other| other.rev).collect();
+            if !others.is_empty() {
+                out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+                push_list(out, &others, push_rev);
+            }
+        }
+        if options.local_seq {
+            out.extend_from_slice(format!(",\"_local_seq\":{}", record.seq).as_bytes());
+        }
     }
 
-    /// Those of a leaf's attachments that none of the revisions `since` has: they follow, the others stay stubs.
-    pub fn attachments_since(
+    fn render_attachments(
         &self,
         record: &DocRecord,
         leaf: &Leaf,
-        since: &[Rev],
-    ) -> Result<Vec<Attachment>, StoreError> {
-        let _ = (record, leaf, since);
-        todo!()
-    }
-
-    /// Feeds rows behind `since`, oldest first, to `each` until it answers `false`.
-    pub fn changes(
-        &self,
-        since: u64,
-        each: impl FnMut(ChangeRow) -> Result<bool, StoreError>,
+        attachments: Vec<Attachment>,
+        options: &DocOptions,
+        out: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let _ = (since, each);
-        todo!()
+        let had = options.atts_since.as_deref().map_or(0, |since| had_until(record, leaf, since));
+        out.extend_from_slice(b",\"_attachments\":{");
+        for (index, attachment) in attachments.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let shown = if attachment.revpos > had { options.attachments } else { AttachmentsAs::Stubs };
+            push_string(out, &attachment.name);
+            out.extend_from_slice(b":{\"content_type\":");
+            push_string(out, &attachment.content_type);
+            write!(out, ",\"revpos\":{},\"digest\":\"{}\"", attachment.revpos, attachment.digest)?;
+            match shown {
+                AttachmentsAs::Stubs => write!(out, ",\"length\":{},\"stub\":true", attachment.length)?,
+                AttachmentsAs::Follows => write!(out, ",\"length\":{},\"follows\":true", attachment.length)?,
+                AttachmentsAs::Inline => {
+                    let data = self.attachment_data(attachment, !options.att_encoding_info)?;
+                    write!(out, ",\"data\":\"{}\"", BASE64.encode(data))?;
+                }
+            }
+            let encoding_shown = options.att_encoding_info || shown == AttachmentsAs::Follows;
+            if encoding_shown && attachment.encoding == Encoding::Gzip {
+                write!(out, ",\"encoding\":\"gzip\",\"encoded_length\":{}", attachment.stored_length)?;
+            }
+            out.push(b'}');
+        }
+        out.push(b'}');
+        Ok(())
     }
 
-    /// The same, newest first, from the newest down to the row behind `since`.
-    pub fn changes_descending(
-        &self,
-        since: u64,
-        each: impl FnMut(ChangeRow) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        let _ = (since, each);
-        todo!()
+    /// All of an attachment's bytes, for those that travel within a document.
+    fn attachment_data(&self, attachment: &Attachment, decoded: bool) -> Result<Vec<u8>, StoreError> {
+        let stored = self.transaction.open_table(ATT_REFS)?.get(attachment.digest.0)?;
+        let blob = BlobRef::decode(stored.ok_or(StoreError::AttachmentGone)?.value()).blob;
+        let mut data = Vec::with_capacity(attachment.stored_length as usize);
+        for row in self.transaction.open_table(ATTS)?.range((blob, 0)..=(blob, u32::MAX))? {
+            data.extend_from_slice(row?.1.value());
+        }
+        if decoded && attachment.encoding == Encoding::Gzip {
+            let mut plain = Vec::with_capacity(attachment.length as usize);
+            flate2::read::MultiGzDecoder::new(data.as_slice()).read_to_end(&mut plain)?;
+            return Ok(plain);
+        }
+        Ok(data)
     }
+}
 
-    /// How many rows the feed has behind `seq`.
-    pub fn pending(&self, seq: u64) -> Result<u64, StoreError> {
-        let _ = seq;
-        todo!()
+/// The generation of the newest of a leaf's ancestors in `since`, which has all attachments up to that `revpos`.
+fn had_until(record: &DocRecord, leaf: &Leaf, since: &[Rev]) -> u64 {
+    if since.is_empty() {
+        return 0;
     }
+    let Some(path) = record.tree.path(&leaf.rev) else { return 0 };
+    let on_path = |rev: &&Rev| {
+        let age = path.start.checked_sub(rev.pos).map(|age| age as usize);
+        age.and_then(|age| path.ids.get(age)).is_some_and(|hash| *hash == rev.hash)
+    };
+    since.iter().filter(on_path).map(|rev| rev.pos).max().unwrap_or(0)
+}
 
-    /// The newest update's seq.
-    pub fn update_seq(&self) -> u64 {
-        todo!()
-    }
+fn push_rev(out: &mut Vec<u8>, rev: &Rev) {
+    push_string(out, &rev.to_string());
+}
 
-    /// Documents that aren't deleted.
-    pub fn doc_count(&self) -> u64 {
-        todo!()
+fn push_list<T>(out: &mut Vec<u8>, items: &[T], mut push: impl FnMut(&mut Vec<u8>, &T)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        push(out, item);
     }
-
-    /// Feeds documents, deleted ones included, in the order of their ids' bytes, from `start` (inclusive) on, to `each`
-    /// until it answers `false`.
-    pub fn documents(
-        &self,
-        start: Option<&str>,
-        each: impl FnMut(&str, DocRecord) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        let _ = (start, each);
-        todo!()
-    }
-
-    /// The same, descending, from `start` (inclusive; `None`: from the last).
-    pub fn documents_descending(
-        &self,
-        start: Option<&str>,
-        each: impl FnMut(&str, DocRecord) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
-        let _ = (start, each);
-        todo!()
-    }
+    out.push(b']');
 }

@@ -1,4 +1,31 @@
-//! Writing documents.
+//! One transaction on a database's file: documents, `_local` documents, attachments' bytes.
+//!
+//! [`Transaction`] applies edits one after the other, each seeing those before it, and keeps every table in step: a
+//! document's record, its one row in the feed, the bodies of its leaves and no others, attachments' references. It
+//! blocks, and knows nothing of who waits for it: the database's writer does (`database.rs`). Nothing of it is seen by
+//! readers, or survives, unless the whole commits.
+//!
+//! Rules from CouchDB: `couch_db:prep_and_validate_update/6` (which parent a new edit may have),
+//! `couch_key_tree:merge/2`, one row in the feed a document.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use md5::{Digest as _, Md5};
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::attachments::{self, Attachment, Digest, Stored};
+use super::edit::{AttachmentData, Edit, EditKind};
+use super::keys::{
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, CHUNK_BYTES, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SeqEntry, UPLOADS,
+};
+use super::read::DocRecord;
+use super::revtree::{NewLeaf, RevTree};
+use super::{Encoding, StoreError};
+use crate::document::{DocId, Rev, RevHash, Revisions};
+
+/// Revisions of a path that are kept: CouchDB's default for `_revs_limit`.
+const REVS_LIMIT: usize = 1000;
 
 /// When a write is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,4 +50,438 @@ pub enum Refusal {
         /// The attachment.
         name: String,
     },
+}
+
+/// An edit whose inline attachments are packed for the store.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    id: DocId,
+    kind: EditKind,
+    deleted: bool,
+    body: Vec<u8>,
+    attachments: Vec<PreparedAttachment>,
+}
+
+#[derive(Debug)]
+struct PreparedAttachment {
+    name: String,
+    revpos: Option<u64>,
+    data: PreparedData,
+}
+
+#[derive(Debug)]
+enum PreparedData {
+    Packed { content_type: String, data: Bytes, stored: Stored },
+    Stub { digest: Option<Digest> },
+    Uploaded { content_type: String, upload: attachments::Uploaded },
+}
+
+impl Prepared {
+    /// Packs an edit's inline attachments, which may take long.
+    pub(super) fn new(edit: Edit) -> Result<Self, StoreError> {
+        let attachments = edit.attachments.into_iter().map(|attachment| {
+            let data = match attachment.data {
+                AttachmentData::Inline { content_type, data, gzip } => {
+                    let (data, stored) = attachments::pack(&content_type, data, gzip)?;
+                    PreparedData::Packed { content_type, data, stored }
+                }
+                AttachmentData::Stub { digest } => PreparedData::Stub { digest },
+                AttachmentData::Uploaded { content_type, upload } => PreparedData::Uploaded { content_type, upload },
+            };
+            Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
+        });
+        Ok(Self {
+            attachments: attachments.collect::<Result<_, StoreError>>()?,
+            id: edit.id,
+            kind: edit.kind,
+            deleted: edit.deleted,
+            body: edit.body,
+        })
+    }
+}
+
+/// The tables of one write transaction.
+pub(super) struct Transaction<'t> {
+    docs: Table<'t, &'static str, &'static [u8]>,
+    seqs: Table<'t, u64, &'static [u8]>,
+    seq_counts: Table<'t, u64, u64>,
+    bodies: Table<'t, u64, &'static [u8]>,
+    local: Table<'t, &'static str, &'static [u8]>,
+    atts: Table<'t, (u64, u32), &'static [u8]>,
+    att_refs: Table<'t, [u8; 16], (u64, u64)>,
+    uploads: Table<'t, u64, ()>,
+    pub(super) info: Info,
+    /// What this transaction adds to and takes from `seq_counts`.
+    count_changes: BTreeMap<u64, i64>,
+    scratch: Vec<u8>,
+}
+
+impl<'t> Transaction<'t> {
+    pub(super) fn new(transaction: &'t WriteTransaction, info: Info) -> Result<Self, StoreError> {
+        Ok(Self {
+            docs: transaction.open_table(DOCS)?,
+            seqs: transaction.open_table(SEQS)?,
+            seq_counts: transaction.open_table(SEQ_COUNTS)?,
+            bodies: transaction.open_table(BODIES)?,
+            local: transaction.open_table(LOCAL)?,
+            atts: transaction.open_table(ATTS)?,
+            att_refs: transaction.open_table(ATT_REFS)?,
+            uploads: transaction.open_table(UPLOADS)?,
+            info,
+            count_changes: BTreeMap::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Writes what was gathered meanwhile; the numbers are to be stored by the caller.
+    pub(super) fn finish(mut self) -> Result<Info, StoreError> {
+        for (bucket, change) in std::mem::take(&mut self.count_changes) {
+            let before = self.seq_counts.get(bucket)?.map_or(0, |count| count.value());
+            match before.saturating_add_signed(change) {
+                0 => drop(self.seq_counts.remove(bucket)?),
+                count => drop(self.seq_counts.insert(bucket, count)?),
+            }
+        }
+        Ok(self.info)
+    }
+
+    /// Applies one edit. A refused edit changes nothing.
+    pub(super) fn edit(&mut self, edit: Prepared) -> Result<Result<Rev, Refusal>, StoreError> {
+        let record = match self.docs.get(edit.id.as_str())? {
+            Some(stored) => Some(DocRecord::decode(stored.value())?),
+            None => None,
+        };
+        let Prepared { id, kind, deleted, body, attachments } = edit;
+        let (old_seq, mut tree) = match record {
+            Some(DocRecord { seq, tree }) => (Some(seq), tree),
+            None => (None, RevTree::default()),
+        };
+        // Whose attachments stubs stand for: the revision's ancestors, nearest first.
+        let (ancestors, generation) = match &kind {
+            EditKind::New { parent } => match new_edit_parent(&tree, parent.as_ref()) {
+                Ok(parent) => {
+                    let generation = parent.as_ref().map_or(1, |parent| parent.pos + 1);
+                    (parent.map(Revisions::single), generation)
+                }
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+            EditKind::Replicated { path } => {
+                if tree.contains(&path.newest()) {
+                    return self.known_revision(&id, old_seq, tree, path);
+                }
+                (Some(path.clone()), path.start)
+            }
+        };
+        let resolved = self.resolve(&id, &tree, ancestors.as_ref(), generation, attachments)?;
+        let (attachments, packed) = match resolved {
+            Ok(resolved) => resolved,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let path = match kind {
+            EditKind::Replicated { path } => path,
+            EditKind::New { .. } => {
+                let parent = ancestors.map(|path| path.newest());
+                let hash = new_rev_hash(deleted, parent.as_ref(), &body, &attachments);
+                Revisions {
+                    start: generation,
+                    ids: [hash].into_iter().chain(parent.map(|parent| parent.hash)).collect(),
+                }
+            }
+        };
+        let rev = path.newest();
+        self.info.update_seq += 1;
+        let seq = self.info.update_seq;
+        let was = (!tree.is_empty()).then(|| tree.winner()).flatten();
+        let merged = tree.merge(&path, NewLeaf { deleted, attached: !attachments.is_empty(), body: seq }, REVS_LIMIT);
+        if !merged.added {
+            // A new edit that makes a revision which is there already: the same edit was made before.
+            self.info.update_seq -= 1;
+            return Ok(Err(Refusal::Conflict));
+        }
+        for (attachment, data) in attachments.iter().zip(packed) {
+            self.refer(attachment, data)?;
+        }
+        for leaf in merged.dropped {
+            self.drop_body(leaf.body)?;
+        }
+        self.put_body(seq, &attachments, &body)?;
+        self.count_document(was.map(|leaf| leaf.deleted), tree.winner().is_some_and(|leaf| leaf.deleted));
+        self.put_record(&id, old_seq, seq, &tree)?;
+        Ok(Ok(rev))
+    }
+
+    /// A replicated revision that is there: at most its path has become longer, which the feed needn't tell.
+    fn known_revision(
+        &mut self,
+        id: &DocId,
+        seq: Option<u64>,
+        mut tree: RevTree,
+        path: &Revisions,
+    ) -> Result<Result<Rev, Refusal>, StoreError> {
+        let known = tree.leaf(&path.newest());
+        let leaf = NewLeaf { deleted: false, attached: false, body: 0 };
+        let merged = tree.merge(path, leaf, REVS_LIMIT);
+        if let (true, Some(seq)) = (merged.changed, seq) {
+            debug_assert_eq!(tree.leaf(&path.newest()), known);
+            for leaf in merged.dropped {
+                self.drop_body(leaf.body)?;
+            }
+            self.scratch.clear();
+            DocRecord::encode(seq, &tree, &mut self.scratch);
+            self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+        }
+        Ok(Ok(path.newest()))
+    }
+
+    /// Finds out where each attachment's bytes are, without changing anything.
+    #[expect(clippy::type_complexity, reason = "an answer and a refusal")]
+    fn resolve(
+        &mut self,
+        id: &DocId,
+        tree: &RevTree,
+        ancestors: Option<&Revisions>,
+        generation: u64,
+        attachments: Vec<PreparedAttachment>,
+    ) -> Result<Result<(Vec<Attachment>, Vec<PreparedData>), Refusal>, StoreError> {
+        if attachments.is_empty() {
+            return Ok(Ok(Default::default()));
+        }
+        let mut resolved = Vec::with_capacity(attachments.len());
+        let mut data = Vec::with_capacity(attachments.len());
+        for attachment in attachments {
+            let make = |content_type: &str, stored: &Stored| Attachment {
+                name: attachment.name.clone(),
+                content_type: content_type.to_owned(),
+                revpos: attachment.revpos.unwrap_or(generation),
+                digest: stored.digest,
+                length: stored.length,
+                stored_length: stored.stored_length,
+                encoding: stored.encoding,
+            };
+            resolved.push(match &attachment.data {
+                PreparedData::Packed { content_type, stored, .. } => make(content_type, stored),
+                PreparedData::Uploaded { content_type, upload } => make(content_type, &upload.stored),
+                PreparedData::Stub { digest } => match self.stub(tree, ancestors, &attachment.name, *digest)? {
+                    Some(stored) => stored,
+                    None => {
+                        return Ok(Err(Refusal::MissingStub { id: id.as_str().into(), name: attachment.name }));
+                    }
+                },
+            });
+            data.push(attachment.data);
+        }
+        Ok(Ok((resolved, data)))
+    }
+
+    /// The attachment that a stub stands for: of the nearest ancestor that is a leaf, else of any leaf that shows the
+    /// very digest under that name.
+    fn stub(
+        &self,
+        tree: &RevTree,
+        ancestors: Option<&Revisions>,
+        name: &str,
+        digest: Option<Digest>,
+    ) -> Result<Option<Attachment>, StoreError> {
+        let path = ancestors.into_iter().flat_map(|path| {
+            path.ids.iter().zip(0..).map(|(hash, age)| Rev { pos: path.start - age, hash: hash.clone() })
+        });
+        let nearest = path.filter_map(|rev| tree.leaf(&rev)).next();
+        if let Some(leaf) = &nearest {
+            let found = self.attachments(leaf.body)?.into_iter().find(|attachment| attachment.name == name);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        let Some(digest) = digest else { return Ok(None) };
+        for leaf in tree.leaves() {
+            let same = |attachment: &Attachment| attachment.name == name && attachment.digest == digest;
+            if let Some(found) = self.attachments(leaf.body)?.into_iter().find(same) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn attachments(&self, body: u64) -> Result<Vec<Attachment>, StoreError> {
+        match self.bodies.get(body)? {
+            Some(stored) => Body::decode(stored.value())?.attachments(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Books one more reference to an attachment's bytes, and the bytes themselves where they are new.
+    fn refer(&mut self, attachment: &Attachment, data: PreparedData) -> Result<(), StoreError> {
+        let known = self.att_refs.get(attachment.digest.0)?.map(|stored| BlobRef::decode(stored.value()));
+        let booked = match (known, data) {
+            (Some(known), data) => {
+                if let PreparedData::Uploaded { upload, .. } = data {
+                    self.discard(upload.blob)?;
+                    upload.orphan.adopt();
+                }
+                BlobRef { references: known.references + 1, ..known }
+            }
+            (None, PreparedData::Packed { data, .. }) => {
+                let blob = rand::random();
+                self.put_chunks(blob, 0, &data)?;
+                self.info.active_size += attachment.stored_length;
+                BlobRef { blob, references: 1 }
+            }
+            (None, PreparedData::Uploaded { upload, .. }) => {
+                let blob = upload.blob;
+                self.uploads.remove(blob)?;
+                upload.orphan.adopt();
+                self.info.active_size += attachment.stored_length;
+                BlobRef { blob, references: 1 }
+            }
+            (None, PreparedData::Stub { .. }) => return Err(StoreError::Damaged("an attachment has no bytes")),
+        };
+        self.att_refs.insert(attachment.digest.0, booked.encode())?;
+        Ok(())
+    }
+
+    fn put_body(&mut self, seq: u64, attachments: &[Attachment], json: &[u8]) -> Result<(), StoreError> {
+        self.scratch.clear();
+        Body::encode_head(attachments, &mut self.scratch);
+        let mut place = self.bodies.insert_reserve(seq, self.scratch.len() + json.len())?;
+        let (head, rest) = place.as_mut().split_at_mut(self.scratch.len());
+        head.copy_from_slice(&self.scratch);
+        rest.copy_from_slice(json);
+        self.info.active_size += json.len() as u64;
+        Ok(())
+    }
+
+    /// Drops the body of a leaf that is one no more, and its references to attachments.
+    fn drop_body(&mut self, body: u64) -> Result<(), StoreError> {
+        let Some(stored) = self.bodies.remove(body)? else { return Ok(()) };
+        let record = Body::decode(stored.value())?;
+        let attachments = record.attachments()?;
+        self.info.active_size = self.info.active_size.saturating_sub(record.json.len() as u64);
+        drop(stored);
+        for attachment in attachments {
+            let digest = attachment.digest.0;
+            let Some(known) = self.att_refs.get(digest)?.map(|stored| BlobRef::decode(stored.value())) else {
+                continue;
+            };
+            if known.references > 1 {
+                self.att_refs.insert(digest, BlobRef { references: known.references - 1, ..known }.encode())?;
+            } else {
+                self.att_refs.remove(digest)?;
+                self.discard(known.blob)?;
+                self.info.active_size = self.info.active_size.saturating_sub(attachment.stored_length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a document's record, and moves its row to the feed's end.
+    fn put_record(&mut self, id: &DocId, old_seq: Option<u64>, seq: u64, tree: &RevTree) -> Result<(), StoreError> {
+        if let Some(old) = old_seq {
+            self.seqs.remove(old)?;
+            *self.count_changes.entry(keys::seq_bucket(old)).or_default() -= 1;
+        }
+        *self.count_changes.entry(keys::seq_bucket(seq)).or_default() += 1;
+        self.scratch.clear();
+        SeqEntry::encode(id.as_str(), tree, &mut self.scratch);
+        self.seqs.insert(seq, self.scratch.as_slice())?;
+        self.scratch.clear();
+        DocRecord::encode(seq, tree, &mut self.scratch);
+        self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+        Ok(())
+    }
+
+    fn count_document(&mut self, was_deleted: Option<bool>, is_deleted: bool) {
+        match was_deleted {
+            Some(true) => self.info.doc_del_count -= 1,
+            Some(false) => self.info.doc_count -= 1,
+            None => {}
+        }
+        match is_deleted {
+            true => self.info.doc_del_count += 1,
+            false => self.info.doc_count += 1,
+        }
+    }
+
+    /// Stores a blob's bytes from its chunk `first` on; all but the last of them are whole chunks.
+    pub(super) fn put_chunks(&mut self, blob: u64, first: u32, data: &[u8]) -> Result<(), StoreError> {
+        for (chunk, number) in data.chunks(CHUNK_BYTES).zip(first..) {
+            self.atts.insert((blob, number), chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a blob waits for its document.
+    pub(super) fn note_upload(&mut self, blob: u64) -> Result<(), StoreError> {
+        self.uploads.insert(blob, ())?;
+        Ok(())
+    }
+
+    /// Drops a blob's bytes.
+    pub(super) fn discard(&mut self, blob: u64) -> Result<(), StoreError> {
+        self.atts.retain_in((blob, 0)..=(blob, u32::MAX), |_, _| false)?;
+        self.uploads.remove(blob)?;
+        Ok(())
+    }
+
+    /// Drops the blobs that never got a document.
+    pub(super) fn discard_uploads(&mut self) -> Result<(), StoreError> {
+        let blobs: Vec<u64> = self.uploads.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, StoreError>>()?;
+        blobs.into_iter().try_for_each(|blob| self.discard(blob))
+    }
+
+    /// Writes or deletes a `_local` document over the revision it has.
+    pub(super) fn put_local(
+        &mut self,
+        id: &str,
+        rev: Option<&str>,
+        body: Option<&[u8]>,
+    ) -> Result<Result<String, Refusal>, StoreError> {
+        let stored = match self.local.get(id)? {
+            Some(stored) => Some(keys::LocalRecord::decode(stored.value())?.number),
+            None => None,
+        };
+        if stored.map(keys::local_rev).as_deref() != rev {
+            return Ok(Err(Refusal::Conflict));
+        }
+        let Some(body) = body else {
+            self.local.remove(id)?;
+            return Ok(Ok(keys::local_rev(0)));
+        };
+        let number = stored.unwrap_or(0) + 1;
+        self.scratch.clear();
+        keys::LocalRecord { number, json: body }.encode(&mut self.scratch);
+        self.local.insert(id, self.scratch.as_slice())?;
+        Ok(Ok(keys::local_rev(number)))
+    }
+}
+
+/// The leaf that a new edit replaces, or the refusal.
+fn new_edit_parent(tree: &RevTree, named: Option<&Rev>) -> Result<Option<Rev>, Refusal> {
+    match (named, tree.winner()) {
+        (None, None) => Ok(None),
+        // A deleted document is made anew on top of its deletion.
+        (None, Some(winner)) if winner.deleted => Ok(Some(winner.rev)),
+        (Some(named), _) if tree.leaf(named).is_some() => Ok(Some(named.clone())),
+        _ => Err(Refusal::Conflict),
+    }
+}
+
+/// A new revision's hash: of its content and its parent, so that equal edits on two machines make the same revision.
+fn new_rev_hash(deleted: bool, parent: Option<&Rev>, body: &[u8], attachments: &[Attachment]) -> RevHash {
+    let mut md5 = Md5::new();
+    md5.update([deleted.into()]);
+    if let Some(parent) = parent {
+        md5.update(parent.pos.to_be_bytes());
+        md5.update(parent.hash.as_bytes());
+    }
+    md5.update((body.len() as u64).to_be_bytes());
+    md5.update(body);
+    for attachment in attachments {
+        for text in [&attachment.name, &attachment.content_type] {
+            md5.update((text.len() as u64).to_be_bytes());
+            md5.update(text);
+        }
+        md5.update(attachment.digest.0);
+        md5.update([(attachment.encoding == Encoding::Gzip).into()]);
+    }
+    RevHash::Md5(md5.finalize().into())
 }

@@ -1,0 +1,324 @@
+//! `GET` and `POST /{db}/_all_docs`: documents in the order of their ids' bytes.
+//!
+//! Streamed about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow: a document that
+//! is written meanwhile may show its old or its new revision, never twice.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::json::push_string;
+use crate::store::{Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
+
+use super::answer::{APPLICATION_JSON, CHUNK, Sink, Stopped};
+use super::error::ApiError;
+use super::query::Query;
+use super::request::{Db, Payload};
+use super::{AppState, answer};
+
+/// `GET /{db}/_all_docs`.
+pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
+    list(&state, db, &query).await
+}
+
+/// `POST /{db}/_all_docs`: options, `keys` above all, may stand in the body.
+pub async fn post(
+    State(state): State<AppState>,
+    Db(db): Db,
+    mut query: Query,
+    payload: Payload,
+) -> Result<Response, ApiError> {
+    query.overlay(&payload.json().await?)?;
+    list(&state, db, &query).await
+}
+
+async fn list(state: &AppState, db: Arc<Database>, query: &Query) -> Result<Response, ApiError> {
+    let request = Request::parse(query)?;
+    let body = answer::streamed(&state.tasks, "_all_docs", |sink| write(sink, db, request)).await?;
+    Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
+}
+
+/// Where a range of ids begins or ends. Keys that aren't strings sort before or behind all ids.
+#[derive(Debug, Clone, PartialEq)]
+enum Bound {
+    Before,
+    At(String),
+    Behind,
+}
+
+impl Bound {
+    fn of(key: Value) -> Self {
+        match key {
+            Value::String(id) => Self::At(id),
+            Value::Null | Value::Bool(_) | Value::Number(_) => Self::Before,
+            Value::Array(_) | Value::Object(_) => Self::Behind,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    keys: Option<Vec<Value>>,
+    start: Option<Bound>,
+    end: Option<Bound>,
+    inclusive_end: bool,
+    descending: bool,
+    skip: u64,
+    limit: u64,
+    update_seq: bool,
+    include_docs: bool,
+    options: DocOptions,
+}
+
+impl Request {
+    fn parse(query: &Query) -> Result<Self, ApiError> {
+        let key = |name: &str, alias: &str| match query.json::<Value>(name)? {
+            None => Ok(query.json::<Value>(alias)?.map(Bound::of)),
+            Some(key) => Ok::<_, ApiError>(Some(Bound::of(key))),
+        };
+        let one = query.json::<Value>("key")?.map(Bound::of);
+        Ok(Self {
+            keys: match query.json::<Value>("keys")? {
+                None => None,
+                Some(Value::Array(keys)) => Some(keys),
+                Some(_) => return Err(ApiError::bad_request("`keys` parameter must be an array.")),
+            },
+            start: one.clone().map_or_else(|| key("startkey", "start_key"), |one| Ok(Some(one)))?,
+            end: one.map_or_else(|| key("endkey", "end_key"), |one| Ok(Some(one)))?,
+            inclusive_end: query.flag_or("inclusive_end", true)?,
+            descending: query.flag("descending")?,
+            skip: query.number("skip")?.unwrap_or(0),
+            limit: query.number("limit")?.unwrap_or(u64::MAX),
+            update_seq: query.flag("update_seq")?,
+            include_docs: query.flag("include_docs")?,
+            options: query.doc_options()?,
+        })
+    }
+
+    /// Whether an id is past the range's end, in the direction of reading.
+    fn past_end(&self, id: &str) -> bool {
+        match (&self.end, self.descending) {
+            (None, _) => false,
+            (Some(Bound::Before), descending) => !descending,
+            (Some(Bound::Behind), descending) => descending,
+            (Some(Bound::At(end)), _) if id == end => !self.inclusive_end,
+            (Some(Bound::At(end)), false) => id > end.as_str(),
+            (Some(Bound::At(end)), true) => id < end.as_str(),
+        }
+    }
+
+    /// Whether no id is behind the range's start, in the direction of reading.
+    fn starts_past_all(&self) -> bool {
+        match self.start {
+            Some(Bound::Before) => self.descending,
+            Some(Bound::Behind) => !self.descending,
+            _ => false,
+        }
+    }
+
+    fn head(&self, snapshot: &Snapshot) -> Vec<u8> {
+        let total = snapshot.doc_count();
+        let update_seq = match self.update_seq {
+            true => format!("\"update_seq\":{},", snapshot.update_seq()),
+            false => String::new(),
+        };
+        let offset = match self.keys.is_none() && self.start.is_none() {
+            true => json!(self.skip.min(total)),
+            false => Value::Null,
+        };
+        format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes()
+    }
+}
+
+/// How far the answer has come.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    started: bool,
+    /// The last id that was looked at.
+    last: Option<String>,
+    /// Keys that were looked at.
+    keys: usize,
+    skipped: u64,
+    rows: u64,
+    done: bool,
+}
+
+async fn write(sink: Sink, db: Arc<Database>, request: Request) -> Result<(), Stopped> {
+    let mut progress = Progress::default();
+    while !progress.done {
+        let request = request.clone();
+        let (piece, next) = db.read(move |snapshot| piece(snapshot, &request, progress)).await?;
+        progress = next;
+        sink.send(piece).await?;
+    }
+    sink.send("\n]}\n").await
+}
+
+fn piece(snapshot: &Snapshot, request: &Request, mut progress: Progress) -> Result<(Vec<u8>, Progress), StoreError> {
+    let mut out = Vec::with_capacity(CHUNK + CHUNK / 4);
+    if !progress.started {
+        progress.started = true;
+        out = request.head(snapshot);
+    }
+    match &request.keys {
+        Some(keys) => by_keys(snapshot, request, keys, &mut progress, &mut out)?,
+        None => by_range(snapshot, request, &mut progress, &mut out)?,
+    }
+    Ok((out, progress))
+}
+
+fn by_keys(
+    snapshot: &Snapshot,
+    request: &Request,
+    keys: &[Value],
+    progress: &mut Progress,
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    // Descending, the keys come in reverse.
+    let key_at = |at: usize| if request.descending { &keys[keys.len() - 1 - at] } else { &keys[at] };
+    while progress.keys < keys.len() && progress.rows < request.limit && out.len() < CHUNK {
+        let key = key_at(progress.keys);
+        progress.keys += 1;
+        if progress.skipped < request.skip {
+            progress.skipped += 1;
+            continue;
+        }
+        separate(progress, out);
+        let found = match key {
+            Value::String(id) => snapshot.document(id)?.and_then(|record| Some((id, record.tree.winner()?, record))),
+            _ => None,
+        };
+        match found {
+            Some((id, winner, record)) => push_row(snapshot, request, id, &record, &winner, out)?,
+            None => out.extend_from_slice(json!({ "key": key, "error": "not_found" }).to_string().as_bytes()),
+        }
+    }
+    progress.done = progress.keys == keys.len() || progress.rows >= request.limit;
+    Ok(())
+}
+
+fn by_range(
+    snapshot: &Snapshot,
+    request: &Request,
+    progress: &mut Progress,
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    progress.done = true;
+    if request.starts_past_all() || request.limit == 0 {
+        return Ok(());
+    }
+    let resumed = progress.last.clone();
+    let start = match (&resumed, &request.start) {
+        (Some(last), _) => Some(last.as_str()),
+        (None, Some(Bound::At(start))) => Some(start.as_str()),
+        (None, _) => None,
+    };
+    let each = |id: &str, record: DocRecord| {
+        if resumed.as_deref() == Some(id) {
+            return Ok(true);
+        }
+        if request.past_end(id) {
+            return Ok(false);
+        }
+        let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else {
+            return Ok(true);
+        };
+        if progress.skipped < request.skip {
+            progress.skipped += 1;
+            return Ok(true);
+        }
+        separate(progress, out);
+        push_row(snapshot, request, id, &record, &winner, out)?;
+        if progress.rows >= request.limit {
+            return Ok(false);
+        }
+        if out.len() >= CHUNK {
+            progress.last = Some(id.into());
+            progress.done = false;
+            return Ok(false);
+        }
+        Ok(true)
+    };
+    match request.descending {
+        false => snapshot.documents(start, each),
+        true => snapshot.documents_descending(start, each),
+    }
+}
+
+fn separate(progress: &mut Progress, out: &mut Vec<u8>) {
+    if progress.rows > 0 {
+        out.extend_from_slice(b",\n");
+    }
+    progress.rows += 1;
+}
+
+fn push_row(
+    snapshot: &Snapshot,
+    request: &Request,
+    id: &str,
+    record: &DocRecord,
+    winner: &Leaf,
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    out.extend_from_slice(br#"{"id":"#);
+    push_string(out, id);
+    out.extend_from_slice(br#","key":"#);
+    push_string(out, id);
+    out.extend_from_slice(br#","value":{"rev":"#);
+    push_string(out, &winner.rev.to_string());
+    out.extend_from_slice(if winner.deleted { br#","deleted":true}"# } else { b"}" });
+    if request.include_docs {
+        out.extend_from_slice(br#","doc":"#);
+        match winner.deleted {
+            true => out.extend_from_slice(b"null"),
+            false => snapshot.render(id, record, winner, &request.options, out)?,
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Request {
+        Request::parse(&Query::parse(text)).unwrap()
+    }
+
+    #[test]
+    fn ranges_end_where_they_are_told_to() {
+        let ascending = request("startkey=%22a%22&endkey=%22m%22");
+        assert_eq!(ascending.start, Some(Bound::At("a".into())));
+        assert!(!ascending.past_end("m") && ascending.past_end("n"));
+        assert!(request("end_key=%22m%22&inclusive_end=false").past_end("m"));
+        let descending = request("endkey=%22m%22&descending=true");
+        assert!(!descending.past_end("z") && descending.past_end("a"));
+    }
+
+    #[test]
+    fn one_key_is_a_range_of_one() {
+        let one = request("key=%22b%22");
+        assert_eq!((one.start.clone(), one.end.clone()), (Some(Bound::At("b".into())), Some(Bound::At("b".into()))));
+        assert!(!one.past_end("b") && one.past_end("c"));
+    }
+
+    #[test]
+    fn keys_that_are_no_strings_sort_around_all_ids() {
+        assert!(request("endkey=1").past_end("a"));
+        assert!(!request("endkey={}").past_end("a"));
+        assert!(request("startkey={}").starts_past_all());
+        assert!(!request("startkey={}&descending=true").starts_past_all());
+        assert!(request("startkey=null&descending=true").starts_past_all());
+    }
+
+    #[test]
+    fn keys_are_an_array() {
+        assert!(Request::parse(&Query::parse("keys=%22a%22")).is_err());
+        assert_eq!(request("keys=[%22a%22,1]").keys.unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,236 @@
+//! Answers: JSON of known length, JSON in pieces, and the headers that name what was made.
+//!
+//! A streamed answer is written by a task of its own into a bounded channel: a slow client slows its writer down, one
+//! that hangs up ends it, and no thread that may block waits for either. An error before the first piece becomes the
+//! answer; one behind it breaks the connection off, so that no client takes a cut answer for a whole one.
+
+use std::future::Future;
+use std::io;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::document::Rev;
+use crate::tasks::Tasks;
+
+use super::error::{ApiError, causes};
+
+/// About how large the pieces are that writers hand over.
+pub const CHUNK: usize = 64 << 10;
+
+/// Pieces that wait for a client: enough for the next to be read while the last is sent.
+const QUEUED: usize = 4;
+
+/// Answers `status` with JSON text, to which a line end is added.
+pub fn text(status: StatusCode, mut json: Vec<u8>) -> Response {
+    json.push(b'\n');
+    (status, [(CONTENT_TYPE, APPLICATION_JSON)], json).into_response()
+}
+
+/// Answers `status` with a value as JSON.
+pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    // Values made here have string keys and no failing serializers.
+    text(status, serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// `Content-Type: application/json`.
+pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The `ETag` of a revision or digest.
+pub fn etag(tag: impl std::fmt::Display) -> Option<(HeaderName, HeaderValue)> {
+    Some((header::ETAG, HeaderValue::from_str(&format!("\"{tag}\"")).ok()?))
+}
+
+/// Whether the client has what this tag stands for.
+pub fn has_already(headers: &HeaderMap, tag: &str) -> bool {
+    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    tags.flat_map(|value| value.split(',')).any(|one| {
+        let one = one.trim();
+        one == "*" || one.strip_prefix("W/").unwrap_or(one).trim_matches('"') == tag
+    })
+}
+
+/// The answer to a write of a document.
+pub fn written(status: StatusCode, id: &str, rev: &Rev) -> Response {
+    let rev = rev.to_string();
+    let mut response = json(status, &serde_json::json!({ "ok": true, "id": id, "rev": rev }));
+    response.headers_mut().extend(etag(rev));
+    response
+}
+
+/// Adds a `Location`: the segments below the address under which the client knows this server.
+pub fn located(mut response: Response, request: &HeaderMap, segments: &[&str]) -> Response {
+    let host = request.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let path: String = segments.iter().flat_map(|segment| ["/".into(), encoded(segment)]).collect();
+    if let Ok(location) = HeaderValue::from_str(&format!("http://{host}{path}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// What `couch_util:url_encode/1` leaves as it is.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.').remove(b':');
+
+fn encoded(segment: &str) -> String {
+    utf8_percent_encode(segment, PLAIN).to_string()
+}
+
+/// Where a writer puts its pieces.
+pub struct Sink {
+    queue: mpsc::Sender<Item>,
+}
+
+enum Item {
+    Piece(Bytes),
+    Failed(ApiError),
+    /// Tells an answer that is whole from one whose writer crashed.
+    End,
+}
+
+/// Why a writer stopped before its end.
+pub enum Stopped {
+    /// Nobody reads any more.
+    HungUp,
+    /// The rest can't be read.
+    Failed(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Sink {
+    /// Sends a piece, after waiting for room; empty ones are left out.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Stopped> {
+        let piece = piece.into();
+        match piece.is_empty() {
+            true => Ok(()),
+            false => self.queue.send(Item::Piece(piece)).await.map_err(|_| Stopped::HungUp),
+        }
+    }
+
+    /// Waits until nobody reads any more.
+    pub async fn hung_up(&self) {
+        self.queue.closed().await;
+    }
+}
+
+/// Lets a task write a body, and answers when its first piece is there.
+pub async fn streamed<W>(tasks: &Tasks, name: &'static str, write: impl FnOnce(Sink) -> W) -> Result<Body, ApiError>
+where
+    W: Future<Output = Result<(), Stopped>> + Send + 'static,
+{
+    let (queue, mut pieces) = mpsc::channel(QUEUED);
+    let writing = write(Sink { queue: queue.clone() });
+    let last_word = async move {
+        let last = match writing.await {
+            Ok(()) => Item::End,
+            Err(Stopped::Failed(error)) => Item::Failed(error),
+            Err(Stopped::HungUp) => return,
+        };
+        // Nobody is left to hear it where this fails.
+        let _ = queue.send(last).await;
+    };
+    drop(tasks.spawn(name, last_word));
+    match pieces.recv().await.unwrap_or(Item::Failed(ApiError::Crashed)) {
+        Item::Piece(first) => Ok(Body::from_stream(rest(first, pieces))),
+        Item::End => Ok(Body::empty()),
+        Item::Failed(error) => Err(error),
+    }
+}
+
+fn rest(first: Bytes, pieces: mpsc::Receiver<Item>) -> impl Stream<Item = io::Result<Bytes>> {
+    let rest = stream::unfold(Some(pieces), |pieces| async move {
+        let mut pieces = pieces?;
+        match pieces.recv().await.unwrap_or(Item::Failed(ApiError::Crashed)) {
+            Item::Piece(piece) => Some((Ok(piece), Some(pieces))),
+            Item::End => None,
+            Item::Failed(error) => {
+                tracing::error!(error = %causes(&error), "an answer broke off");
+                Some((Err(io::Error::other("the answer broke off")), None))
+            }
+        }
+    });
+    stream::once(async move { Ok(first) }).chain(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_encoded_as_couchdb_does() {
+        let mut request = HeaderMap::new();
+        request.insert(HOST, "127.0.0.1:5994".parse().unwrap());
+        let response = located(text(StatusCode::CREATED, vec![]), &request, &["src", "_design/d"]);
+        assert_eq!(response.headers()[LOCATION], "http://127.0.0.1:5994/src/_design%2Fd");
+    }
+
+    #[test]
+    fn tags_match_in_lists_weak_or_not() {
+        let mut headers = HeaderMap::new();
+        assert!(!has_already(&headers, "1-a"));
+        headers.insert(header::IF_NONE_MATCH, "\"0-z\", W/\"1-a\"".parse().unwrap());
+        assert!(has_already(&headers, "1-a"));
+        assert!(!has_already(&headers, "2-b"));
+    }
+
+    async fn read(body: Body) -> Result<Bytes, axum::Error> {
+        axum::body::to_bytes(body, usize::MAX).await
+    }
+
+    #[tokio::test]
+    async fn pieces_arrive_in_order_and_whole() {
+        let tasks = Tasks::default();
+        let body = streamed(&tasks, "test", |sink| async move {
+            for number in 0..10 {
+                sink.send(number.to_string()).await?;
+            }
+            Ok(())
+        });
+        assert_eq!(read(body.await.unwrap()).await.unwrap(), "0123456789");
+    }
+
+    #[tokio::test]
+    async fn an_error_before_the_first_piece_is_the_answer() {
+        let tasks = Tasks::default();
+        let body = streamed(&tasks, "test", |_| async { Err(ApiError::Missing.into()) }).await;
+        assert!(matches!(body, Err(ApiError::Missing)));
+    }
+
+    #[tokio::test]
+    async fn an_error_or_a_crash_later_breaks_the_answer_off() {
+        let tasks = Tasks::default();
+        let failed = streamed(&tasks, "test", |sink| async move {
+            sink.send("half").await?;
+            Err(ApiError::Missing.into())
+        });
+        assert!(read(failed.await.unwrap()).await.is_err());
+        let crashed = streamed(&tasks, "test", |sink| async move {
+            sink.send("half").await?;
+            panic!("for the test")
+        });
+        assert!(read(crashed.await.unwrap()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_ends_the_writer() {
+        let tasks = Tasks::default();
+        let body = streamed(&tasks, "test", |sink| async move {
+            loop {
+                sink.send("more").await?;
+            }
+        });
+        drop(body.await.unwrap());
+        assert!(tasks.ended_within(std::time::Duration::from_secs(10)).await);
+    }
+}

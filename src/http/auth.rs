@@ -1,0 +1,139 @@
+//! Who asks, and whether they may.
+//!
+//! Basic authentication against `config.admins`, compared in constant time. Without admins everyone is one. With them
+//! everybody may greet the server (`/`, `/_up`, `/_uuids`, `/_session`), and only admins may do anything else, since
+//! databases have CouchDB 3's default security. Credentials that are wrong are refused everywhere, as in CouchDB.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret, SecretString};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::config::Admin;
+use crate::registry::Caller;
+
+use super::AppState;
+use super::error::ApiError;
+
+/// Finds out who asks and refuses who may not; handlers find an `Arc<Caller>` in the request's extensions.
+pub async fn check(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let caller = caller(&state.config.admins, request.headers())?;
+    if !caller.is_admin
+        && let Some(reason) = refusal(request.method(), request.uri().path())
+    {
+        return Err(ApiError::Unauthorized(reason));
+    }
+    request.extensions_mut().insert(Arc::new(caller));
+    Ok(next.run(request).await)
+}
+
+fn caller(admins: &[Admin], headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let secret = |text: &str| SecretString::from(text.to_owned());
+    let mut caller = Caller {
+        name: None,
+        is_admin: admins.is_empty(),
+        authorization: authorization.map(secret),
+        cookie: session_cookie(headers).map(secret),
+    };
+    if !admins.is_empty()
+        && let Some((name, password)) = authorization.and_then(basic)
+    {
+        if !bool::from(known(admins, &name, password.expose_secret())) {
+            return Err(ApiError::Unauthorized("Name or password is incorrect."));
+        }
+        caller.is_admin = true;
+        caller.name = Some(name);
+    }
+    Ok(caller)
+}
+
+/// Compares with every admin, so that the time tells neither which names exist nor how much of a password is right.
+fn known(admins: &[Admin], name: &str, password: &str) -> Choice {
+    admins.iter().fold(Choice::from(0), |found, admin| {
+        let same_password = admin.password.expose_secret().as_bytes().ct_eq(password.as_bytes());
+        found | (admin.name.as_bytes().ct_eq(name.as_bytes()) & same_password)
+    })
+}
+
+/// What an `Authorization: Basic` header says; `None` for another kind, which is nobody's here.
+fn basic(authorization: &str) -> Option<(String, SecretString)> {
+    let (scheme, credentials) = authorization.split_once(' ')?;
+    let decoded = STANDARD.decode(credentials.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let (name, password) = decoded.split_once(':')?;
+    Some((name.into(), SecretString::from(password.to_owned())))
+}
+
+fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies.flat_map(|value| value.split(';')).find_map(|cookie| cookie.trim().strip_prefix("AuthSession="))
+}
+
+/// Why somebody who is no admin may not do this; `None` where everybody may.
+fn refusal(method: &Method, path: &str) -> Option<&'static str> {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let (first, second) = (segments.next().unwrap_or_default(), segments.next());
+    match first {
+        "" | "_up" | "_uuids" | "_session" => None,
+        "_replicate" => Some("You are not an authenticated user"),
+        "_all_dbs" | "_active_tasks" => Some("You are not a server admin."),
+        _ if second.is_none() && matches!(*method, Method::PUT | Method::DELETE) => Some("You are not a server admin."),
+        _ => Some("You are not authorized to access this db."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admins() -> Vec<Admin> {
+        vec![Admin { name: "admin".into(), password: "se:cret".into() }]
+    }
+
+    fn headers(user: &str, cookie: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Basic {}", STANDARD.encode(user)).parse().unwrap());
+        headers.insert(COOKIE, cookie.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn an_admin_is_known_by_name_and_password() {
+        let caller = caller(&admins(), &headers("admin:se:cret", "a=b; AuthSession=abc")).unwrap();
+        assert!(caller.is_admin);
+        assert_eq!(caller.name.as_deref(), Some("admin"));
+        assert_eq!(caller.cookie.unwrap().expose_secret(), "abc");
+    }
+
+    #[test]
+    fn wrong_credentials_are_refused_and_none_are_nobodys() {
+        for user in ["admin:wrong", "nobody:se:cret", "admin:"] {
+            let error = caller(&admins(), &headers(user, "")).unwrap_err();
+            assert_eq!(error.pair(), ("unauthorized", "Name or password is incorrect.".into()));
+        }
+        assert!(!caller(&admins(), &HeaderMap::new()).unwrap().is_admin);
+    }
+
+    #[test]
+    fn without_admins_everyone_is_one_without_a_name() {
+        let caller = caller(&[], &headers("a:b", "")).unwrap();
+        assert!(caller.is_admin && caller.name.is_none() && caller.authorization.is_some());
+    }
+
+    #[test]
+    fn strangers_may_greet_and_nothing_else() {
+        let get = |path: &str| refusal(&Method::GET, path);
+        assert_eq!((get("/"), get("/_up"), get("/_session/")), (None, None, None));
+        assert_eq!(get("/_replicate"), Some("You are not an authenticated user"));
+        assert_eq!(get("/db/doc"), Some("You are not authorized to access this db."));
+        assert_eq!(refusal(&Method::PUT, "/db/"), Some("You are not a server admin."));
+    }
+}

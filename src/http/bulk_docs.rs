@@ -1,0 +1,130 @@
+//! `POST /{db}/_bulk_docs`: many documents in one commit.
+//!
+//! With `new_edits` (the default) every document gets an answer; with `"new_edits":false` only those that weren't
+//! written. A document that makes no sense refuses the whole request, as in CouchDB; one that the store refuses, for a
+//! conflict or a missing stub, only itself. This is the path of every replicated document: the request is cut into
+//! documents without parsing them, on a thread that may block.
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::document::{DocId, DocParts, DocumentError, Rev, validate_id};
+use crate::store::{Edit, EditKind, Refusal};
+use crate::tasks;
+
+use super::error::ApiError;
+use super::request::{Db, Payload, durability};
+use super::{answer, welcome};
+
+/// The handler.
+pub async fn post(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    let durability = durability(payload.headers());
+    let body = payload.json().await?;
+    let (edits, new_edits) = tasks::blocking("parse _bulk_docs", move || parse(&body)).await??;
+    // Revisions that come with their history are known before they are written, and told where one isn't.
+    let sent = edits.iter().map(|edit| (edit.id.clone(), brought(edit))).collect::<Vec<_>>();
+    let results = db.write(edits, durability).await?;
+    let answers = sent.into_iter().zip(results).filter_map(|(sent, result)| told(sent, result, new_edits));
+    Ok(answer::json(StatusCode::CREATED, &answers.collect::<Vec<_>>()))
+}
+
+fn brought(edit: &Edit) -> Option<Rev> {
+    match &edit.kind {
+        EditKind::New { .. } => None,
+        EditKind::Replicated { path } => Some(path.newest()),
+    }
+}
+
+fn told((id, brought): (DocId, Option<Rev>), result: Result<Rev, Refusal>, new_edits: bool) -> Option<Value> {
+    match result {
+        Ok(rev) => new_edits.then(|| json!({ "ok": true, "id": id, "rev": rev })),
+        Err(refusal) => {
+            let refused = ApiError::from(refusal);
+            let (error, reason) = refused.pair();
+            Some(match brought {
+                Some(rev) => json!({ "id": id, "rev": rev, "error": error, "reason": reason }),
+                None => json!({ "id": id, "error": error, "reason": reason }),
+            })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    docs: Vec<&'a RawValue>,
+    new_edits: Option<bool>,
+}
+
+fn parse(body: &Bytes) -> Result<(Vec<Edit>, bool), ApiError> {
+    let request: Request<'_> = serde_json::from_slice(body).map_err(|_| why(body))?;
+    let new_edits = request.new_edits.unwrap_or(true);
+    let edits = request.docs.into_iter().map(|doc| edit(doc.get().as_bytes(), new_edits)).collect::<Result<_, _>>()?;
+    Ok((edits, new_edits))
+}
+
+fn edit(text: &[u8], new_edits: bool) -> Result<Edit, ApiError> {
+    let parts = DocParts::parse(text)?;
+    let id = parts.id.clone().map_or_else(|| Cow::Owned(welcome::uuid()), Cow::from);
+    validate_id(&id)?;
+    Ok(Edit::new(&parts, DocId::from(id.as_ref()), !new_edits, Vec::new())?)
+}
+
+/// What is wrong with a request that couldn't be read.
+fn why(body: &[u8]) -> ApiError {
+    match serde_json::from_slice(body) {
+        Err(_) => DocumentError::InvalidJson.into(),
+        Ok(Value::Object(request)) => match (request.get("docs"), request.get("new_edits")) {
+            (None, _) => ApiError::bad_request("POST body must include `docs` parameter."),
+            (Some(docs), _) if !docs.is_array() => ApiError::bad_request("`docs` parameter must be an array."),
+            _ => ApiError::bad_request("`new_edits` parameter must be a boolean."),
+        },
+        Ok(_) => ApiError::bad_request("Request body must be a JSON object"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(body: &'static str) -> String {
+        parse(&Bytes::from_static(body.as_bytes())).unwrap_err().pair().1.into_owned()
+    }
+
+    #[test]
+    fn a_request_that_makes_no_sense_is_told_why() {
+        assert_eq!(reason(""), "invalid UTF-8 JSON");
+        assert_eq!(reason("{\"docs\":[}"), "invalid UTF-8 JSON");
+        assert_eq!(reason("[]"), "Request body must be a JSON object");
+        assert_eq!(reason("{}"), "POST body must include `docs` parameter.");
+        assert_eq!(reason("{\"docs\":{}}"), "`docs` parameter must be an array.");
+        assert_eq!(reason("{\"docs\":[],\"new_edits\":1}"), "`new_edits` parameter must be a boolean.");
+        assert_eq!(reason("{\"docs\":[1]}"), "Document must be a JSON object");
+        assert_eq!(reason("{\"docs\":[{\"_id\":\"_x\"}]}"), "Only reserved document ids may start with underscore.");
+    }
+
+    #[test]
+    fn new_edits_decides_who_is_told() {
+        let rev = Rev::parse("1-a").unwrap();
+        let sent = || (DocId::from("x"), None);
+        assert_eq!(told(sent(), Ok(rev.clone()), true), Some(json!({ "ok": true, "id": "x", "rev": "1-a" })));
+        assert_eq!(told(sent(), Ok(rev.clone()), false), None);
+        assert_eq!(
+            told(sent(), Err(Refusal::Conflict), true),
+            Some(json!({ "id": "x", "error": "conflict", "reason": "Document update conflict." }))
+        );
+        let stub = Refusal::MissingStub { id: "x".into(), name: "a.txt".into() };
+        assert_eq!(
+            told(("x".into(), Some(rev)), Err(stub), false),
+            Some(json!({
+                "id": "x", "rev": "1-a", "error": "missing_stub", "reason": "Invalid attachment stub in x for a.txt"
+            }))
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! What a feed is asked for.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::document::DocumentError;
+use crate::store::DocOptions;
+
+use super::rows::Progress;
+use crate::http::error::ApiError;
+use crate::http::query::Query;
+
+/// The longest a feed waits without a heartbeat, and the pause of `heartbeat=true`: CouchDB's `changes_timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a feed goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// Until it has caught up.
+    Normal,
+    /// Until there is something.
+    Longpoll,
+    /// For ever.
+    Continuous,
+}
+
+/// Which documents a feed shows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// All.
+    None,
+    /// These (`_doc_ids`).
+    DocIds(HashSet<String>),
+    /// Design documents (`_design`).
+    Design,
+}
+
+impl Filter {
+    /// Whether the feed shows this document.
+    pub fn shows(&self, id: &str) -> bool {
+        match self {
+            Self::None => true,
+            Self::DocIds(ids) => ids.contains(id),
+            Self::Design => id.starts_with("_design/"),
+        }
+    }
+}
+
+/// What a feed is asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// Behind which seq; `None`: behind the newest.
+    pub since: Option<u64>,
+    /// Rows at most, at least one.
+    pub limit: u64,
+    /// All leaves, not the winner alone.
+    pub all_leaves: bool,
+    /// Newest first.
+    pub descending: bool,
+    /// Rows with documents.
+    pub include_docs: bool,
+    /// What those documents show.
+    pub options: DocOptions,
+    /// How long it goes on.
+    pub feed: Feed,
+    /// Between two signs of life of a waiting feed; with it, a feed waits for ever.
+    pub heartbeat: Option<Duration>,
+    /// How long a feed waits without a heartbeat.
+    pub timeout: Duration,
+    /// Which documents it shows.
+    pub filter: Filter,
+}
+
+impl Request {
+    /// Reads the query, and a POST's body.
+    pub fn parse(query: &Query, body: Option<&[u8]>) -> Result<Self, ApiError> {
+        let timeout = query.number("timeout")?.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(DEFAULT_TIMEOUT);
+        Ok(Self {
+            since: since(query.get("since"))?,
+            limit: query.number("limit")?.map_or(u64::MAX, |limit| limit.max(1)),
+            all_leaves: match query.get("style") {
+                None | Some("main_only") => false,
+                Some("all_docs") => true,
+                Some(_) => return Err(ApiError::bad_request("`style` must be main_only or all_docs.")),
+            },
+            descending: query.flag("descending")?,
+            include_docs: query.flag("include_docs")?,
+            options: query.doc_options()?,
+            feed: match query.get("feed") {
+                None | Some("normal") => Feed::Normal,
+                Some("longpoll") => Feed::Longpoll,
+                Some("continuous" | "live") => Feed::Continuous,
+                Some(_) => {
+                    return Err(ApiError::bad_request("Supported `feed` types: normal, continuous, live, longpoll"));
+                }
+            },
+            heartbeat: heartbeat(query)?,
+            timeout,
+            filter: filter(query, body)?,
+        })
+    }
+
+    /// What stands before the first row.
+    pub fn opening(&self) -> &'static str {
+        match self.feed {
+            Feed::Continuous => "",
+            Feed::Normal | Feed::Longpoll => "{\"results\":[\n",
+        }
+    }
+
+    /// What stands behind the last row.
+    pub fn closing(&self, progress: &Progress) -> String {
+        let end = format!("\"last_seq\":{},\"pending\":{}}}\n", progress.seq, progress.pending);
+        match self.feed {
+            Feed::Continuous => format!("{{{end}"),
+            Feed::Normal | Feed::Longpoll => format!("\n],\n{end}"),
+        }
+    }
+}
+
+/// `0`, `17`, `"17"`, `now`; `None` for `now`.
+fn since(text: Option<&str>) -> Result<Option<u64>, ApiError> {
+    match text.map(|text| text.trim_matches('"')) {
+        None | Some("") => Ok(Some(0)),
+        Some("now") => Ok(None),
+        Some(number) => number.parse().map(Some).map_err(|_| ApiError::InvalidSince),
+    }
+}
+
+fn heartbeat(query: &Query) -> Result<Option<Duration>, ApiError> {
+    match query.get("heartbeat") {
+        None | Some("false") => Ok(None),
+        Some("true") => Ok(Some(DEFAULT_TIMEOUT)),
+        Some(_) => match query.number("heartbeat")? {
+            Some(0) => Err(ApiError::bad_request("`heartbeat` must be a positive number of milliseconds or true.")),
+            pause => Ok(pause.map(Duration::from_millis)),
+        },
+    }
+}
+
+fn filter(query: &Query, body: Option<&[u8]>) -> Result<Filter, ApiError> {
+    match query.get("filter") {
+        None | Some("") => Ok(Filter::None),
+        Some("_design") => Ok(Filter::Design),
+        Some("_doc_ids") => Ok(Filter::DocIds(doc_ids(query, body)?)),
+        Some(other) => Err(ApiError::NotImplemented(format!("The filter `{other}` is not supported here yet."))),
+    }
+}
+
+fn doc_ids(query: &Query, body: Option<&[u8]>) -> Result<HashSet<String>, ApiError> {
+    let in_body = match body {
+        Some(body) if !body.is_empty() => {
+            let body = serde_json::from_slice::<Value>(body).map_err(|_| DocumentError::InvalidJson)?;
+            body.get("doc_ids").cloned()
+        }
+        _ => None,
+    };
+    let ids = match in_body {
+        Some(ids) => ids,
+        None => query.json("doc_ids")?.ok_or_else(|| ApiError::bad_request("`doc_ids` is missing."))?,
+    };
+    serde_json::from_value(ids)
+        .map_err(|_| ApiError::bad_request("`doc_ids` filter parameter is not a list of doc ids."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Request {
+        Request::parse(&Query::parse(text), None).unwrap()
+    }
+
+    fn reason(text: &str, body: Option<&[u8]>) -> String {
+        Request::parse(&Query::parse(text), body).unwrap_err().pair().1.into_owned()
+    }
+
+    #[test]
+    fn since_is_a_number_bare_or_quoted_or_now() {
+        assert_eq!(request("").since, Some(0));
+        assert_eq!(request("since=17").since, Some(17));
+        assert_eq!(request("since=%2217%22").since, Some(17));
+        assert_eq!(request("since=now").since, None);
+        assert_eq!(reason("since=x", None), "Malformed sequence supplied in 'since' parameter.");
+    }
+
+    #[test]
+    fn a_limit_of_nothing_counts_as_one() {
+        assert_eq!((request("limit=0").limit, request("limit=5").limit, request("").limit), (1, 5, u64::MAX));
+    }
+
+    #[test]
+    fn waiting_is_bounded_or_beats() {
+        assert_eq!(request("heartbeat=true").heartbeat, Some(DEFAULT_TIMEOUT));
+        assert_eq!(request("heartbeat=500").heartbeat, Some(Duration::from_millis(500)));
+        assert_eq!(request("timeout=10").timeout, Duration::from_millis(10));
+        assert_eq!(request("timeout=99999999").timeout, DEFAULT_TIMEOUT);
+        assert!(reason("heartbeat=0", None).contains("positive"));
+    }
+
+    #[test]
+    fn documents_are_chosen_by_id_from_query_or_body() {
+        let ids = Filter::DocIds(["a".to_owned()].into());
+        assert_eq!(request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
+        let body = br#"{"doc_ids":["a"]}"#;
+        assert_eq!(Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
+        assert!(ids.shows("a") && !ids.shows("b"));
+        assert_eq!(reason("filter=_doc_ids", Some(b"{}")), "`doc_ids` is missing.");
+        assert!(reason("filter=_doc_ids&doc_ids=1", None).contains("not a list"));
+    }
+
+    #[test]
+    fn filters_that_arent_there_are_named() {
+        assert_eq!(reason("filter=d/f", None), "The filter `d/f` is not supported here yet.");
+        assert!(reason("feed=x", None).starts_with("Supported `feed` types"));
+    }
+}

@@ -1,0 +1,151 @@
+//! Rows of a feed, rendered from one snapshot at a time.
+
+use std::fmt::Write as _;
+
+use crate::http::answer::CHUNK;
+use crate::json::push_string;
+use crate::store::read::ChangeRow;
+use crate::store::{Snapshot, StoreError};
+
+use super::request::{Feed, Request};
+
+/// How far a feed has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the next piece starts: behind this seq, or, descending, below it once there were rows.
+    pub seq: u64,
+    /// Descending, the oldest seq that isn't shown.
+    floor: u64,
+    /// Rows that were written.
+    pub rows: u64,
+    /// Rows that the feed has behind `seq`.
+    pub pending: u64,
+    /// Whether the opening was written.
+    pub opened: bool,
+    /// Whether there is nothing to read for now, or nothing more is wanted.
+    pub caught_up: bool,
+}
+
+impl Progress {
+    /// At the start, behind `since`.
+    pub fn new(since: u64) -> Self {
+        Self { seq: since, floor: since, rows: 0, pending: 0, opened: false, caught_up: false }
+    }
+}
+
+/// Renders rows until there is a chunk, the limit is met, or the feed has no more.
+pub fn piece(
+    snapshot: &Snapshot,
+    request: &Request,
+    mut progress: Progress,
+) -> Result<(Vec<u8>, Progress), StoreError> {
+    let mut out = Vec::with_capacity(CHUNK + CHUNK / 4);
+    if !progress.opened {
+        out.extend_from_slice(request.opening().as_bytes());
+        progress.opened = true;
+    }
+    // Descending feeds are read from one snapshot: there is no place in them to come back to.
+    let chunk = if request.descending { usize::MAX } else { CHUNK };
+    let mut ended = true;
+    let mut last = progress.seq;
+    let each = |row: ChangeRow| {
+        last = row.seq;
+        if request.filter.shows(&row.id) {
+            separate(request, progress.rows, &mut out);
+            push_row(snapshot, request, &row, &mut out)?;
+            progress.rows += 1;
+        }
+        ended = progress.rows < request.limit && out.len() < chunk;
+        Ok(ended)
+    };
+    match request.descending {
+        false => snapshot.changes(progress.seq, each)?,
+        true => snapshot.changes_descending(progress.floor, each)?,
+    }
+    progress.caught_up = ended || progress.rows >= request.limit;
+    // A feed read to its end has come as far as the database, whatever the filter let through.
+    progress.seq = if ended && !request.descending { last.max(snapshot.update_seq()) } else { last };
+    progress.pending = if request.descending { 0 } else { snapshot.pending(progress.seq)? };
+    Ok((out, progress))
+}
+
+fn separate(request: &Request, rows: u64, out: &mut Vec<u8>) {
+    match request.feed {
+        Feed::Continuous => {}
+        Feed::Normal | Feed::Longpoll if rows == 0 => {}
+        Feed::Normal | Feed::Longpoll => out.extend_from_slice(b",\n"),
+    }
+}
+
+fn push_row(snapshot: &Snapshot, request: &Request, row: &ChangeRow, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    push_change(request, row, out);
+    if request.include_docs {
+        out.extend_from_slice(br#","doc":"#);
+        let record = snapshot.document(&row.id)?;
+        match record.and_then(|record| Some((record.tree.winner()?, record))) {
+            Some((winner, record)) => snapshot.render(&row.id, &record, &winner, &request.options, out)?,
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+    if request.feed == Feed::Continuous {
+        out.push(b'\n');
+    }
+    Ok(())
+}
+
+/// A row up to where its document would stand.
+fn push_change(request: &Request, row: &ChangeRow, out: &mut Vec<u8>) {
+    let mut number = String::new();
+    // Writing to a string can't fail.
+    let _ = write!(number, "{{\"seq\":{},\"id\":", row.seq);
+    out.extend_from_slice(number.as_bytes());
+    push_string(out, &row.id);
+    out.extend_from_slice(br#","changes":["#);
+    let shown = if request.all_leaves { row.leaves.len() } else { 1 };
+    for (index, rev) in row.leaves.iter().take(shown).enumerate() {
+        out.extend_from_slice(if index > 0 { b",{\"rev\":" } else { b"{\"rev\":" });
+        push_string(out, &rev.to_string());
+        out.push(b'}');
+    }
+    out.push(b']');
+    if row.deleted {
+        out.extend_from_slice(br#","deleted":true"#);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Rev;
+    use crate::http::query::Query;
+
+    fn row(deleted: bool) -> ChangeRow {
+        let leaves = vec![Rev::parse("2-b").unwrap(), Rev::parse("1-a").unwrap()];
+        ChangeRow { seq: 4, id: "doc1".into(), deleted, leaves }
+    }
+
+    fn rendered(query: &str, row: &ChangeRow) -> String {
+        let request = Request::parse(&Query::parse(query), None).unwrap();
+        let mut out = Vec::new();
+        push_change(&request, row, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_row_shows_the_winner_or_all_leaves() {
+        assert_eq!(rendered("", &row(false)), r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"}]"#);
+        assert_eq!(
+            rendered("style=all_docs", &row(true)),
+            r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"},{"rev":"1-a"}],"deleted":true"#
+        );
+    }
+
+    #[test]
+    fn feeds_open_and_close_as_couchdbs_do() {
+        let progress = Progress { pending: 2, ..Progress::new(7) };
+        let closing = |feed: &str| Request::parse(&Query::parse(feed), None).unwrap().closing(&progress);
+        assert_eq!(closing("feed=normal"), "\n],\n\"last_seq\":7,\"pending\":2}\n");
+        assert_eq!(closing("feed=continuous"), "{\"last_seq\":7,\"pending\":2}\n");
+    }
+}

@@ -1,0 +1,129 @@
+//! Databases: made, described, listed, deleted, synced.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::json;
+
+use crate::store::{DbName, StoreError};
+
+use super::error::ApiError;
+use super::query::Query;
+use super::request::{Db, NamePath, Payload};
+use super::{AppState, answer};
+
+/// What `_revs_limit` tells: the store stems revision trees at this length.
+const REVS_LIMIT: u32 = 1000;
+
+/// `PUT /{db}`. `q`, `n` and other parameters of clusters are ignored.
+pub async fn create(
+    State(state): State<AppState>,
+    NamePath(name): NamePath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    state.store.create(&DbName::parse(&name)?).await?;
+    Ok(answer::located(answer::json(StatusCode::CREATED, &json!({ "ok": true })), &headers, &[&name]))
+}
+
+/// `DELETE /{db}`.
+pub async fn delete(
+    State(state): State<AppState>,
+    NamePath(name): NamePath,
+    query: Query,
+) -> Result<Response, ApiError> {
+    // So does CouchDB, for those who meant to delete a document and had an empty id.
+    if query.get("rev").is_some() {
+        let reason =
+            "You tried to DELETE a database with a ?=rev parameter. Did you mean to DELETE a document instead?";
+        return Err(ApiError::bad_request(reason));
+    }
+    let name = DbName::parse(&name).map_err(|_| StoreError::NoDatabase)?;
+    state.store.delete(&name).await?;
+    Ok(answer::json(StatusCode::OK, &json!({ "ok": true })))
+}
+
+/// `GET /{db}`.
+pub async fn info(Db(db): Db) -> Result<Response, ApiError> {
+    let stats = db.stats().await?;
+    let info = json!({
+        "instance_start_time": stats.instance_start_time,
+        "db_name": db.name().as_str(),
+        "purge_seq": 0,
+        "update_seq": stats.update_seq,
+        "sizes": { "file": stats.file_size, "external": stats.active_size, "active": stats.active_size },
+        "props": {},
+        "doc_del_count": stats.doc_del_count,
+        "doc_count": stats.doc_count,
+        "disk_format_version": 8,
+        "compact_running": false,
+        "cluster": { "q": 1, "n": 1, "w": 1, "r": 1 },
+    });
+    Ok(answer::json(StatusCode::OK, &info))
+}
+
+/// `GET /_all_dbs`.
+pub async fn list(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
+    let names = state.store.names();
+    let names = names.iter().map(DbName::as_str).collect();
+    Ok(answer::json(StatusCode::OK, &select(names, &query)?))
+}
+
+/// The names between the keys, bounds included, in the order and number asked for. `names` are sorted.
+fn select<'a>(mut names: Vec<&'a str>, query: &Query) -> Result<Vec<&'a str>, ApiError> {
+    let key = |name: &str, alias: &str| match query.json::<String>(name)? {
+        None => query.json::<String>(alias),
+        some => Ok(some),
+    };
+    let descending = query.flag("descending")?;
+    let (mut low, mut high) = (key("startkey", "start_key")?, key("endkey", "end_key")?);
+    if descending {
+        names.reverse();
+        std::mem::swap(&mut low, &mut high);
+    }
+    let limit = query.number("limit")?.unwrap_or(u64::MAX);
+    let skip = query.number("skip")?.unwrap_or(0);
+    let within =
+        |name: &str| low.as_deref().is_none_or(|low| low <= name) && high.as_deref().is_none_or(|high| name <= high);
+    let selected = names.into_iter().filter(|name| within(name));
+    Ok(selected.skip(clamp(skip)).take(clamp(limit)).collect())
+}
+
+fn clamp(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// `POST /{db}/_ensure_full_commit`.
+pub async fn ensure_full_commit(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    payload.json().await?;
+    let instance_start_time = db.ensure_full_commit().await?;
+    Ok(answer::json(StatusCode::CREATED, &json!({ "ok": true, "instance_start_time": instance_start_time })))
+}
+
+/// `GET /{db}/_security`: CouchDB 3's default, which nothing changes yet.
+pub async fn security(_: Db) -> Response {
+    let admins = json!({ "roles": ["_admin"] });
+    answer::json(StatusCode::OK, &json!({ "members": admins, "admins": admins }))
+}
+
+/// `GET /{db}/_revs_limit`.
+pub async fn revs_limit(_: Db) -> Response {
+    answer::json(StatusCode::OK, &REVS_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(query: &str) -> Vec<&'static str> {
+        select(vec!["a", "b", "c", "d"], &Query::parse(query)).unwrap()
+    }
+
+    #[test]
+    fn names_are_selected_between_keys() {
+        assert_eq!(selected(""), ["a", "b", "c", "d"]);
+        assert_eq!(selected("startkey=%22b%22&endkey=%22c%22"), ["b", "c"]);
+        assert_eq!(selected("descending=true&start_key=%22c%22&limit=2"), ["c", "b"]);
+        assert_eq!(selected("skip=1&limit=1"), ["b"]);
+        assert_eq!(selected("limit=0"), [""; 0]);
+    }
+}

@@ -1,0 +1,236 @@
+//! Documents: read, written, deleted, one at a time.
+//!
+//! A document's body is the bytes that came, on the way in and on the way out; only its underscore members are looked
+//! at. Taking large documents apart and rendering them happens on threads that may block.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+use crate::document::{DocId, DocParts, Rev, validate_id};
+use crate::multipart;
+use crate::store::{Attachment, AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, EditKind, Leaf};
+use crate::store::{Snapshot, StoreError, Uploaded};
+use crate::tasks;
+
+use super::error::ApiError;
+use super::query::Query;
+use super::request::{Db, DocPath, Payload, durability, parent};
+use super::{AppState, answer, open_revs, related, welcome};
+
+/// Which of a document's revisions is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Which {
+    /// This one, or the winner.
+    pub rev: Option<Rev>,
+    /// Rather its newest descendant (`latest=true`).
+    pub latest: bool,
+}
+
+impl Which {
+    /// Reads `rev` and `latest`.
+    pub fn parse(query: &Query) -> Result<Self, ApiError> {
+        Ok(Self { rev: query.rev("rev")?, latest: query.flag("latest")? })
+    }
+
+    /// Finds it. A winner that is a deletion isn't there; a deletion that is named is.
+    pub fn find(&self, snapshot: &Snapshot, id: &str) -> Result<Result<(DocRecord, Leaf), ApiError>, StoreError> {
+        let Some(record) = snapshot.document(id)? else {
+            return Ok(Err(ApiError::Missing));
+        };
+        let leaf = match &self.rev {
+            None => record.tree.winner(),
+            Some(rev) if self.latest => record.tree.latest(rev).into_iter().next(),
+            Some(rev) => record.tree.leaf(rev),
+        };
+        Ok(match leaf {
+            None => Err(ApiError::Missing),
+            Some(leaf) if leaf.deleted && self.rev.is_none() => Err(ApiError::Deleted),
+            Some(leaf) => Ok((record, leaf)),
+        })
+    }
+}
+
+/// A document on its way out.
+pub struct Rendered {
+    /// Its JSON text.
+    pub json: Vec<u8>,
+    /// The attachments that follow it, where they do.
+    pub following: Vec<Attachment>,
+}
+
+/// Renders a leaf, and tells which attachments its text promises to follow.
+pub fn render(
+    snapshot: &Snapshot,
+    id: &str,
+    record: &DocRecord,
+    leaf: &Leaf,
+    options: &DocOptions,
+) -> Result<Rendered, StoreError> {
+    let mut json = Vec::new();
+    snapshot.render(id, record, leaf, options, &mut json)?;
+    let following = match (options.attachments, &options.atts_since) {
+        (AttachmentsAs::Stubs | AttachmentsAs::Inline, _) => Vec::new(),
+        (AttachmentsAs::Follows, None) => snapshot.attachments(record, leaf)?,
+        (AttachmentsAs::Follows, Some(since)) => snapshot.attachments_since(record, leaf, since)?,
+    };
+    Ok(Rendered { json, following })
+}
+
+/// `GET /{db}/{doc}`.
+pub async fn get(
+    State(state): State<AppState>,
+    DocPath { db, id }: DocPath,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if let Some(wanted) = open_revs::Wanted::parse(&query)? {
+        return open_revs::get(&state, db, id, wanted, query.doc_options()?, &headers).await;
+    }
+    let which = Which::parse(&query)?;
+    let mut options = query.doc_options()?;
+    let as_parts = options.attachments == AttachmentsAs::Inline && related::accepted(&headers, "multipart/related");
+    if as_parts {
+        options.attachments = AttachmentsAs::Follows;
+        options.att_encoding_info = true;
+    }
+    // What else is shown may change while the revision stays.
+    let lasting =
+        !(options.revs_info || options.conflicts || options.deleted_conflicts || options.local_seq || as_parts);
+    let known = headers.clone();
+    let found = db
+        .read(move |snapshot| {
+            let (record, leaf) = match which.find(snapshot, id.as_str())? {
+                Ok(found) => found,
+                Err(error) => return Ok(Err(error)),
+            };
+            if lasting && answer::has_already(&known, &leaf.rev.to_string()) {
+                return Ok(Ok((leaf.rev, None)));
+            }
+            let rendered = render(snapshot, id.as_str(), &record, &leaf, &options)?;
+            Ok(Ok((leaf.rev, Some(rendered))))
+        })
+        .await?;
+    let (rev, rendered) = found?;
+    let mut response = match rendered {
+        None => StatusCode::NOT_MODIFIED.into_response(),
+        Some(rendered) if rendered.following.is_empty() => answer::text(StatusCode::OK, rendered.json),
+        Some(rendered) => related::document(&state.tasks, db, rendered).await?,
+    };
+    if lasting {
+        response.headers_mut().extend(answer::etag(rev));
+    }
+    Ok(response)
+}
+
+/// `PUT /{db}/{doc}`, as JSON or with its attachments as `multipart/related`.
+pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) -> Result<Response, ApiError> {
+    validate_id(id.as_str())?;
+    let headers = payload.headers().clone();
+    let (text, uploaded) = match related_boundary(&headers) {
+        Some(boundary) => related::read(&db, payload, &boundary).await?,
+        None => (payload.whole().await?, Vec::new()),
+    };
+    write(db, Some(id), text, uploaded, &query, &headers).await
+}
+
+/// `POST /{db}`: a document that brings its id, or gets one.
+pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Response, ApiError> {
+    let headers = payload.headers().clone();
+    let text = payload.json().await?;
+    write(db, None, text, Vec::new(), &query, &headers).await
+}
+
+fn related_boundary(headers: &HeaderMap) -> Option<String> {
+    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let related = content_type.to_ascii_lowercase().starts_with("multipart/related");
+    related.then(|| multipart::boundary(content_type)).flatten()
+}
+
+async fn write(
+    db: Arc<Database>,
+    id: Option<DocId>,
+    text: Bytes,
+    uploaded: Vec<(String, Uploaded)>,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let replicated = !query.flag_or("new_edits", true)?;
+    let outside = parent(query, headers)?;
+    let edit = tasks::blocking("parse document", move || edit(&text, id, replicated, outside, uploaded)).await??;
+    let id = edit.id.clone();
+    let rev = write_one(&db, edit, durability(headers)).await?;
+    let response = answer::written(StatusCode::CREATED, id.as_str(), &rev);
+    Ok(answer::located(response, headers, &[db.name().as_str(), id.as_str()]))
+}
+
+fn edit(
+    text: &[u8],
+    id: Option<DocId>,
+    replicated: bool,
+    outside: Option<Rev>,
+    uploaded: Vec<(String, Uploaded)>,
+) -> Result<Edit, ApiError> {
+    let mut parts = DocParts::parse(text)?;
+    if let Some(outside) = outside {
+        if parts.rev.as_ref().is_some_and(|rev| *rev != outside) {
+            let reason = "Document rev from request body and query string have different values";
+            return Err(ApiError::bad_request(reason));
+        }
+        parts.rev = Some(outside);
+    }
+    let id = match (id, &parts.id) {
+        (Some(id), _) => id,
+        (None, Some(id)) => {
+            validate_id(id)?;
+            DocId::from(id.as_ref())
+        }
+        (None, None) => welcome::uuid().into(),
+    };
+    Ok(Edit::new(&parts, id, replicated, uploaded)?)
+}
+
+/// Writes one edit; what the store refuses is an error.
+pub async fn write_one(db: &Database, edit: Edit, durability: Durability) -> Result<Rev, ApiError> {
+    let mut results = db.write(vec![edit], durability).await?;
+    Ok(results.pop().ok_or(ApiError::Crashed)??)
+}
+
+/// `DELETE /{db}/{doc}?rev=`.
+pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMap) -> Result<Response, ApiError> {
+    let parent = parent(&query, &headers)?;
+    let wanted = id.clone();
+    db.read(move |snapshot| Which::default().find(snapshot, wanted.as_str())).await??;
+    let edit = Edit {
+        id: id.clone(),
+        kind: EditKind::New { parent },
+        deleted: true,
+        body: b"{}".to_vec(),
+        attachments: Vec::new(),
+    };
+    let rev = write_one(&db, edit, durability(&headers)).await?;
+    Ok(answer::written(StatusCode::OK, id.as_str(), &rev))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_multipart_related_brings_attachments_along() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(related_boundary(&headers), None);
+        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        assert_eq!(related_boundary(&headers), None);
+    }
+
+    #[test]
+    fn a_body_with_another_rev_than_the_query_is_refused() {
+        let error = edit(br#"{"_rev":"1-a"}"#, Some("x".into()), false, Rev::parse("2-b"), Vec::new());
+        assert!(matches!(error, Err(ApiError::BadRequest(_))));
+    }
+}

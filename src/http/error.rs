@@ -1,0 +1,294 @@
+//! What goes wrong, as CouchDB says it: the only place that knows the statuses of errors and their `error`/`reason`.
+//!
+//! The pairs are those of CouchDB 3.5's `chttpd:error_info/1`; where couchrep differs (FACTS 7), the line says so.
+//! Failures of the server itself are logged with their cause where they become an answer, and answered without it.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Display;
+
+use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::document::DocumentError;
+use crate::multipart::MultipartError;
+use crate::peer::PeerError;
+use crate::replicate::ReplicateError;
+use crate::store::{Refusal, StoreError};
+use crate::tasks::Panicked;
+
+use super::answer;
+
+/// Why a request isn't answered as it hoped.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the table in `shown` says what each is")]
+pub enum ApiError {
+    #[error("{0}")]
+    BadRequest(Cow<'static, str>),
+    #[error("{0}")]
+    QueryParse(String),
+    #[error("malformed since")]
+    InvalidSince,
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    #[error("missing")]
+    Missing,
+    #[error("deleted")]
+    Deleted,
+    #[error("no such attachment")]
+    MissingAttachment,
+    #[error("no such session")]
+    NoSessions,
+    #[error("only {0} allowed")]
+    MethodNotAllowed(String),
+    #[error("conflict")]
+    Conflict,
+    #[error("{0}")]
+    MissingStub(String),
+    #[error("too large")]
+    TooLarge,
+    #[error("{0}")]
+    BadContentType(&'static str),
+    #[error("{0}")]
+    NotImplemented(String),
+    #[error("too many requests at once")]
+    Busy,
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Replicate(#[from] ReplicateError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+    #[error("an answer's writer crashed")]
+    Crashed,
+}
+
+type Shown<'a> = (StatusCode, &'static str, Cow<'a, str>);
+
+impl ApiError {
+    /// A request that is wrong in itself.
+    pub fn bad_request(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::BadRequest(reason.into())
+    }
+
+    /// The `error` and `reason` that stand for this where it concerns one document of many.
+    pub fn pair(&self) -> (&'static str, Cow<'_, str>) {
+        let (_, error, reason) = self.shown();
+        (error, reason)
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        match self {
+            Self::BadRequest(reason) => (StatusCode::BAD_REQUEST, "bad_request", reason.as_ref().into()),
+            Self::QueryParse(reason) => (StatusCode::BAD_REQUEST, "query_parse_error", reason.into()),
+            Self::InvalidSince => {
+                let reason = "Malformed sequence supplied in 'since' parameter.";
+                (StatusCode::BAD_REQUEST, "invalid_since_seq", reason.into())
+            }
+            Self::Unauthorized(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", (*reason).into()),
+            Self::Missing => (StatusCode::NOT_FOUND, "not_found", "missing".into()),
+            Self::Deleted => (StatusCode::NOT_FOUND, "not_found", "deleted".into()),
+            Self::MissingAttachment => (StatusCode::NOT_FOUND, "not_found", "Document is missing attachment".into()),
+            Self::NoSessions => {
+                let reason = "Cookie sessions are not offered here, use Basic authentication.";
+                (StatusCode::NOT_FOUND, "not_found", reason.into())
+            }
+            Self::MethodNotAllowed(allowed) => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("Only {allowed} allowed").into())
+            }
+            Self::Conflict => (StatusCode::CONFLICT, "conflict", "Document update conflict.".into()),
+            Self::MissingStub(reason) => (StatusCode::PRECONDITION_FAILED, "missing_stub", reason.into()),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request entity is too large".into()),
+            Self::BadContentType(reason) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type", (*reason).into()),
+            Self::NotImplemented(reason) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", reason.into()),
+            Self::Busy => {
+                let reason = "The server has too many open requests, try again.";
+                (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason.into())
+            }
+            Self::Document(error) => document(error),
+            Self::Store(error) => store(error),
+            Self::Replicate(error) => replicate(error),
+            Self::Panicked(_) | Self::Crashed => INTERNAL,
+        }
+    }
+}
+
+const INTERNAL: Shown<'static> = (
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "internal_server_error",
+    Cow::Borrowed("The server failed; its log says why, under this answer's X-Couch-Request-ID."),
+);
+
+const CLOSING: Shown<'static> =
+    (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", Cow::Borrowed("The server is shutting down."));
+
+fn document(error: &DocumentError) -> Shown<'static> {
+    let name = match error {
+        DocumentError::IdNotAString | DocumentError::IdEmpty | DocumentError::IdReserved => "illegal_docid",
+        DocumentError::BadRevisions | DocumentError::BadMember(_) => "doc_validation",
+        DocumentError::InvalidJson
+        | DocumentError::NotAnObject
+        | DocumentError::BadRev
+        | DocumentError::BadAttachment(_)
+        | DocumentError::BadAttachmentName(_) => "bad_request",
+    };
+    (StatusCode::BAD_REQUEST, name, error.to_string().into())
+}
+
+fn store(error: &StoreError) -> Shown<'static> {
+    match error {
+        StoreError::NoDatabase => (StatusCode::NOT_FOUND, "not_found", "Database does not exist.".into()),
+        StoreError::AlreadyExists => {
+            let reason = "The database could not be created, the file already exists.";
+            (StatusCode::PRECONDITION_FAILED, "file_exists", reason.into())
+        }
+        StoreError::IllegalName(name) => {
+            let reason = format!(
+                "Name: '{name}'. Only lowercase characters (a-z), digits (0-9), and any of the characters _, $, (, ), \
+                 +, -, and / are allowed. Must begin with a letter."
+            );
+            (StatusCode::BAD_REQUEST, "illegal_database_name", reason.into())
+        }
+        StoreError::Closing => CLOSING,
+        StoreError::Document(error) => document(error),
+        StoreError::AttachmentGone
+        | StoreError::Damaged(_)
+        | StoreError::Io(_)
+        | StoreError::Engine(_)
+        | StoreError::Panicked(_) => INTERNAL,
+    }
+}
+
+/// Missing databases are 404 and unreachable peers 502, which CouchDB 3.5 answers with 500 (FACTS 7).
+fn replicate(error: &ReplicateError) -> Shown<'_> {
+    let reason = || Cow::Owned(error.to_string());
+    match error {
+        ReplicateError::BadRequest(reason) => (StatusCode::BAD_REQUEST, "bad_request", reason.into()),
+        ReplicateError::InvalidReplication(reason) => (StatusCode::BAD_REQUEST, "invalid_replication", reason.into()),
+        ReplicateError::MissingDatabase => (StatusCode::BAD_REQUEST, "bad_request", reason()),
+        ReplicateError::DatabaseNotFound(reason) => (StatusCode::NOT_FOUND, "db_not_found", reason.into()),
+        ReplicateError::Unauthorized(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", reason.into()),
+        ReplicateError::Forbidden(reason) => (StatusCode::FORBIDDEN, "forbidden", reason.into()),
+        ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),
+        ReplicateError::Unresolved(reason) => (StatusCode::BAD_GATEWAY, "nxdomain", reason.into()),
+        ReplicateError::Peer(error) => peer(error),
+        ReplicateError::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "replication_cancelled", reason()),
+        ReplicateError::Crashed => INTERNAL,
+        ReplicateError::ShuttingDown => CLOSING,
+    }
+}
+
+fn peer(error: &PeerError) -> Shown<'static> {
+    let reason = error.to_string().into();
+    match error {
+        PeerError::DatabaseMissing { .. } => (StatusCode::NOT_FOUND, "db_not_found", reason),
+        PeerError::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized", reason),
+        PeerError::Unresolved { .. } => (StatusCode::BAD_GATEWAY, "nxdomain", reason),
+        PeerError::Unreachable { .. }
+        | PeerError::Broken { .. }
+        | PeerError::Status { .. }
+        | PeerError::Malformed { .. }
+        | PeerError::Document(_) => (StatusCode::BAD_GATEWAY, "http_request_failed", reason),
+        PeerError::Conflict => (StatusCode::CONFLICT, "conflict", reason),
+        PeerError::Store(error) => store(error),
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Document(error) => Self::Document(error),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Conflict => Self::Conflict,
+            stub @ Refusal::MissingStub { .. } => Self::MissingStub(stub.to_string()),
+        }
+    }
+}
+
+impl<E: Display> From<MultipartError<E>> for ApiError {
+    fn from(error: MultipartError<E>) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, error, reason) = self.shown();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %causes(&self), "a request failed");
+        }
+        let mut response = answer::json(status, &json!({ "error": error, "reason": reason }));
+        if let Self::MethodNotAllowed(allowed) = &self
+            && let Ok(allowed) = HeaderValue::from_str(allowed)
+        {
+            response.headers_mut().insert(ALLOW, allowed);
+        }
+        response
+    }
+}
+
+/// An error and what caused it, in one line.
+pub fn causes(error: &dyn Error) -> String {
+    std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A panic's answer; the panic itself was logged where it happened.
+pub fn panicked(_: Box<dyn Any + Send>) -> Response {
+    ApiError::Crashed.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internal_causes_are_kept_from_the_answer() {
+        let error = ApiError::from(StoreError::Io(std::io::Error::other("/secret/path")));
+        assert_eq!(error.pair(), (INTERNAL.1, INTERNAL.2));
+        assert!(causes(&error).contains("/secret/path"));
+    }
+
+    #[test]
+    fn documents_are_refused_in_couchdbs_words() {
+        let shown = |error: DocumentError| {
+            let (status, error, reason) = document(&error);
+            (status.as_u16(), error, reason.into_owned())
+        };
+        assert_eq!(
+            shown(DocumentError::IdReserved),
+            (400, "illegal_docid", "Only reserved document ids may start with underscore.".into())
+        );
+        assert_eq!(
+            shown(DocumentError::BadMember("_x".into())),
+            (400, "doc_validation", "Bad special document member: _x".into())
+        );
+        assert_eq!(shown(DocumentError::InvalidJson), (400, "bad_request", "invalid UTF-8 JSON".into()));
+    }
+
+    #[test]
+    fn a_peer_that_cant_be_reached_is_a_bad_gateway() {
+        let error = PeerError::Unreachable { request: "GET http://x/".into(), tries: 10, reason: "refused".into() };
+        let error = ApiError::from(ReplicateError::Peer(error));
+        assert_eq!(error.shown().0, StatusCode::BAD_GATEWAY);
+        assert_eq!(error.pair().0, "http_request_failed");
+    }
+
+    #[test]
+    fn a_refused_method_names_the_allowed_ones() {
+        let response = ApiError::MethodNotAllowed("POST".into()).into_response();
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(response.headers()[ALLOW], "POST");
+    }
+}

@@ -1,0 +1,89 @@
+//! Paths made canonical before routes are matched.
+//!
+//! CouchDB takes a path apart at its slashes and forgets empty segments (`string:tokens/2`), so `/db/` is `/db`; the
+//! slash behind `_design` may come bare or as `%2F`. Routes know one form: no empty segments, a design document's id
+//! one segment (`/db/_design%2Fx`), a local document's two (`/db/_local/x`).
+
+use std::borrow::Cow;
+
+use axum::extract::Request;
+use axum::http::Uri;
+use axum::http::uri::PathAndQuery;
+
+/// Gives a request the canonical form of its path.
+pub async fn canonical(mut request: Request) -> Request {
+    if let Cow::Owned(path) = canonical_path(request.uri().path()) {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = PathAndQuery::try_from(path + &query).ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+fn canonical_path(path: &str) -> Cow<'_, str> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty()).collect::<Vec<_>>();
+    let canonical = match segments.as_slice() {
+        [db, design, name, rest @ ..] if is(design, "_design") => {
+            let name = format!("_design%2F{name}");
+            join([*db, &name].into_iter().chain(rest.iter().copied()))
+        }
+        [db, local] if prefixed(local, "_local").is_some() => {
+            join([*db, "_local", prefixed(local, "_local").unwrap_or_default()].into_iter())
+        }
+        // A `_local` document has no attachments: what follows belongs to its id.
+        [db, local, name @ ..] if is(local, "_local") && name.len() > 1 => {
+            join([*db, "_local", &name.join("%2F")].into_iter())
+        }
+        segments => join(segments.iter().copied()),
+    };
+    if canonical == path { Cow::Borrowed(path) } else { Cow::Owned(canonical) }
+}
+
+fn join<'a>(segments: impl Iterator<Item = &'a str>) -> String {
+    let path: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if path.is_empty() { "/".into() } else { path }
+}
+
+/// Whether a segment is this word, its underscore encoded or not.
+fn is(segment: &str, word: &str) -> bool {
+    segment == word || segment.strip_prefix("%5F").or(segment.strip_prefix("%5f")) == word.strip_prefix('_')
+}
+
+/// What follows `word` and an encoded slash in a segment.
+fn prefixed<'a>(segment: &'a str, word: &str) -> Option<&'a str> {
+    let rest = segment.strip_prefix(word)?;
+    rest.strip_prefix("%2F").or(rest.strip_prefix("%2f")).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_segments_are_forgotten() {
+        for (path, canonical) in [("/", "/"), ("/db/", "/db"), ("//db//doc/", "/db/doc"), ("/a%2Fb/", "/a%2Fb")] {
+            assert_eq!(canonical_path(path), canonical);
+        }
+        assert!(matches!(canonical_path("/db/doc"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn design_documents_are_one_segment() {
+        for path in ["/db/_design/d", "/db/_design%2Fd", "/db/%5Fdesign/d/"] {
+            assert_eq!(canonical_path(path), "/db/_design%2Fd");
+        }
+        assert_eq!(canonical_path("/db/_design/d/a/b.txt"), "/db/_design%2Fd/a/b.txt");
+    }
+
+    #[test]
+    fn local_documents_are_two_segments() {
+        for path in ["/db/_local/x", "/db/_local%2Fx", "/db/_local%2fx/"] {
+            assert_eq!(canonical_path(path), "/db/_local/x");
+        }
+        assert_eq!(canonical_path("/db/_local/a/b"), "/db/_local/a%2Fb");
+        assert_eq!(canonical_path("/db/_local_docs"), "/db/_local_docs");
+    }
+}

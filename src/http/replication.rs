@@ -1,0 +1,50 @@
+//! `POST /_replicate` and `GET /_active_tasks`.
+//!
+//! The registry owns the replication; this only awaits its end, so a client that hangs up stops nothing.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::document::DocumentError;
+use crate::registry::{Answer, Caller};
+
+use super::error::ApiError;
+use super::request::Payload;
+use super::{AppState, answer};
+
+/// `POST /_replicate`: starts, joins or cancels a replication.
+///
+/// As in CouchDB, GET is a POST that lacks its body, and other methods are refused.
+pub async fn replicate(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Arc<Caller>>,
+    method: Method,
+    payload: Payload,
+) -> Result<Response, ApiError> {
+    match method {
+        Method::POST => {}
+        Method::GET | Method::HEAD => return Err(ApiError::bad_request("Missing request body")),
+        _ => return Err(ApiError::MethodNotAllowed("POST".into())),
+    }
+    let body = payload.json().await?;
+    if body.is_empty() {
+        return Err(ApiError::bad_request("Missing request body"));
+    }
+    let Value::Object(request) = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)? else {
+        return Err(ApiError::bad_request("Request body must be a JSON object"));
+    };
+    Ok(match state.registry.replicate(&request, &caller).await? {
+        Answer::Completed(result) => answer::json(StatusCode::OK, &result),
+        Answer::Started(id) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
+        Answer::Cancelled(id) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
+    })
+}
+
+/// `GET /_active_tasks`.
+pub async fn active_tasks(State(state): State<AppState>) -> Response {
+    answer::json(StatusCode::OK, &state.registry.active_tasks())
+}

@@ -1,0 +1,235 @@
+//! What handlers take out of a request: the database, document or attachment that its path names, and its body.
+//!
+//! A body is read whole only up to `config.http.max_body_bytes`; attachments stream and have no limit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::document::{DocId, DocumentError, Rev};
+use crate::store::{Database, DbName, Durability, StoreError};
+
+use super::AppState;
+use super::error::ApiError;
+use super::query::Query;
+
+/// The database that the path names.
+pub struct Db(pub Arc<Database>);
+
+/// The document that the path names, and its database.
+pub struct DocPath {
+    /// The database.
+    pub db: Arc<Database>,
+    /// The document, which may not exist.
+    pub id: DocId,
+}
+
+/// The attachment that the path names, its document and its database.
+pub struct AttachmentPath {
+    /// The database.
+    pub db: Arc<Database>,
+    /// The document, which may not exist.
+    pub id: DocId,
+    /// The attachment's name; it may contain slashes.
+    pub name: String,
+}
+
+/// The database's name as the path has it, valid or not.
+pub struct NamePath(pub String);
+
+type PathParams = HashMap<String, String>;
+
+async fn params(parts: &mut Parts, state: &AppState) -> Result<PathParams, ApiError> {
+    let params = Path::<PathParams>::from_request_parts(parts, state).await;
+    params.map(|Path(params)| params).map_err(|_| ApiError::bad_request("The path is not UTF-8."))
+}
+
+fn take(params: &mut PathParams, name: &str) -> String {
+    params.remove(name).unwrap_or_default()
+}
+
+/// An illegal name is as good as one of a database that doesn't exist, except where one is to be made.
+async fn open(params: &mut PathParams, state: &AppState) -> Result<Arc<Database>, ApiError> {
+    let name = DbName::parse(&take(params, "db")).map_err(|_| StoreError::NoDatabase)?;
+    Ok(state.store.database(&name).await?)
+}
+
+impl FromRequestParts<AppState> for NamePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        Ok(Self(take(&mut params(parts, state).await?, "db")))
+    }
+}
+
+impl FromRequestParts<AppState> for Db {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        Ok(Self(open(&mut params(parts, state).await?, state).await?))
+    }
+}
+
+impl FromRequestParts<AppState> for DocPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let mut params = params(parts, state).await?;
+        Ok(Self { db: open(&mut params, state).await?, id: take(&mut params, "doc").into() })
+    }
+}
+
+impl FromRequestParts<AppState> for AttachmentPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let mut params = params(parts, state).await?;
+        let db = open(&mut params, state).await?;
+        Ok(Self { db, id: take(&mut params, "doc").into(), name: take(&mut params, "attachment") })
+    }
+}
+
+/// Milliseconds that a request's body took to come: `X-CouchDB-Body-Time`.
+#[derive(Debug, Clone, Default)]
+pub struct BodyTime(pub Arc<AtomicU64>);
+
+/// A request's body, not read yet.
+pub struct Payload {
+    body: Body,
+    headers: HeaderMap,
+    limit: usize,
+    time: BodyTime,
+}
+
+impl FromRequest<AppState> for Payload {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let time = parts.extensions.get().cloned().unwrap_or_default();
+        Ok(Self { body, headers: parts.headers, limit: state.config.http.max_body_bytes, time })
+    }
+}
+
+impl Payload {
+    /// The request's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The request's `Content-Type`.
+    pub fn content_type(&self) -> Option<&str> {
+        self.headers.get(CONTENT_TYPE)?.to_str().ok()
+    }
+
+    /// The most that may be read into memory.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Reads all of it.
+    pub async fn whole(self) -> Result<Bytes, ApiError> {
+        let started = Instant::now();
+        let length = self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.limit) {
+            return Err(ApiError::TooLarge);
+        }
+        let mut whole = Vec::with_capacity(length.unwrap_or_default());
+        let mut stream = self.body.into_data_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|_| ApiError::bad_request("The request's body ended early."))?;
+            if whole.len() + chunk.len() > self.limit {
+                return Err(ApiError::TooLarge);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        self.time.0.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        Ok(whole.into())
+    }
+
+    /// Reads all of it where its `Content-Type` says that it is JSON; it isn't checked and may be empty.
+    pub async fn json(self) -> Result<Bytes, ApiError> {
+        if !is_json(self.content_type()) {
+            return Err(ApiError::BadContentType("Content-Type must be application/json"));
+        }
+        self.whole().await
+    }
+
+    /// The body as it comes.
+    pub fn stream(self) -> BodyDataStream {
+        self.body.into_data_stream()
+    }
+}
+
+fn is_json(content_type: Option<&str>) -> bool {
+    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// When the client wants its write to be safe.
+pub fn durability(headers: &HeaderMap) -> Durability {
+    match headers.get("x-couch-full-commit").map(|value| value.as_bytes()) {
+        Some(b"false") => Durability::Unsynced,
+        _ => Durability::Synced,
+    }
+}
+
+/// The text of the revision that a write goes over: `rev` of the query, or `If-Match`.
+pub fn parent_text(query: &Query, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let if_match = headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).map(|value| value.trim_matches('"'));
+    match (query.get("rev"), if_match) {
+        (Some(rev), Some(etag)) if rev != etag => {
+            Err(ApiError::bad_request("Document rev from query string and If-Match header have different values"))
+        }
+        (rev, etag) => Ok(rev.or(etag).map(Into::into)),
+    }
+}
+
+/// The revision that a write goes over, where query or headers name it.
+pub fn parent(query: &Query, headers: &HeaderMap) -> Result<Option<Rev>, ApiError> {
+    let text = parent_text(query, headers)?;
+    Ok(text.map(|text| Rev::parse(&text).ok_or(DocumentError::BadRev)).transpose()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_json_with_or_without_a_charset() {
+        assert!(is_json(Some("application/json")));
+        assert!(is_json(Some("Application/JSON; charset=utf-8")));
+        assert!(!is_json(Some("application/x-www-form-urlencoded")));
+        assert!(!is_json(None));
+    }
+
+    #[test]
+    fn a_write_names_its_parent_once_or_the_same_twice() {
+        let mut headers = HeaderMap::new();
+        let (none, rev) = (Query::default(), Query::parse("rev=1-a"));
+        assert_eq!(parent(&none, &headers).unwrap(), None);
+        assert_eq!(parent(&rev, &headers).unwrap(), Rev::parse("1-a"));
+        headers.insert(IF_MATCH, "\"1-a\"".parse().unwrap());
+        assert_eq!(parent(&none, &headers).unwrap(), Rev::parse("1-a"));
+        assert_eq!(parent(&rev, &headers).unwrap(), Rev::parse("1-a"));
+        assert!(parent(&Query::parse("rev=2-b"), &headers).is_err());
+        assert!(parent(&Query::parse("rev=2"), &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn writes_are_synced_unless_the_client_says_otherwise() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(durability(&headers), Durability::Synced);
+        headers.insert("X-Couch-Full-Commit", "false".parse().unwrap());
+        assert_eq!(durability(&headers), Durability::Unsynced);
+    }
+}

@@ -1,0 +1,80 @@
+//! The server itself: its greeting, whether it is up, fresh uuids, who one is.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::http::header::{CACHE_CONTROL, PRAGMA};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde_json::json;
+
+use crate::registry::Caller;
+
+use super::error::ApiError;
+use super::query::Query;
+use super::{AppState, COUCHDB_VERSION, answer};
+
+/// `GET /`. The version is CouchDB's, the vendor's is couchrep's own.
+pub async fn welcome(State(state): State<AppState>) -> Response {
+    let greeting = json!({
+        "couchdb": "Welcome",
+        "version": COUCHDB_VERSION,
+        "uuid": state.uuid,
+        "features": [],
+        "vendor": { "name": "couchrep", "version": env!("CARGO_PKG_VERSION") },
+    });
+    answer::json(StatusCode::OK, &greeting)
+}
+
+/// `GET /_up`.
+pub async fn up() -> Response {
+    answer::json(StatusCode::OK, &json!({ "status": "ok", "seeds": {} }))
+}
+
+/// `GET /_uuids?count=`.
+pub async fn uuids(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
+    let count = query.number("count")?.unwrap_or(1);
+    if count > state.config.http.max_uuids as u64 {
+        return Err(ApiError::bad_request("count parameter too large"));
+    }
+    let uuids = (0..count).map(|_| uuid()).collect::<Vec<_>>();
+    let mut response = answer::json(StatusCode::OK, &json!({ "uuids": uuids }));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("must-revalidate, no-cache"));
+    response.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+/// A fresh uuid: 32 hexadecimal digits, none of them predictable.
+pub fn uuid() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+/// `GET /_session`: who the request's Basic credentials make one.
+pub async fn session(Extension(caller): Extension<Arc<Caller>>) -> Response {
+    let roles: &[&str] = if caller.is_admin { &["_admin"] } else { &[] };
+    let mut info = json!({ "authentication_handlers": ["default"] });
+    if caller.name.is_some() {
+        info["authenticated"] = "default".into();
+    }
+    let session = json!({ "ok": true, "userCtx": { "name": caller.name, "roles": roles }, "info": info });
+    answer::json(StatusCode::OK, &session)
+}
+
+/// Any other method of `/_session`: there are no cookies to be had. CouchDB's replicator takes 404, and no other
+/// refusal, as the advice to send Basic credentials.
+pub async fn no_sessions() -> ApiError {
+    ApiError::NoSessions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_32_hexadecimal_digits_and_differ() {
+        let (one, other) = (uuid(), uuid());
+        assert_eq!(one.len(), 32);
+        assert!(one.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_ne!(one, other);
+    }
+}

@@ -1,0 +1,136 @@
+//! Cuts an array's elements out of a text that is still arriving.
+//!
+//! Tracks brackets and strings, and checks nothing else: whoever takes an element parses it, and asks
+//! [`Elements::finished`] at the end, so that cut or garbled answers are noticed.
+
+use std::ops::Range;
+
+use super::plain_run;
+
+/// Finds the elements of the first array that is a member of an object, while the object's text is still arriving.
+///
+/// For `{"results":[a,b,…],…}`: hand [`Elements::next`] the text so far, less what [`Elements::consume`] took away, and it
+/// gives the next whole element. Members before and behind the array are skipped, other arrays too.
+#[derive(Debug, Default)]
+pub struct Elements {
+    /// Bytes of the text that were looked at.
+    at: usize,
+    /// Where the element in hand starts.
+    start: Option<usize>,
+    depth: usize,
+    in_string: bool,
+    array: Array,
+    finished: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Array {
+    #[default]
+    Ahead,
+    Here,
+    Behind,
+}
+
+/// The depth of an array's elements in `{"results":[…]}`.
+const ELEMENT_DEPTH: usize = 2;
+
+impl Elements {
+    /// The next whole element's place in `text`; `None` until more text has come.
+    pub fn next(&mut self, text: &[u8]) -> Option<Range<usize>> {
+        while !self.finished {
+            if self.in_string && !self.skip_string(text) {
+                return None;
+            }
+            let byte = *text.get(self.at)?;
+            self.at += 1;
+            match byte {
+                b' ' | b'\n' | b'\r' | b'\t' | b':' => {}
+                b',' => {
+                    if let Some(element) = self.element(text) {
+                        return Some(element);
+                    }
+                }
+                b'}' | b']' => {
+                    let element = self.element(text);
+                    self.close();
+                    if element.is_some() {
+                        return element;
+                    }
+                }
+                _ => self.open(byte),
+            }
+        }
+        None
+    }
+
+    /// Tells that the first `bytes` of the text were dropped, at most [`Elements::consumable`] of them.
+    pub fn consume(&mut self, bytes: usize) {
+        self.at -= bytes;
+        self.start = self.start.map(|start| start - bytes);
+    }
+
+    /// Bytes that may be dropped: everything before the element in hand.
+    pub fn consumable(&self) -> usize {
+        self.start.unwrap_or(self.at)
+    }
+
+    /// Whether the array was whole and the object's closing bracket was seen.
+    ///
+    /// An object without any array never finishes: it isn't the answer that was asked for.
+    pub fn finished(&self) -> bool {
+        self.finished && self.array == Array::Behind
+    }
+
+    fn among_elements(&self) -> bool {
+        self.depth == ELEMENT_DEPTH && self.array == Array::Here
+    }
+
+    /// The element that the byte looked at last, a comma or a bracket, has ended.
+    fn element(&mut self, text: &[u8]) -> Option<Range<usize>> {
+        let start = self.start.take_if(|_| self.depth == ELEMENT_DEPTH)?;
+        Some(start..start + text[start..self.at - 1].trim_ascii_end().len())
+    }
+
+    fn open(&mut self, byte: u8) {
+        if self.among_elements() && self.start.is_none() {
+            self.start = Some(self.at - 1);
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' => self.depth += 1,
+            b'[' => {
+                self.depth += 1;
+                if self.depth == ELEMENT_DEPTH && self.array == Array::Ahead {
+                    self.array = Array::Here;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn close(&mut self) {
+        if self.among_elements() {
+            self.array = Array::Behind;
+        }
+        self.depth = self.depth.saturating_sub(1);
+        self.finished = self.depth == 0;
+    }
+
+    /// Goes on behind the string that it stands in; `false` where more text must come first.
+    fn skip_string(&mut self, text: &[u8]) -> bool {
+        loop {
+            self.at += plain_run(&text[self.at..]);
+            match text.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    self.in_string = false;
+                    return true;
+                }
+                // A backslash is skipped together with what it escapes.
+                Some(b'\\') if self.at + 1 < text.len() => self.at += 2,
+                Some(b'\\') | None => return false,
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+use std::fmt;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::*;
+
+const SPACES: &[&str] = &["", "", "", " ", "\n\t", " \r\n "];
+const STRINGS: &[&str] = &[
+    r#""""#,
+    r#""a""#,
+    r#""_id""#,
+    r#""\u005fid""#,
+    r#""Zoë 😀 日本""#,
+    r#""\"\\\/\b\f\n\r\t""#,
+    r#""\u00e9\ud83d\ude00""#,
+    r#""]}""#,
+    r#""a,b:[{""#,
+    r#""sixteen bytes long""#,
+    r#""\\""#,
+    r#""ends in \\\"""#,
+    "\"\u{7f}\u{80}\"",
+];
+const SCALARS: &[&str] =
+    &["true", "false", "null", "0", "-0", "12.50", "-1e9", "1E+400", "0.0e-0", "12345678901234567890123"];
+const WRONG: &[&str] = &[
+    "01",
+    "+1",
+    "1.",
+    ".5",
+    "1e",
+    "-",
+    "tru",
+    "nul",
+    "NaN",
+    "\"",
+    "\\",
+    "\"\u{1}\"",
+    "\"\\x\"",
+    "\"\\u12g4\"",
+    "\"a\nb\"",
+    "'a'",
+    "\u{feff}",
+    "\u{a0}",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"\\ud800\"",
+    "\"\\udc00x\"",
+];
+
+/// JSON values in many spellings.
+fn value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![select(STRINGS), select(SCALARS)].prop_map(str::to_owned);
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        let array = vec(inner.clone(), 0..6).prop_map(|values| format!("[{}]", values.join(",")));
+        let spaced = (vec(inner.clone(), 0..4), select(SPACES)).prop_map(|(values, space)| {
+            let values: Vec<_> = values.iter().map(|value| format!("{space}{value}{space}")).collect();
+            format!("[{space}{}]", values.join(","))
+        });
+        prop_oneof![array, spaced, object(inner)]
+    })
+}
+
+fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    vec((select(STRINGS), value, select(SPACES)), 0..6).prop_map(|members| {
+        let spelled = members.iter().map(|(key, value, space)| format!("{space}{key}{space}:{space}{value}{space}"));
+        format!("{{{}}}", spelled.collect::<Vec<_>>().join(","))
+    })
+}
+
+/// Text that is nearly JSON, or not at all.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = prop_oneof![select(STRINGS), select(SCALARS), select(SPACES), select(WRONG)];
+    let soup = vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes());
+    let damaged = (value(), vec((any::<Index>(), any::<u8>(), 0..3), 0..3)).prop_map(|(text, damages)| {
+        let mut text = text.into_bytes();
+        for (place, byte, kind) in damages {
+            let place = place.index(text.len() + 1);
+            match kind {
+                0 => text.insert(place, byte),
+                1 => text.truncate(place),
+                _ => drop(text.splice(place..(place + 1).min(text.len()), [])),
+            }
+        }
+        text
+    });
+    prop_oneof![soup, damaged]
+}
+
+fn is_json(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
+/// The members as serde_json sees them.
+struct Pairs(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+/// Feeds a text in pieces, as it would come from a socket, and drops what may be dropped.
+fn feed(text: &str, cuts: &[Index]) -> (Vec<String>, bool) {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
+    cuts.sort_unstable();
+    let (mut elements, mut buffer, mut found) = (Elements::default(), Vec::new(), Vec::new());
+    for (round, cut) in cuts.windows(2).enumerate() {
+        buffer.extend_from_slice(&text.as_bytes()[cut[0]..cut[1]]);
+        while let Some(element) = elements.next(&buffer) {
+            found.push(String::from_utf8(buffer[element].to_vec()).unwrap());
+        }
+        if round % 3 < 2 {
+            let done = elements.consumable();
+            buffer.drain(..done);
+            elements.consume(done);
+        }
+    }
+    (found, elements.finished())
+}
+
+proptest! {
+    #[test]
+    fn check_accepts_exactly_what_serde_json_accepts(text in text()) {
+        prop_assert_eq!(check(&text).is_ok(), is_json(&text), "{}", String::from_utf8_lossy(&text));
+    }
+
+    #[test]
+    fn check_accepts_json_in_any_spelling(text in value()) {
+        prop_assert!(check(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn members_are_refused_where_the_text_is_no_object(text in text()) {
+        let expected = match (is_json(&text), text.trim_ascii_start().first()) {
+            (false, _) => Some(DocumentError::InvalidJson),
+            (true, Some(b'{')) => None,
+            (true, _) => Some(DocumentError::NotAnObject),
+        };
+        prop_assert_eq!(members(&text).err(), expected);
+    }
+
+    #[test]
+    fn members_are_those_that_serde_json_sees(text in object(value())) {
+        let expected = serde_json::from_str::<Pairs>(&text).unwrap().0;
+        let found: Vec<_> = members(text.as_bytes()).unwrap().collect();
+        prop_assert_eq!(found.len(), expected.len());
+        for (member, (key, value)) in found.iter().zip(&expected) {
+            prop_assert_eq!(&member.key, key);
+            prop_assert_eq!(member.value, value.get().as_bytes());
+            let spelled = &text[member.span.clone()];
+            prop_assert!(spelled.starts_with('"') && spelled.ends_with(value.get()));
+        }
+    }
+
+    #[test]
+    fn elements_are_the_same_however_the_text_is_cut(
+        before in object(value()), elements in vec(value(), 0..6), after in value(), space in select(SPACES), cuts in vec(any::<Index>(), 0..30),
+    ) {
+        let listed: Vec<_> = elements.iter().map(|element| format!("{space}{element}{space}")).collect();
+        let text = format!(r#"{space}{{"x":{before},"y":"[",{space}"results":[{}]{space},"after":{after}}}{space}"#, listed.join(","));
+        prop_assert_eq!(feed(&text, &cuts), (elements, true));
+    }
+
+    #[test]
+    fn elements_survive_anything(text in text(), cuts in vec(any::<Index>(), 0..10)) {
+        let text = String::from_utf8_lossy(&text);
+        prop_assert_eq!(feed(&text, &cuts), feed(&text, &[]));
+    }
+
+    #[test]
+    fn strings_come_back(text in any::<String>(), plain in "[a-zé]{0,20}") {
+        for text in [text, plain] {
+            let mut out = Vec::new();
+            push_string(&mut out, &text);
+            prop_assert!(check(&out).is_ok());
+            prop_assert_eq!(string(&out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn plain_runs_end_at_the_first_special_byte(text in vec(prop_oneof![any::<u8>(), 0x18..0x28_u8, Just(b'a'), Just(b'a'), Just(b'a')], 0..40)) {
+        let expected = text.iter().take_while(|&&b| b >= 0x20 && b != b'"' && b != b'\\').count();
+        prop_assert_eq!(plain_run(&text), expected);
+    }
+}
+
+#[test]
+fn text_is_accepted_up_to_the_greatest_depth() {
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let nested = |depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        assert_eq!(check(nested(MAX_DEPTH).as_bytes()), Ok(()));
+        assert_eq!(check(nested(MAX_DEPTH + 1).as_bytes()), Err(DocumentError::InvalidJson));
+        assert_eq!(check(nested(1_000_000).as_bytes()), Err(DocumentError::InvalidJson));
+        assert_eq!(members(nested(MAX_DEPTH + 1).as_bytes()).err(), Some(DocumentError::InvalidJson));
+    }
+    assert!(members(r#"{"a":"#.repeat(MAX_DEPTH).as_bytes()).is_err());
+}
+
+#[test]
+fn text_that_is_no_utf8_is_refused() {
+    for bytes in [&b"\"\xff\""[..], b"\"\xc3\"", b"\"\xed\xa0\x80\"", b"{\"a\xc0\xaf\":1}"] {
+        assert_eq!(check(bytes), Err(DocumentError::InvalidJson));
+        assert_eq!(members(bytes).err(), Some(DocumentError::InvalidJson));
+    }
+}
+
+#[test]
+fn a_lone_surrogate_is_json_but_no_text() {
+    assert_eq!(check(br#""\ud800""#), Ok(()));
+    assert_eq!(string(br#""\ud800""#), None);
+    let members: Vec<_> = members(br#"{"_\ud800":1}"#).unwrap().collect();
+    assert_eq!(members[0].key, r"_\ud800");
+}
+
+#[test]
+fn only_strings_are_strings() {
+    assert_eq!(string(br#""a""#).as_deref(), Some("a"));
+    assert_eq!(string(br#""\u0041""#).as_deref(), Some("A"));
+    for other in [&b"1"[..], b"null", b"\"", b"", b"\"a\"b\"", b"\"a\\\"", b"[\"a\"]"] {
+        assert_eq!(string(other), None);
+    }
+}
+
+#[test]
+fn an_answer_without_its_array_or_without_its_end_is_not_finished() {
+    for text in [
+        r#"{"error":"x","reason":"y"}"#,
+        r#"{"results":[1,2],"#,
+        r#"{"results":[1,2]"#,
+        r#"{"results":[1,{"a":2"#,
+        "<html>",
+        "",
+    ] {
+        assert!(!feed(text, &[]).1, "{text}");
+    }
+    assert_eq!(feed("{\"results\":[\n\n]}\n", &[]), (vec![], true));
+}

@@ -1,0 +1,168 @@
+//! What a peer answered: its status, its body as it streams in or whole, and whether it is what the protocol says.
+//!
+//! Every answer's shape is checked. A body that isn't what was expected becomes [`PeerError::Malformed`], which shows
+//! how it starts; one that breaks off or falls silent becomes [`PeerError::Broken`].
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use reqwest::Response;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+
+use super::PeerError;
+use super::clients::reason;
+
+/// Bytes of an answer that is held in memory whole: a page of the feed, a document's JSON.
+pub(super) const MAX_HELD_BYTES: usize = 256 << 20;
+/// Bytes of an answer shown in an error.
+const SHOWN_BYTES: usize = 100;
+
+/// An answer whose body is still to be read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    request: Arc<str>,
+    response: Response,
+    silence: Duration,
+}
+
+/// An answer read whole.
+#[derive(Debug)]
+pub(super) struct Reply {
+    request: Arc<str>,
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn new(request: Arc<str>, response: Response, silence: Duration) -> Self {
+        Self { request, response, silence }
+    }
+
+    pub(super) fn request(&self) -> &Arc<str> {
+        &self.request
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        self.response.status().is_success()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// The next bytes; `None` at the body's end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, PeerError> {
+        let reason = match tokio::time::timeout(self.silence, self.response.chunk()).await {
+            Ok(Ok(chunk)) => return Ok(chunk),
+            Ok(Err(error)) => reason(&error),
+            Err(_) => format!("nothing came for {:?}", self.silence),
+        };
+        Err(PeerError::Broken { request: self.request.to_string(), reason })
+    }
+
+    /// The body as a stream.
+    pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        let chunks = stream::try_unfold(self, |mut answer| async move {
+            Ok(answer.chunk().await?.map(|chunk| (chunk, answer)))
+        });
+        chunks.boxed()
+    }
+
+    /// Reads it whole. Heartbeats before it, which are line ends, take no memory.
+    pub(super) async fn whole(mut self) -> Result<Reply, PeerError> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            let heartbeat = body.is_empty() && chunk.iter().all(u8::is_ascii_whitespace);
+            if body.len() + chunk.len() > MAX_HELD_BYTES {
+                return Err(malformed(&self.request, "an answer of at most 256 MiB", "more".into()));
+            }
+            if !heartbeat {
+                body.extend_from_slice(&chunk);
+            }
+        }
+        let (status, headers) = (self.status(), self.response.headers().clone());
+        Ok(Reply { request: self.request, status, headers, body: body.freeze() })
+    }
+
+    /// The error that this answer is, with the peer's own words.
+    pub(super) async fn into_error(self) -> PeerError {
+        match self.whole().await {
+            Ok(reply) => reply.into_error(),
+            Err(error) => error,
+        }
+    }
+}
+
+impl Reply {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The answer, where its status tells of success.
+    pub(super) fn success(self) -> Result<Self, PeerError> {
+        if self.is_success() { Ok(self) } else { Err(self.into_error()) }
+    }
+
+    /// The body as the JSON that was expected.
+    pub(super) fn json<'a, T: Deserialize<'a>>(&'a self, expected: &'static str) -> Result<T, PeerError> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            malformed(&self.request, expected, format!("`{}` ({error})", shorten(&self.body, SHOWN_BYTES)))
+        })
+    }
+
+    /// Whether the peer lacks what was asked for as a whole, as old servers lack `_bulk_get`.
+    pub(super) fn is_unknown_resource(&self) -> bool {
+        matches!(self.status, 404 | 405 | 501) && !self.is_database_missing()
+    }
+
+    /// Whether the database itself is gone.
+    pub(super) fn is_database_missing(&self) -> bool {
+        let (error, reason) = self.words();
+        self.status == 404 && error == "not_found" && (reason == "no_db_file" || reason == "Database does not exist.")
+    }
+
+    /// The peer's `error` and `reason`, else the status's own words and the answer's beginning.
+    pub(super) fn words(&self) -> (String, String) {
+        #[derive(Deserialize)]
+        struct Words<'a> {
+            #[serde(borrow)]
+            error: Cow<'a, str>,
+            #[serde(borrow, default)]
+            reason: Option<Cow<'a, str>>,
+        }
+        match serde_json::from_slice::<Words<'_>>(&self.body) {
+            Ok(words) => (words.error.into_owned(), shorten(words.reason.unwrap_or_default().as_bytes(), 1000)),
+            Err(_) => {
+                let status = reqwest::StatusCode::from_u16(self.status).ok();
+                let error = status.and_then(|status| status.canonical_reason()).unwrap_or("unknown status");
+                (error.to_owned(), shorten(&self.body, SHOWN_BYTES))
+            }
+        }
+    }
+
+    pub(super) fn into_error(self) -> PeerError {
+        let (error, reason) = self.words();
+        PeerError::Status { request: self.request.to_string(), status: self.status, error, reason }
+    }
+}
+
+pub(super) fn malformed(request: &str, expected: &'static str, found: String) -> PeerError {
+    PeerError::Malformed { request: request.to_owned(), expected, found }
+}
+
+/// The beginning of a text, on one line.
+pub(super) fn shorten(text: &[u8], bytes: usize) -> String {
+    let shown = String::from_utf8_lossy(&text[..text.len().min(bytes)]);
+    let cut = if text.len() > bytes { "…" } else { "" };
+    format!("{}{cut}", shown.split_whitespace().collect::<Vec<_>>().join(" "))
+}

@@ -1,0 +1,153 @@
+//! What a document's JSON says about its attachments, and how it is rewritten for the way they travel.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::Deserialize;
+
+use super::AttachmentHead;
+use crate::document::DocumentError;
+use crate::json;
+
+/// An attachment as a document's `_attachments` describes it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Described<'a> {
+    #[serde(borrow)]
+    content_type: Option<Cow<'a, str>>,
+    #[serde(default)]
+    follows: bool,
+    #[serde(default)]
+    stub: bool,
+    /// Of the attachment itself.
+    pub length: Option<u64>,
+    #[serde(borrow)]
+    encoding: Option<Cow<'a, str>>,
+    /// Of the bytes that follow, where they are encoded.
+    encoded_length: Option<u64>,
+}
+
+impl Described<'_> {
+    fn head(&self, name: &str) -> Option<AttachmentHead> {
+        let gzip = self.encoding.as_deref() == Some("gzip");
+        Some(AttachmentHead {
+            name: name.to_owned(),
+            content_type: self.content_type.as_deref().unwrap_or("application/octet-stream").to_owned(),
+            length: if gzip { self.encoded_length? } else { self.length? },
+            gzip,
+        })
+    }
+}
+
+/// The attachments that follow a document, in its order.
+pub(super) fn following(document: &[u8]) -> Result<Vec<AttachmentHead>, DocumentError> {
+    let mut heads = Vec::new();
+    each(document, |name, described, _| {
+        if described.follows {
+            heads.push(described.head(name).ok_or_else(|| DocumentError::BadAttachment(name.to_owned()))?);
+        }
+        Ok(())
+    })?;
+    Ok(heads)
+}
+
+/// Makes stubs into attachments that follow; answers the document, and what is to follow it.
+pub(super) fn let_stubs_follow(document: &[u8]) -> Result<(Vec<u8>, Vec<AttachmentHead>), DocumentError> {
+    let mut heads = Vec::new();
+    let rewritten = rewrite(document, |name, described, members| {
+        if !described.stub {
+            return Ok(None);
+        }
+        let plain = Described { encoding: None, ..described };
+        heads.push(plain.head(name).ok_or_else(|| DocumentError::BadAttachment(name.to_owned()))?);
+        Ok(Some(keep(members, &["stub", "encoding", "encoded_length"], Some(r#""follows":true"#))))
+    })?;
+    Ok((rewritten, heads))
+}
+
+/// Makes the attachments that follow gzipped into such as follow plain. Their digests go: they are of the gzipped bytes.
+pub(super) fn let_plain_follow(document: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    rewrite(document, |_, described, members| {
+        let gzipped = described.follows && described.encoding.is_some();
+        Ok(gzipped.then(|| keep(members, &["encoding", "encoded_length", "digest"], None)))
+    })
+}
+
+/// Calls `visit` with every attachment: its name, its description, and where that stands in the document.
+fn each(
+    document: &[u8],
+    mut visit: impl FnMut(&str, Described<'_>, Range<usize>) -> Result<(), DocumentError>,
+) -> Result<(), DocumentError> {
+    let Some(attachments) = json::members(document)?.find(|member| member.key == "_attachments") else {
+        return Ok(());
+    };
+    // A member's text ends with its value.
+    let start = attachments.span.end - attachments.value.len();
+    for attachment in json::members(attachments.value)? {
+        let described = serde_json::from_slice(attachment.value);
+        let described = described.map_err(|_| DocumentError::BadAttachment(attachment.key.to_string()))?;
+        let end = start + attachment.span.end;
+        visit(&attachment.key, described, end - attachment.value.len()..end)?;
+    }
+    Ok(())
+}
+
+/// The document with the descriptions that `change` gives in place of its own; everything else byte for byte.
+fn rewrite(
+    document: &[u8],
+    mut change: impl FnMut(&str, Described<'_>, &[u8]) -> Result<Option<Vec<u8>>, DocumentError>,
+) -> Result<Vec<u8>, DocumentError> {
+    let mut rewritten = Vec::with_capacity(document.len() + 64);
+    let mut copied = 0;
+    each(document, |name, described, place| {
+        if let Some(changed) = change(name, described, &document[place.clone()])? {
+            rewritten.extend_from_slice(&document[copied..place.start]);
+            rewritten.extend_from_slice(&changed);
+            copied = place.end;
+        }
+        Ok(())
+    })?;
+    rewritten.extend_from_slice(&document[copied..]);
+    Ok(rewritten)
+}
+
+/// An object without some of its members, and with one more.
+fn keep(object: &[u8], dropped: &[&str], added: Option<&str>) -> Vec<u8> {
+    let members = json::members(object).into_iter().flatten();
+    let kept = members.filter(|member| !dropped.contains(&&*member.key)).map(|member| &object[member.span]);
+    let members: Vec<&[u8]> = kept.chain(added.map(str::as_bytes)).collect();
+    [b"{", members.join(&b","[..]).as_slice(), b"}"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"{"_id":"a","n":1.0,"_attachments":{"a\"b":{"content_type":"text/plain","stub":true,"length":3},
+        "c":{"data":"YQ==","content_type":"x/y"},"d":{"follows":true,"length":9,"encoding":"gzip","encoded_length":7,"digest":"md5-x"}},"z":[]}"#;
+
+    #[test]
+    fn what_follows_is_told_with_the_length_that_travels() {
+        let heads = following(DOCUMENT.as_bytes()).unwrap();
+        let content_type = "application/octet-stream".to_owned();
+        assert_eq!(heads, [AttachmentHead { name: "d".into(), content_type, length: 7, gzip: true }]);
+        assert!(following(br#"{"_attachments":{"x":{"follows":true}}}"#).is_err());
+        assert_eq!(following(br#"{"_attachments":{}}"#), Ok(vec![]));
+        assert_eq!(following(br#"{}"#), Ok(vec![]));
+    }
+
+    #[test]
+    fn stubs_become_followers_and_the_rest_stays_as_it_is() {
+        let (document, heads) = let_stubs_follow(DOCUMENT.as_bytes()).unwrap();
+        let stub = r#"{"content_type":"text/plain","stub":true,"length":3}"#;
+        let follower = r#"{"content_type":"text/plain","length":3,"follows":true}"#;
+        assert_eq!(String::from_utf8(document).unwrap(), DOCUMENT.replace(stub, follower));
+        assert_eq!(heads, [AttachmentHead { name: "a\"b".into(), content_type: "text/plain".into(), length: 3, gzip: false }]);
+    }
+
+    #[test]
+    fn gzipped_followers_become_plain_ones() {
+        let document = String::from_utf8(let_plain_follow(DOCUMENT.as_bytes()).unwrap()).unwrap();
+        let encoding = r#","encoding":"gzip","encoded_length":7,"digest":"md5-x""#;
+        assert_eq!(document, DOCUMENT.replace(encoding, ""));
+    }
+}

@@ -1,0 +1,330 @@
+//! One request to a peer: sent, sent again where that may help, led on by redirects.
+//!
+//! A [`Call`] is tried as `replicate::retry` says, within its budget. Redirects are followed by hand, with the same
+//! method and body (303 makes it a GET); custom headers and credentials go only to the scheme, host and port that they
+//! were given for. No try has a limit of total time, since bodies stream, but every silence has one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Method, Response, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+
+use super::answer::{Answer, Reply};
+use super::clients::{failure, reason};
+use super::{PeerError, RemotePeer};
+use crate::replicate::retry::{self, Budget, Failure, Operation, Schedule, Verdict};
+
+/// Redirects followed for one request.
+const MAX_REDIRECTS: usize = 10;
+/// Pieces in which a body goes out, so that a slow upload is told from a silent peer.
+const PIECE_BYTES: usize = 64 << 10;
+/// Bytes of a query shown in errors and logs.
+const SHOWN_QUERY: usize = 64;
+
+/// What is sent, as often as it takes.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub operation: Operation,
+    pub method: Method,
+    /// Behind the database's URL, percent-encoded, with its query.
+    pub path: String,
+    pub accept: &'static str,
+    /// A JSON body.
+    pub body: Option<Bytes>,
+    /// The longest silence that isn't taken for death; else the settings' `connection_timeout`.
+    pub silence: Option<Duration>,
+}
+
+impl Call {
+    pub(super) fn new(operation: Operation, method: Method, path: impl Into<String>) -> Self {
+        Self { operation, method, path: path.into(), accept: "application/json", body: None, silence: None }
+    }
+
+    pub(super) fn get(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(operation, Method::GET, path)
+    }
+
+    pub(super) fn post(operation: Operation, path: impl Into<String>, json: impl Into<Bytes>) -> Self {
+        Self { body: Some(json.into()), ..Self::new(operation, Method::POST, path) }
+    }
+
+    pub(super) fn put(operation: Operation, path: impl Into<String>, json: impl Into<Bytes>) -> Self {
+        Self { body: Some(json.into()), ..Self::new(operation, Method::PUT, path) }
+    }
+
+    /// Whether the peer may answer before the data is synced: what writes data says so, `_ensure_full_commit` syncs.
+    fn unsynced(&self) -> bool {
+        use Operation::{BulkDocs, PutDoc, PutLocal, StreamDoc};
+        matches!(self.operation, PutLocal | BulkDocs | PutDoc | StreamDoc)
+    }
+}
+
+/// A try that failed.
+pub(super) struct Failed {
+    pub failure: Failure,
+    /// The pause that the peer asked for.
+    pub asked: Option<Duration>,
+    pub error: PeerError,
+}
+
+/// A body that streams through and can't be sent twice.
+pub(super) struct Streamed<S> {
+    pub content_type: String,
+    pub length: u64,
+    pub pieces: S,
+}
+
+impl RemotePeer {
+    /// Sends a request and answers as soon as the answer's head is there, whatever its status, unless that may pass.
+    pub(super) async fn send(&self, call: &Call) -> Result<Answer, PeerError> {
+        self.retrying(call, || self.attempt(call)).await
+    }
+
+    /// As [`RemotePeer::send`], with the whole answer read.
+    pub(super) async fn ask(&self, call: &Call) -> Result<Reply, PeerError> {
+        let attempt = || async move {
+            let answer = self.attempt(call).await?;
+            let broke = |error| Failed { failure: Failure::BrokeOff, asked: None, error };
+            answer.whole().await.map_err(broke)
+        };
+        self.retrying(call, attempt).await
+    }
+
+    async fn retrying<T, F>(&self, call: &Call, mut attempt: impl FnMut() -> F) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        let settings = &self.inner.settings;
+        let met = self.inner.met.load(Ordering::Relaxed);
+        let budget = if met { Budget::of(settings) } else { Budget::first_contact(settings) };
+        let mut schedule = Schedule::new(budget);
+        let start = Instant::now();
+        loop {
+            let failed = match attempt().await {
+                Ok(answer) => {
+                    self.inner.met.store(true, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(failed) => failed,
+            };
+            let verdict = match &failed.error {
+                PeerError::Malformed { .. } => Verdict::Stop,
+                _ => retry::verdict(call.operation, failed.failure),
+            };
+            let Some(pause) = schedule.pause(verdict, failed.asked, start.elapsed()) else {
+                return Err(match failed.failure {
+                    Failure::Unresolved => PeerError::Unresolved { database: self.inner.name.clone() },
+                    _ => failed.into_error(schedule.tries()),
+                });
+            };
+            tracing::debug!(error = %failed.error, tries = schedule.tries(), ?pause, "trying again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<Answer, Failed> {
+        let request: Arc<str> = self.request_name(call).into();
+        let (mut url, mut method, mut body) = (self.url(&call.path)?, call.method.clone(), call.body.clone());
+        let silence = self.silence(call);
+        for _ in 0..=MAX_REDIRECTS {
+            let mut headers = self.headers(call, &url);
+            let sent = Arc::new(AtomicU64::new(0));
+            if body.is_some() || call.operation == Operation::Commit {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+            let mut builder = self.inner.client.request(method.clone(), url.clone());
+            if let Some(body) = &body {
+                headers.insert(CONTENT_LENGTH, body.len().into());
+                builder = builder.body(outgoing(body.clone(), sent.clone()));
+            }
+            let response = exchange(builder.headers(headers), silence, &sent, &request).await?;
+            match redirect(&response, &url) {
+                None => return judged(call, Answer::new(request, response, silence)).await,
+                Some(Err(found)) => return Err(lost(&request, response.status(), found)),
+                Some(Ok(next)) => {
+                    self.learn_move(response.status(), &call.path, &next);
+                    url = next;
+                }
+            }
+            if response.status() == StatusCode::SEE_OTHER {
+                (method, body) = (Method::GET, None);
+            }
+        }
+        Err(lost(&request, StatusCode::FOUND, "one redirect after another".into()))
+    }
+
+    /// Sends a body that can't be sent twice: one try, no redirect. Where one is asked for, the peer is remembered to
+    /// have moved, and the caller starts anew.
+    pub(super) async fn send_streamed<S>(&self, call: &Call, body: Streamed<S>) -> Result<Answer, Failed>
+    where
+        S: Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+    {
+        let request: Arc<str> = self.request_name(call).into();
+        let (url, silence) = (self.url(&call.path)?, self.silence(call));
+        let mut headers = self.headers(call, &url);
+        if let Ok(content_type) = HeaderValue::from_str(&body.content_type) {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        headers.insert(CONTENT_LENGTH, body.length.into());
+        let sent = Arc::new(AtomicU64::new(0));
+        let pieces = body.pieces.inspect_ok({
+            let sent = sent.clone();
+            move |_| _ = sent.fetch_add(1, Ordering::Relaxed)
+        });
+        let builder = self.inner.client.request(call.method.clone(), url.clone()).headers(headers);
+        let response = exchange(builder.body(reqwest::Body::wrap_stream(pieces)), silence, &sent, &request).await?;
+        match redirect(&response, &url) {
+            None => Ok(Answer::new(request, response, silence)),
+            Some(Err(found)) => Err(lost(&request, response.status(), found)),
+            Some(Ok(next)) => {
+                self.learn_move(StatusCode::PERMANENT_REDIRECT, &call.path, &next);
+                let error = PeerError::Broken { request: request.to_string(), reason: "the database has moved".into() };
+                Err(Failed { failure: Failure::Broke, asked: None, error })
+            }
+        }
+    }
+
+    /// Method and URL as errors show them: without credentials, the query shortened.
+    pub(super) fn request_name(&self, call: &Call) -> String {
+        let query = call.path.find('?').unwrap_or(call.path.len());
+        let (path, cut) = match call.path.char_indices().find(|&(at, _)| at >= query + SHOWN_QUERY) {
+            Some((end, _)) => (&call.path[..end], "…"),
+            None => (call.path.as_str(), ""),
+        };
+        format!("{} {}{path}{cut}", call.method, self.inner.name)
+    }
+
+    fn silence(&self, call: &Call) -> Duration {
+        call.silence.unwrap_or(self.inner.settings.connection_timeout)
+    }
+
+    fn headers(&self, call: &Call, url: &Url) -> HeaderMap {
+        let own = url.origin() == self.inner.url.origin();
+        let mut headers = if own { self.inner.headers.clone() } else { HeaderMap::new() };
+        headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
+        if call.unsynced() {
+            headers.insert("x-couch-full-commit", HeaderValue::from_static("false"));
+        }
+        headers
+    }
+
+    /// The URL of a path behind the database's, or behind the place to which it has moved.
+    fn url(&self, path: &str) -> Result<Url, Failed> {
+        let moved = self.inner.moved.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let base = moved.as_ref().unwrap_or(&self.inner.url);
+        let path = if base.query().is_some() { path.replacen('?', "&", 1) } else { path.to_owned() };
+        let text = format!("{base}{path}");
+        // A document called `..` has no URL: whoever parses one takes it for the directory above.
+        Url::parse(&text).ok().filter(|url| url.as_str() == text).ok_or_else(|| Failed {
+            failure: Failure::Unsendable,
+            asked: None,
+            error: PeerError::Malformed {
+                request: format!("{}{path}", self.inner.name),
+                expected: "a path that a URL can carry",
+                found: "a name made of dots".into(),
+            },
+        })
+    }
+
+    /// Remembers that a whole database has moved, so that later requests need no redirect.
+    fn learn_move(&self, status: StatusCode, path: &str, to: &Url) {
+        let lasting = matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
+        let base = to.as_str().strip_suffix(path).filter(|base| lasting && base.ends_with('/'));
+        if let Some(base) = base.and_then(|base| Url::parse(base).ok()) {
+            tracing::info!(from = %self.inner.name, to = %base, "the peer has moved");
+            *self.inner.moved.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(base);
+        }
+    }
+}
+
+impl Failed {
+    /// The error, knowing how often it was tried.
+    pub(super) fn into_error(self, tries: u32) -> PeerError {
+        match self.error {
+            PeerError::Unreachable { request, reason, .. } => PeerError::Unreachable { request, tries, reason },
+            error => error,
+        }
+    }
+}
+
+impl From<Failed> for PeerError {
+    fn from(failed: Failed) -> Self {
+        failed.into_error(1)
+    }
+}
+
+/// Waits for an answer's head, as long as the body goes out or the silence isn't too long.
+async fn exchange(
+    request: reqwest::RequestBuilder,
+    silence: Duration,
+    sent: &AtomicU64,
+    name: &str,
+) -> Result<Response, Failed> {
+    let mut answer = std::pin::pin!(request.send());
+    let mut seen = 0;
+    let unreachable = |failure, reason| {
+        let error = PeerError::Unreachable { request: name.to_owned(), tries: 1, reason };
+        Failed { failure, asked: None, error }
+    };
+    loop {
+        match tokio::time::timeout(silence, &mut answer).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(error)) => return Err(unreachable(failure(&error), reason(&error))),
+            Err(_) => {
+                let now = sent.load(Ordering::Relaxed);
+                if std::mem::replace(&mut seen, now) == now {
+                    return Err(unreachable(Failure::Silent, format!("no answer for {silence:?}")));
+                }
+            }
+        }
+    }
+}
+
+/// Makes an answer whose status may pass a failure, with the peer's own words and the pause it asks for.
+async fn judged(call: &Call, answer: Answer) -> Result<Answer, Failed> {
+    let failure = Failure::Status(answer.status());
+    if answer.is_success() || retry::verdict(call.operation, failure) == Verdict::Stop {
+        return Ok(answer);
+    }
+    let header = answer.header(RETRY_AFTER.as_str());
+    let asked = header.and_then(|header| retry::retry_after(header, SystemTime::now()));
+    Err(Failed { failure, asked, error: answer.into_error().await })
+}
+
+/// Where a redirect leads; `None` for any other answer, an error where it leads nowhere.
+fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = response.headers().get(LOCATION)?.to_str().unwrap_or_default();
+    let next = from.join(location).ok().filter(|next| matches!(next.scheme(), "http" | "https"));
+    Some(next.ok_or_else(|| "a redirect that leads nowhere".to_owned()).map(|mut next| {
+        // Credentials come from the request alone, never from a peer.
+        let _ = next.set_username("").and_then(|()| next.set_password(None));
+        next
+    }))
+}
+
+fn lost(request: &str, status: StatusCode, found: String) -> Failed {
+    let error = PeerError::Malformed { request: request.to_owned(), expected: "an answer or a redirect", found };
+    Failed { failure: Failure::Status(status.as_u16()), asked: None, error }
+}
+
+/// A body as it goes out: whole where it is small, else in pieces that are counted.
+fn outgoing(body: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
+    if body.len() <= PIECE_BYTES {
+        return body.into();
+    }
+    reqwest::Body::wrap_stream(futures::stream::unfold(body, move |mut rest| {
+        sent.fetch_add(1, Ordering::Relaxed);
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        let next = (!piece.is_empty()).then_some((Ok::<_, std::convert::Infallible>(piece), rest));
+        std::future::ready(next)
+    }))
+}

@@ -1,0 +1,99 @@
+//! Asks which revisions the peer lacks.
+//!
+//! `POST {db}/_revs_diff`; an id absent from the answer lacks nothing. CouchDB before 1.1 has only `_missing_revs`, which
+//! knows no `possible_ancestors`; a peer that was found to be so old isn't asked for more again.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use super::call::Call;
+use super::*;
+use crate::json;
+
+impl RemotePeer {
+    /// Which of these revisions the database lacks, in the order of `changes`.
+    pub async fn revs_diff(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
+        let asked = merged(changes);
+        let body = Bytes::from(request(&asked));
+        let mut missing = match self.ask_revs_diff(&body).await? {
+            Some(missing) => missing,
+            None => self.ask_missing_revs(body).await?,
+        };
+        let wanted = asked.into_iter().filter_map(|(id, _)| {
+            let diff = missing.remove(id).filter(|diff| !diff.missing.is_empty())?;
+            Some(Wanted { id: id.clone(), revs: diff.missing, atts_since: diff.possible_ancestors })
+        });
+        Ok(wanted.collect())
+    }
+
+    /// `None` where the peer has no `_revs_diff`.
+    async fn ask_revs_diff(&self, body: &Bytes) -> Result<Option<HashMap<DocId, Diff>>, PeerError> {
+        if self.inner.lacks_revs_diff.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let reply = self.ask(&Call::post(Operation::RevsDiff, "_revs_diff", body.clone())).await?;
+        if reply.is_unknown_resource() {
+            self.inner.lacks_revs_diff.store(true, Ordering::Relaxed);
+            return Ok(None);
+        }
+        self.present(reply)?.success()?.json("missing revisions by document").map(Some)
+    }
+
+    async fn ask_missing_revs(&self, body: Bytes) -> Result<HashMap<DocId, Diff>, PeerError> {
+        #[derive(Deserialize)]
+        struct Missing {
+            missing_revs: HashMap<DocId, Vec<Rev>>,
+        }
+        let reply = self.ask(&Call::post(Operation::RevsDiff, "_missing_revs", body)).await?;
+        let missing: Missing = self.present(reply)?.success()?.json("`missing_revs` by document")?;
+        let diff = |(id, missing)| (id, Diff { missing, possible_ancestors: Vec::new() });
+        Ok(missing.missing_revs.into_iter().map(diff).collect())
+    }
+}
+
+#[derive(Deserialize)]
+struct Diff {
+    missing: Vec<Rev>,
+    #[serde(default)]
+    possible_ancestors: Vec<Rev>,
+}
+
+/// Each document once, with all of its revisions: a JSON object can't name it twice.
+fn merged(changes: &[Change]) -> Vec<(&DocId, Vec<&Rev>)> {
+    let mut places = HashMap::new();
+    let mut asked: Vec<(&DocId, Vec<&Rev>)> = Vec::with_capacity(changes.len());
+    for change in changes {
+        let place = *places.entry(&change.id).or_insert_with(|| {
+            asked.push((&change.id, Vec::new()));
+            asked.len() - 1
+        });
+        asked[place].1.extend(&change.revs);
+    }
+    asked
+}
+
+fn request(asked: &[(&DocId, Vec<&Rev>)]) -> Vec<u8> {
+    let mut body = b"{".to_vec();
+    for (id, revs) in asked {
+        if body.len() > 1 {
+            body.push(b',');
+        }
+        json::push_string(&mut body, id.as_str());
+        body.push(b':');
+        push_revs(&mut body, revs.iter().copied());
+    }
+    body.push(b'}');
+    body
+}
+
+/// Appends revisions as a JSON array of strings.
+pub(super) fn push_revs<'a>(out: &mut Vec<u8>, revs: impl IntoIterator<Item = &'a Rev>) {
+    out.push(b'[');
+    for (index, rev) in revs.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::push_string(out, &rev.to_string());
+    }
+    out.push(b']');
+}

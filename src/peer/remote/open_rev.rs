@@ -1,0 +1,216 @@
+//! Fetches one revision with its attachments, which stream.
+//!
+//! `GET {db}/{id}?revs=true&open_revs=["rev"]&latest=true&atts_since=[…]` with `Accept: multipart/mixed`: one part a
+//! revision, which is JSON where nothing follows, else `multipart/related`: the document, then its attachments in the
+//! order of its JSON, gzipped where they are stored so. With `latest=true` a revision whose descendants branch is
+//! answered with all leaves; the first is taken, the others have changes of their own in the feed.
+//!
+//! express-pouchdb answers JSON with stubs: they are made to follow, and each is fetched by its name.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap};
+
+use super::answer::{Answer, MAX_HELD_BYTES, Reply, malformed};
+use super::attachments::{following, let_stubs_follow};
+use super::bulk_get::{Item, Looked, look, not_fetched, open_revs_path};
+use super::call::Call;
+use super::*;
+use crate::multipart::{self, MultipartError, Reader};
+
+type Body = BoxStream<'static, Result<Bytes, PeerError>>;
+type Parts = BoxStream<'static, Result<AttachmentPiece, PeerError>>;
+
+impl RemotePeer {
+    /// Fetches one revision; `None` where the source doesn't have it.
+    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
+        let mut call = Call::get(Operation::Fetch, open_revs_path(id, std::slice::from_ref(rev), atts_since));
+        call.accept = "multipart/mixed";
+        let answer = self.send(&call).await?;
+        if !answer.is_success() {
+            let reply = self.present(answer.whole().await?)?;
+            return if reply.status == 404 { Ok(None) } else { Err(reply.into_error()) };
+        }
+        match answer.header(CONTENT_TYPE.as_str()).and_then(multipart::boundary) {
+            Some(boundary) => read_mixed(answer, &boundary).await,
+            None => self.read_json(&call, answer.whole().await?),
+        }
+    }
+
+    /// Reads an answer that came as JSON.
+    fn read_json(&self, call: &Call, reply: Reply) -> Result<Option<AttachedDoc>, PeerError> {
+        let items: Vec<Item<'_>> = reply.json("an array of revisions")?;
+        let Some(text) = items.iter().find_map(|item| item.ok) else { return Ok(None) };
+        let request: Arc<str> = self.request_name(call).into();
+        let Looked { id, rev, .. } = looked(&request, text.get().as_bytes())?;
+        let (json, heads) = let_stubs_follow(text.get().as_bytes())?;
+        let (peer, doc_id, doc_rev) = (self.clone(), id.clone(), rev.clone());
+        let attachments = stream::iter(heads).then(move |head| {
+            let (peer, path) = (peer.clone(), format!("{}?rev={doc_rev}", path::attachment(&doc_id, &head.name)));
+            async move { peer.attachment(head, path).await }
+        });
+        Ok(Some(AttachedDoc { id, rev, json: json.into(), parts: attachments.try_flatten().boxed() }))
+    }
+
+    /// Fetches one attachment by its name.
+    async fn attachment(&self, head: AttachmentHead, path: String) -> Result<Parts, PeerError> {
+        let call = Call { accept: "*/*", ..Call::get(Operation::Fetch, path) };
+        let answer = self.send(&call).await?;
+        if !answer.is_success() {
+            return Err(answer.into_error().await);
+        }
+        let request = answer.request().clone();
+        let measure = Measure { left: head.length };
+        let data = stream::try_unfold((answer, measure), move |(mut answer, mut measure)| {
+            let request = request.clone();
+            async move {
+                let Some(chunk) = answer.chunk().await? else { return measure.end(&request).map(|()| None) };
+                measure.take(&request, &chunk)?;
+                Ok(Some((AttachmentPiece::Data(chunk), (answer, measure))))
+            }
+        });
+        Ok(stream::once(async { Ok(AttachmentPiece::Head(head)) }).chain(data).boxed())
+    }
+}
+
+/// Reads an answer that came as `multipart/mixed`, up to the document's JSON.
+async fn read_mixed(answer: Answer, boundary: &str) -> Result<Option<AttachedDoc>, PeerError> {
+    let request = answer.request().clone();
+    let mut mixed = Reader::new(answer.into_stream(), boundary);
+    let headers = mixed.next_part().await.map_err(|error| broken(&request, error))?;
+    let content_type = headers.as_ref().and_then(content_type);
+    let Some(content_type) = content_type else { return Err(malformed(&request, EXPECTED, "no part".into())) };
+    let Some(boundary) = multipart::boundary(content_type) else {
+        let json = whole_part(&mut mixed, &request).await?;
+        mixed.skip_rest().await;
+        return alone(&request, content_type, json);
+    };
+    let part: Body = mixed.into_part().map_err({
+        let request = request.clone();
+        move |error| broken(&request, error)
+    }).boxed();
+    let mut related = Reader::new(part, &boundary);
+    if related.next_part().await.map_err(|error| broken(&request, error))?.is_none() {
+        return Err(malformed(&request, EXPECTED, "no document".into()));
+    }
+    let json = whole_part(&mut related, &request).await?;
+    let Looked { id, rev, .. } = looked(&request, &json)?;
+    let heads = following(&json)?;
+    if heads.is_empty() {
+        related.skip_rest().await;
+        return Ok(Some(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
+    }
+    let parts = Following { related, heads, measure: None, request };
+    let parts = stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|piece| (piece, parts))) });
+    Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
+}
+
+const EXPECTED: &str = "a document in multipart";
+
+/// A part that is JSON: a document that nothing follows, or `{"missing":"rev"}`.
+fn alone(request: &str, content_type: &str, json: Bytes) -> Result<Option<AttachedDoc>, PeerError> {
+    if content_type.contains("error") {
+        return Ok(None);
+    }
+    let Looked { id, rev, .. } = looked(request, &json)?;
+    Ok(Some(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }))
+}
+
+fn looked(request: &str, json: &[u8]) -> Result<Looked, PeerError> {
+    let looked = look(json).map_err(|error| not_fetched(request, json, &error))?;
+    looked.ok_or_else(|| not_fetched(request, json, &"a document without `_id` and `_rev`"))
+}
+
+/// The attachments behind a document, as they stream in.
+struct Following {
+    related: Reader<Body>,
+    /// What hasn't come yet.
+    heads: Vec<AttachmentHead>,
+    /// Of the attachment in hand.
+    measure: Option<Measure>,
+    request: Arc<str>,
+}
+
+impl Following {
+    async fn next(&mut self) -> Result<Option<AttachmentPiece>, PeerError> {
+        if let Some(measure) = &mut self.measure {
+            let chunk = self.related.next_chunk().await.map_err(|error| broken(&self.request, error))?;
+            if let Some(chunk) = chunk {
+                measure.take(&self.request, &chunk)?;
+                return Ok(Some(AttachmentPiece::Data(chunk)));
+            }
+            measure.end(&self.request)?;
+            self.measure = None;
+        }
+        match self.related.next_part().await.map_err(|error| broken(&self.request, error))? {
+            Some(headers) => {
+                let head = self.take_head(&headers)?;
+                self.measure = Some(Measure { left: head.length });
+                Ok(Some(AttachmentPiece::Head(head)))
+            }
+            None if self.heads.is_empty() => Ok(None),
+            None => Err(short(&self.request)),
+        }
+    }
+
+    /// Which attachment a part is: the one it names, else the next one in the document's order.
+    fn take_head(&mut self, headers: &HeaderMap) -> Result<AttachmentHead, PeerError> {
+        let disposition = headers.get(CONTENT_DISPOSITION);
+        let name = disposition.and_then(|disposition| multipart::file_name(disposition.as_bytes()));
+        let place = name.and_then(|name| self.heads.iter().position(|head| head.name == name)).unwrap_or_default();
+        match self.heads.is_empty() {
+            true => Err(malformed(&self.request, EXPECTED, "more attachments than it names".into())),
+            false => Ok(self.heads.remove(place)),
+        }
+    }
+}
+
+/// Compares an attachment's bytes with the length that its document tells.
+struct Measure {
+    left: u64,
+}
+
+impl Measure {
+    fn take(&mut self, request: &str, chunk: &Bytes) -> Result<(), PeerError> {
+        let left = self.left.checked_sub(chunk.len() as u64);
+        self.left = left.ok_or_else(|| malformed(request, EXPECTED, "an attachment longer than it says".into()))?;
+        Ok(())
+    }
+
+    fn end(&self, request: &str) -> Result<(), PeerError> {
+        if self.left == 0 { Ok(()) } else { Err(short(request)) }
+    }
+}
+
+fn short(request: &str) -> PeerError {
+    PeerError::Broken { request: request.to_owned(), reason: "the attachments end early".into() }
+}
+
+fn broken(request: &str, error: MultipartError<PeerError>) -> PeerError {
+    match error {
+        MultipartError::Stream(error) => error,
+        MultipartError::Truncated => PeerError::Broken { request: request.to_owned(), reason: error.to_string() },
+        MultipartError::Headers => malformed(request, EXPECTED, error.to_string()),
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE)?.to_str().ok()
+}
+
+async fn whole_part<S>(reader: &mut Reader<S>, request: &str) -> Result<Bytes, PeerError>
+where
+    S: Stream<Item = Result<Bytes, PeerError>> + Unpin,
+{
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = reader.next_chunk().await.map_err(|error| broken(request, error))? {
+        if whole.len() + chunk.len() > MAX_HELD_BYTES {
+            return Err(malformed(request, "a document of at most 256 MiB", "more".into()));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}

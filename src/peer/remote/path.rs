@@ -1,0 +1,40 @@
+//! How documents and attachments are named in URLs.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
+use crate::document::DocId;
+
+/// All but what RFC 3986 calls unreserved.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Percent-encodes text, slashes included.
+pub(super) fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
+}
+
+/// A document's path; the slash after `_design` and `_local` stays.
+pub(super) fn document(id: &DocId) -> String {
+    let id = id.as_str();
+    let special = ["_design/", "_local/"].into_iter().find_map(|prefix| Some((prefix, id.strip_prefix(prefix)?)));
+    let (prefix, rest) = special.unwrap_or(("", id));
+    format!("{prefix}{}", encode(rest))
+}
+
+/// An attachment's path; slashes in its name stay.
+pub(super) fn attachment(id: &DocId, name: &str) -> String {
+    let segments: Vec<String> = name.split('/').map(|segment| encode(segment).to_string()).collect();
+    format!("{}/{}", document(id), segments.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_slash_of_special_documents_stays() {
+        assert_eq!(document(&DocId::from("a/b c+Zoë?#%")), "a%2Fb%20c%2BZo%C3%AB%3F%23%25");
+        assert_eq!(document(&DocId::from("_design/a/b")), "_design/a%2Fb");
+        assert_eq!(document(&DocId::from("_local/a/b")), "_local/a%2Fb");
+        assert_eq!(attachment(&DocId::from("x/y"), "dir/a b.txt"), "x%2Fy/dir/a%20b.txt");
+    }
+}

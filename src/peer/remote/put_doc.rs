@@ -1,0 +1,148 @@
+//! Writes one document with its attachments, which stream through.
+//!
+//! `PUT {db}/{id}?new_edits=false`: JSON where nothing follows, else `multipart/related` with an exact length, which the
+//! document's JSON tells beforehand. The bytes can't be sent twice: what may pass comes out as [`PeerError::Broken`], and
+//! the caller fetches the document again. Where the source's stream fails, its error is the one that comes out.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+
+use super::attachments::{following, let_plain_follow};
+use super::call::{Call, Failed, Streamed};
+use super::plain::Plain;
+use super::*;
+use crate::multipart::Framing;
+use crate::replicate::retry::{self, Failure, Verdict};
+
+impl RemotePeer {
+    /// Writes one document with its attachments.
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
+        let (id, rev) = (doc.id.clone(), doc.rev.clone());
+        let refused = |error: String, reason: String| Ok(Some(Refused { id, rev: Some(rev), error, reason }));
+        if matches!(doc.id.as_str(), "." | "..") {
+            return refused("illegal_docid".into(), "no URL can name this document".into());
+        }
+        let reply = self.write(doc).await?;
+        match reply.status {
+            412 => Err(reply.into_error()),
+            400..=499 if !reply.is_database_missing() => {
+                let (error, reason) = reply.words();
+                refused(error, reason)
+            }
+            _ => self.present(reply)?.success().map(|_| None),
+        }
+    }
+
+    async fn write(&self, doc: AttachedDoc) -> Result<Reply, PeerError> {
+        let doc = self.readable(doc)?;
+        let path = format!("{}?new_edits=false", path::document(&doc.id));
+        let heads = following(&doc.json)?;
+        if heads.is_empty() {
+            return self.ask(&Call::put(Operation::PutDoc, path, doc.json)).await;
+        }
+        let call = Call::new(Operation::StreamDoc, Method::PUT, path);
+        let mut framing = Framing::new();
+        let content_type = framing.content_type("related");
+        let length = framing.related_length(doc.json.len(), &heads);
+        let opening = [Ok(framing.part("application/json")), Ok(doc.json)];
+        let framed = Framed { parts: doc.parts, framing, heads, left: 0, closed: false };
+        let framed = stream::try_unfold(framed, |mut framed| async move {
+            Ok(framed.next().await?.map(|piece| (piece, framed)))
+        });
+        // Guards the error of the source's stream until the request that it ended has failed.
+        let source_error = Arc::new(Mutex::new(None));
+        let pieces = noting_errors(stream::iter(opening).chain(framed), source_error.clone());
+        let answered = self.send_streamed(&call, Streamed { content_type, length, pieces }).await;
+        if let Some(error) = source_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            return Err(error);
+        }
+        let answer = answered.map_err(|failed| self.again(&call, failed))?;
+        let status = Failure::Status(answer.status());
+        let reply = answer.whole().await?;
+        if !reply.is_success() && retry::verdict(Operation::PutDoc, status) != Verdict::Stop {
+            let (error, _) = reply.words();
+            let reason = format!("it was answered {} {error}", reply.status);
+            return Err(PeerError::Broken { request: self.request_name(&call), reason });
+        }
+        Ok(reply)
+    }
+
+    /// The document as this peer understands it: only CouchDB and couchrep are known to take gzipped parts.
+    fn readable(&self, doc: AttachedDoc) -> Result<AttachedDoc, PeerError> {
+        let gzipped = following(&doc.json)?.iter().any(|head| head.gzip);
+        if self.inner.takes_gzip.load(Ordering::Relaxed) || !gzipped {
+            return Ok(doc);
+        }
+        let json = Bytes::from(let_plain_follow(&doc.json)?);
+        let plain = Plain::new(doc.parts, following(&json)?);
+        Ok(AttachedDoc { json, parts: plain.into_stream(), ..doc })
+    }
+
+    /// A failure that may pass is the caller's to repeat, since only it can fetch the document again.
+    fn again(&self, call: &Call, failed: Failed) -> PeerError {
+        match (failed.failure, failed.error) {
+            (Failure::Unresolved, _) => PeerError::Unresolved { database: self.inner.name.clone() },
+            (failure, PeerError::Unreachable { reason, .. })
+                if retry::verdict(Operation::PutDoc, failure) != Verdict::Stop =>
+            {
+                PeerError::Broken { request: self.request_name(call), reason }
+            }
+            (_, error) => error,
+        }
+    }
+}
+
+/// Attachments as the parts of a body, checked against what the document announces.
+struct Framed {
+    parts: futures::stream::BoxStream<'static, Result<AttachmentPiece, PeerError>>,
+    framing: Framing,
+    /// Announced and not begun.
+    heads: Vec<AttachmentHead>,
+    /// Bytes to come of the attachment in hand.
+    left: u64,
+    closed: bool,
+}
+
+impl Framed {
+    async fn next(&mut self) -> Result<Option<Bytes>, PeerError> {
+        if self.closed {
+            return Ok(None);
+        }
+        let unannounced = |name: &str| PeerError::Document(DocumentError::BadAttachment(name.to_owned()));
+        match self.parts.try_next().await? {
+            Some(AttachmentPiece::Head(head)) => {
+                let place = self.heads.iter().position(|announced| {
+                    (&announced.name, announced.length, announced.gzip) == (&head.name, head.length, head.gzip)
+                });
+                let place = place.filter(|_| self.left == 0).ok_or_else(|| unannounced(&head.name))?;
+                let announced = self.heads.remove(place);
+                self.left = announced.length;
+                Ok(Some(self.framing.attachment(&announced)))
+            }
+            Some(AttachmentPiece::Data(data)) => {
+                let left = self.left.checked_sub(data.len() as u64);
+                self.left = left.ok_or_else(|| unannounced("too long"))?;
+                Ok(Some(data))
+            }
+            None if self.left == 0 && self.heads.is_empty() => {
+                self.closed = true;
+                Ok(Some(self.framing.close()))
+            }
+            None => Err(unannounced("too short")),
+        }
+    }
+}
+
+/// Keeps a stream's error where the caller finds it, and gives the HTTP client one of its own to stop at.
+fn noting_errors(
+    pieces: impl Stream<Item = Result<Bytes, PeerError>> + Send + 'static,
+    noted: Arc<Mutex<Option<PeerError>>>,
+) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
+    pieces.map_err(move |error| {
+        *noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
+        io::Error::other("the document's own stream failed")
+    })
+}

@@ -1,0 +1,237 @@
+//! One batch: missing, fetch, write, for one page of the feed.
+//!
+//! A batch either ends with everything that the page named on the target (or refused by it, and counted), or with an
+//! error, and then may be done again from its start: what is there already is not fetched again. Where an answer of the
+//! source breaks off, it does so by itself, some times, with growing pauses.
+//!
+//! Memory: a batch holds one reservation of [`Route::reservation`] bytes from its first fetched byte to its last
+//! written one. Attachments aren't counted in: they stream.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Budget;
+use super::progress::{Counts, Progress};
+use super::write::Attached;
+use super::{ReplicateError, fetch, missing, repeat, write};
+use crate::document::{DocId, Rev, Wanted};
+use crate::peer::{Change, Peer, PeerError};
+
+/// Documents with attachments on their way at once, a batch.
+const ATTACHED_AT_ONCE: usize = 4;
+/// How often a revision that the source announced but couldn't give is asked for again.
+const ASK_AGAIN: usize = 2;
+/// The pause before.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// From where to where, and within what limits. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// From here.
+    pub source: Peer,
+    /// To here.
+    pub target: Peer,
+    /// What is counted.
+    pub progress: Arc<Progress>,
+    /// Memory, all replications together.
+    pub budget: Budget,
+    /// Bytes of documents gathered before they are written.
+    pub batch_bytes: usize,
+    /// Tries of what broke off.
+    pub tries: u32,
+    /// Cancelled: reads and pauses end at once, writes are finished.
+    pub stop: CancellationToken,
+}
+
+impl Route {
+    /// Waits for something that changes nothing, unless the route is stopped.
+    pub async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, ReplicateError> {
+        self.stop.run_until_cancelled(wait).await.ok_or(ReplicateError::Cancelled)
+    }
+
+    /// Bytes that a batch takes: what it gathers, and as much again on its way through the HTTP client.
+    pub fn reservation(&self) -> usize {
+        self.batch_bytes.saturating_mul(2)
+    }
+
+    /// Pauses after an answer that broke off; gives any other error back, and this one when there were tries enough.
+    pub async fn repeat_after(
+        &self,
+        error: ReplicateError,
+        pauses: &mut ExponentialBackoff,
+    ) -> Result<(), ReplicateError> {
+        let broken = matches!(&error, ReplicateError::Peer(error) if matches!(**error, PeerError::Broken { .. }));
+        match pauses.next().filter(|_| broken) {
+            Some(pause) => {
+                tracing::warn!(error = %error.chain(), pause_ms = pause.as_millis() as u64, "trying again");
+                self.unless_stopped(tokio::time::sleep(pause)).await
+            }
+            None => Err(error),
+        }
+    }
+}
+
+/// Copies what the target lacks of a page's changes.
+pub async fn copy(route: Route, changes: Vec<Change>) -> Result<(), ReplicateError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch { route: &route, refused: HashSet::new() };
+    let mut pauses = repeat::pauses(route.tries);
+    let mut first = true;
+    loop {
+        let wanted = missing::ask(&route, &changes, first).await?;
+        first = false;
+        match batch.copy(wanted).await {
+            Ok(()) => return Ok(()),
+            Err(error) => route.repeat_after(error, &mut pauses).await?,
+        }
+    }
+}
+
+/// Copies all leaves of these documents, whether the target has them or not. Documents that don't exist are passed over.
+pub async fn copy_docs(route: Route, ids: Vec<DocId>) -> Result<(), ReplicateError> {
+    let mut batch = Batch { route: &route, refused: HashSet::new() };
+    let mut pauses = repeat::pauses(route.tries);
+    loop {
+        let all_leaves = |id: &DocId| Wanted { id: id.clone(), revs: Vec::new(), atts_since: Vec::new() };
+        match batch.copy(ids.iter().map(all_leaves).collect()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => route.repeat_after(error, &mut pauses).await?,
+        }
+    }
+}
+
+struct Batch<'a> {
+    route: &'a Route,
+    /// Documents that the target refused: not sent again when the batch is repeated.
+    refused: HashSet<DocId>,
+}
+
+/// What a bulk answer named without giving it.
+#[derive(Default)]
+struct Named {
+    attached: Vec<(DocId, Rev)>,
+    unavailable: Vec<(DocId, Rev, String)>,
+}
+
+impl Batch<'_> {
+    async fn copy(&mut self, mut wanted: Vec<Wanted>) -> Result<(), ReplicateError> {
+        wanted.retain(|wanted| !self.refused.contains(&wanted.id));
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let reserved = self.route.unless_stopped(self.route.budget.reserve(self.route.reservation())).await?;
+        for asked in 0.. {
+            let unavailable = self.copy_once(wanted).await?;
+            if unavailable.is_empty() {
+                break;
+            }
+            if asked == ASK_AGAIN {
+                self.give_up(&unavailable);
+                break;
+            }
+            self.route.unless_stopped(tokio::time::sleep(ASK_AGAIN_PAUSE)).await?;
+            wanted = again(unavailable);
+        }
+        drop(reserved);
+        Ok(())
+    }
+
+    /// Copies; answers what the source couldn't give.
+    async fn copy_once(&mut self, wanted: Vec<Wanted>) -> Result<Vec<(DocId, Rev, String)>, ReplicateError> {
+        let atts_since: HashMap<DocId, Vec<Rev>> = wanted
+            .iter()
+            .filter(|wanted| !wanted.atts_since.is_empty())
+            .map(|wanted| (wanted.id.clone(), wanted.atts_since.clone()))
+            .collect();
+        let Named { attached, mut unavailable } = self.copy_plain(wanted).await?;
+        for copied in self.copy_attached(attached, &atts_since).await? {
+            match copied {
+                Attached::Written => {}
+                Attached::Refused(id) => _ = self.refused.insert(id),
+                Attached::Unavailable(id, rev) => unavailable.push((id, rev, "missing".into())),
+            }
+        }
+        Ok(unavailable)
+    }
+
+    /// Copies documents with attachments, some at once. Behind the first error none is begun, yet those under way end.
+    async fn copy_attached(
+        &self,
+        attached: Vec<(DocId, Rev)>,
+        atts_since: &HashMap<DocId, Vec<Rev>>,
+    ) -> Result<Vec<Attached>, ReplicateError> {
+        let mut waiting = attached.into_iter();
+        let mut under_way = FuturesUnordered::new();
+        let (mut copied, mut failure) = (Vec::new(), None);
+        loop {
+            while under_way.len() < ATTACHED_AT_ONCE
+                && failure.is_none()
+                && let Some((id, rev)) = waiting.next()
+            {
+                let since = atts_since.get(&id).map_or(&[][..], Vec::as_slice);
+                under_way.push(write::attached(self.route, id, rev, since));
+            }
+            match under_way.next().await {
+                None => break,
+                Some(Ok(attached)) => copied.push(attached),
+                Some(Err(error)) => _ = failure.get_or_insert(error),
+            }
+        }
+        failure.map_or(Ok(copied), Err)
+    }
+
+    async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<Named, ReplicateError> {
+        let mut named = Named::default();
+        let mut fetching = fetch::ask(self.route, wanted).await?;
+        while let Some(fetched) = fetching.next().await? {
+            let refused = write::docs(self.route, fetched.docs).await?;
+            self.refused.extend(refused.into_iter().map(|refused| refused.id));
+            named.attached.extend(fetched.attached);
+            named.unavailable.extend(fetched.unavailable);
+        }
+        Ok(named)
+    }
+
+    /// A revision that its source can't give is a failure of that document, not of the batch: it would never end.
+    fn give_up(&self, unavailable: &[(DocId, Rev, String)]) {
+        for (id, rev, reason) in unavailable {
+            tracing::warn!(doc.id = %id, doc.rev = %rev, reason, "the source announced a revision that it can't give");
+        }
+        let failures = unavailable.len() as u64;
+        self.route.progress.count(Counts { doc_write_failures: failures, ..Counts::default() });
+    }
+}
+
+/// What to ask for again, revisions of one document together.
+fn again(unavailable: Vec<(DocId, Rev, String)>) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (id, rev, _) in unavailable {
+        match wanted.last_mut() {
+            Some(last) if last.id == id => last.revs.push(rev),
+            _ => wanted.push(Wanted { id, revs: vec![rev], atts_since: Vec::new() }),
+        }
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_of_one_document_are_asked_for_together() {
+        let rev = |text: &str| Rev::parse(text).unwrap();
+        let named = |id: &str, text: &str| (DocId::from(id), rev(text), String::new());
+        let wanted = again(vec![named("a", "1-x"), named("a", "1-y"), named("b", "2-z")]);
+        let revs: Vec<_> = wanted.iter().map(|wanted| (wanted.id.as_str(), wanted.revs.len())).collect();
+        assert_eq!(revs, [("a", 2), ("b", 1)]);
+    }
+}

@@ -1,0 +1,328 @@
+//! Checkpoints: what both sides remember of earlier sessions, so that the next one needn't start from nothing.
+//!
+//! Each side keeps a log, `_local/{base id}`: the newest session's id and source seq, and a history of at most 50
+//! sessions (the seed's `compare_replication_logs/2` and `do_checkpoint/1`, FACTS 3). A log is only believed where both
+//! sides have it: a side that was restored from a backup, or made anew, doesn't know the newer sessions.
+//!
+//! A checkpoint is recorded after both sides have made everything durable. If a side's `instance_start_time` changed
+//! meanwhile, it may have lost what it hadn't: then nothing is recorded, and the caller starts again from the last
+//! checkpoint ([`RecordError::Lost`]). Each checkpoint has a session id of its own; within one session it replaces
+//! the entry before it, so a history has one entry a session.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use futures::future::{join, try_join};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::progress::{Counts, Progress};
+use crate::document::{DocumentError, Seq};
+use crate::peer::{DatabaseInfo, LocalDoc, Peer, PeerError};
+
+/// Sessions kept in a history.
+const HISTORY_LENGTH: usize = 50;
+/// How the id under which the logs stand is computed.
+const ID_VERSION: u8 = 4;
+
+/// One side of a session.
+#[derive(Debug)]
+struct Side {
+    peer: Peer,
+    instance_start_time: String,
+    log_rev: Option<String>,
+}
+
+/// One session: from the last checkpoint that both sides know, through the checkpoints that it records.
+#[derive(Debug)]
+pub struct Session {
+    source: Side,
+    target: Side,
+    /// `None` where no checkpoints are wanted.
+    log_id: Option<String>,
+    start_time: String,
+    start_seq: Seq,
+    /// What earlier sessions left, newest first.
+    history: Vec<Box<RawValue>>,
+    recorded_seq: Seq,
+    /// The newest log, this session's or an earlier one's, without `_id` and `_rev`.
+    log: Option<Box<RawValue>>,
+    changed: bool,
+    counted_before: Counts,
+}
+
+/// Why a checkpoint wasn't recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A side may have lost writes: start again from the last checkpoint.
+    #[error("{database} was restarted and may have lost writes")]
+    Lost {
+        /// The peer's name.
+        database: String,
+    },
+    /// A side didn't do what it was asked for.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+#[derive(Serialize)]
+struct NewLog<'a> {
+    session_id: &'a str,
+    source_last_seq: &'a Seq,
+    replication_id_version: u8,
+    history: Vec<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct NewEntry<'a> {
+    session_id: &'a str,
+    start_time: &'a str,
+    end_time: String,
+    start_last_seq: &'a Seq,
+    end_last_seq: &'a Seq,
+    recorded_seq: &'a Seq,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Debug, Deserialize)]
+struct Log {
+    session_id: String,
+    source_last_seq: Seq,
+    #[serde(default)]
+    history: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    session_id: String,
+    recorded_seq: Seq,
+}
+
+impl Session {
+    /// Starts a session: asks both sides how they are, and reads both logs for the newest session that both know.
+    ///
+    /// Without a `log_id` no log is read, nor written later.
+    pub async fn start(
+        source: (&Peer, DatabaseInfo),
+        target: (&Peer, DatabaseInfo),
+        log_id: Option<&str>,
+        progress: &Progress,
+    ) -> Result<Self, PeerError> {
+        let (source_doc, target_doc) = match log_id {
+            Some(id) => try_join(source.0.local_doc(id), target.0.local_doc(id)).await?,
+            None => (None, None),
+        };
+        let source_log = source_doc.as_ref().and_then(|doc| parse(doc, source.0.name()));
+        let target_log = target_doc.as_ref().and_then(|doc| parse(doc, target.0.name()));
+        let (start_seq, history) = match (source_log, target_log) {
+            (Some(source), Some(target)) => common_ancestor(source, &target),
+            _ => (Seq::zero(), Vec::new()),
+        };
+        tracing::debug!(seq = %start_seq, "a session starts");
+        progress.started(&start_seq);
+        let side = |(peer, info): (&Peer, DatabaseInfo), doc: Option<&LocalDoc>| Side {
+            peer: peer.clone(),
+            instance_start_time: info.instance_start_time,
+            log_rev: doc.map(|doc| doc.rev.clone()),
+        };
+        Ok(Self {
+            source: side(source, source_doc.as_ref()),
+            target: side(target, target_doc.as_ref()),
+            log_id: log_id.map(str::to_owned),
+            start_time: httpdate::fmt_http_date(SystemTime::now()),
+            recorded_seq: start_seq.clone(),
+            start_seq,
+            history,
+            log: source_doc.map(|doc| doc.body),
+            changed: false,
+            counted_before: progress.counts(),
+        })
+    }
+
+    /// The place in the feed where this session starts.
+    pub fn start_seq(&self) -> &Seq {
+        &self.start_seq
+    }
+
+    /// The place that a checkpoint stands for.
+    pub fn recorded_seq(&self) -> &Seq {
+        &self.recorded_seq
+    }
+
+    /// Records that everything up to `seq` is on the target, after both sides have made it durable.
+    ///
+    /// Does nothing where that was recorded already. After an error the logs of the two sides may differ, which the
+    /// next session finds out.
+    pub async fn record(&mut self, seq: &Seq, progress: &Progress) -> Result<(), RecordError> {
+        if *seq == self.recorded_seq {
+            return Ok(());
+        }
+        let (source, target) = join(self.source.peer.ensure_full_commit(), self.target.peer.ensure_full_commit()).await;
+        self.source.still_runs(&source?)?;
+        self.target.still_runs(&target?)?;
+        if let Some(id) = &self.log_id {
+            let session_id = hex::encode(rand::random::<[u8; 16]>());
+            let counts = progress.counts().since(&self.counted_before);
+            let log =
+                self.new_log(&session_id, seq, counts).map_err(|_| PeerError::from(DocumentError::InvalidJson))?;
+            self.source.put_log(id, &log, &session_id).await?;
+            self.target.put_log(id, &log, &session_id).await?;
+            self.log = Some(log);
+        }
+        self.changed = true;
+        self.recorded_seq = seq.clone();
+        progress.checkpointed(seq);
+        tracing::info!(seq = %seq, "checkpoint recorded");
+        Ok(())
+    }
+
+    /// What the caller of a one-shot gets (FACTS 2).
+    pub fn answer(&self) -> Value {
+        let mut answer = Map::from_iter([("ok".to_owned(), Value::Bool(true))]);
+        if self.log_id.is_none() {
+            answer.insert("use_checkpoints".into(), Value::Bool(false));
+            return Value::Object(answer);
+        }
+        if !self.changed {
+            answer.insert("no_changes".into(), Value::Bool(true));
+        }
+        let log = self.log.as_ref().and_then(|log| serde_json::from_str::<Map<String, Value>>(log.get()).ok());
+        answer.extend(log.into_iter().flatten().filter(|(key, _)| key != "_id" && key != "_rev"));
+        Value::Object(answer)
+    }
+
+    fn new_log(&self, session_id: &str, seq: &Seq, counts: Counts) -> Result<Box<RawValue>, serde_json::Error> {
+        let entry = serde_json::value::to_raw_value(&NewEntry {
+            session_id,
+            start_time: &self.start_time,
+            end_time: httpdate::fmt_http_date(SystemTime::now()),
+            start_last_seq: &self.start_seq,
+            end_last_seq: seq,
+            recorded_seq: seq,
+            counts,
+        })?;
+        let older = self.history.iter().map(AsRef::as_ref).take(HISTORY_LENGTH - 1);
+        serde_json::value::to_raw_value(&NewLog {
+            session_id,
+            source_last_seq: seq,
+            replication_id_version: ID_VERSION,
+            history: std::iter::once(entry.as_ref()).chain(older).collect(),
+        })
+    }
+}
+
+impl Side {
+    /// Compares the `instance_start_time` of a commit with that of the session's start; `"0"` equals anything.
+    fn still_runs(&self, committed: &str) -> Result<(), RecordError> {
+        let started = self.instance_start_time.as_str();
+        match started == committed || started == "0" || committed == "0" {
+            true => Ok(()),
+            false => Err(RecordError::Lost { database: self.peer.name().to_owned() }),
+        }
+    }
+
+    async fn put_log(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), PeerError> {
+        let written = match self.peer.put_local_doc(id, self.log_rev.as_deref(), log).await {
+            Err(PeerError::Conflict) => {
+                let stored = self.peer.local_doc(id).await?;
+                let ours = stored
+                    .as_ref()
+                    .is_some_and(|doc| parse(doc, self.peer.name()).is_some_and(|log| log.session_id == session_id));
+                self.log_rev = stored.map(|doc| doc.rev);
+                if ours {
+                    // The write before was done and only its answer got lost (or source and target are one database).
+                    return Ok(());
+                }
+                tracing::warn!(database = self.peer.name(), "somebody else wrote the checkpoint; writing it again");
+                self.peer.put_local_doc(id, self.log_rev.as_deref(), log).await?
+            }
+            written => written?,
+        };
+        self.log_rev = Some(written);
+        Ok(())
+    }
+}
+
+/// Reads a log. A damaged one counts as none, since replicating again loses nothing.
+fn parse(doc: &LocalDoc, database: &str) -> Option<Log> {
+    serde_json::from_str(doc.body.get())
+        .inspect_err(|error| tracing::warn!(database, %error, "the checkpoint is damaged and counts as none"))
+        .ok()
+}
+
+/// The seq of the newest session that both logs have, and the history from it on.
+///
+/// Unlike the seed's, the history keeps the common session: should a side be restored once more, it is still known.
+fn common_ancestor(source: Log, target: &Log) -> (Seq, Vec<Box<RawValue>>) {
+    if source.session_id == target.session_id {
+        return (source.source_last_seq, source.history);
+    }
+    tracing::info!("the two checkpoints differ: looking for a session that both sides know");
+    let entry = |raw: &Box<RawValue>| serde_json::from_str::<Entry>(raw.get()).ok();
+    let known: HashSet<String> = target.history.iter().filter_map(entry).map(|entry| entry.session_id).collect();
+    let mut history = source.history;
+    let common = history.iter().enumerate().find_map(|(index, raw)| {
+        let entry = entry(raw).filter(|entry| known.contains(&entry.session_id))?;
+        Some((index, entry.recorded_seq))
+    });
+    match common {
+        Some((index, seq)) => (seq, history.split_off(index)),
+        None => (Seq::zero(), Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(session: &str, seq: u64, history: &[(&str, u64)]) -> Log {
+        let history: Vec<_> =
+            history.iter().map(|(id, seq)| serde_json::json!({"session_id": id, "recorded_seq": seq})).collect();
+        let log = serde_json::json!({"session_id": session, "source_last_seq": seq, "history": history});
+        serde_json::from_value::<Value>(log).and_then(|log| serde_json::from_str(&log.to_string())).unwrap()
+    }
+
+    fn found(source: Log, target: &Log) -> (String, Vec<String>) {
+        let (seq, history) = common_ancestor(source, target);
+        let id = |raw: &Box<RawValue>| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
+        (seq.to_string(), history.iter().map(id).collect())
+    }
+
+    #[test]
+    fn equal_sessions_go_on_from_the_last_seq() {
+        let (source, target) = (log("c", 9, &[("c", 9), ("b", 5)]), log("c", 9, &[("c", 9)]));
+        assert_eq!(found(source, &target), ("9".into(), vec!["c".into(), "b".into()]));
+    }
+
+    #[test]
+    fn a_restored_target_goes_on_from_the_newest_session_that_both_know() {
+        let source = log("d", 9, &[("d", 9), ("c", 7), ("b", 5), ("a", 3)]);
+        let target = log("b", 5, &[("b", 5), ("a", 3)]);
+        assert_eq!(found(source, &target), ("5".into(), vec!["b".into(), "a".into()]));
+    }
+
+    #[test]
+    fn nothing_in_common_starts_from_nothing() {
+        assert_eq!(found(log("d", 9, &[("d", 9)]), &log("x", 9, &[("x", 9)])), ("0".into(), vec![]));
+    }
+
+    #[test]
+    fn damaged_entries_of_a_history_are_passed_over() {
+        let source: Log = serde_json::from_str(
+            r#"{"session_id":"d","source_last_seq":9,"history":[1,{"session_id":2},{"session_id":"a","recorded_seq":"3-x"}]}"#,
+        )
+        .unwrap();
+        let (seq, history) = common_ancestor(source, &log("a", 3, &[("a", 3)]));
+        assert_eq!((seq.as_json(), history.len()), (r#""3-x""#, 1));
+    }
+
+    #[test]
+    fn a_damaged_log_counts_as_none() {
+        for body in [r#"{"session_id":1}"#, r#"{"session_id":"a"}"#, "[]"] {
+            let body = RawValue::from_string(body.into()).unwrap();
+            assert!(parse(&LocalDoc { rev: "0-1".into(), body }, "db").is_none());
+        }
+    }
+}

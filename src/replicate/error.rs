@@ -1,0 +1,77 @@
+//! Why a replication wasn't started, or didn't come to its end.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::peer::PeerError;
+
+/// Why a replication wasn't started, or didn't come to its end. Never with credentials.
+///
+/// Cheap to clone, because everyone who waits for a replication gets its error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReplicateError {
+    /// A field of the request is wrong; says which.
+    #[error("{0}")]
+    BadRequest(String),
+    /// An endpoint of the request can't be one.
+    #[error("{0}")]
+    InvalidReplication(String),
+    /// `source` or `target` isn't there.
+    #[error("`{0}` is missing")]
+    MissingDatabase(&'static str),
+    /// The database isn't there: its URL, ending in `/`, without credentials.
+    #[error("could not open {0}")]
+    DatabaseNotFound(String),
+    /// Nobody, or nobody who may, asked.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// Someone asked who may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What is to be cancelled doesn't run.
+    #[error("{0}")]
+    NotFound(String),
+    /// The host of a database stands for no address: the database's URL as above.
+    #[error("could not resolve {0}")]
+    Unresolved(String),
+    /// A peer failed.
+    #[error("the replication failed")]
+    Peer(#[source] Arc<PeerError>),
+    /// It was cancelled.
+    #[error("the replication was cancelled")]
+    Cancelled,
+    /// It ended in a panic, which was logged where it happened.
+    #[error("the replication crashed")]
+    Crashed,
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl From<PeerError> for ReplicateError {
+    /// What is wrong with a whole database has its own answer to the caller.
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::DatabaseMissing { database } => Self::DatabaseNotFound(database),
+            PeerError::Unauthorized { database } => {
+                Self::Unauthorized(format!("unauthorized to access or create database {database}"))
+            }
+            PeerError::Unresolved { database } => Self::Unresolved(database),
+            other => Self::Peer(Arc::new(other)),
+        }
+    }
+}
+
+impl ReplicateError {
+    /// The error with its causes, for logs.
+    pub fn chain(&self) -> impl fmt::Display {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,115 @@
+//! One replication that runs, and what all of them share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ReplicateError;
+use super::batch::Route;
+use super::budget::Budget;
+use super::endpoint::{Clients, Endpoint};
+use super::id::{Identity, ReplicationId};
+use super::progress::Progress;
+use super::request::Request;
+use crate::config::Replicator;
+use crate::document::Seq;
+use crate::peer::{Filter, Peer, PeerError};
+use crate::store::Store;
+use crate::tasks::Tasks;
+
+/// What all replications of a server share. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// Where local names are looked up.
+    pub store: Store,
+    /// HTTP clients, their pools shared.
+    pub clients: Clients,
+    /// Defaults and limits.
+    pub settings: Arc<Replicator>,
+    /// Who this server is.
+    pub identity: Arc<Identity>,
+    /// Memory for documents on their way.
+    pub budget: Budget,
+    /// Owns the tasks of all replications.
+    pub tasks: Tasks,
+}
+
+/// One replication that runs.
+pub struct Job {
+    /// Its name.
+    pub id: ReplicationId,
+    /// What is to be done.
+    pub request: Request,
+    /// What all replications share.
+    pub context: Context,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Cancelled: what is under way is finished and recorded, then the job ends.
+    pub stop: CancellationToken,
+}
+
+/// What came of a one-shot replication.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The caller's answer.
+    pub answer: serde_json::Value,
+    /// The source.
+    pub source: Peer,
+    /// Everything up to here was copied.
+    pub committed_seq: Seq,
+}
+
+impl Job {
+    /// Rows of the feed that make a batch.
+    pub fn batch_size(&self) -> usize {
+        self.request.worker_batch_size.unwrap_or(self.context.settings.worker_batch_size)
+    }
+
+    /// Batches in flight.
+    pub fn batches(&self) -> usize {
+        self.request.worker_processes.unwrap_or(self.context.settings.worker_processes)
+    }
+
+    /// From progress to the checkpoint that records it.
+    pub fn checkpoint_interval(&self) -> Duration {
+        self.request.checkpoint_interval.unwrap_or(self.context.settings.checkpoint_interval)
+    }
+
+    /// What the source is to let through.
+    pub fn filter(&self) -> Filter {
+        match (&self.request.filter, &self.request.doc_ids) {
+            (Some(filter), _) => Filter::Named { name: filter.name.clone(), query: filter.query.clone() },
+            (None, Some(ids)) => Filter::DocIds(ids.clone()),
+            (None, None) => Filter::None,
+        }
+    }
+
+    /// The way from source to target, stopped by `stop`.
+    pub fn route(&self, source: &Peer, target: &Peer, stop: &CancellationToken) -> Route {
+        Route {
+            source: source.clone(),
+            target: target.clone(),
+            progress: self.progress.clone(),
+            budget: self.context.budget.clone(),
+            batch_bytes: self.context.settings.batch_bytes,
+            tries: self.context.settings.retries_per_request,
+            stop: stop.clone(),
+        }
+    }
+
+    /// Asks a database something while it is being opened: what goes wrong names it as the caller knows it.
+    pub async fn opening<T>(
+        &self,
+        endpoint: &Endpoint,
+        question: impl Future<Output = Result<T, PeerError>>,
+    ) -> Result<T, ReplicateError> {
+        let answer = self.stop.run_until_cancelled(question).await.ok_or(ReplicateError::Cancelled)?;
+        answer.map_err(|error| match error {
+            PeerError::DatabaseMissing { .. } => {
+                ReplicateError::DatabaseNotFound(endpoint.display(&self.context.identity.address))
+            }
+            error => error.into(),
+        })
+    }
+}

@@ -1,0 +1,287 @@
+//! How far a job has come: counters and places in the feed, read while they change.
+//!
+//! A job's totals run on over restarts; a session's counters are the difference to what they were at its start
+//! ([`Counts::since`]). Places are the source's own seqs. Nothing here is awaited.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::document::Seq;
+
+/// How far a job has come.
+#[derive(Debug)]
+pub struct Progress {
+    missing_checked: AtomicU64,
+    missing_found: AtomicU64,
+    docs_read: AtomicU64,
+    docs_written: AtomicU64,
+    doc_write_failures: AtomicU64,
+    bulk_get_docs: AtomicU64,
+    bulk_get_attempts: AtomicU64,
+    places: Mutex<Places>,
+    started_on: u64,
+    updated_on: AtomicU64,
+}
+
+/// Places in the source's feed.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The feed has been read up to here.
+    pub source_seq: Seq,
+    /// Everything up to here is on the target.
+    pub through_seq: Seq,
+    /// The newest checkpoint.
+    pub checkpointed_source_seq: Seq,
+    /// Changes behind `through_seq`, as the source told with it.
+    pub changes_pending: Option<u64>,
+}
+
+/// What is counted, under the names and in the order of a history entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the field's words")]
+pub struct Counts {
+    pub missing_checked: u64,
+    pub missing_found: u64,
+    pub docs_read: u64,
+    pub docs_written: u64,
+    pub doc_write_failures: u64,
+    pub bulk_get_docs: u64,
+    pub bulk_get_attempts: u64,
+}
+
+impl Counts {
+    /// What was counted since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            missing_checked: self.missing_checked - earlier.missing_checked,
+            missing_found: self.missing_found - earlier.missing_found,
+            docs_read: self.docs_read - earlier.docs_read,
+            docs_written: self.docs_written - earlier.docs_written,
+            doc_write_failures: self.doc_write_failures - earlier.doc_write_failures,
+            bulk_get_docs: self.bulk_get_docs - earlier.bulk_get_docs,
+            bulk_get_attempts: self.bulk_get_attempts - earlier.bulk_get_attempts,
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let now = unix_seconds();
+        let places = Places {
+            source_seq: Seq::zero(),
+            through_seq: Seq::zero(),
+            checkpointed_source_seq: Seq::zero(),
+            changes_pending: None,
+        };
+        Self {
+            missing_checked: AtomicU64::new(0),
+            missing_found: AtomicU64::new(0),
+            docs_read: AtomicU64::new(0),
+            docs_written: AtomicU64::new(0),
+            doc_write_failures: AtomicU64::new(0),
+            bulk_get_docs: AtomicU64::new(0),
+            bulk_get_attempts: AtomicU64::new(0),
+            places: Mutex::new(places),
+            started_on: now,
+            updated_on: AtomicU64::new(now),
+        }
+    }
+}
+
+impl Progress {
+    /// Counts what was added to the counters of `more`.
+    pub fn count(&self, more: Counts) {
+        let add = |counter: &AtomicU64, more: u64| {
+            if more > 0 {
+                counter.fetch_add(more, Ordering::Relaxed);
+            }
+        };
+        add(&self.missing_checked, more.missing_checked);
+        add(&self.missing_found, more.missing_found);
+        add(&self.docs_read, more.docs_read);
+        add(&self.docs_written, more.docs_written);
+        add(&self.doc_write_failures, more.doc_write_failures);
+        add(&self.bulk_get_docs, more.bulk_get_docs);
+        add(&self.bulk_get_attempts, more.bulk_get_attempts);
+        self.updated_on.store(unix_seconds(), Ordering::Relaxed);
+    }
+
+    /// The totals.
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            missing_checked: get(&self.missing_checked),
+            missing_found: get(&self.missing_found),
+            docs_read: get(&self.docs_read),
+            docs_written: get(&self.docs_written),
+            doc_write_failures: get(&self.doc_write_failures),
+            bulk_get_docs: get(&self.bulk_get_docs),
+            bulk_get_attempts: get(&self.bulk_get_attempts),
+        }
+    }
+
+    /// A session starts (again) behind this checkpoint.
+    pub fn started(&self, seq: &Seq) {
+        self.change(|places| {
+            places.source_seq = seq.clone();
+            places.through_seq = seq.clone();
+            places.checkpointed_source_seq = seq.clone();
+        });
+    }
+
+    /// A page of the feed was read.
+    pub fn read(&self, last_seq: &Seq) {
+        self.change(|places| places.source_seq = last_seq.clone());
+    }
+
+    /// Everything up to here is on the target, and so many changes were behind it.
+    pub fn finished(&self, seq: &Seq, pending: Option<u64>) {
+        self.change(|places| {
+            places.through_seq = seq.clone();
+            places.changes_pending = pending;
+        });
+    }
+
+    /// A checkpoint was recorded.
+    pub fn checkpointed(&self, seq: &Seq) {
+        self.change(|places| places.checkpointed_source_seq = seq.clone());
+    }
+
+    /// The places.
+    pub fn places(&self) -> Places {
+        self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Unix seconds of the start.
+    pub fn started_on(&self) -> u64 {
+        self.started_on
+    }
+
+    /// Unix seconds of the last change.
+    pub fn updated_on(&self) -> u64 {
+        self.updated_on.load(Ordering::Relaxed)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Places)) {
+        change(&mut self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        self.updated_on.store(unix_seconds(), Ordering::Relaxed);
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// What a task's entry tells besides its progress.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the field's words")]
+pub struct TaskName {
+    pub node: String,
+    pub pid: String,
+    pub user: Option<String>,
+    pub replication_id: String,
+    pub source: String,
+    pub target: String,
+    pub continuous: bool,
+    pub checkpoint_interval_ms: u64,
+}
+
+/// An entry of `_active_tasks`, in CouchDB's order.
+#[derive(Debug, Serialize)]
+pub struct TaskEntry<'a> {
+    node: &'a str,
+    pid: &'a str,
+    process_status: &'static str,
+    bulk_get_attempts: u64,
+    bulk_get_docs: u64,
+    changes_pending: Option<u64>,
+    checkpoint_interval: u64,
+    checkpointed_source_seq: Seq,
+    continuous: bool,
+    database: Option<&'a str>,
+    doc_id: Option<&'a str>,
+    doc_write_failures: u64,
+    docs_read: u64,
+    docs_written: u64,
+    missing_revisions_found: u64,
+    replication_id: &'a str,
+    revisions_checked: u64,
+    source: &'a str,
+    source_seq: Seq,
+    started_on: u64,
+    target: &'a str,
+    through_seq: Seq,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    updated_on: u64,
+    user: Option<&'a str>,
+}
+
+impl<'a> TaskEntry<'a> {
+    /// The entry of a running job.
+    pub fn new(name: &'a TaskName, progress: &Progress) -> Self {
+        let (counts, places) = (progress.counts(), progress.places());
+        Self {
+            node: &name.node,
+            pid: &name.pid,
+            process_status: "waiting",
+            bulk_get_attempts: counts.bulk_get_attempts,
+            bulk_get_docs: counts.bulk_get_docs,
+            changes_pending: places.changes_pending,
+            checkpoint_interval: name.checkpoint_interval_ms,
+            checkpointed_source_seq: places.checkpointed_source_seq,
+            continuous: name.continuous,
+            database: None,
+            doc_id: None,
+            doc_write_failures: counts.doc_write_failures,
+            docs_read: counts.docs_read,
+            docs_written: counts.docs_written,
+            missing_revisions_found: counts.missing_found,
+            replication_id: &name.replication_id,
+            revisions_checked: counts.missing_checked,
+            source: &name.source,
+            source_seq: places.source_seq,
+            started_on: progress.started_on(),
+            target: &name.target,
+            through_seq: places.through_seq,
+            kind: "replication",
+            updated_on: progress.updated_on(),
+            user: name.user.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_entry_has_couchdbs_fields_in_couchdbs_order() {
+        let name = TaskName {
+            node: "couchrep@127.0.0.1".into(),
+            pid: "<0.1.0>".into(),
+            user: None,
+            replication_id: "x+continuous".into(),
+            source: "http://h/a/".into(),
+            target: "http://h/b/".into(),
+            continuous: true,
+            checkpoint_interval_ms: 5000,
+        };
+        let progress = Progress::default();
+        progress.count(Counts { docs_read: 2, ..Counts::default() });
+        progress.finished(&serde_json::from_str(r#""9-x""#).unwrap(), Some(4));
+        let entry = serde_json::to_value(TaskEntry::new(&name, &progress)).unwrap();
+        let keys: Vec<_> = entry.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
+            checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \
+            missing_revisions_found replication_id revisions_checked source source_seq started_on target through_seq \
+            type updated_on user";
+        assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(entry["through_seq"], "9-x");
+        assert_eq!(entry["changes_pending"], 4);
+        assert_eq!(entry["docs_read"], 2);
+    }
+}

@@ -1,0 +1,244 @@
+//! What a caller asks for: the object sent to `POST /_replicate`.
+//!
+//! Fields and answers to bad ones are CouchDB's (FACTS 1), with one kind of exception: what is wrong in the request
+//! itself is a 400 that names the field (FACTS 7). Unknown keys are ignored, as CouchDB does. Nothing is looked up.
+
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+use super::ReplicateError;
+use super::endpoint::Endpoint;
+use crate::document::DocId;
+
+/// What a caller wants.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Replicate.
+    Run(Request),
+    /// Cancel what this request started.
+    Cancel(Request),
+    /// Cancel the replication of this id.
+    CancelId(String),
+}
+
+/// A replication that is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// From where.
+    pub source: Endpoint,
+    /// To where.
+    pub target: Endpoint,
+    /// Go on for ever.
+    pub continuous: bool,
+    /// Make the target where it isn't there.
+    pub create_target: bool,
+    /// Only these documents: decoded, sorted, each once.
+    pub doc_ids: Option<Vec<DocId>>,
+    /// Only what the source's filter lets through.
+    pub filter: Option<NamedFilter>,
+    /// Whether logs are read and written.
+    pub use_checkpoints: bool,
+    /// From progress to its checkpoint; `None`: the server's default.
+    pub checkpoint_interval: Option<Duration>,
+    /// Rows of the feed that make a batch; `None`: the server's default.
+    pub worker_batch_size: Option<usize>,
+    /// Batches in flight; `None`: the server's default.
+    pub worker_processes: Option<usize>,
+}
+
+/// A filter on the source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedFilter {
+    /// `ddoc/name`, `_design` or `_view`.
+    pub name: String,
+    /// Its query parameters, in the order in which they came.
+    pub query: Vec<(String, String)>,
+}
+
+/// More rows than this in one batch are no use to anyone, and cost memory.
+const MAX_BATCH_SIZE: usize = 10_000;
+/// More batches in flight than this are no use to anyone.
+const MAX_BATCHES: usize = 100;
+
+impl Command {
+    /// Reads a request.
+    pub fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
+        let cancel = boolean(body, "cancel", false)?;
+        let id = ["replication_id", "_local_id", "id"].iter().find_map(|key| body.get(*key));
+        match id {
+            Some(Value::String(id)) if cancel => Ok(Self::CancelId(id.clone())),
+            Some(_) if cancel => Err(bad("parameter `replication_id` must be a string")),
+            _ if cancel => Ok(Self::Cancel(Request::parse(body)?)),
+            _ => Ok(Self::Run(Request::parse(body)?)),
+        }
+    }
+}
+
+impl Request {
+    fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
+        let kinds = ["doc_ids", "filter", "selector"];
+        if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
+            return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));
+        }
+        Ok(Self {
+            source: Endpoint::parse("source", body.get("source"))?,
+            target: Endpoint::parse("target", body.get("target"))?,
+            continuous: boolean(body, "continuous", false)?,
+            create_target: boolean(body, "create_target", false)?,
+            doc_ids: doc_ids(body.get("doc_ids"))?,
+            filter: filter(body)?,
+            use_checkpoints: boolean(body, "use_checkpoints", true)?,
+            checkpoint_interval: positive(body, "checkpoint_interval")?.map(Duration::from_millis),
+            worker_batch_size: positive(body, "worker_batch_size")?.map(|n| at_most(n, MAX_BATCH_SIZE)),
+            worker_processes: positive(body, "worker_processes")?.map(|n| at_most(n, MAX_BATCHES)),
+        })
+    }
+}
+
+fn bad(reason: impl Into<String>) -> ReplicateError {
+    ReplicateError::BadRequest(reason.into())
+}
+
+fn at_most(number: u64, limit: usize) -> usize {
+    usize::try_from(number).unwrap_or(limit).min(limit)
+}
+
+fn boolean(body: &Map<String, Value>, key: &str, default: bool) -> Result<bool, ReplicateError> {
+    match body.get(key) {
+        None => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(_) => Err(bad(format!("parameter `{key}` must be a boolean"))),
+    }
+}
+
+/// A number above zero, or its digits in a string.
+fn positive(body: &Map<String, Value>, key: &str) -> Result<Option<u64>, ReplicateError> {
+    let number = match body.get(key) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number.as_u64(),
+        Some(Value::String(digits)) => digits.parse().ok(),
+        Some(_) => None,
+    };
+    match number {
+        Some(number) if number > 0 => Ok(Some(number)),
+        _ => Err(bad(format!("parameter `{key}` must be a positive integer"))),
+    }
+}
+
+fn doc_ids(value: Option<&Value>) -> Result<Option<Vec<DocId>>, ReplicateError> {
+    let items = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(bad("parameter `doc_ids` must be an array")),
+    };
+    let decoded = |item: &Value| Some(DocId::from(percent_decode_str(item.as_str()?).decode_utf8().ok()?.into_owned()));
+    let ids: Option<Vec<DocId>> = items.iter().map(decoded).collect();
+    let mut ids = ids.ok_or_else(|| bad("parameter `doc_ids` must be an array of strings"))?;
+    ids.sort();
+    ids.dedup();
+    Ok(Some(ids))
+}
+
+fn filter(body: &Map<String, Value>) -> Result<Option<NamedFilter>, ReplicateError> {
+    let query = match body.get("query_params") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Object(members)) => members
+            .iter()
+            .map(|(key, value)| match value {
+                Value::String(text) => Ok((key.clone(), text.clone())),
+                _ => Err(bad(format!("{key} value must be a string."))),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(bad("parameter `query_params` must be an object")),
+    };
+    let name = match body.get("filter") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(name)) => name.clone(),
+        Some(_) => return Err(bad("parameter `filter` must be a string")),
+    };
+    let two_parts =
+        |text: &str| text.split_once('/').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
+    match name.as_str() {
+        "_design" => {}
+        "_view" if query.iter().any(|(key, view)| key == "view" && two_parts(view)) => {}
+        "_view" => return Err(bad("Invalid `view` parameter.")),
+        name if two_parts(name) => {}
+        _ => return Err(bad("Invalid filter. Must match `ddocname/filtername`.")),
+    }
+    Ok(Some(NamedFilter { name, query }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The request with `source` and `target` added, parsed.
+    fn parse(mut fields: Value) -> Result<Request, ReplicateError> {
+        let body = fields.as_object_mut().unwrap();
+        body.insert("source".into(), json!("a"));
+        body.insert("target".into(), json!("http://h/b"));
+        match Command::parse(body)? {
+            Command::Run(request) => Ok(request),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reason(fields: Value) -> String {
+        match parse(fields) {
+            Err(ReplicateError::BadRequest(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bad_fields_are_named_in_couchdbs_words() {
+        assert_eq!(reason(json!({"continuous": "yes"})), "parameter `continuous` must be a boolean");
+        assert_eq!(reason(json!({"cancel": 1})), "parameter `cancel` must be a boolean");
+        assert_eq!(reason(json!({"doc_ids": "a"})), "parameter `doc_ids` must be an array");
+        assert_eq!(reason(json!({"doc_ids": [1]})), "parameter `doc_ids` must be an array of strings");
+        assert_eq!(reason(json!({"query_params": []})), "parameter `query_params` must be an object");
+        assert_eq!(reason(json!({"query_params": {"a": 1}})), "a value must be a string.");
+        assert_eq!(reason(json!({"filter": "x"})), "Invalid filter. Must match `ddocname/filtername`.");
+        assert_eq!(reason(json!({"filter": "_view"})), "Invalid `view` parameter.");
+        assert_eq!(reason(json!({"worker_processes": 0})), "parameter `worker_processes` must be a positive integer");
+        let exclusive = "`doc_ids`,`filter`,`selector` are mutually exclusive";
+        assert_eq!(reason(json!({"doc_ids": [], "filter": "a/b"})), exclusive);
+        assert_eq!(reason(json!({"selector": {}, "filter": "a/b"})), exclusive);
+    }
+
+    #[test]
+    fn numbers_may_be_strings_and_unknown_keys_are_ignored() {
+        let request = parse(json!({"worker_batch_size": "7", "checkpoint_interval": 250, "bogus": 1})).unwrap();
+        assert_eq!(request.worker_batch_size, Some(7));
+        assert_eq!(request.checkpoint_interval, Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn doc_ids_are_decoded_sorted_and_unique_and_null_means_absent() {
+        let request = parse(json!({"doc_ids": ["b", "a%2Fb", "b"]})).unwrap();
+        assert_eq!(request.doc_ids, Some(vec![DocId::from("a/b"), DocId::from("b")]));
+        assert_eq!(parse(json!({"doc_ids": null})).unwrap().doc_ids, None);
+    }
+
+    #[test]
+    fn a_missing_database_is_said_by_field() {
+        let body = json!({"source": "a"});
+        let error = Command::parse(body.as_object().unwrap()).unwrap_err();
+        assert!(matches!(error, ReplicateError::MissingDatabase("target")));
+    }
+
+    #[test]
+    fn cancel_takes_an_id_under_any_of_its_names_or_the_request() {
+        for key in ["id", "_local_id", "replication_id"] {
+            let body = json!({"cancel": true, key: "x"});
+            let command = Command::parse(body.as_object().unwrap()).unwrap();
+            assert!(matches!(command, Command::CancelId(id) if id == "x"));
+        }
+        let body = json!({"cancel": true, "source": "a", "target": "b"});
+        assert!(matches!(Command::parse(body.as_object().unwrap()).unwrap(), Command::Cancel(_)));
+    }
+}

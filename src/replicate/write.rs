@@ -1,0 +1,75 @@
+//! Stage 4: writes what was fetched to the target, as it is (`new_edits:false`).
+//!
+//! Writing a revision that is there already changes nothing, so every write may be repeated. A write that has begun
+//! isn't stopped: it ends within the peer's own limits. A document that the target refuses is counted, logged and
+//! passed over; the rest of its batch is written.
+
+use super::ReplicateError;
+use super::batch::Route;
+use super::progress::Counts;
+use super::repeat;
+use crate::document::{DocBatch, DocId, Rev};
+use crate::peer::{PeerError, Refused};
+
+/// Writes documents without attachments; answers those that the target refused.
+pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, ReplicateError> {
+    if docs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sent = docs.docs().len() as u64;
+    let _place = if docs.size() > route.reservation() { Some(route.budget.large().await) } else { None };
+    let refused = route.target.bulk_docs(docs).await?;
+    refused.iter().for_each(report);
+    let failures = refused.len() as u64;
+    route.progress.count(Counts {
+        docs_written: sent.saturating_sub(failures),
+        doc_write_failures: failures,
+        ..Counts::default()
+    });
+    Ok(refused)
+}
+
+/// What became of a document with attachments.
+pub enum Attached {
+    /// The target has it.
+    Written,
+    /// The target doesn't take it.
+    Refused(DocId),
+    /// The source doesn't have it any more.
+    Unavailable(DocId, Rev),
+}
+
+/// Fetches one document with its attachments and writes it, streaming.
+///
+/// Attachments that the target has, by its own word (`atts_since`), travel as stubs; if it misses one after all (412),
+/// everything is sent again. What breaks off on the way is repeated some times.
+pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
+    let mut atts_since = atts_since;
+    let mut pauses = repeat::pauses(route.tries);
+    loop {
+        let written = match route.unless_stopped(route.source.open_rev(&id, &rev, atts_since)).await? {
+            Ok(None) => return Ok(Attached::Unavailable(id, rev)),
+            Ok(Some(doc)) => route.target.put_doc(doc).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(None) => {
+                route.progress.count(Counts { docs_read: 1, docs_written: 1, ..Counts::default() });
+                return Ok(Attached::Written);
+            }
+            Ok(Some(refused)) => {
+                report(&refused);
+                route.progress.count(Counts { docs_read: 1, doc_write_failures: 1, ..Counts::default() });
+                return Ok(Attached::Refused(id));
+            }
+            Err(PeerError::Status { status: 412, .. }) if !atts_since.is_empty() => atts_since = &[],
+            Err(error) => route.repeat_after(error.into(), &mut pauses).await?,
+        }
+    }
+}
+
+/// Tells of a document that the target doesn't take.
+fn report(refused: &Refused) {
+    let rev = refused.rev.as_ref().map(tracing::field::display);
+    tracing::warn!(doc.id = %refused.id, doc.rev = rev, error = refused.error, reason = refused.reason, "the target refused a document");
+}

@@ -1,0 +1,284 @@
+//! The one writer of a database: a task that turns whatever waits into one transaction.
+//!
+//! Group commit, because a commit costs about as much as a dozen documents. What it promises about crashes:
+//! - A synced write that was answered survives. A call's documents survive all or none.
+//! - An unsynced write (`X-Couch-Full-Commit: false`) is synced by the next synced one, by `ensure_full_commit`, or
+//!   within [`StoreSettings::sync_interval`].
+//! - `instance_start_time` changes at the next opening exactly if unsynced writes may have been lost: the first
+//!   unsynced write after a sync marks the file and is itself synced, and the next sync takes the mark off. An opening
+//!   that finds the mark also skips [`SEQ_GAP`] update seqs, so that no seq which somebody saw before the crash stands
+//!   for another change after it.
+//!
+//! A transaction that fails changed nothing; everyone in its group is told why.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use redb::ReadableDatabase;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::StoreError;
+use super::keys::{INFO, Info};
+use super::write::{Durability, Prepared, Refusal, Transaction};
+use crate::config::StoreSettings;
+use crate::document::Rev;
+use crate::tasks::{self, Tasks};
+
+/// Requests that wait before others must wait to queue.
+const QUEUE: usize = 64;
+/// Requests that become one transaction at most, so that the first of them needn't wait long.
+const GROUP: usize = 32;
+/// Seqs skipped after an unclean end: more than could be written between two syncs.
+const SEQ_GAP: u64 = 1 << 20;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(super) enum Work {
+    Edits { edits: Vec<Prepared>, durability: Durability },
+    Local { id: String, rev: Option<String>, body: Option<Vec<u8>> },
+    Chunks { blob: u64, first: u32, data: Bytes },
+    Discard { blob: u64 },
+    Sync,
+}
+
+impl Work {
+    fn durability(&self) -> Durability {
+        match self {
+            Self::Edits { durability, .. } => *durability,
+            Self::Chunks { .. } | Self::Discard { .. } => Durability::Unsynced,
+            Self::Local { .. } | Self::Sync => Durability::Synced,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Done {
+    Written(Vec<Result<Rev, Refusal>>),
+    Local(Result<String, Refusal>),
+    Done,
+}
+
+type Reply = oneshot::Sender<Result<Done, StoreError>>;
+
+/// Where a database's writes are asked for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct WriterHandle {
+    requests: mpsc::Sender<(Work, Option<Reply>)>,
+    closing: CancellationToken,
+    /// Closes when the writer has ended.
+    updates: watch::Receiver<u64>,
+}
+
+impl WriterHandle {
+    /// Asks, and waits for the answer. The work is done even if the caller is dropped meanwhile.
+    pub(super) async fn ask(&self, work: Work) -> Result<Done, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send((work, Some(reply))).await.map_err(|_| StoreError::Closing)?;
+        answer.await.map_err(|_| StoreError::Closing)?
+    }
+
+    pub(super) async fn write(
+        &self,
+        edits: Vec<Prepared>,
+        durability: Durability,
+    ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
+        match self.ask(Work::Edits { edits, durability }).await? {
+            Done::Written(written) => Ok(written),
+            _ => Err(StoreError::Closing),
+        }
+    }
+
+    pub(super) async fn put_local(
+        &self,
+        id: String,
+        rev: Option<String>,
+        body: Option<Vec<u8>>,
+    ) -> Result<Result<String, Refusal>, StoreError> {
+        match self.ask(Work::Local { id, rev, body }).await? {
+            Done::Local(rev) => Ok(rev),
+            _ => Err(StoreError::Closing),
+        }
+    }
+
+    /// Has a blob dropped some time; with a full queue, at the next opening.
+    pub(super) fn discard(&self, blob: u64) {
+        let _ = self.requests.try_send((Work::Discard { blob }, None));
+    }
+
+    /// Has the writer finish what waits, sync and end.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let mut updates = self.updates.clone();
+        while updates.changed().await.is_ok() {}
+    }
+}
+
+/// Opens a database for writing and starts its writer. Blocks.
+///
+/// Answers where to ask, the newest update's seq as it changes, and `instance_start_time`.
+pub(super) fn start(
+    engine: Arc<redb::Database>,
+    settings: &StoreSettings,
+    tasks: &Tasks,
+) -> Result<(WriterHandle, watch::Receiver<u64>, String), StoreError> {
+    let stored = stored_info(&engine)?;
+    let mut info = stored.unwrap_or_default();
+    if info.unsynced {
+        info.update_seq += SEQ_GAP;
+    }
+    if info.unsynced || stored.is_none() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
+        info.instance_start_time = now.max(info.instance_start_time + 1);
+    }
+    let mut writer = Writer { engine, info };
+    if info.unsynced || stored.is_none() {
+        // Makes the tables, and drops what an unclean end left behind.
+        writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
+    }
+    let (requests, queue) = mpsc::channel(QUEUE);
+    let (latest, updates) = watch::channel(info.update_seq);
+    let closing = CancellationToken::new();
+    tasks.spawn("database writer", run(writer, queue, latest, closing.clone(), settings.sync_interval));
+    let handle = WriterHandle { requests, closing, updates: updates.clone() };
+    Ok((handle, updates, info.instance_start_time.to_string()))
+}
+
+fn stored_info(engine: &redb::Database) -> Result<Option<Info>, StoreError> {
+    match engine.begin_read()?.open_table(INFO) {
+        Ok(table) => Ok(table.get(())?.map(|stored| Info::decode(stored.value()))),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Serves groups of requests until told to close, or until nobody is left who could ask.
+async fn run(
+    mut writer: Writer,
+    mut queue: mpsc::Receiver<(Work, Option<Reply>)>,
+    latest: watch::Sender<u64>,
+    closing: CancellationToken,
+    sync_interval: Duration,
+) {
+    let mut group = Vec::with_capacity(GROUP);
+    let mut sync_at = None;
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = closing.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+            () = sleep_until(sync_at.unwrap_or_else(Instant::now)), if sync_at.is_some() => {
+                group.push((Work::Sync, None));
+                1
+            }
+            received = queue.recv_many(&mut group, GROUP) => received,
+        };
+        if received == 0 {
+            break;
+        }
+        let requests = std::mem::replace(&mut group, Vec::with_capacity(GROUP));
+        let served = tasks::blocking("write to a database", move || {
+            writer.serve(requests);
+            writer
+        });
+        match served.await {
+            Ok(served) => writer = served,
+            // Its state is gone with it; the next opening makes a new one from the file.
+            Err(error) => return tracing::error!(error = %error, "a database's writer crashed"),
+        }
+        latest.send_if_modified(|seq| std::mem::replace(seq, writer.info.update_seq) != writer.info.update_seq);
+        sync_at = match writer.info.unsynced {
+            true => sync_at.filter(|at| *at > Instant::now()).or_else(|| Some(Instant::now() + sync_interval)),
+            false => None,
+        };
+    }
+    if let Err(error) = tasks::blocking("sync a database", move || writer.serve(vec![(Work::Sync, None)])).await {
+        tracing::error!(error = %error, "a database's last sync crashed");
+    }
+}
+
+/// The writer's own state: it alone begins write transactions.
+struct Writer {
+    engine: Arc<redb::Database>,
+    /// What the file says of itself; `unsynced` is the mark.
+    info: Info,
+}
+
+impl Writer {
+    /// Applies a group of requests in one transaction, and answers all of them.
+    fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) {
+        let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        // Whoever asked may have gone.
+        let answer = |reply: Option<Reply>, answer| {
+            let _ = reply.map(|reply| reply.send(answer));
+        };
+        let idle = works.iter().all(|work| matches!(work, Work::Sync)) && !self.info.unsynced;
+        let synced = works.iter().any(|work| work.durability() == Durability::Synced);
+        let durability = if synced { Durability::Synced } else { Durability::Unsynced };
+        let done = match idle {
+            true => Ok(works.iter().map(|_| Done::Done).collect()),
+            false => {
+                self.commit(durability, |transaction| works.into_iter().map(|work| apply(transaction, work)).collect())
+            }
+        };
+        match done {
+            Ok(done) => {
+                let done: Vec<Done> = done;
+                replies.into_iter().zip(done).for_each(|(reply, done)| answer(reply, Ok(done)));
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a write failed, nothing of it is stored");
+                let error = Arc::new(error);
+                for reply in replies {
+                    answer(reply, Err(StoreError::WriteFailed(error.clone())));
+                }
+            }
+        }
+    }
+
+    /// Runs one transaction. With an error nothing of it happened.
+    fn commit<T>(
+        &mut self,
+        durability: Durability,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let sync = durability == Durability::Synced || !self.info.unsynced;
+        let mut transaction = self.engine.begin_write()?;
+        transaction.set_durability(if sync { redb::Durability::Immediate } else { redb::Durability::None })?;
+        transaction.set_quick_repair(sync);
+        let mut tables = Transaction::new(&transaction, self.info)?;
+        let done = work(&mut tables)?;
+        let mut info = tables.finish()?;
+        info.unsynced = durability == Durability::Unsynced;
+        transaction.open_table(INFO)?.insert((), info.encode())?;
+        transaction.commit()?;
+        self.info = info;
+        Ok(done)
+    }
+}
+
+fn apply(transaction: &mut Transaction<'_>, work: Work) -> Result<Done, StoreError> {
+    Ok(match work {
+        Work::Edits { edits, .. } => {
+            Done::Written(edits.into_iter().map(|edit| transaction.edit(edit)).collect::<Result<_, _>>()?)
+        }
+        Work::Local { id, rev, body } => Done::Local(transaction.put_local(&id, rev.as_deref(), body.as_deref())?),
+        Work::Chunks { blob, first, data } => {
+            transaction.put_chunks(blob, first, &data)?;
+            if first == 0 {
+                transaction.note_upload(blob)?;
+            }
+            Done::Done
+        }
+        Work::Discard { blob } => {
+            transaction.discard(blob)?;
+            Done::Done
+        }
+        Work::Sync => Done::Done,
+    })
+}

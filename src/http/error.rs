@@ -22,9 +22,8 @@ use crate::tasks::Panicked;
 
 use super::answer;
 
-/// Why a request isn't answered as it hoped.
+/// Why a request isn't answered as it hoped; the table in [`ApiError::shown`] says what each means.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the table in `shown` says what each is")]
 pub enum ApiError {
     #[error("{0}")]
     BadRequest(Cow<'static, str>),

@@ -207,8 +207,8 @@ impl Revision {
             let new = Self { parent: None, body: b"{}".to_vec(), attachments: Vec::new() };
             return Ok(if exists { Err(ApiError::Conflict) } else { Ok(new) });
         };
-        let Some((record, leaf)) = record.and_then(|record| Some((record.tree.leaf(&parent)?, record)).map(swap))
-        else {
+        let found = record.and_then(|record| record.tree.leaf(&parent).map(|leaf| (record, leaf)));
+        let Some((record, leaf)) = found else {
             return Ok(Err(ApiError::Conflict));
         };
         let mut text = Vec::new();
@@ -233,10 +233,6 @@ impl Revision {
         let kind = EditKind::New { parent: self.parent };
         Edit { id, kind, deleted: false, body: self.body, attachments: self.attachments }
     }
-}
-
-fn swap<A, B>((a, b): (A, B)) -> (B, A) {
-    (b, a)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::tasks::Panicked;
 
 use super::answer;
 
-/// Why a request isn't answered as it hoped.
+/// Why a request isn't answered as it hoped; the table in [`ApiError::shown`] says what each means.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("{0}")]

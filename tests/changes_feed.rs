@@ -1,0 +1,85 @@
+//! The feed (transcripts 02-verify, 08-wire).
+
+use futures::StreamExt;
+use serde_json::json;
+
+use crate::asking::{ask, get, request, with_db};
+use crate::support::Server;
+
+async fn with_changes() -> Server {
+    let server = with_db().await;
+    let body = r#"{"new_edits":false,"docs":[
+        {"_id":"doc2","_rev":"1-aaaa"},
+        {"_id":"doc3","_rev":"2-cccc","_deleted":true,"_revisions":{"start":2,"ids":["cccc","c0c0"]}}]}"#;
+    assert_eq!(ask(&server, "POST", "/db/_bulk_docs", body).await.status, 201);
+    let conflict = r#"{"_rev":"1-bbbb"}"#;
+    assert_eq!(ask(&server, "PUT", "/db/doc2?new_edits=false", conflict).await.status, 201);
+    server
+}
+
+#[tokio::test]
+async fn a_feed_tells_each_document_once_where_it_changed_last() {
+    let server = with_changes().await;
+    let expected = concat!(
+        "{\"results\":[\n",
+        "{\"seq\":2,\"id\":\"doc3\",\"changes\":[{\"rev\":\"2-cccc\"}],\"deleted\":true},\n",
+        "{\"seq\":3,\"id\":\"doc2\",\"changes\":[{\"rev\":\"1-bbbb\"},{\"rev\":\"1-aaaa\"}]}\n",
+        "],\n\"last_seq\":3,\"pending\":0}\n"
+    );
+    let answer = get(&server, "/db/_changes?feed=normal&style=all_docs&since=0&timeout=10000").await;
+    assert_eq!((answer.status, answer.text()), (200, expected));
+    let now = get(&server, "/db/_changes?since=now").await;
+    assert_eq!(now.text(), "{\"results\":[\n\n],\n\"last_seq\":3,\"pending\":0}\n");
+}
+
+#[tokio::test]
+async fn pages_tell_what_is_pending() {
+    let server = with_changes().await;
+    let page = get(&server, "/db/_changes?limit=0").await.json();
+    assert_eq!(
+        (page["results"].as_array().unwrap().len(), &page["last_seq"], &page["pending"]),
+        (1, &json!(2), &json!(1))
+    );
+    let rest = get(&server, "/db/_changes?since=2&include_docs=true").await.json();
+    assert_eq!(rest["results"][0]["doc"], json!({ "_id": "doc2", "_rev": "1-bbbb" }));
+    let newest = get(&server, "/db/_changes?descending=true&limit=1").await.json();
+    assert_eq!(newest["results"][0]["id"], "doc2");
+}
+
+#[tokio::test]
+async fn a_filter_counts_as_progress_even_where_it_lets_nothing_through() {
+    let server = with_changes().await;
+    let path = "/db/_changes?filter=_doc_ids";
+    let some = ask(&server, "POST", path, r#"{"doc_ids":["doc3"]}"#).await.json();
+    assert_eq!((some["results"].as_array().unwrap().len(), &some["last_seq"]), (1, &json!(3)));
+    let none = ask(&server, "POST", path, r#"{"doc_ids":["doc9"]}"#).await.json();
+    assert_eq!((none["results"].as_array().unwrap().len(), &none["last_seq"]), (0, &json!(3)));
+    let other = get(&server, "/db/_changes?filter=d/f").await;
+    assert_eq!((other.status, &other.json()["error"]), (501, &json!("not_implemented")));
+}
+
+#[tokio::test]
+async fn a_longpoll_ends_with_the_first_change() {
+    let server = with_changes().await;
+    let waiting = get(&server, "/db/_changes?feed=longpoll&since=3&heartbeat=1000");
+    let writing = ask(&server, "PUT", "/db/new", "{}");
+    let (answer, _) = tokio::join!(waiting, writing);
+    assert_eq!((&answer.json()["results"][0]["id"], &answer.json()["last_seq"]), (&json!("new"), &json!(4)));
+    let idle = get(&server, "/db/_changes?feed=longpoll&since=4&timeout=1").await;
+    assert_eq!(idle.text(), "{\"results\":[\n\n],\n\"last_seq\":4,\"pending\":0}\n");
+}
+
+#[tokio::test]
+async fn a_continuous_feed_goes_on_with_signs_of_life() {
+    let server = with_changes().await;
+    let path = "/db/_changes?feed=continuous&since=3&heartbeat=20&limit=1";
+    let mut lines = request(&server, "GET", path).send().await.unwrap().bytes_stream();
+    assert_eq!(lines.next().await.unwrap().unwrap(), "\n");
+    let rev = ask(&server, "PUT", "/db/new", "{}").await.rev();
+    let mut text = String::new();
+    while let Some(chunk) = lines.next().await {
+        text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+    }
+    let row = format!("{{\"seq\":4,\"id\":\"new\",\"changes\":[{{\"rev\":\"{rev}\"}}]}}\n");
+    assert_eq!(text.trim_start(), format!("{row}{{\"last_seq\":4,\"pending\":0}}\n"));
+}

@@ -28,9 +28,9 @@ where
     block_on(async {
         let mut parts = Vec::new();
         while let Some(headers) = reader.next_part().await? {
-            let headers = headers.iter().map(|(name, value)| {
-                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-            });
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
             let headers = headers.collect();
             let mut data = Vec::new();
             while let Some(chunk) = reader.next_chunk().await? {
@@ -49,7 +49,8 @@ fn read_text(body: &str, boundary: &str) -> Result<Vec<(usize, String)>, Multipa
 
 #[test]
 fn preamble_epilogue_padding_and_missing_headers_are_understood() {
-    let body = "ignore me\r\n--b  \r\n\r\none\r\n--b\r\nA: 1\r\nB: 2\r\n\r\ntwo\r\n\r\n--b\r\n\r\n\r\n--b--\r\nignore me";
+    let body =
+        "ignore me\r\n--b  \r\n\r\none\r\n--b\r\nA: 1\r\nB: 2\r\n\r\ntwo\r\n\r\n--b\r\n\r\n\r\n--b--\r\nignore me";
     assert_eq!(read_text(body, "b").unwrap(), [(0, "one".into()), (2, "two\r\n".into()), (0, String::new())]);
 }
 

@@ -72,9 +72,11 @@ impl Answer {
 
     /// The body as a stream.
     pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes, PeerError>> {
-        let chunks = stream::try_unfold(self, |mut answer| async move {
-            Ok(answer.chunk().await?.map(|chunk| (chunk, answer)))
-        });
+        let chunks =
+            stream::try_unfold(
+                self,
+                |mut answer| async move { Ok(answer.chunk().await?.map(|chunk| (chunk, answer))) },
+            );
         chunks.boxed()
     }
 

@@ -141,7 +141,10 @@ mod tests {
         let stub = r#"{"content_type":"text/plain","stub":true,"length":3}"#;
         let follower = r#"{"content_type":"text/plain","length":3,"follows":true}"#;
         assert_eq!(String::from_utf8(document).unwrap(), DOCUMENT.replace(stub, follower));
-        assert_eq!(heads, [AttachmentHead { name: "a\"b".into(), content_type: "text/plain".into(), length: 3, gzip: false }]);
+        assert_eq!(
+            heads,
+            [AttachmentHead { name: "a\"b".into(), content_type: "text/plain".into(), length: 3, gzip: false }]
+        );
     }
 
     #[test]

@@ -45,9 +45,17 @@ enum Source {
     /// Nothing was left to ask for.
     Nothing,
     /// The answer to `_bulk_get`.
-    Bulk { answer: Answer, text: BytesMut, elements: Elements },
+    Bulk(Box<Streaming>),
     /// The answers to `open_revs`, one a document.
     Single(BoxStream<'static, Result<(DocId, Answered), PeerError>>),
+}
+
+/// An answer to `_bulk_get` on its way.
+struct Streaming {
+    answer: Answer,
+    /// What came and isn't cut yet.
+    text: BytesMut,
+    elements: Elements,
 }
 
 /// A whole answer to `open_revs`, and the request that it answers.
@@ -60,9 +68,8 @@ impl RemotePeer {
     /// Starts to fetch revisions.
     pub async fn bulk_get(&self, wanted: Vec<Wanted>) -> Result<RemoteBulkGet, PeerError> {
         let (design, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|wanted| wanted.id.is_design());
-        let one_by_one = design.into_iter().flat_map(|Wanted { id, revs, .. }| {
-            revs.into_iter().map(move |rev| (id.clone(), rev))
-        });
+        let one_by_one =
+            design.into_iter().flat_map(|Wanted { id, revs, .. }| revs.into_iter().map(move |rev| (id.clone(), rev)));
         let ready = Fetched { attached: one_by_one.collect(), ..Fetched::default() };
         let mut unmentioned = HashMap::<_, Vec<_>>::with_capacity(wanted.len());
         for wanted in &wanted {
@@ -86,8 +93,8 @@ impl RemotePeer {
         let path = "_bulk_get?latest=true&revs=true&attachments=false";
         let answer = self.send(&Call::post(Operation::Fetch, path, request(wanted))).await?;
         if answer.is_success() {
-            let source = Source::Bulk { answer, text: BytesMut::new(), elements: Elements::default() };
-            return Ok(Some(source));
+            let streaming = Streaming { answer, text: BytesMut::new(), elements: Elements::default() };
+            return Ok(Some(Source::Bulk(Box::new(streaming))));
         }
         let reply = self.present(answer.whole().await?)?;
         // CouchDB 1 takes `_bulk_get` for a document's id, and a POST to one for a form.
@@ -99,10 +106,13 @@ impl RemotePeer {
     }
 
     fn open_revs(&self, wanted: Vec<Wanted>) -> Source {
-        let requests: Vec<_> = wanted.into_iter().flat_map(|wanted| {
-            let groups: Vec<Vec<Rev>> = wanted.revs.chunks(REVS_PER_URL).map(<[Rev]>::to_vec).collect();
-            groups.into_iter().map(move |revs| (wanted.id.clone(), revs))
-        }).collect();
+        let requests: Vec<_> = wanted
+            .into_iter()
+            .flat_map(|wanted| {
+                let groups: Vec<Vec<Rev>> = wanted.revs.chunks(REVS_PER_URL).map(<[Rev]>::to_vec).collect();
+                groups.into_iter().map(move |revs| (wanted.id.clone(), revs))
+            })
+            .collect();
         let peer = self.clone();
         let answers = stream::iter(requests).map(move |(id, revs)| {
             let peer = peer.clone();
@@ -145,7 +155,8 @@ impl RemoteBulkGet {
                 }
                 None => self.ended = true,
             },
-            Source::Bulk { answer, text, elements } => {
+            Source::Bulk(streaming) => {
+                let Streaming { answer, text, elements } = &mut **streaming;
                 while let Some(element) = elements.next(text) {
                     let element = &text[element];
                     let result: BulkResult<'_> = serde_json::from_slice(element)
@@ -215,7 +226,8 @@ impl Sorter<'_> {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
                 (None, Some(rev)) => self.unavailable(id, &asked, Rev::parse(rev), "missing".into()),
                 (None, None) => {
-                    let (rev, reason) = item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
+                    let (rev, reason) =
+                        item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
                     self.unavailable(id, &asked, rev, reason);
                 }
             }

@@ -104,7 +104,9 @@ impl Endpoint {
         let basic = &mut self.basic;
         self.headers.retain(|(name, value)| {
             let is_basic = name.eq_ignore_ascii_case("authorization");
-            let Some(credentials) = is_basic.then(|| decode_basic(value.expose_secret())).flatten() else { return true };
+            let Some(credentials) = is_basic.then(|| decode_basic(value.expose_secret())).flatten() else {
+                return true;
+            };
             basic.get_or_insert(credentials);
             false
         });
@@ -161,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_strongest_credentials_win() {
-        let header = || vec![("authorization".into(), SecretString::from("Basic aGVhZGVyOng=")), ("X-A".into(), "1".into())];
+        let header =
+            || vec![("authorization".into(), SecretString::from("Basic aGVhZGVyOng=")), ("X-A".into(), "1".into())];
         let strongest = Some(("auth".into(), "z".into()));
         let all = Endpoint::parse("http://url:y@h/db", header(), strongest).unwrap();
         assert_eq!(basic(&all), Some(("auth", "z")));

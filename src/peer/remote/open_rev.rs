@@ -88,10 +88,13 @@ async fn read_mixed(answer: Answer, boundary: &str) -> Result<Option<AttachedDoc
         mixed.skip_rest().await;
         return alone(&request, content_type, json);
     };
-    let part: Body = mixed.into_part().map_err({
-        let request = request.clone();
-        move |error| broken(&request, error)
-    }).boxed();
+    let part: Body = mixed
+        .into_part()
+        .map_err({
+            let request = request.clone();
+            move |error| broken(&request, error)
+        })
+        .boxed();
     let mut related = Reader::new(part, &boundary);
     if related.next_part().await.map_err(|error| broken(&request, error))?.is_none() {
         return Err(malformed(&request, EXPECTED, "no document".into()));
@@ -104,7 +107,8 @@ async fn read_mixed(answer: Answer, boundary: &str) -> Result<Option<AttachedDoc
         return Ok(Some(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
     }
     let parts = Following { related, heads, measure: None, request };
-    let parts = stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|piece| (piece, parts))) });
+    let parts =
+        stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|piece| (piece, parts))) });
     Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
 }
 

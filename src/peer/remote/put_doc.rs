@@ -49,9 +49,11 @@ impl RemotePeer {
         let length = framing.related_length(doc.json.len(), &heads);
         let opening = [Ok(framing.part("application/json")), Ok(doc.json)];
         let framed = Framed { parts: doc.parts, framing, heads, left: 0, closed: false };
-        let framed = stream::try_unfold(framed, |mut framed| async move {
-            Ok(framed.next().await?.map(|piece| (piece, framed)))
-        });
+        let framed =
+            stream::try_unfold(
+                framed,
+                |mut framed| async move { Ok(framed.next().await?.map(|piece| (piece, framed))) },
+            );
         // Guards the error of the source's stream until the request that it ended has failed.
         let source_error = Arc::new(Mutex::new(None));
         let pieces = noting_errors(stream::iter(opening).chain(framed), source_error.clone());

@@ -6,7 +6,7 @@
 //! - `open_revs` answered as JSON (express-pouchdb): each attachment is fetched by its name;
 //! - a target that isn't known to take gzipped parts (anything but CouchDB and couchrep) gets them decoded.
 //!
-//! What failed for a reason that may pass was tried again before an error comes out ([`call`]); only bodies that stream
+//! What failed for a reason that may pass was tried again before an error comes out (`call.rs`); only bodies that stream
 //! are the caller's to ask for again ([`PeerError::Broken`]). Nothing here logs or returns a credential: names and
 //! requests are written from the URL without userinfo, transport errors by their innermost cause.
 

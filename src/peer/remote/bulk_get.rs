@@ -45,9 +45,17 @@ enum Source {
     /// Nothing was left to ask for.
     Nothing,
     /// The answer to `_bulk_get`.
-    Bulk { answer: Answer, text: BytesMut, elements: Elements },
+    Bulk(Box<Streaming>),
     /// The answers to `open_revs`, one a document.
     Single(BoxStream<'static, Result<(DocId, Answered), PeerError>>),
+}
+
+/// An answer to `_bulk_get` on its way.
+struct Streaming {
+    answer: Answer,
+    /// What came and isn't cut yet.
+    text: BytesMut,
+    elements: Elements,
 }
 
 /// A whole answer to `open_revs`, and the request that it answers.
@@ -85,8 +93,8 @@ impl RemotePeer {
         let path = "_bulk_get?latest=true&revs=true&attachments=false";
         let answer = self.send(&Call::post(Operation::Fetch, path, request(wanted))).await?;
         if answer.is_success() {
-            let source = Source::Bulk { answer, text: BytesMut::new(), elements: Elements::default() };
-            return Ok(Some(source));
+            let streaming = Streaming { answer, text: BytesMut::new(), elements: Elements::default() };
+            return Ok(Some(Source::Bulk(Box::new(streaming))));
         }
         let reply = self.present(answer.whole().await?)?;
         // CouchDB 1 takes `_bulk_get` for a document's id, and a POST to one for a form.
@@ -147,7 +155,8 @@ impl RemoteBulkGet {
                 }
                 None => self.ended = true,
             },
-            Source::Bulk { answer, text, elements } => {
+            Source::Bulk(streaming) => {
+                let Streaming { answer, text, elements } = &mut **streaming;
                 while let Some(element) = elements.next(text) {
                     let element = &text[element];
                     let result: BulkResult<'_> = serde_json::from_slice(element)

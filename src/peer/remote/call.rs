@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
@@ -208,6 +210,10 @@ impl RemotePeer {
         let own = url.origin() == self.inner.url.origin();
         let mut headers = if own { self.inner.headers.clone() } else { HeaderMap::new() };
         headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
+        if call.operation == Operation::Wait {
+            // A compressor would hold back the heartbeats (express-pouchdb's does).
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if call.unsynced() {
             headers.insert("x-couch-full-commit", HeaderValue::from_static("false"));
         }

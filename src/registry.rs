@@ -75,9 +75,7 @@ impl Registry {
     ///
     /// A one-shot is waited for; dropping this future stops nothing.
     pub async fn replicate(&self, body: &Map<String, Value>, caller: &Caller) -> Result<Answer, ReplicateError> {
-        if caller.name.is_none() && !caller.is_admin {
-            return Err(ReplicateError::Unauthorized("You are not an authenticated user".into()));
-        }
+        caller.may_ask()?;
         let command = Command::parse(body).map_err(|error| self.as_url(error))?;
         match command {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
@@ -106,9 +104,7 @@ impl Registry {
     }
 
     async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
-        if request.create_target && matches!(request.target, Endpoint::Local(_)) && !caller.is_admin {
-            return Err(ReplicateError::Unauthorized("You are not a server admin.".into()));
-        }
+        caller.may_run(&request)?;
         let id = self.id(&request, caller);
         loop {
             if self.context.tasks.stopping().is_cancelled() {
@@ -195,6 +191,24 @@ impl Registry {
     }
 }
 
+impl Caller {
+    fn may_ask(&self) -> Result<(), ReplicateError> {
+        match self.name.is_some() || self.is_admin {
+            true => Ok(()),
+            false => Err(ReplicateError::Unauthorized("You are not an authenticated user".into())),
+        }
+    }
+
+    /// A local target is made by server admins only; a remote one decides for itself.
+    fn may_run(&self, request: &Request) -> Result<(), ReplicateError> {
+        let makes_local = request.create_target && matches!(request.target, Endpoint::Local(_));
+        match self.is_admin || !makes_local {
+            true => Ok(()),
+            false => Err(ReplicateError::Unauthorized("You are not a server admin.".into())),
+        }
+    }
+}
+
 /// What a replication's task does. When it is told to stop, it has `stop_deadline` to come to its end.
 async fn work(job: Job) -> Result<Finished, ReplicateError> {
     tracing::info!("replication started");
@@ -221,4 +235,35 @@ async fn work(job: Job) -> Result<Finished, ReplicateError> {
 async fn stop_deadline(stop: &CancellationToken, deadline: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(deadline).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(target: &str) -> Request {
+        let body = json!({"source": "a", "target": target, "create_target": true});
+        match Command::parse(body.as_object().unwrap()).unwrap() {
+            Command::Run(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn create_target_for_a_local_target_needs_a_server_admin() {
+        let user = Caller { name: Some("ann".into()), ..Caller::default() };
+        let admin = Caller { is_admin: true, ..Caller::default() };
+        assert!(matches!(user.may_run(&request("b")), Err(ReplicateError::Unauthorized(_))));
+        assert!(user.may_run(&request("http://h/b")).is_ok());
+        assert!(admin.may_run(&request("b")).is_ok());
+    }
+
+    #[test]
+    fn nobody_in_particular_may_not_ask_unless_everyone_is_admin() {
+        assert!(Caller::default().may_ask().is_err());
+        assert!(Caller { is_admin: true, ..Caller::default() }.may_ask().is_ok());
+        assert!(Caller { name: Some("ann".into()), ..Caller::default() }.may_ask().is_ok());
+    }
 }

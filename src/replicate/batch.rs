@@ -4,8 +4,8 @@
 //! error, and then may be done again from its start: what is there already is not fetched again. Where an answer of the
 //! source breaks off, it does so by itself, some times, with growing pauses.
 //!
-//! Memory: a batch holds one reservation of [`Route::reservation`] bytes from its first fetched byte to its last
-//! written one. Attachments aren't counted in: they stream.
+//! Memory: a batch holds one reservation of [`Route::reservation`] bytes while it copies documents in bulk. Those with
+//! attachments come behind and aren't counted in: they stream.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -127,7 +127,6 @@ impl Batch<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let reserved = self.route.unless_stopped(self.route.budget.reserve(self.route.reservation())).await?;
         for asked in 0.. {
             let unavailable = self.copy_once(wanted).await?;
             if unavailable.is_empty() {
@@ -140,7 +139,6 @@ impl Batch<'_> {
             self.route.unless_stopped(tokio::time::sleep(ASK_AGAIN_PAUSE)).await?;
             wanted = again(unavailable);
         }
-        drop(reserved);
         Ok(())
     }
 
@@ -190,6 +188,8 @@ impl Batch<'_> {
 
     async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<Named, ReplicateError> {
         let mut named = Named::default();
+        // Given back before attachments stream, which may take hours and don't need it.
+        let _reserved = self.route.unless_stopped(self.route.budget.reserve(self.route.reservation())).await?;
         let mut fetching = fetch::ask(self.route, wanted).await?;
         while let Some(fetched) = fetching.next().await? {
             let refused = write::docs(self.route, fetched.docs).await?;

@@ -260,8 +260,9 @@ fn common_ancestor(source: Log, target: &Log) -> (Seq, Vec<Box<RawValue>>) {
         return (source.source_last_seq, source.history);
     }
     tracing::info!("the two checkpoints differ: looking for a session that both sides know");
-    let entry = |raw: &Box<RawValue>| serde_json::from_str::<Entry>(raw.get()).ok();
-    let known: HashSet<String> = target.history.iter().filter_map(entry).map(|entry| entry.session_id).collect();
+    let entry = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).ok();
+    let known: HashSet<String> =
+        target.history.iter().filter_map(|raw| entry(raw)).map(|entry| entry.session_id).collect();
     let mut history = source.history;
     let common = history.iter().enumerate().find_map(|(index, raw)| {
         let entry = entry(raw).filter(|entry| known.contains(&entry.session_id))?;

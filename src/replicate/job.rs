@@ -36,6 +36,14 @@ pub struct Context {
     pub tasks: Tasks,
 }
 
+impl Context {
+    /// What a server's replications share, with a memory budget and a group of tasks of their own.
+    pub fn new(store: Store, clients: Clients, settings: Arc<Replicator>, identity: Identity) -> Self {
+        let budget = Budget::new(settings.memory_budget);
+        Self { store, clients, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
+    }
+}
+
 /// One replication that runs.
 pub struct Job {
     /// Its name.

@@ -68,9 +68,9 @@ pub fn members(text: &[u8]) -> Result<impl Iterator<Item = Member<'_>>, Document
 /// The text of a JSON string, quotes and all, as the string it stands for; `None` where it is no string.
 pub fn string(text: &[u8]) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    match inner.contains(&b'\\') || inner.contains(&b'"') {
-        false => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
-        true => serde_json::from_slice::<String>(text).ok().map(Cow::Owned),
+    match plain_run(inner) == inner.len() {
+        true => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
+        false => serde_json::from_slice::<String>(text).ok().map(Cow::Owned),
     }
 }
 

@@ -83,7 +83,8 @@ async fn serve_until_told(config: Config) -> anyhow::Result<()> {
          -d '{{\"source\":\"recipes\",\"target\":\"copy\",\"create_target\":true}}'"
     );
 
-    tracing::info!(signal = signals.next().await, "stopping; a second signal ends it at once");
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping; a second signal ends it at once");
     tokio::select! {
         biased;
         () = server.stop() => Ok(()),

@@ -9,7 +9,7 @@ use couchrep::store::revtree::{NewLeaf, RevTree};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const HEAD: &str = r#"{"_id":"recipe-0001234","_rev":"2-917fa2381192822767f010b95b45325b","_revisions":{"start":2,"ids":["917fa2381192822767f010b95b45325b","aaaaa2381192822767f010b95b45325b"]},"#;
-const LEAF: NewLeaf = NewLeaf { deleted: false, attached: false, body: (200_000, 0) };
+const LEAF: NewLeaf = NewLeaf { deleted: false, attached: false, body: 200_000 };
 /// As many bytes as a socket gives at once.
 const CHUNK: usize = 16 * 1024;
 

@@ -1,6 +1,7 @@
 //! The command line: reads the settings, runs the server until a signal comes, ends it, tells by its exit code how it went.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -74,14 +75,8 @@ async fn serve_until_told(config: Config) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     let server = Server::start(config).await?;
 
-    let url = server.url();
-    println!("couchrep listens on {url}, its databases are in {}", data_dir.display());
-    println!("Try:");
-    println!("  curl -X PUT {url}/recipes");
-    println!(
-        "  curl {url}/_replicate -H 'Content-Type: application/json' \
-         -d '{{\"source\":\"recipes\",\"target\":\"copy\",\"create_target\":true}}'"
-    );
+    // Nobody may be reading what a server prints; it serves all the same.
+    let _ = greet(&server.url(), &data_dir);
 
     let signal = signals.next().await;
     tracing::info!(signal, "stopping; a second signal ends it at once");
@@ -90,6 +85,19 @@ async fn serve_until_told(config: Config) -> anyhow::Result<()> {
         () = server.stop() => Ok(()),
         signal = signals.next() => anyhow::bail!("ended by a second {signal} before everything was put away"),
     }
+}
+
+fn greet(url: &str, data_dir: &Path) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "couchrep listens on {url}, its databases are in {}", data_dir.display())?;
+    writeln!(out, "Try:")?;
+    writeln!(out, "  curl -X PUT {url}/recipes")?;
+    writeln!(
+        out,
+        "  curl {url}/_replicate -H 'Content-Type: application/json' \
+         -d '{{\"source\":\"recipes\",\"target\":\"copy\",\"create_target\":true}}'"
+    )?;
+    out.flush()
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {

@@ -5,6 +5,13 @@
 mod support;
 
 mod cli;
+mod asking;
+mod databases;
+mod documents;
+mod attachments;
+mod bulk;
+mod changes_feed;
+mod peer_contract;
+mod replications;
 mod shutdown;
 mod crash;
-mod peer_contract;

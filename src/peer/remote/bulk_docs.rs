@@ -1,8 +1,9 @@
 //! Writes a batch of documents.
 //!
 //! `POST {db}/_bulk_docs` with `new_edits:false` answers the failures alone, as CouchDB does, or a row for every document,
-//! as others do: a row without `error` is a success. A batch that is too large (413) is halved until it passes; a single
-//! document that is too large is refused.
+//! as others do: a row without `error` is a success. A batch that the target won't take as a whole, because it is too
+//! large (413) or because one of its documents isn't to the target's taste (400), is halved until the rest passes; what
+//! is refused alone is that document's failure.
 
 use super::call::Call;
 use super::*;
@@ -19,11 +20,11 @@ impl RemotePeer {
             let (body, docs) = batch.into_request();
             let reply = self.ask(&Call::post(Operation::BulkDocs, "_bulk_docs", body.clone())).await?;
             match (reply.status, docs.as_slice()) {
-                (413, [doc]) => {
+                (400 | 413, [doc]) => {
                     let (error, reason) = reply.words();
                     refused.push(Refused { id: doc.id.clone(), rev: Some(doc.rev.clone()), error, reason });
                 }
-                (413, docs) => {
+                (400 | 413, docs) => {
                     let mut batch = DocBatch::default();
                     docs.iter().for_each(|doc| batch.push(doc.id.clone(), doc.rev.clone(), &body[doc.span.clone()]));
                     let (first, second) = batch.halve();

@@ -314,12 +314,22 @@ pub(super) fn not_fetched(request: &str, text: &[u8], error: &dyn std::fmt::Disp
 fn request(wanted: &[Wanted]) -> Vec<u8> {
     let mut body = br#"{"revs":true,"latest":true,"docs":["#.to_vec();
     let mut first = true;
-    for (wanted, rev) in wanted.iter().flat_map(|wanted| wanted.revs.iter().map(move |rev| (wanted, rev))) {
-        body.extend_from_slice(if std::mem::take(&mut first) { b"{\"rev\":" } else { b",{\"rev\":" });
-        json::push_string(&mut body, &rev.to_string());
-        body.extend_from_slice(b",\"id\":");
-        json::push_string(&mut body, wanted.id.as_str());
+    let mut push = |id: &DocId, rev: Option<&Rev>| {
+        body.extend_from_slice(if std::mem::take(&mut first) { b"{" } else { b",{" });
+        if let Some(rev) = rev {
+            body.extend_from_slice(b"\"rev\":");
+            json::push_string(&mut body, &rev.to_string());
+            body.push(b',');
+        }
+        body.extend_from_slice(b"\"id\":");
+        json::push_string(&mut body, id.as_str());
         body.extend_from_slice(b",\"atts_since\":[]}");
+    };
+    for Wanted { id, revs, .. } in wanted {
+        match revs.as_slice() {
+            [] => push(id, None),
+            revs => revs.iter().for_each(|rev| push(id, Some(rev))),
+        }
     }
     body.extend_from_slice(br#"],"attachments":false}"#);
     body

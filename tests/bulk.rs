@@ -66,7 +66,7 @@ async fn revs_diff_tells_what_is_missing() {
     let answer = ask(&server, "POST", "/db/_revs_diff", body).await.json();
     assert_eq!(answer["doc9"], json!({ "missing": ["1-a"] }));
     assert_eq!(answer["doc1"]["missing"], json!(["3-dddd"]));
-    assert_eq!(answer["doc1"]["possible_ancestors"], json!(["2-bbbb", "1-aaaa"]));
+    assert_eq!(answer["doc1"]["possible_ancestors"], json!(["1-aaaa", "2-bbbb"]));
     assert_eq!(answer.get("doc3"), None);
     let older = ask(&server, "POST", "/db/_missing_revs", body).await.json();
     assert_eq!(older, json!({ "missing_revs": { "doc1": ["3-dddd"], "doc9": ["1-a"] } }));

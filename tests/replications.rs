@@ -28,19 +28,19 @@ impl Bench {
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
-        self.send(self.server.client().get(self.server.url(path))).await
+        self.send(self.server.client().get(self.server.url(&format!("/{path}")))).await
     }
 
     async fn put(&self, path: &str, body: Value) -> (u16, Value) {
-        self.send(self.server.client().put(self.server.url(path)).body(body.to_string())).await
+        self.send(self.server.client().put(self.server.url(&format!("/{path}"))).body(body.to_string())).await
     }
 
     async fn delete(&self, path: &str) -> (u16, Value) {
-        self.send(self.server.client().delete(self.server.url(path))).await
+        self.send(self.server.client().delete(self.server.url(&format!("/{path}")))).await
     }
 
     async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        let request = self.server.client().post(self.server.url(path));
+        let request = self.server.client().post(self.server.url(&format!("/{path}")));
         self.send(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
@@ -240,7 +240,7 @@ async fn active_tasks_show_the_counters_live() {
     assert_eq!(task["type"], "replication");
     assert_eq!(task["revisions_checked"], 5);
     assert_eq!(task["missing_revisions_found"], 5);
-    assert_eq!(task["source"], bench.server.url("src/"));
+    assert_eq!(task["source"], bench.server.url("/src/"));
     bench.fill("src", 5..8).await;
     bench.task(|task| task["docs_written"] == 8).await;
 }
@@ -265,7 +265,7 @@ async fn the_feeds_last_seq_counts_as_progress_where_a_filter_lets_nothing_throu
 async fn a_missing_database_is_named_by_its_url() {
     let bench = Bench::start().await;
     let (status, answer) = bench.replicate(json!({"source": "nosuch"})).await;
-    let reason = format!("could not open {}", bench.server.url("nosuch/"));
+    let reason = format!("could not open {}", bench.server.url("/nosuch/"));
     assert_eq!((status, answer), (404, json!({"error": "db_not_found", "reason": reason})));
     // A target isn't made for a source that isn't there.
     bench.replicate(json!({"source": "nosuch", "target": "new", "create_target": true})).await;

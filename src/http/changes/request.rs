@@ -102,10 +102,10 @@ impl Request {
         })
     }
 
-    /// What stands before the first row.
+    /// What stands before the first row. A continuous feed starts with an empty line, so that its answer starts at all.
     pub fn opening(&self) -> &'static str {
         match self.feed {
-            Feed::Continuous => "",
+            Feed::Continuous => "\n",
             Feed::Normal | Feed::Longpoll => "{\"results\":[\n",
         }
     }

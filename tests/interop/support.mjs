@@ -138,15 +138,15 @@ export async function fill(db) {
   for (const id of ['doc3', 'attached/several']) {
     await db.put({ ...(await db.get(id)), edited: true });
   }
-  // A tree with two live leaves, one deleted, and an attachment that only the losing one has.
+  // A tree with three live leaves, one of the losers with an attachment, and one deleted.
   const path = (start, ...ids) => ({ _rev: `${start}-${ids[0]}`, _revisions: { start, ids } });
-  const [a, b, c, d, e] = ['a', 'b', 'c', 'd', 'e'].map((digit) => digit.repeat(32));
+  const [a, b, c, d, e, f, last] = [...'abcdef9'].map((digit) => digit.repeat(32));
   await db.bulkDocs(
     [
       { _id: 'conflicted', winner: true, ...path(3, d, b, a) },
       { _id: 'conflicted', winner: false, _attachments: { 'loser.txt': text('still here') }, ...path(2, c, a) },
-      { _id: 'conflicted', _deleted: true, why: 'merged', ...path(3, e, c, a) },
-      { _id: 'conflicted', also: 'alive', ...path(2, e, a) },
+      { _id: 'conflicted', _deleted: true, why: 'merged', ...path(3, e, f, a) },
+      { _id: 'conflicted', also: 'alive', ...path(2, last, a) },
     ],
     { new_edits: false },
   );
@@ -176,8 +176,13 @@ export async function leaves(db) {
 export async function assertReplicas(one, other) {
   const [left, right] = [await leaves(one), await leaves(other)];
   assert.ok(left.length > 300, `only ${left.length} leaves`);
-  assert.ok(left.some((leaf) => leaf.deleted) && left.some((leaf) => leaf.attachments.length === 5));
-  assert.deepEqual(right, left);
+  assert.ok(left.some((leaf) => leaf.deleted) && left.some((leaf) => leaf.attachments.length > 3));
+  // Only what differs: hundreds of equal leaves in a message help nobody.
+  const without = (leaves, others) => {
+    const known = new Set(others.map((leaf) => JSON.stringify(leaf)));
+    return leaves.filter((leaf) => !known.has(JSON.stringify(leaf)));
+  };
+  assert.deepEqual(without(right, left), without(left, right));
 }
 
 /** Edits, resolves, deletes and adds after a first replication. */

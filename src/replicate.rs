@@ -161,6 +161,7 @@ async fn copy(
         limit: job.batch_size(),
         filter: job.filter(),
         continuous: job.request.continuous,
+        tries: job.context.settings.retries_per_request,
     };
     let route = job.route(source, target, &scope);
     let pages = changes::pages(reading, job.context.tasks.clone(), scope.clone());

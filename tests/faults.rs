@@ -36,7 +36,7 @@ fn faults() -> Vec<Fault> {
         Fault::Truncate(7),
         Fault::Answer(200, page, "<html>Please log in</html>".into()),
         Fault::WrongLength(5),
-        Fault::WrongLength(-1),
+        Fault::WrongLength(-2),
         Fault::Drip(5, Duration::from_millis(40)),
     ]
 }
@@ -85,7 +85,8 @@ async fn case(server: &Server, name: String, method: Method, path: &str, fault: 
         answers.push(serde_json::from_slice(&answer).unwrap());
     }
     assert!(start.elapsed() < LIMIT, "{told}: took {:?}", start.elapsed());
-    assert_eq!(peer.faults_left(), 0, "{told}: met fewer faults");
+    // A second one stays where the first did no harm, as a slow answer, or where the request's work was done all the same.
+    assert!(peer.faults_left() < times, "{told}: wasn't met");
     assert_eq!(server.leaves(&source).await, server.leaves(&target).await, "{told}");
 
     let requests = peer.requests();

@@ -150,7 +150,7 @@ async fn a_waiting_feed_that_is_silent_or_breaks_off_is_opened_again_without_a_r
         peer.fail(Method::GET, "feed=longpoll", fault);
     }
     server.replicate(json!({"source": peer.url("/src"), "target": "tgt", "continuous": true})).await;
-    let reopened = async { while peer.faults_left() > 0 || server.get("/tgt", 200).await["doc_count"] != 10 {} };
+    let reopened = async { while server.get("/tgt", 200).await["doc_count"] != 10 || peer.faults_left() > 0 {} };
     tokio::time::timeout(Duration::from_secs(20), reopened).await.expect("the feed isn't opened again");
     server.put("/src/late", json!({}), 201).await;
     let arrived = async { while server.get("/tgt", 200).await["doc_count"] != 11 {} };

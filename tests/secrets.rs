@@ -46,10 +46,8 @@ async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
             json!({"url": in_url(path), "headers": bearer}),
         ]
     };
-    for source in endpoints("/src") {
-        for target in endpoints("/tgt") {
-            assert_eq!(replicate(json!({"source": source, "target": target})).await, 200);
-        }
+    for (source, target) in std::iter::zip(endpoints("/src"), endpoints("/tgt")) {
+        assert_eq!(replicate(json!({"source": source, "target": target})).await, 200);
     }
     let continuous = json!({"source": in_url("/src"), "target": endpoints("/tgt")[2], "continuous": true});
     assert_eq!(replicate(continuous).await, 202);

@@ -31,7 +31,7 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 deny:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; \

@@ -14,4 +14,5 @@ mod changes_feed;
 mod peer_contract;
 mod replications;
 mod shutdown;
+mod readme;
 mod crash;

@@ -18,5 +18,7 @@ mod listeners;
 mod malformed;
 mod secrets;
 mod faults;
+mod nothing_lost;
 mod shutdown;
+mod readme;
 mod crash;

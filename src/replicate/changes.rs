@@ -4,17 +4,17 @@
 //! is asked for. A page's `last_seq` counts as progress even where no change passed the filter.
 //!
 //! A one-shot ends where the feed ends, or when it has read as many rows as there were when it began: a busy source
-//! doesn't keep it going for ever. A continuous replication that has caught up waits in one longpoll. One that breaks off
-//! or falls silent is opened again from where it was; only one that keeps breaking off soon fails.
+//! doesn't keep it going for ever. A continuous replication that has caught up waits in one longpoll. A wait that breaks
+//! off is the network's everyday (proxies cut what is idle): it is asked again from where it was.
 
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use futures::Stream;
 use futures::stream;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::{ReplicateError, repeat};
@@ -24,8 +24,11 @@ use crate::tasks::Tasks;
 
 /// A longpoll that ended without a change isn't asked again at once: a source may answer without waiting.
 const PAUSE_AFTER_EMPTY_WAIT: Duration = Duration::from_millis(250);
-/// A wait that lasted so long before it broke off isn't one failure more in a row.
-const LASTING_WAIT: Duration = Duration::from_secs(10);
+
+/// Waits that broke off, one behind the other, after which the source counts as failed.
+const MAX_BROKEN_WAITS: u32 = 10;
+/// A wait that lasted so long before it broke off was a good one.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// What a feed is read from and how.
 pub struct Reading {
@@ -39,8 +42,6 @@ pub struct Reading {
     pub filter: Filter,
     /// Go on for ever.
     pub continuous: bool,
-    /// Waits in a row that may break off soon.
-    pub tries: u32,
 }
 
 /// Reads the feed. Ends at its end, when `stop` is cancelled, or behind the first error.
@@ -51,9 +52,8 @@ pub fn pages(
 ) -> impl Stream<Item = Result<ChangesPage, ReplicateError>> {
     let course = Course::new(reading.continuous, reading.limit);
     let query = ChangesQuery { since: reading.since, limit: reading.limit, wait: false, filter: reading.filter };
-    let (tries, pauses) = (reading.tries, repeat::pauses(reading.tries));
-    let asked_at = Instant::now();
-    let feed = Feed { source: reading.source, query, course, tasks, stop, tries, pauses, asked: None, asked_at };
+    let broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+    let feed = Feed { source: reading.source, query, course, tasks, stop, asked: None, broken_waits };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
 
@@ -63,12 +63,10 @@ struct Feed {
     course: Course,
     tasks: Tasks,
     stop: CancellationToken,
-    tries: u32,
-    /// What is left of them for the wait that breaks off.
-    pauses: ExponentialBackoff,
     /// The page that is being read; its task gives `None` when it was stopped.
-    asked: Option<JoinHandle<Option<Result<ChangesPage, PeerError>>>>,
-    asked_at: Instant,
+    asked: Option<AbortOnDropHandle<Option<Result<ChangesPage, PeerError>>>>,
+    /// The pauses that are left before a wait is asked again.
+    broken_waits: ExponentialBackoff,
 }
 
 impl Feed {
@@ -79,22 +77,23 @@ impl Feed {
 
     async fn next(&mut self) -> Option<Result<ChangesPage, ReplicateError>> {
         let page = loop {
+            let begun = Instant::now();
             let page = match self.asked.take()?.await {
                 Ok(page) => page?,
                 Err(_) => return Some(Err(ReplicateError::Crashed)),
             };
-            match page {
-                Err(error @ PeerError::Broken { .. }) if self.query.wait => match self.pause_before_reopening() {
-                    Some(pause) => {
-                        tracing::debug!(%error, pause_ms = pause.as_millis() as u64, "opening the feed again");
-                        self.ask(pause);
-                    }
-                    None => break Err(error),
-                },
-                page => break page,
+            if page.is_ok() || begun.elapsed() >= LONG_WAIT {
+                self.broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+            }
+            match &page {
+                Err(error @ PeerError::Broken { .. }) if self.query.wait => {
+                    let Some(pause) = self.broken_waits.next() else { break page };
+                    tracing::debug!(%error, ?pause, "waiting again");
+                    self.ask(pause);
+                }
+                _ => break page,
             }
         };
-        self.pauses = repeat::pauses(self.tries);
         Some(page.map_err(ReplicateError::from).inspect(|page| {
             let waited = self.query.wait;
             self.query.since = page.last_seq.clone();
@@ -113,23 +112,14 @@ impl Feed {
         }))
     }
 
-    /// `None` where the waiting feed broke off too often.
-    fn pause_before_reopening(&mut self) -> Option<Duration> {
-        if self.asked_at.elapsed() > LASTING_WAIT {
-            self.pauses = repeat::pauses(self.tries);
-        }
-        self.pauses.next()
-    }
-
     fn ask(&mut self, pause: Duration) {
-        self.asked_at = Instant::now();
         let (source, query, stop) = (self.source.clone(), self.query.clone(), self.stop.clone());
         let page = async move {
             tokio::time::sleep(pause).await;
             source.changes(&query).await
         };
         let page = async move { stop.run_until_cancelled(page).await }.in_current_span();
-        self.asked = Some(self.tasks.spawn("feed page", page));
+        self.asked = Some(AbortOnDropHandle::new(self.tasks.spawn("feed page", page)));
     }
 }
 

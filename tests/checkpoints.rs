@@ -90,7 +90,7 @@ async fn both_sides_commit_before_either_log_is_written() {
 }
 
 #[tokio::test]
-async fn every_checkpoint_has_a_session_id_of_its_own_and_one_run_one_entry() {
+async fn every_checkpoint_has_a_session_id_of_its_own_and_one_run_at_most_two_entries() {
     let (server, peer) = bench().await;
     let job = json!({"source": "src", "target": peer.url("/tgt"), "continuous": true, "checkpoint_interval": 20});
     let started = server.replicate(job).await;
@@ -109,7 +109,11 @@ async fn every_checkpoint_has_a_session_id_of_its_own_and_one_run_one_entry() {
             }
         };
         let found = tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
-        assert_eq!(found["history"].as_array().unwrap().len(), 1);
+        // The one before the last stays, for the case that only one side's log gets written.
+        let history = found["history"].as_array().unwrap();
+        assert!(
+            history.len() <= 2 && (n == 0 || history.iter().any(|entry| Some(&entry["session_id"]) == sessions.last()))
+        );
         assert_eq!(found["history"][0]["session_id"], found["session_id"]);
         assert!(!sessions.contains(&found["session_id"]));
         sessions.push(found["session_id"].clone());

@@ -14,6 +14,7 @@ mod writer;
 mod read;
 mod attachments;
 mod edit;
+mod new_rev;
 mod database;
 #[cfg(test)]
 mod tests;

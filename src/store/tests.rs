@@ -93,6 +93,9 @@ async fn a_new_edit_needs_the_leaf_it_replaces() {
     assert_eq!(second.pos, 2);
     assert_eq!(bench.put("a", &format!(r#"{{"_rev":"{first}","n":3}}"#)).await, Err(Refusal::Conflict));
     let deleted = bench.put("a", &format!(r#"{{"_rev":"{second}","_deleted":true}}"#)).await.unwrap();
+    // As CouchDB: what is deleted is neither deleted again nor edited by the name of its deletion, only made anew.
+    assert_eq!(bench.put("a", r#"{"_deleted":true}"#).await, Err(Refusal::Conflict));
+    assert_eq!(bench.put("a", &format!(r#"{{"_rev":"{deleted}","n":4}}"#)).await, Err(Refusal::Conflict));
     let again = bench.put("a", r#"{"n":4}"#).await.unwrap();
     assert_eq!((deleted.pos, again.pos), (3, 4));
     assert_eq!(bench.put("b", r#"{"_rev":"1-a"}"#).await, Err(Refusal::Conflict));

@@ -193,6 +193,16 @@ impl Database {
         .await?
     }
 
+    /// Whether nothing can be written any more: it was closed, or its writer crashed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+
+    /// Whether only the writer holds the file: a read runs to its end even if its caller is gone.
+    pub(super) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.engine) <= 2
+    }
+
     /// Ends the writer after a sync; later writes are answered [`StoreError::Closing`].
     pub(super) async fn close(&self) {
         self.writer.close().await;

@@ -213,7 +213,8 @@ impl<'t> Transaction<'t> {
         Ok(Ok(rev))
     }
 
-    /// A replicated revision that is there: at most its path has become longer, which the feed needn't tell.
+    /// A replicated revision that is there: at most its path has become longer, which the feed needn't tell unless
+    /// that path shows a leaf to be none: then the leaves are others, and maybe the winner.
     fn known_revision(
         &mut self,
         id: &DocId,
@@ -222,16 +223,23 @@ impl<'t> Transaction<'t> {
         path: &Revisions,
     ) -> Result<Result<Rev, Refusal>, StoreError> {
         let known = tree.leaf(&path.newest());
+        let was = tree.winner().map(|leaf| leaf.deleted);
         let leaf = NewLeaf { deleted: false, attached: false, body: 0 };
         let merged = tree.merge(path, leaf, REVS_LIMIT);
         if let (true, Some(seq)) = (merged.changed, seq) {
             debug_assert_eq!(tree.leaf(&path.newest()), known);
+            if merged.dropped.is_empty() {
+                self.scratch.clear();
+                DocRecord::encode(seq, &tree, &mut self.scratch);
+                self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+                return Ok(Ok(path.newest()));
+            }
             for leaf in merged.dropped {
                 self.drop_body(leaf.body)?;
             }
-            self.scratch.clear();
-            DocRecord::encode(seq, &tree, &mut self.scratch);
-            self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+            self.count_document(was, tree.winner().is_some_and(|leaf| leaf.deleted));
+            self.info.update_seq += 1;
+            self.put_record(id, Some(seq), self.info.update_seq, &tree)?;
         }
         Ok(Ok(path.newest()))
     }

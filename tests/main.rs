@@ -15,3 +15,4 @@ mod peer_contract;
 mod replications;
 mod shutdown;
 mod crash;
+mod review_http;

@@ -22,3 +22,4 @@ mod nothing_lost;
 mod shutdown;
 mod readme;
 mod crash;
+mod review_http;

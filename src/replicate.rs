@@ -12,6 +12,7 @@
 pub mod request;
 pub mod endpoint;
 pub mod id;
+pub mod filter_code;
 pub mod term;
 pub mod job;
 pub mod checkpoint;
@@ -73,12 +74,15 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
     let (source, target) = (request.source.open(&job.context)?, request.target.open(&job.context)?);
+    if !request.use_bulk_get {
+        source.avoid_bulk_get();
+    }
     let source_info = job.opening(&request.source, source.info()).await?;
     if request.create_target {
-        job.opening(&request.target, target.create()).await?;
+        job.opening(&request.target, target.create_with(&request.create_target_params)).await?;
     }
     let target_info = job.opening(&request.target, target.info()).await?;
-    if let (Some(ids), false) = (&request.doc_ids, request.continuous) {
+    if let Some(ids) = request.fetched_directly() {
         let answer = documents::copy(job, job.route(&source, &target, &job.stop), ids).await?;
         return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
     }
@@ -131,9 +135,9 @@ impl From<PeerError> for Failure {
 
 /// From the last checkpoint to the feed's end, recording checkpoints on the way and at the end.
 async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Failure> {
-    let log_id = job.request.use_checkpoints.then_some(job.id.base.as_str());
+    let log_ids = if job.request.use_checkpoints { &job.log_ids[..] } else { &[] };
     let peers = (source.0, target.0);
-    let session = Session::start(source, target, log_id, &job.progress).await?;
+    let session = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress).await?;
     let (finished, progress) = watch::channel(session.start_seq().clone());
     let since = session.start_seq().clone();
     let copying = copy(job, peers.0, peers.1, since, finished).map(Ok);
@@ -160,6 +164,7 @@ async fn copy(
         since,
         limit: job.batch_size(),
         filter: job.filter(),
+        winners_only: job.request.winning_revs_only,
         continuous: job.request.continuous,
     };
     let route = job.route(source, target, &scope);

@@ -176,10 +176,10 @@ async fn opening_tells_missing_from_forbidden() {
     assert!(
         matches!(at("missing").info().await, Err(PeerError::DatabaseMissing { database }) if database.ends_with("/missing/"))
     );
-    assert!(matches!(at("Bad").create().await, Err(PeerError::DatabaseMissing { .. })));
-    assert!(at("there").create().await.is_ok());
+    assert!(matches!(at("Bad").create(&[]).await, Err(PeerError::DatabaseMissing { .. })));
+    assert!(at("there").create(&[]).await.is_ok());
     assert!(matches!(at("secret").info().await, Err(PeerError::Unauthorized { .. })));
-    assert!(matches!(at("secret").create().await, Err(PeerError::Unauthorized { .. })));
+    assert!(matches!(at("secret").create(&[]).await, Err(PeerError::Unauthorized { .. })));
 }
 
 #[tokio::test]

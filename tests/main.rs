@@ -13,6 +13,7 @@ mod bulk;
 mod changes_feed;
 mod peer_contract;
 mod replications;
+mod selection;
 mod shutdown;
 mod readme;
 mod crash;

@@ -29,11 +29,11 @@ impl RemotePeer {
 
     fn changes_call(&self, query: &ChangesQuery) -> Result<Call, PeerError> {
         let heartbeat = self.inner.settings.heartbeat;
+        let style = if query.winners_only { "main_only" } else { "all_docs" };
         let mut path = match query.wait {
-            true => format!("_changes?feed=longpoll&heartbeat={}", heartbeat.as_millis()),
-            false => "_changes?feed=normal".to_owned(),
+            true => format!("_changes?feed=longpoll&style={style}&heartbeat={}", heartbeat.as_millis()),
+            false => format!("_changes?feed=normal&style={style}"),
         };
-        path += if query.winners_only { "&style=main_only" } else { "&style=all_docs" };
         path += &format!("&limit={}&since={}", query.limit, encode(&query.since.as_query()));
         let operation = if query.wait { Operation::Wait } else { Operation::Changes };
         let mut call = Call::get(operation, path);

@@ -349,11 +349,6 @@ impl Peer {
             peer.avoid_bulk_get();
         }
     }
-
-    /// Whether this is a database of the embedded store.
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
-    }
 }
 
 impl BulkGet {

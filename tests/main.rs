@@ -14,6 +14,7 @@ mod changes_feed;
 mod peer_contract;
 mod replications;
 mod selection;
+mod nothing_lost;
 mod shutdown;
 mod readme;
 mod crash;

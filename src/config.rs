@@ -31,6 +31,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The server's uuid, which enters replication ids; made once and kept in the data dir where absent.
     pub uuid: Option<String>,
+    /// The machine's name as ids of versions 1 and 2 have it; the machine's own where absent.
+    pub hostname: Option<String>,
+    /// The port of CouchDB's old HTTP server, which enters ids of version 2.
+    pub httpd_port: u16,
+    /// `host:port` that databases named without a URL stand for in ids and answers; `listen` where absent.
+    pub local_address: Option<String>,
     /// With none, everyone is admin, and only loopback addresses may be listened on.
     pub admins: Vec<Admin>,
     /// What is logged: a level, or directives as `tracing` knows them (`info,couchrep::replicate=debug`).
@@ -49,6 +55,9 @@ impl Default for Config {
             listen: "127.0.0.1:5984".into(),
             data_dir: "data".into(),
             uuid: None,
+            hostname: None,
+            httpd_port: 5984,
+            local_address: None,
             admins: Vec::new(),
             log: "info".into(),
             replicator: Replicator::default(),

@@ -9,6 +9,7 @@ pub mod document;
 pub mod json;
 pub mod multipart;
 pub mod term;
+pub mod selector;
 pub mod replicate;
 pub mod registry;
 pub mod peer;

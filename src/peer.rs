@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
 use crate::document::{DocBatch, DocId, DocumentError, Rev, Seq, Wanted};
+use crate::selector::Selector;
 use crate::store::StoreError;
 
 /// Why a peer didn't do what it was asked for.
@@ -132,6 +133,8 @@ pub struct ChangesQuery {
     pub wait: bool,
     /// What the source lets through.
     pub filter: Filter,
+    /// Winners alone, no other leaves (`style=main_only`).
+    pub winners_only: bool,
 }
 
 /// What a source lets through.
@@ -149,6 +152,8 @@ pub enum Filter {
     },
     /// These documents (`filter=_doc_ids`).
     DocIds(Vec<DocId>),
+    /// Leaves that a selector lets through (`filter=_selector`).
+    Selector(Selector),
 }
 
 /// A `_local` document.
@@ -257,7 +262,20 @@ impl Peer {
 
     /// Makes the database; that it is there already is a success.
     pub async fn create(&self) -> Result<(), PeerError> {
-        either!(self, peer => peer.create().await)
+        self.create_with(&[]).await
+    }
+
+    /// The same, with query parameters for the `PUT` (`q`, `n`, …), which the embedded store has no use for.
+    pub async fn create_with(&self, params: &[(String, String)]) -> Result<(), PeerError> {
+        match self {
+            Self::Remote(peer) => peer.create(params).await,
+            Self::Local(peer) => peer.create().await,
+        }
+    }
+
+    /// Reads the design document `_design/{name}`; `None` where there is none.
+    pub async fn design_doc(&self, name: &str) -> Result<Option<Bytes>, PeerError> {
+        either!(self, peer => peer.design_doc(name).await)
     }
 
     /// Reads `_local/{id}`; `None` where there is none.
@@ -322,6 +340,13 @@ impl Peer {
         match self {
             Self::Remote(_) => Ok(true),
             Self::Local(peer) => peer.up_to_date(seq).await,
+        }
+    }
+
+    /// From now on, documents are fetched one by one instead of in bulk; the embedded store needs no requests for either.
+    pub fn avoid_bulk_get(&self) {
+        if let Self::Remote(peer) = self {
+            peer.avoid_bulk_get();
         }
     }
 }

@@ -80,7 +80,7 @@ impl Registry {
         match command {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
-                let id = self.id(&request, caller).to_string();
+                let id = self.ids(&request, caller).await?.0.to_string();
                 self.cancel(&id, !request.continuous, caller).await
             }
             Command::Run(request) => self.run(request, caller).await,
@@ -105,12 +105,12 @@ impl Registry {
 
     async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
         caller.may_run(&request)?;
-        let id = self.id(&request, caller);
+        let (id, log_ids) = self.ids(&request, caller).await?;
         loop {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
             }
-            let verdict = self.start_or_join(&id, &request, caller);
+            let verdict = self.start_or_join(&id, &log_ids, &request, caller);
             if request.continuous {
                 return Ok(Answer::Started(id.to_string()));
             }
@@ -122,10 +122,17 @@ impl Registry {
         }
     }
 
-    fn start_or_join(&self, id: &ReplicationId, request: &Request, caller: &Caller) -> oneshot::Receiver<Verdict> {
+    fn start_or_join(
+        &self,
+        id: &ReplicationId,
+        log_ids: &[String],
+        request: &Request,
+        caller: &Caller,
+    ) -> oneshot::Receiver<Verdict> {
         self.running.start_or_join(id, caller.name.as_deref(), |number, stop| {
             let job = Job {
                 id: id.clone(),
+                log_ids: log_ids.to_vec(),
                 request: request.clone(),
                 context: self.context.clone(),
                 progress: Arc::default(),
@@ -151,9 +158,13 @@ impl Registry {
         Ok(Answer::Cancelled(cancelled.id))
     }
 
-    fn id(&self, request: &Request, caller: &Caller) -> ReplicationId {
+    /// The replication's id, and those under which its checkpoints may stand.
+    async fn ids(&self, request: &Request, caller: &Caller) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
+        let code = replicate::filter_code::fetch(&self.context, request).await?;
         let headers = CallerHeaders { authorization: caller.authorization.clone(), cookie: caller.cookie.clone() };
-        ReplicationId::of(request, &self.context.identity, &headers, None)
+        let (identity, code) = (&self.context.identity, code.as_deref());
+        let id = ReplicationId::of(request, identity, &headers, code);
+        Ok((id, ReplicationId::log_ids(request, identity, &headers, code)))
     }
 
     fn task_name(&self, job: &Job, number: u64, caller: &Caller) -> TaskName {

@@ -12,6 +12,7 @@
 pub mod request;
 pub mod endpoint;
 pub mod id;
+pub mod filter_code;
 pub mod job;
 pub mod checkpoint;
 pub mod changes;
@@ -73,12 +74,15 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
     let (source, target) = (request.source.open(&job.context)?, request.target.open(&job.context)?);
+    if !request.use_bulk_get {
+        source.avoid_bulk_get();
+    }
     let source_info = job.opening(&request.source, source.info()).await?;
     if request.create_target {
-        job.opening(&request.target, target.create()).await?;
+        job.opening(&request.target, target.create_with(&request.create_target_params)).await?;
     }
     let target_info = job.opening(&request.target, target.info()).await?;
-    if let (Some(ids), false) = (&request.doc_ids, request.continuous) {
+    if let Some(ids) = request.fetched_directly() {
         let route = job.route(&source, &target, &job.stop);
         let answer = documents::copy(job, route, ids, target_info.instance_start_time).await?;
         return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
@@ -142,9 +146,9 @@ impl From<PeerError> for Failure {
 ///
 /// Returns only when no batch is under way any more, whatever failed.
 async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Failure> {
-    let log_id = job.request.use_checkpoints.then_some(job.id.base.as_str());
+    let log_ids = if job.request.use_checkpoints { &job.log_ids[..] } else { &[] };
     let peers = (source.0, target.0);
-    let starting = Session::start(source, target, log_id, &job.progress);
+    let starting = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
     let session = starting.ok_or(Failure::Failed(ReplicateError::Cancelled))??;
     let (finished, progress) = watch::channel(session.start_seq().clone());
@@ -182,6 +186,7 @@ async fn copy(
         since,
         limit: job.batch_size(),
         filter: job.filter(),
+        winners_only: job.request.winning_revs_only,
         continuous: job.request.continuous,
     };
     let route = job.route(source, target, scope);

@@ -24,7 +24,6 @@ use crate::peer::remote::{ClientError, Clients};
 use crate::registry::Registry;
 use crate::replicate::Context;
 use crate::replicate::budget::Budget;
-use crate::replicate::id::Identity;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
@@ -160,7 +159,7 @@ fn registry(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> 
     Ok(Registry::new(Context {
         store: store.clone(),
         clients: Clients::new(&settings)?,
-        identity: Arc::new(Identity { uuid: uuid.to_owned(), address: address.to_string() }),
+        identity: Arc::new(identity::of(config, address, uuid)),
         budget: Budget::new(settings.memory_budget),
         tasks: Tasks::default(),
         settings,

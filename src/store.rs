@@ -8,6 +8,7 @@
 //! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `edit`, `database`.
 
 pub mod revtree;
+mod selected;
 mod keys;
 mod write;
 mod writer;

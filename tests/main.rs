@@ -18,6 +18,7 @@ mod listeners;
 mod malformed;
 mod secrets;
 mod faults;
+mod selection;
 mod nothing_lost;
 mod shutdown;
 mod readme;

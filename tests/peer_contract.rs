@@ -101,7 +101,7 @@ async fn write(peer: &Peer, documents: &[(&str, &[&str], &str)]) -> Vec<Refused>
 }
 
 async fn page(peer: &Peer, since: &Seq, limit: usize) -> couchrep::peer::ChangesPage {
-    let query = ChangesQuery { since: since.clone(), limit, wait: false, filter: Filter::None };
+    let query = ChangesQuery { since: since.clone(), limit, wait: false, filter: Filter::None, winners_only: false };
     peer.changes(&query).await.unwrap()
 }
 
@@ -122,7 +122,7 @@ async fn a_database_that_is_not_there_is_said_to_be_missing(peer: &Peer) {
     let missing = |error| matches!(error, PeerError::DatabaseMissing { .. });
     assert!(missing(peer.info().await.unwrap_err()));
     assert!(missing(peer.local_doc("x").await.unwrap_err()));
-    let query = ChangesQuery { since: Seq::zero(), limit: 1, wait: false, filter: Filter::None };
+    let query = ChangesQuery { since: Seq::zero(), limit: 1, wait: false, filter: Filter::None, winners_only: false };
     assert!(missing(peer.changes(&query).await.unwrap_err()));
 }
 
@@ -171,7 +171,7 @@ async fn a_waiting_feed_wakes_up_at_a_change(peer: &Peer) {
     peer.create().await.unwrap();
     write(peer, &[("a", &["1-a"], "")]).await;
     let since = page(peer, &Seq::zero(), 10).await.last_seq;
-    let query = ChangesQuery { since, limit: 10, wait: true, filter: Filter::None };
+    let query = ChangesQuery { since, limit: 10, wait: true, filter: Filter::None, winners_only: false };
     let waiting = peer.changes(&query);
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
@@ -187,7 +187,7 @@ async fn a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress(peer: &Pe
         write(peer, &[(id, &["1-a"], "")]).await;
     }
     let filter = Filter::DocIds(vec!["b".into(), "_design/d".into(), "nosuch".into()]);
-    let query = ChangesQuery { since: Seq::zero(), limit: 10, wait: false, filter };
+    let query = ChangesQuery { since: Seq::zero(), limit: 10, wait: false, filter, winners_only: false };
     let page = peer.changes(&query).await.unwrap();
     let ids: Vec<_> = page.changes.iter().map(|change| change.id.as_str()).collect();
     assert_eq!(ids, ["b", "_design/d"]);

@@ -105,6 +105,22 @@ pub struct Options {
     #[arg(long, env = "COUCHREP_UUID", hide_env = true, value_name = "HEX")]
     pub uuid: Option<String>,
 
+    /// The machine's name in replication ids of versions 1 and 2 [default: the machine's own]
+    ///
+    /// Checkpoints of old CouchDBs stand under such ids; a log found there is taken over.
+    #[arg(long, env = "COUCHREP_HOSTNAME", hide_env = true, value_name = "NAME", hide_short_help = true)]
+    pub hostname: Option<String>,
+
+    /// CouchDB's old `[httpd] port`, which enters replication ids of version 2 [default: 5984]
+    #[arg(long, env = "COUCHREP_HTTPD_PORT", hide_env = true, value_name = "PORT", hide_short_help = true)]
+    pub httpd_port: Option<u16>,
+
+    /// What databases named without a URL stand for in ids and answers [default: the address listened on]
+    ///
+    /// A server that takes a CouchDB's place keeps its checkpoints by taking its `[chttpd] bind_address` and `port`.
+    #[arg(long, env = "COUCHREP_LOCAL_ADDRESS", hide_env = true, value_name = "HOST:PORT", hide_short_help = true)]
+    pub local_address: Option<String>,
+
     /// A TOML file with any of these options
     #[arg(long, env = "COUCHREP_CONFIG", hide_env = true, value_name = "FILE")]
     #[serde(skip)]
@@ -241,9 +257,10 @@ impl Options {
         set(&mut config.listen, self.listen);
         set(&mut config.data_dir, self.data_dir);
         set(&mut config.log, self.log);
-        if self.uuid.is_some() {
-            config.uuid = self.uuid;
-        }
+        set(&mut config.httpd_port, self.httpd_port);
+        config.uuid = self.uuid.or(config.uuid.take());
+        config.hostname = self.hostname.or(config.hostname.take());
+        config.local_address = self.local_address.or(config.local_address.take());
         // An empty variable is how a compose file says "none".
         let admins: Vec<_> = self.admin.iter().filter(|admin| !admin.expose_secret().is_empty()).collect();
         if !admins.is_empty() {
@@ -284,8 +301,14 @@ impl Options {
 fn check(config: &Config) -> Result<(), ConfigError> {
     let is_hex = |uuid: &String| uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
     let (replicator, http) = (&config.replicator, &config.http);
+    let is_address = |address: &String| {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@']));
+        port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    };
     let rules = [
         (config.uuid.as_ref().is_none_or(is_hex), "--uuid", "must be 32 hex digits"),
+        (config.hostname.as_ref().is_none_or(|name| !name.is_empty()), "--hostname", "must not be empty"),
+        (config.local_address.as_ref().is_none_or(is_address), "--local-address", "must be HOST:PORT"),
         (replicator.worker_batch_size > 0, "--worker-batch-size", "must be at least 1"),
         (replicator.worker_processes > 0, "--worker-processes", "must be at least 1"),
         (replicator.retries_per_request > 0, "--retries-per-request", "must be at least 1"),
@@ -410,6 +433,8 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_name_their_option() {
         assert_eq!(problem(read("uuid = 'xyz'\n")), "--uuid must be 32 hex digits");
+        assert_eq!(problem(read("local_address = 'h'\n")), "--local-address must be HOST:PORT");
+        assert_eq!(problem(read("hostname = ''\n")), "--hostname must not be empty");
         assert_eq!(problem(read("[replicator]\nworker_processes = 0\n")), "--worker-processes must be at least 1");
     }
 

@@ -81,6 +81,19 @@ impl LocalPeer {
         }
     }
 
+    /// See [`super::Peer::design_doc`].
+    pub async fn design_doc(&self, name: &str) -> Result<Option<Bytes>, PeerError> {
+        let id = format!("_design/{name}");
+        self.read(move |snapshot| {
+            let Some(record) = snapshot.document(&id)? else { return Ok(None) };
+            let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else { return Ok(None) };
+            let mut json = Vec::new();
+            snapshot.render(&id, &record, &winner, &DocOptions::default(), &mut json)?;
+            Ok(Some(json.into()))
+        })
+        .await
+    }
+
     /// See [`super::Peer::local_doc`].
     pub async fn local_doc(&self, id: &str) -> Result<Option<LocalDoc>, PeerError> {
         let Some((rev, body)) = self.database().await?.local_doc(id).await? else { return Ok(None) };
@@ -98,13 +111,18 @@ impl LocalPeer {
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
         let database = self.database().await?;
         let mut updates = database.updates();
+        let query = Arc::new(query.clone());
         let since = parse_seq(&query.since);
         loop {
             updates.mark_unchanged();
-            let (limit, filter) = (query.limit, query.filter.clone());
-            let page = database.read(move |snapshot| read_page(snapshot, since, limit, &filter)).await?;
-            if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
-                return Ok(page);
+            let mut page = Page { changes: Vec::new(), last_seq: since, pending: 0, complete: false };
+            while !page.complete {
+                let query = query.clone();
+                page = database.read(move |snapshot| page.read_on(snapshot, &query)).await?;
+            }
+            if !query.wait || !page.changes.is_empty() || page.last_seq > since {
+                let Page { changes, last_seq, pending, .. } = page;
+                return Ok(ChangesPage { changes, last_seq: last_seq.into(), pending: Some(pending) });
             }
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
@@ -246,25 +264,55 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
     record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
 }
 
-fn read_page(snapshot: &Snapshot, since: u64, limit: usize, filter: &Filter) -> Result<ChangesPage, StoreError> {
-    let passing: Option<HashSet<&str>> = match filter {
-        Filter::None => None,
-        Filter::DocIds(ids) => Some(ids.iter().map(DocId::as_str).collect()),
-        Filter::Named { name, .. } => return Err(StoreError::FilterUnsupported(name.clone())),
-    };
-    let mut changes = Vec::with_capacity(limit);
-    let mut last_seq = since.max(snapshot.update_seq());
-    snapshot.changes(since, |row| {
-        if passing.as_ref().is_none_or(|passing| passing.contains(row.id.as_str())) {
-            changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs: row.leaves });
+/// Rows looked at from one snapshot: a held one makes the file grow, and a read can't be cancelled.
+const ROWS_A_SNAPSHOT: usize = 10_000;
+
+/// A page of the feed that is being read.
+struct Page {
+    changes: Vec<Change>,
+    last_seq: u64,
+    pending: u64,
+    complete: bool,
+}
+
+impl Page {
+    /// Reads on until the page is full, the feed has no more, or there were rows enough for one snapshot.
+    fn read_on(mut self, snapshot: &Snapshot, query: &ChangesQuery) -> Result<Self, StoreError> {
+        let ids: Option<HashSet<&str>> = match &query.filter {
+            Filter::DocIds(ids) => Some(ids.iter().map(DocId::as_str).collect()),
+            _ => None,
+        };
+        let (mut rows, mut at_end) = (0, true);
+        let since = self.last_seq;
+        snapshot.changes(since, |mut row| {
+            (rows, self.last_seq) = (rows + 1, row.seq);
+            if query.winners_only {
+                row.leaves.truncate(1);
+            }
+            let revs = match &query.filter {
+                Filter::None => row.leaves,
+                Filter::DocIds(_) if ids.as_ref().is_some_and(|ids| ids.contains(row.id.as_str())) => row.leaves,
+                Filter::DocIds(_) => Vec::new(),
+                Filter::Selector(selector) => snapshot.selected(&row, selector)?,
+                Filter::Named { name, .. } if name == "_design" && row.id.starts_with("_design/") => row.leaves,
+                Filter::Named { name, .. } if name == "_design" => Vec::new(),
+                Filter::Named { name, .. } => return Err(StoreError::FilterUnsupported(name.clone())),
+            };
+            if !revs.is_empty() {
+                self.changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs });
+            }
+            self.complete = self.changes.len() >= query.limit;
+            at_end = !self.complete && rows < ROWS_A_SNAPSHOT;
+            Ok(at_end)
+        })?;
+        if at_end {
+            // Progress up to the newest update, whatever the filter let through.
+            self.last_seq = self.last_seq.max(snapshot.update_seq());
+            self.complete = true;
         }
-        let full = changes.len() >= limit;
-        if full {
-            last_seq = row.seq;
-        }
-        Ok(!full)
-    })?;
-    Ok(ChangesPage { changes, last_seq: last_seq.into(), pending: Some(snapshot.pending(last_seq)?) })
+        self.pending = snapshot.pending(self.last_seq)?;
+        Ok(self)
+    }
 }
 
 /// An attachment's head and bytes, read as they are asked for.

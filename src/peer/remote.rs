@@ -118,8 +118,11 @@ impl RemotePeer {
     }
 
     /// `PUT {db}/`; 412 says that it is there already.
-    pub async fn create(&self) -> Result<(), PeerError> {
-        let call = Call::new(Operation::Create, Method::PUT, "");
+    pub async fn create(&self, params: &[(String, String)]) -> Result<(), PeerError> {
+        let pairs: Vec<_> =
+            params.iter().map(|(key, value)| format!("{}={}", path::encode(key), path::encode(value))).collect();
+        let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
+        let call = Call::new(Operation::Create, Method::PUT, query);
         let reply = self.ask(&call).await?;
         match reply.status {
             412 => Ok(()),
@@ -127,6 +130,20 @@ impl RemotePeer {
             400 => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
             _ => self.opened(reply).map(drop),
         }
+    }
+
+    /// `GET {db}/_design/{name}`.
+    pub async fn design_doc(&self, name: &str) -> Result<Option<Bytes>, PeerError> {
+        let reply = self.ask(&Call::get(Operation::DesignDoc, format!("_design/{}", path::encode(name)))).await?;
+        match reply.status {
+            404 if !reply.is_database_missing() => Ok(None),
+            _ => Ok(Some(self.opened(reply)?.body)),
+        }
+    }
+
+    /// As if the peer were known to have no `_bulk_get`.
+    pub fn avoid_bulk_get(&self) {
+        self.inner.lacks_bulk_get.store(true, Ordering::Relaxed);
     }
 
     /// `GET {db}/_local/{id}`.

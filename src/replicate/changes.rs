@@ -40,6 +40,8 @@ pub struct Reading {
     pub limit: usize,
     /// What the source lets through.
     pub filter: Filter,
+    /// Winners alone, no other leaves.
+    pub winners_only: bool,
     /// Go on for ever.
     pub continuous: bool,
 }
@@ -51,7 +53,8 @@ pub fn pages(
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<ChangesPage, ReplicateError>> {
     let course = Course::new(reading.continuous, reading.limit);
-    let query = ChangesQuery { since: reading.since, limit: reading.limit, wait: false, filter: reading.filter };
+    let Reading { since, limit, filter, winners_only, .. } = reading;
+    let query = ChangesQuery { since, limit, wait: false, filter, winners_only };
     let broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
     let feed = Feed { source: reading.source, query, course, tasks, stop, asked: None, broken_waits };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })

@@ -8,24 +8,25 @@
 //! meanwhile, it may have lost what it hadn't: then nothing is recorded, and the caller starts again from the last
 //! checkpoint ([`RecordError::Lost`]). Each checkpoint has a session id of its own. In the history it replaces the session's
 //! checkpoints but the one before it, which is what both sides have in common where only one side's log got written: a
-//! session, however long, then loses no more than its last checkpoint.
+//! session, however long, then loses no more than its last checkpoint. A log that stands only under an
+//! older version of the id is taken over: written under the newest as it is, then gone on from.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use futures::future::{join, try_join};
+use futures::future::{join, try_join, try_join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::id;
 use super::progress::{Counts, Progress};
 use crate::document::{DocumentError, Seq};
+use crate::json;
 use crate::peer::{DatabaseInfo, LocalDoc, Peer, PeerError};
 
 /// Sessions kept in a history.
 const HISTORY_LENGTH: usize = 50;
-/// How the id under which the logs stand is computed.
-const ID_VERSION: u8 = 4;
 
 /// One side of a session.
 #[derive(Debug)]
@@ -106,23 +107,28 @@ struct Entry {
 impl Session {
     /// Starts a session: asks both sides how they are, and reads both logs for the newest session that both know.
     ///
-    /// Without a `log_id` no log is read, nor written later.
+    /// `log_ids` are the names under which logs may stand, the one that is written first; a log found only under another
+    /// is taken over. Without any, no log is read, nor written later. `since` is where to begin without a common session.
     pub async fn start(
         source: (&Peer, DatabaseInfo),
         target: (&Peer, DatabaseInfo),
-        log_id: Option<&str>,
+        log_ids: &[String],
+        since: Option<Seq>,
         progress: &Progress,
     ) -> Result<Self, PeerError> {
-        let (source_doc, target_doc) = match log_id {
-            Some(id) => try_join(source.0.local_doc(id), target.0.local_doc(id)).await?,
-            None => (None, None),
+        let (source_doc, target_doc) = match log_ids {
+            [newest, older @ ..] => {
+                try_join(find_log(source.0, newest, older), find_log(target.0, newest, older)).await?
+            }
+            [] => (None, None),
         };
         let source_log = source_doc.as_ref().and_then(|doc| parse(doc, source.0.name()));
         let target_log = target_doc.as_ref().and_then(|doc| parse(doc, target.0.name()));
-        let (start_seq, history) = match (source_log, target_log) {
+        let common = match (source_log, target_log) {
             (Some(source), Some(target)) => common_ancestor(source, &target),
-            _ => (Seq::zero(), Vec::new()),
+            _ => None,
         };
+        let (start_seq, history) = common.unwrap_or_else(|| (since.unwrap_or_else(Seq::zero), Vec::new()));
         tracing::debug!(seq = %start_seq, "a session starts");
         progress.started(&start_seq);
         let side = |(peer, info): (&Peer, DatabaseInfo), doc: Option<&LocalDoc>| Side {
@@ -133,7 +139,7 @@ impl Session {
         Ok(Self {
             source: side(source, source_doc.as_ref()),
             target: side(target, target_doc.as_ref()),
-            log_id: log_id.map(str::to_owned),
+            log_id: log_ids.first().cloned(),
             start_time: httpdate::fmt_http_date(SystemTime::now()),
             recorded_seq: start_seq.clone(),
             start_seq,
@@ -217,7 +223,7 @@ impl Session {
         let log = serde_json::value::to_raw_value(&NewLog {
             session_id,
             source_last_seq: seq,
-            replication_id_version: ID_VERSION,
+            replication_id_version: id::NEWEST,
             history: entries.map(AsRef::as_ref).take(HISTORY_LENGTH).collect(),
         })?;
         Ok((entry, log))
@@ -255,6 +261,37 @@ impl Side {
     }
 }
 
+/// Finds a database's log: the newest, else the first of the older ones, which is then written under the newest id.
+async fn find_log(peer: &Peer, newest: &str, older: &[String]) -> Result<Option<LocalDoc>, PeerError> {
+    if let Some(doc) = peer.local_doc(newest).await? {
+        return Ok(Some(doc));
+    }
+    let found = try_join_all(older.iter().map(|id| peer.local_doc(id))).await?;
+    let Some((old_id, doc)) = older.iter().zip(found).find_map(|(id, doc)| Some((id, doc?))) else { return Ok(None) };
+    let body = without_names(&doc.body)?;
+    match peer.put_local_doc(newest, None, &body).await {
+        Ok(rev) => {
+            tracing::info!(database = peer.name(), old_id, "took over a checkpoint of an older id version");
+            Ok(Some(LocalDoc { rev, body }))
+        }
+        // Somebody else was faster, or source and target are one database.
+        Err(PeerError::Conflict) => peer.local_doc(newest).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// A document's text without `_id` and `_rev`.
+fn without_names(doc: &RawValue) -> Result<Box<RawValue>, DocumentError> {
+    let text = doc.get();
+    let mut kept = String::with_capacity(text.len());
+    for member in json::members(text.as_bytes())?.filter(|member| member.key != "_id" && member.key != "_rev") {
+        kept.push(if kept.is_empty() { '{' } else { ',' });
+        kept.push_str(&text[member.span]);
+    }
+    kept.push_str(if kept.is_empty() { "{}" } else { "}" });
+    RawValue::from_string(kept).map_err(|_| DocumentError::InvalidJson)
+}
+
 /// Whether a database that has had these two `instance_start_time`s has lost nothing between; `"0"` equals anything.
 pub fn same_life(earlier: &str, later: &str) -> bool {
     earlier == later || earlier == "0" || later == "0"
@@ -270,9 +307,9 @@ fn parse(doc: &LocalDoc, database: &str) -> Option<Log> {
 /// The seq of the newest session that both logs have, and the history from it on.
 ///
 /// Unlike the seed's, the history keeps the common session: should a side be restored once more, it is still known.
-fn common_ancestor(source: Log, target: &Log) -> (Seq, Vec<Box<RawValue>>) {
+fn common_ancestor(source: Log, target: &Log) -> Option<(Seq, Vec<Box<RawValue>>)> {
     if source.session_id == target.session_id {
-        return (source.source_last_seq, source.history);
+        return Some((source.source_last_seq, source.history));
     }
     tracing::info!("the two checkpoints differ: looking for a session that both sides know");
     let entry = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).ok();
@@ -283,10 +320,7 @@ fn common_ancestor(source: Log, target: &Log) -> (Seq, Vec<Box<RawValue>>) {
         let entry = entry(raw).filter(|entry| known.contains(&entry.session_id))?;
         Some((index, entry.recorded_seq))
     });
-    match common {
-        Some((index, seq)) => (seq, history.split_off(index)),
-        None => (Seq::zero(), Vec::new()),
-    }
+    common.map(|(index, seq)| (seq, history.split_off(index)))
 }
 
 #[cfg(test)]
@@ -309,7 +343,7 @@ mod tests {
         target.create().await.unwrap();
         let start = async || {
             let sides = ((&source, source.info().await.unwrap()), (&target, target.info().await.unwrap()));
-            Session::start(sides.0, sides.1, Some("log"), &progress).await.unwrap()
+            Session::start(sides.0, sides.1, &["log".to_owned()], None, &progress).await.unwrap()
         };
         let mut session = start().await;
         for seq in [1, 2] {
@@ -333,7 +367,7 @@ mod tests {
     }
 
     fn found(source: Log, target: &Log) -> (String, Vec<String>) {
-        let (seq, history) = common_ancestor(source, target);
+        let (seq, history) = common_ancestor(source, target).unwrap();
         let id = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
         (seq.to_string(), history.iter().map(|raw| id(raw)).collect())
     }
@@ -353,7 +387,7 @@ mod tests {
 
     #[test]
     fn nothing_in_common_starts_from_nothing() {
-        assert_eq!(found(log("d", 9, &[("d", 9)]), &log("x", 9, &[("x", 9)])), ("0".into(), vec![]));
+        assert!(common_ancestor(log("d", 9, &[("d", 9)]), &log("x", 9, &[("x", 9)])).is_none());
     }
 
     #[test]
@@ -362,8 +396,16 @@ mod tests {
             r#"{"session_id":"d","source_last_seq":9,"history":[1,{"session_id":2},{"session_id":"a","recorded_seq":"3-x"}]}"#,
         )
         .unwrap();
-        let (seq, history) = common_ancestor(source, &log("a", 3, &[("a", 3)]));
+        let (seq, history) = common_ancestor(source, &log("a", 3, &[("a", 3)])).unwrap();
         assert_eq!((seq.as_json(), history.len()), (r#""3-x""#, 1));
+    }
+
+    #[test]
+    fn a_log_is_taken_over_without_its_names_and_otherwise_byte_for_byte() {
+        let stripped =
+            |text: &str| without_names(&RawValue::from_string(text.into()).unwrap()).unwrap().get().to_owned();
+        assert_eq!(stripped(r#"{"_id":"_local/x","_rev":"0-3","a":1.0,"h":[ 1 ]}"#), r#"{"a":1.0,"h":[ 1 ]}"#);
+        assert_eq!(stripped(r#"{"_rev":"0-3"}"#), "{}");
     }
 
     #[test]

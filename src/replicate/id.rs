@@ -1,9 +1,12 @@
-//! Replication ids of version 4: the name under which a replication runs, and under which its checkpoints stand.
+//! Replication ids: the name under which a replication runs, and under which its checkpoints stand.
 //!
 //! Two requests that copy the same things from the same source to the same target have the same id, here and on a
 //! CouchDB with the same uuid; so either goes on where the other stopped. The base id is an MD5 over an Erlang term
-//! ([`super::term`]); what enters it stands in FACTS 4 and is checked against ids that a CouchDB 3.5 computed
-//! (`tests/data/replication-ids.json`). Passwords and schemes don't enter.
+//! ([`crate::term`]); what enters it stands in FACTS 4 and is checked against ids that a CouchDB 3.5 computed
+//! (`tests/data/`). Passwords don't enter; version 4 leaves schemes out, too.
+//!
+//! Replications run under version 4. The versions before it only serve to find checkpoints that an older CouchDB, or an
+//! older id of this one, left: 3 had whole URLs, 1 and 2 the machine's name instead of the server's uuid.
 
 use std::fmt;
 
@@ -20,8 +23,12 @@ use crate::term::Term;
 pub struct Identity {
     /// The server's uuid.
     pub uuid: String,
-    /// `host:port` that the server listens on.
+    /// `host:port` that bare names stand for.
     pub address: String,
+    /// The machine's name, without a domain: versions 1 and 2.
+    pub hostname: String,
+    /// The port of CouchDB's old HTTP server: version 2.
+    pub httpd_port: u16,
 }
 
 /// A caller's own headers: they count as headers of the databases that a request names without a URL.
@@ -50,26 +57,62 @@ impl fmt::Display for ReplicationId {
 
 impl ReplicationId {
     /// Computes a request's id. `filter_code` is the filter function's text on the source, for a filter of a design
-    /// document; without it the filter's name enters instead, so that the id is stable, though not CouchDB's.
+    /// document; a built-in one enters by its name.
     pub fn of(request: &Request, identity: &Identity, caller: &CallerHeaders, filter_code: Option<&str>) -> Self {
-        let mut base = vec![
-            Term::binary(&identity.uuid),
-            endpoint(&request.source, identity, caller),
-            endpoint(&request.target, identity, caller),
-        ];
-        if let Some(filter) = &request.filter {
-            base.push(Term::binary(&filter_code.map_or(filter.name.clone(), trim_one_line)));
-            base.push(Term::object(filter.query.iter().map(|(key, value)| (key.as_str(), Term::binary(value)))));
-        }
-        if let Some(ids) = &request.doc_ids {
-            base.push(Term::List(ids.iter().map(|id| Term::binary(id.as_str())).collect()));
-        }
         let flags = [(request.continuous, "+continuous"), (request.create_target, "+create_target")];
         Self {
-            base: hex::encode(Md5::digest(Term::List(base).encode())),
+            base: base_id(NEWEST, request, identity, caller, filter_code),
             extension: flags.iter().filter(|(set, _)| *set).map(|(_, text)| *text).collect(),
         }
     }
+
+    /// The base ids of all versions, the newest first.
+    pub fn log_ids(
+        request: &Request,
+        identity: &Identity,
+        caller: &CallerHeaders,
+        filter_code: Option<&str>,
+    ) -> Vec<String> {
+        (1..=NEWEST).rev().map(|version| base_id(version, request, identity, caller, filter_code)).collect()
+    }
+}
+
+/// The version under which replications run.
+pub const NEWEST: u8 = 4;
+
+fn base_id(
+    version: u8,
+    request: &Request,
+    identity: &Identity,
+    caller: &CallerHeaders,
+    filter_code: Option<&str>,
+) -> String {
+    let mut base = match version {
+        1 => vec![Term::charlist(&identity.hostname)],
+        2 => vec![Term::charlist(&identity.hostname), Term::from(u64::from(identity.httpd_port))],
+        _ => vec![Term::binary(&identity.uuid)],
+    };
+    base.extend([&request.source, &request.target].map(|side| endpoint(version, side, identity, caller)));
+    if let Some(filter) = &request.filter {
+        base.push(Term::binary(&filter_code.map_or(filter.name.clone(), trim_one_line)));
+        base.push(Term::object(filter.query.iter().map(|(key, value)| (key.as_str(), Term::binary(value)))));
+    }
+    if let Some(ids) = &request.doc_ids {
+        base.push(Term::List(ids.iter().map(|id| Term::binary(id.as_str())).collect()));
+    }
+    if let Some(selector) = &request.selector {
+        base.push(Term::from(&selector.normalised()));
+    }
+    if request.winning_revs_only {
+        base.push(Term::binary("winning_revs_only"));
+    }
+    if let Some(since) = &request.since_seq {
+        base.push(
+            serde_json::from_str::<Value>(since.as_json())
+                .map_or(Term::binary(since.as_json()), |json| Term::from(&json)),
+        );
+    }
+    hex::encode(Md5::digest(Term::List(base).encode()))
 }
 
 /// A filter's text of one line counts without the white space around it, any other as it is.
@@ -77,16 +120,16 @@ fn trim_one_line(code: &str) -> String {
     if code.trim_end().contains('\n') { code.to_owned() } else { code.trim().to_owned() }
 }
 
-fn endpoint(endpoint: &Endpoint, identity: &Identity, caller: &CallerHeaders) -> Term {
+fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &CallerHeaders) -> Term {
     match endpoint {
         Endpoint::Remote(site) => {
             let user = site.credentials.as_ref().map(|credentials| credentials.written_name.as_str());
-            remote(user, site, &site.headers)
+            remote(version, user, site, &site.headers)
         }
         Endpoint::Local(name) => {
             let (credentials, headers) = caller_headers(caller);
             match Site::parse(&local_url(&identity.address, name.as_str()), Vec::new(), None) {
-                Ok(site) => remote(credentials.as_ref().map(|c| c.name.as_str()), &site, &headers),
+                Ok(site) => remote(version, credentials.as_ref().map(|c| c.name.as_str()), &site, &headers),
                 // An address that isn't one can't be listened on, either.
                 Err(_) => Term::binary(name.as_str()),
             }
@@ -104,17 +147,21 @@ fn caller_headers(caller: &CallerHeaders) -> (Option<Credentials>, Vec<(String, 
     (take_basic(&mut headers), headers)
 }
 
-fn remote(user: Option<&str>, site: &Site, headers: &[(String, String)]) -> Term {
+fn remote(version: u8, user: Option<&str>, site: &Site, headers: &[(String, String)]) -> Term {
     let mut headers: Vec<_> = headers.iter().filter(|(name, value)| !sent_anyway(name, value)).collect();
     headers.sort_by_key(|(name, _)| name.as_str());
     let pair = |(name, value): &(String, String)| Term::Tuple(vec![Term::charlist(name), Term::charlist(value)]);
+    let headers = Term::List(headers.into_iter().map(pair).collect());
+    if version < 4 {
+        return Term::Tuple(vec![Term::Atom("remote"), Term::charlist(&site.url), headers]);
+    }
     Term::Tuple(vec![
         Term::Atom("remote"),
         user.map_or(Term::Atom("undefined"), Term::charlist),
         Term::charlist(&site.host),
         site.port.map_or(Term::Atom("default"), |port| Term::from(u64::from(port))),
         Term::charlist(&site.path),
-        Term::List(headers.into_iter().map(pair).collect()),
+        headers,
         Term::Atom("undefined"),
     ])
 }
@@ -124,63 +171,84 @@ fn sent_anyway(name: &str, value: &str) -> bool {
     name == "Accept" && value == "application/json"
 }
 
-/// A JSON text's filter function: `filters.{name}` of a design document.
-pub fn filter_code<'a>(design: &'a Value, name: &str) -> Option<&'a str> {
-    design.get("filters")?.get(name)?.as_str()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::replicate::request::Command;
 
-    fn computed(request: &Value, identity: &Identity, design: Option<&Value>) -> ReplicationId {
+    const VECTORS: &str = include_str!("../../tests/data/replication-ids.json");
+    const ALL_VERSIONS: &str = include_str!("../../tests/data/replication-ids-v1-v4.json");
+
+    /// What a request and the code behind its filter give.
+    fn parsed(request: &Value) -> (Request, CallerHeaders, Option<String>) {
         let Command::Run(request) = Command::parse(request.as_object().unwrap()).unwrap() else { panic!("no cancel") };
         let caller = CallerHeaders { authorization: Some("Basic YWRtaW46c2VjcmV0".into()), cookie: None };
-        let code = request
-            .filter
-            .as_ref()
-            .and_then(|f| f.name.split_once('/'))
-            .and_then(|(_, name)| filter_code(design?, name));
-        ReplicationId::of(&request, identity, &caller, code)
+        let filters = &serde_json::from_str::<Value>(VECTORS).unwrap()["fdb_design_f"]["filters"];
+        let name = request.filter.as_ref().and_then(|filter| filter.name.split_once('/'));
+        let code = name.map(|(_, name)| filters[name].as_str().unwrap().to_owned());
+        (request, caller, code)
     }
 
     #[test]
     fn ids_are_those_that_a_couchdb_3_5_computed() {
-        let text = include_str!("../../tests/data/replication-ids.json");
-        let data: Value = serde_json::from_str(text).unwrap();
+        let data: Value = serde_json::from_str(VECTORS).unwrap();
         let identity = Identity {
             uuid: data["server_uuid"].as_str().unwrap().into(),
             address: data["address"].as_str().unwrap().into(),
+            hostname: "any".into(),
+            httpd_port: 1,
         };
-        let later = ["selector", "winning_revs_only", "since_seq"];
-        let mut checked = 0;
-        for vector in data["vectors"].as_array().unwrap() {
-            let Some(expected) = vector["response"]["_local_id"].as_str() else { continue };
-            if later.iter().any(|field| vector["request"].get(*field).is_some()) {
-                continue;
-            }
-            let id = computed(&vector["request"], &identity, Some(&data["fdb_design_f"]));
-            assert_eq!(id.to_string(), expected, "{}", vector["request"]);
-            checked += 1;
+        let vectors = data["vectors"].as_array().unwrap();
+        for vector in vectors {
+            let (request, caller, code) = parsed(&vector["request"]);
+            let id = ReplicationId::of(&request, &identity, &caller, code.as_deref());
+            assert_eq!(id.to_string(), vector["response"]["_local_id"].as_str().unwrap(), "{}", vector["request"]);
         }
-        assert!(checked > 25, "only {checked} vectors apply");
+        assert_eq!(vectors.len(), 34);
     }
 
     #[test]
-    fn base_ids_are_the_names_of_couchdbs_checkpoints() {
-        let text = include_str!("../../tests/data/replication-ids-v1-v4.json");
-        let data: Value = serde_json::from_str(text).unwrap();
-        let identity =
-            Identity { uuid: data["server_uuid"].as_str().unwrap().into(), address: "127.0.0.1:5994".into() };
-        for vector in data["vectors"].as_array().unwrap() {
-            // The code behind `f/q` isn't in this file.
-            if vector["request"].get("filter").is_some() {
-                continue;
-            }
-            let id = computed(&vector["request"], &identity, None);
-            assert_eq!(id.base, vector["ids_v4_v3_v2_v1"][0].as_str().unwrap(), "{}", vector["request"]);
+    fn ids_of_all_versions_are_the_names_of_couchdbs_checkpoints() {
+        let data: Value = serde_json::from_str(ALL_VERSIONS).unwrap();
+        let identity = Identity {
+            uuid: data["server_uuid"].as_str().unwrap().into(),
+            address: "127.0.0.1:5994".into(),
+            hostname: data["hostname"].as_str().unwrap().into(),
+            httpd_port: 5996,
+        };
+        let vectors = data["vectors"].as_array().unwrap();
+        for vector in vectors {
+            let (request, caller, _) = parsed(&vector["request"]);
+            // The code behind that server's `f/q`: found by trying, since the vectors don't tell it.
+            let code = request.filter.is_some().then_some("function(doc, req) { return true; }");
+            let ids = ReplicationId::log_ids(&request, &identity, &caller, code);
+            let looked_up = vector["ids_v4_v3_v2_v1"].as_array().unwrap();
+            assert_eq!(ids[..looked_up.len()], looked_up[..], "{}", vector["request"]);
         }
+        assert_eq!(vectors.len(), 5);
+    }
+
+    #[test]
+    fn what_is_copied_enters_the_id() {
+        let id = |fields: Value, code: Option<&str>| {
+            let mut body = serde_json::json!({"source": "a", "target": "b"});
+            body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let (request, caller, _) = parsed(&body);
+            let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
+            ReplicationId::of(&request, &identity, &caller, code).base
+        };
+        let all = [
+            id(serde_json::json!({}), None),
+            id(serde_json::json!({"winning_revs_only": true}), None),
+            id(serde_json::json!({"since_seq": 3}), None),
+            id(serde_json::json!({"since_seq": "3-x"}), None),
+            id(serde_json::json!({"selector": {"a": 1}}), None),
+            id(serde_json::json!({"filter": "f/q"}), Some("function() {}")),
+            id(serde_json::json!({"filter": "f/q"}), Some("function() { return true; }")),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
+        let with_params = serde_json::json!({"create_target_params": {"q": 1}, "use_bulk_get": false});
+        assert_eq!(id(with_params, None), all[0]);
     }
 
     #[test]

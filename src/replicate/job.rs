@@ -48,6 +48,8 @@ impl Context {
 pub struct Job {
     /// Its name.
     pub id: ReplicationId,
+    /// Names under which its checkpoints may stand, the one that is written first.
+    pub log_ids: Vec<String>,
     /// What is to be done.
     pub request: Request,
     /// What all replications share.
@@ -87,10 +89,11 @@ impl Job {
 
     /// What the source is to let through.
     pub fn filter(&self) -> Filter {
-        match (&self.request.filter, &self.request.doc_ids) {
-            (Some(filter), _) => Filter::Named { name: filter.name.clone(), query: filter.query.clone() },
-            (None, Some(ids)) => Filter::DocIds(ids.clone()),
-            (None, None) => Filter::None,
+        match (&self.request.filter, &self.request.doc_ids, &self.request.selector) {
+            (Some(filter), ..) => Filter::Named { name: filter.name.clone(), query: filter.query.clone() },
+            (None, Some(ids), _) => Filter::DocIds(ids.clone()),
+            (None, None, Some(selector)) => Filter::Selector(selector.clone()),
+            (None, None, None) => Filter::None,
         }
     }
 

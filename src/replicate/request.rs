@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use super::ReplicateError;
 use super::endpoint::Endpoint;
-use crate::document::DocId;
+use crate::document::{DocId, Seq};
+use crate::selector::Selector;
 
 /// What a caller wants.
 #[derive(Debug, Clone)]
@@ -38,6 +39,16 @@ pub struct Request {
     pub doc_ids: Option<Vec<DocId>>,
     /// Only what the source's filter lets through.
     pub filter: Option<NamedFilter>,
+    /// Only the leaves that it lets through.
+    pub selector: Option<Selector>,
+    /// Winners alone, no other leaves.
+    pub winning_revs_only: bool,
+    /// Where to begin when there is no checkpoint.
+    pub since_seq: Option<Seq>,
+    /// Query parameters of the `PUT` that makes the target.
+    pub create_target_params: Vec<(String, String)>,
+    /// Whether documents are fetched in bulk.
+    pub use_bulk_get: bool,
     /// Whether logs are read and written.
     pub use_checkpoints: bool,
     /// From progress to its checkpoint; `None`: the server's default.
@@ -77,14 +88,17 @@ impl Command {
 }
 
 impl Request {
+    /// The documents to fetch by id, without reading the feed; `None` where the feed's own words are needed: which leaf
+    /// wins, what comes behind a seq, what is yet to come.
+    pub fn fetched_directly(&self) -> Option<&[DocId]> {
+        let by_feed = self.continuous || self.winning_revs_only || self.since_seq.is_some();
+        self.doc_ids.as_deref().filter(|_| !by_feed)
+    }
+
     fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
         let kinds = ["doc_ids", "filter", "selector"];
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));
-        }
-        if body.get("selector").is_some_and(|selector| !selector.is_null()) {
-            // Ignored, it would copy what wasn't asked for.
-            return Err(bad("parameter `selector` isn't supported"));
         }
         Ok(Self {
             source: Endpoint::parse("source", body.get("source"))?,
@@ -93,6 +107,11 @@ impl Request {
             create_target: boolean(body, "create_target", false)?,
             doc_ids: doc_ids(body.get("doc_ids"))?,
             filter: filter(body)?,
+            selector: selector(body.get("selector"))?,
+            winning_revs_only: boolean(body, "winning_revs_only", false)?,
+            since_seq: since_seq(body.get("since_seq"))?,
+            create_target_params: create_target_params(body.get("create_target_params"))?,
+            use_bulk_get: boolean(body, "use_bulk_get", true)?,
             use_checkpoints: boolean(body, "use_checkpoints", true)?,
             checkpoint_interval: positive(body, "checkpoint_interval")?.map(Duration::from_millis),
             worker_batch_size: positive(body, "worker_batch_size")?.map(|n| at_most(n, MAX_BATCH_SIZE)),
@@ -143,6 +162,41 @@ fn doc_ids(value: Option<&Value>) -> Result<Option<Vec<DocId>>, ReplicateError> 
     ids.sort();
     ids.dedup();
     Ok(Some(ids))
+}
+
+fn selector(value: Option<&Value>) -> Result<Option<Selector>, ReplicateError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value @ Value::Object(_)) => {
+            Selector::parse(value).map(Some).map_err(|error| bad(format!("parameter `selector`: {error}")))
+        }
+        Some(_) => Err(bad("parameter `selector` must be a JSON object")),
+    }
+}
+
+/// A place in a feed as feeds tell it: a number or a string, on old clusters an array.
+fn since_seq(value: Option<&Value>) -> Result<Option<Seq>, ReplicateError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value @ (Value::Number(_) | Value::String(_) | Value::Array(_))) => {
+            serde_json::from_str(&value.to_string()).map(Some).map_err(|_| bad("parameter `since_seq` can't be read"))
+        }
+        Some(_) => Err(bad("parameter `since_seq` must be a number, a string or an array")),
+    }
+}
+
+fn create_target_params(value: Option<&Value>) -> Result<Vec<(String, String)>, ReplicateError> {
+    let members = match value {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Object(members)) => members,
+        Some(_) => return Err(bad("parameter `create_target_params` must be a JSON object")),
+    };
+    let param = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => Ok((key.clone(), text.clone())),
+        Value::Number(_) | Value::Bool(_) => Ok((key.clone(), value.to_string())),
+        _ => Err(bad(format!("parameter `create_target_params.{key}` must be a string, a number or a boolean"))),
+    };
+    members.iter().map(param).collect()
 }
 
 fn filter(body: &Map<String, Value>) -> Result<Option<NamedFilter>, ReplicateError> {
@@ -212,7 +266,19 @@ mod tests {
         let exclusive = "`doc_ids`,`filter`,`selector` are mutually exclusive";
         assert_eq!(reason(json!({"doc_ids": [], "filter": "a/b"})), exclusive);
         assert_eq!(reason(json!({"selector": {}, "filter": "a/b"})), exclusive);
-        assert_eq!(reason(json!({"selector": {"a": 1}})), "parameter `selector` isn't supported");
+        assert_eq!(reason(json!({"selector": [1]})), "parameter `selector` must be a JSON object");
+        assert_eq!(reason(json!({"selector": {"a": {"$no": 1}}})), "parameter `selector`: invalid operator: $no");
+        assert_eq!(
+            reason(json!({"create_target_params": 1})),
+            "parameter `create_target_params` must be a JSON object"
+        );
+        assert_eq!(
+            reason(json!({"create_target_params": {"q": []}})),
+            "parameter `create_target_params.q` must be a string, a number or a boolean"
+        );
+        assert_eq!(reason(json!({"winning_revs_only": 1})), "parameter `winning_revs_only` must be a boolean");
+        assert_eq!(reason(json!({"use_bulk_get": "no"})), "parameter `use_bulk_get` must be a boolean");
+        assert_eq!(reason(json!({"since_seq": {}})), "parameter `since_seq` must be a number, a string or an array");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::config;
 pub enum Operation {
     Info,
     Create,
+    DesignDoc,
     ReadLocal,
     PutLocal,
     Changes,
@@ -37,7 +38,13 @@ impl Operation {
     pub fn repeatable(self) -> bool {
         match self {
             // Reads.
-            Self::Info | Self::ReadLocal | Self::Changes | Self::Wait | Self::RevsDiff | Self::Fetch => true,
+            Self::Info
+            | Self::DesignDoc
+            | Self::ReadLocal
+            | Self::Changes
+            | Self::Wait
+            | Self::RevsDiff
+            | Self::Fetch => true,
             // A second attempt is answered 412, which means "there already".
             Self::Create => true,
             // A second attempt may be answered 409; the checkpoint then compares what is stored with what it sent.

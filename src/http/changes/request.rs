@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::document::DocumentError;
-use crate::store::DocOptions;
+use crate::selector::{Selector, SelectorError};
+use crate::store::{ChangeRow, DocOptions, Snapshot, StoreError};
 
 use super::rows::Progress;
 use crate::http::error::ApiError;
@@ -35,16 +36,22 @@ pub enum Filter {
     DocIds(HashSet<String>),
     /// Design documents (`_design`).
     Design,
+    /// Leaves that a selector lets through (`_selector`).
+    Selector(Selector),
 }
 
 impl Filter {
-    /// Whether the feed shows this document.
-    pub fn shows(&self, id: &str) -> bool {
-        match self {
+    /// Takes the leaves out of a row that the feed doesn't show, and tells whether any is left.
+    pub fn keep(&self, snapshot: &Snapshot, row: &mut ChangeRow) -> Result<bool, StoreError> {
+        Ok(match self {
             Self::None => true,
-            Self::DocIds(ids) => ids.contains(id),
-            Self::Design => id.starts_with("_design/"),
-        }
+            Self::DocIds(ids) => ids.contains(&row.id),
+            Self::Design => row.id.starts_with("_design/"),
+            Self::Selector(selector) => {
+                row.leaves = snapshot.selected(row, selector)?;
+                !row.leaves.is_empty()
+            }
+        })
     }
 }
 
@@ -145,19 +152,29 @@ fn filter(query: &Query, body: Option<&[u8]>) -> Result<Filter, ApiError> {
         None | Some("") => Ok(Filter::None),
         Some("_design") => Ok(Filter::Design),
         Some("_doc_ids") => Ok(Filter::DocIds(doc_ids(query, body)?)),
+        Some("_selector") => Ok(Filter::Selector(selector(body)?)),
         Some(other) => Err(ApiError::NotImplemented(format!("The filter `{other}` is not supported here yet."))),
     }
 }
 
+/// A member of a POST's body.
+fn in_body(name: &str, body: Option<&[u8]>) -> Result<Option<Value>, ApiError> {
+    let Some(body) = body.filter(|body| !body.is_empty()) else { return Ok(None) };
+    let mut body = serde_json::from_slice::<Value>(body).map_err(|_| DocumentError::InvalidJson)?;
+    Ok(body.get_mut(name).map(Value::take))
+}
+
+fn selector(body: Option<&[u8]>) -> Result<Selector, ApiError> {
+    if body.is_none() {
+        return Err(ApiError::bad_request("`_selector` filter requires a POST."));
+    }
+    let selector = in_body("selector", body)?;
+    let selector = selector.ok_or_else(|| ApiError::bad_request("Selector must be specified in POST payload"))?;
+    Selector::parse(&selector).map_err(|error: SelectorError| ApiError::bad_request(format!("`selector`: {error}")))
+}
+
 fn doc_ids(query: &Query, body: Option<&[u8]>) -> Result<HashSet<String>, ApiError> {
-    let in_body = match body {
-        Some(body) if !body.is_empty() => {
-            let body = serde_json::from_slice::<Value>(body).map_err(|_| DocumentError::InvalidJson)?;
-            body.get("doc_ids").cloned()
-        }
-        _ => None,
-    };
-    let ids = match in_body {
+    let ids = match in_body("doc_ids", body)? {
         Some(ids) => ids,
         None => query.json("doc_ids")?.ok_or_else(|| ApiError::bad_request("`doc_ids` is missing."))?,
     };
@@ -206,9 +223,19 @@ mod tests {
         assert_eq!(request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
         let body = br#"{"doc_ids":["a"]}"#;
         assert_eq!(Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
-        assert!(ids.shows("a") && !ids.shows("b"));
         assert_eq!(reason("filter=_doc_ids", Some(b"{}")), "`doc_ids` is missing.");
         assert!(reason("filter=_doc_ids&doc_ids=1", None).contains("not a list"));
+    }
+
+    #[test]
+    fn a_selector_stands_in_the_body_of_a_post() {
+        let body = br#"{"selector":{"a":1}}"#;
+        let filter = Request::parse(&Query::parse("filter=_selector"), Some(body)).unwrap().filter;
+        assert_eq!(filter, Filter::Selector(Selector::parse(&serde_json::json!({"a": 1})).unwrap()));
+        assert_eq!(reason("filter=_selector", None), "`_selector` filter requires a POST.");
+        assert_eq!(reason("filter=_selector", Some(b"{}")), "Selector must be specified in POST payload");
+        let wrong = br#"{"selector":{"a":{"$nope":1}}}"#;
+        assert_eq!(reason("filter=_selector", Some(wrong)), "`selector`: invalid operator: $nope");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! `GET {db}/_changes?feed=normal&style=all_docs&since=…&limit=…`, or `feed=longpoll&heartbeat=…` to wait: the peer then
 //! sends a line end now and again until there is a change. One that is silent for two heartbeats is dead, and the wait
-//! ends as [`PeerError::Broken`]: the caller asks again from where it was. `filter=_doc_ids` is a POST with the ids.
+//! ends as [`PeerError::Broken`]: the caller asks again from where it was. `filter=_doc_ids` is a POST with the ids,
+//! `filter=_selector` one with the selector as it was written.
 
 use reqwest::Method;
 
@@ -28,9 +29,10 @@ impl RemotePeer {
 
     fn changes_call(&self, query: &ChangesQuery) -> Result<Call, PeerError> {
         let heartbeat = self.inner.settings.heartbeat;
+        let style = if query.winners_only { "main_only" } else { "all_docs" };
         let mut path = match query.wait {
-            true => format!("_changes?feed=longpoll&style=all_docs&heartbeat={}", heartbeat.as_millis()),
-            false => "_changes?feed=normal&style=all_docs".to_owned(),
+            true => format!("_changes?feed=longpoll&style={style}&heartbeat={}", heartbeat.as_millis()),
+            false => format!("_changes?feed=normal&style={style}"),
         };
         path += &format!("&limit={}&since={}", query.limit, encode(&query.since.as_query()));
         let operation = if query.wait { Operation::Wait } else { Operation::Changes };
@@ -48,6 +50,11 @@ impl RemotePeer {
                 call.path += "&filter=_doc_ids";
                 call.method = Method::POST;
                 call.body = Some(serde_json::json!({ "doc_ids": ids }).to_string().into());
+            }
+            Filter::Selector(selector) => {
+                call.path += "&filter=_selector";
+                call.method = Method::POST;
+                call.body = Some(serde_json::json!({ "selector": selector.written() }).to_string().into());
             }
         }
         Ok(call)

@@ -176,10 +176,10 @@ async fn opening_tells_missing_from_forbidden() {
     assert!(
         matches!(at("missing").info().await, Err(PeerError::DatabaseMissing { database }) if database.ends_with("/missing/"))
     );
-    assert!(matches!(at("Bad").create().await, Err(PeerError::DatabaseMissing { .. })));
-    assert!(at("there").create().await.is_ok());
+    assert!(matches!(at("Bad").create(&[]).await, Err(PeerError::DatabaseMissing { .. })));
+    assert!(at("there").create(&[]).await.is_ok());
     assert!(matches!(at("secret").info().await, Err(PeerError::Unauthorized { .. })));
-    assert!(matches!(at("secret").create().await, Err(PeerError::Unauthorized { .. })));
+    assert!(matches!(at("secret").create(&[]).await, Err(PeerError::Unauthorized { .. })));
 }
 
 #[tokio::test]
@@ -290,7 +290,8 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
     });
     let peer = peer(&format!("{}/db", url.await));
     let seq = |json: &str| serde_json::from_str::<Seq>(json).unwrap();
-    let query = ChangesQuery { since: seq("\"5-x=\""), limit: 2, wait: false, filter: Filter::None };
+    let query =
+        ChangesQuery { since: seq("\"5-x=\""), limit: 2, wait: false, filter: Filter::None, winners_only: false };
     let page = peer.changes(&query).await.unwrap();
     let change = Change { seq: seq("[7,\"o\"]"), id: DocId::from("a"), revs: vec![rev("2-b"), rev("1-a")] };
     assert_eq!((page.changes, page.last_seq, page.pending), (vec![change], seq("[7,\"o\"]"), None));

@@ -6,8 +6,8 @@
 //! A handle, not an open database: each operation opens it anew (a look into a map while it is open), so a deleted
 //! database is [`PeerError::DatabaseMissing`] from then on.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -19,10 +19,13 @@ use super::{
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::store::{
-    Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Leaf,
-    Refusal, Snapshot, Store, StoreError, Upload, Uploaded, following,
+    self, Asker, Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding,
+    Following, Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
 };
 use crate::tasks;
+
+/// After so long a page that a filter's function has begun is given.
+const PAGE_TIME: Duration = Duration::from_secs(2);
 
 /// A database of the embedded store.
 #[derive(Clone)]
@@ -99,10 +102,10 @@ impl LocalPeer {
         let database = self.database().await?;
         let mut updates = database.updates();
         let since = parse_seq(&query.since);
+        let filter = self.ready(&database, &query.filter).await?;
         loop {
             updates.mark_unchanged();
-            let (limit, filter) = (query.limit, query.filter.clone());
-            let page = database.read(move |snapshot| read_page(snapshot, since, limit, &filter)).await?;
+            let page = read_page(&database, since, query.limit, &filter).await?;
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
@@ -110,6 +113,22 @@ impl LocalPeer {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
         }
+    }
+
+    /// Finds the filter's function as it is now: each page is asked for with it, as over HTTP.
+    async fn ready(&self, database: &Database, filter: &Filter) -> Result<Ready, PeerError> {
+        let (filter, query) = match filter {
+            Filter::None => (store::Filter::All, &[][..]),
+            Filter::DocIds(ids) => {
+                (store::Filter::DocIds(ids.iter().map(|id| id.as_str().to_owned()).collect()), &[][..])
+            }
+            Filter::Named { name, query } => {
+                let view = query.iter().find(|(key, _)| key == "view").map(|(_, value)| value.as_str());
+                (store::Filter::named(name, view).map_err(StoreError::from)?, &query[..])
+            }
+        };
+        let asker = Asker::replication(self.name.as_str(), query);
+        database.ready(Arc::new(filter), true, &asker).await.map_err(|error| self.explain(error))
     }
 
     /// See [`super::Peer::revs_diff`].
@@ -246,25 +265,45 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
     record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
 }
 
-fn read_page(snapshot: &Snapshot, since: u64, limit: usize, filter: &Filter) -> Result<ChangesPage, StoreError> {
-    let passing: Option<HashSet<&str>> = match filter {
-        Filter::None => None,
-        Filter::DocIds(ids) => Some(ids.iter().map(DocId::as_str).collect()),
-        Filter::Named { name, .. } => return Err(StoreError::FilterUnsupported(name.clone())),
-    };
-    let mut changes = Vec::with_capacity(limit);
+async fn read_page(database: &Database, since: u64, limit: usize, filter: &Ready) -> Result<ChangesPage, StoreError> {
+    let mut page = ChangesPage { changes: Vec::new(), last_seq: since.into(), pending: None };
+    let mut since = since;
+    let started = Instant::now();
+    // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
+    // would say that there is no more.
+    loop {
+        let room = limit.saturating_sub(page.changes.len());
+        let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
+        page.changes.extend(sifted.changes);
+        (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
+        let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
+        if sifted.pending == 0 || page.changes.len() >= limit || long {
+            return Ok(page);
+        }
+    }
+}
+
+struct Sifted {
+    changes: Vec<Change>,
+    last_seq: u64,
+    pending: u64,
+}
+
+fn sifted(snapshot: &Snapshot, sieve: &mut Sieve, since: u64, limit: usize) -> Result<Sifted, StoreError> {
+    let mut changes = Vec::new();
     let mut last_seq = since.max(snapshot.update_seq());
     snapshot.changes(since, |row| {
-        if passing.as_ref().is_none_or(|passing| passing.contains(row.id.as_str())) {
-            changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs: row.leaves });
+        let revs = sieve.passing(snapshot, &row)?;
+        if !revs.is_empty() {
+            changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs });
         }
-        let full = changes.len() >= limit;
-        if full {
+        let ended = changes.len() >= limit || sieve.is_tired();
+        if ended {
             last_seq = row.seq;
         }
-        Ok(!full)
+        Ok(!ended)
     })?;
-    Ok(ChangesPage { changes, last_seq: last_seq.into(), pending: Some(snapshot.pending(last_seq)?) })
+    Ok(Sifted { changes, last_seq, pending: snapshot.pending(last_seq)? })
 }
 
 /// An attachment's head and bytes, read as they are asked for.

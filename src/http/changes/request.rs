@@ -1,12 +1,13 @@
 //! What a feed is asked for.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::document::DocumentError;
-use crate::store::DocOptions;
+use crate::store::{DocOptions, Filter, StoreError};
 
 use super::rows::Progress;
 use crate::http::error::ApiError;
@@ -24,28 +25,6 @@ pub enum Feed {
     Longpoll,
     /// For ever.
     Continuous,
-}
-
-/// Which documents a feed shows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Filter {
-    /// All.
-    None,
-    /// These (`_doc_ids`).
-    DocIds(HashSet<String>),
-    /// Design documents (`_design`).
-    Design,
-}
-
-impl Filter {
-    /// Whether the feed shows this document.
-    pub fn shows(&self, id: &str) -> bool {
-        match self {
-            Self::None => true,
-            Self::DocIds(ids) => ids.contains(id),
-            Self::Design => id.starts_with("_design/"),
-        }
-    }
 }
 
 /// What a feed is asked for.
@@ -70,7 +49,7 @@ pub struct Request {
     /// How long a feed waits without a heartbeat.
     pub timeout: Duration,
     /// Which documents it shows.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
 }
 
 impl Request {
@@ -98,7 +77,7 @@ impl Request {
             },
             heartbeat: heartbeat(query)?,
             timeout,
-            filter: filter(query, body)?,
+            filter: Arc::new(filter(query, body)?),
         })
     }
 
@@ -141,11 +120,9 @@ fn heartbeat(query: &Query) -> Result<Option<Duration>, ApiError> {
 }
 
 fn filter(query: &Query, body: Option<&[u8]>) -> Result<Filter, ApiError> {
-    match query.get("filter") {
-        None | Some("") => Ok(Filter::None),
-        Some("_design") => Ok(Filter::Design),
-        Some("_doc_ids") => Ok(Filter::DocIds(doc_ids(query, body)?)),
-        Some(other) => Err(ApiError::NotImplemented(format!("The filter `{other}` is not supported here yet."))),
+    match query.get("filter").unwrap_or_default() {
+        "_doc_ids" => Ok(Filter::DocIds(doc_ids(query, body)?)),
+        name => Ok(Filter::named(name, query.get("view")).map_err(StoreError::from)?),
     }
 }
 
@@ -203,17 +180,19 @@ mod tests {
     #[test]
     fn documents_are_chosen_by_id_from_query_or_body() {
         let ids = Filter::DocIds(["a".to_owned()].into());
-        assert_eq!(request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
+        assert_eq!(*request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
         let body = br#"{"doc_ids":["a"]}"#;
-        assert_eq!(Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
-        assert!(ids.shows("a") && !ids.shows("b"));
+        assert_eq!(*Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
         assert_eq!(reason("filter=_doc_ids", Some(b"{}")), "`doc_ids` is missing.");
         assert!(reason("filter=_doc_ids&doc_ids=1", None).contains("not a list"));
     }
 
     #[test]
-    fn filters_that_arent_there_are_named() {
-        assert_eq!(reason("filter=d/f", None), "The filter `d/f` is not supported here yet.");
+    fn filters_that_cant_be_are_refused() {
+        assert_eq!(reason("filter=_nosuch", None), "unknown builtin filter name");
+        assert_eq!(reason("filter=f", None), "`filter` must be of the form `designname/filtername`");
+        assert_eq!(reason("filter=_view", None), "`view` filter parameter is not provided.");
+        assert_eq!(reason("filter=_view&view=f", None), "`view` must be of the form `designname/viewname`");
         assert!(reason("feed=x", None).starts_with("Supported `feed` types"));
     }
 }

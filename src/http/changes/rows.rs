@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::document::Rev;
 use crate::http::answer::CHUNK;
 use crate::json::push_string;
-use crate::store::ChangeRow;
-use crate::store::{Snapshot, StoreError};
+use crate::store::{ChangeRow, Sieve, Snapshot, StoreError};
 
 use super::request::{Feed, Request};
 
@@ -36,6 +36,7 @@ impl Progress {
 /// Renders rows until there is a chunk, the limit is met, or the feed has no more.
 pub fn piece(
     snapshot: &Snapshot,
+    sieve: &mut Sieve,
     request: &Request,
     mut progress: Progress,
 ) -> Result<(Vec<u8>, Progress), StoreError> {
@@ -50,12 +51,13 @@ pub fn piece(
     let mut last = progress.seq;
     let each = |row: ChangeRow| {
         last = row.seq;
-        if request.filter.shows(&row.id) {
+        let revs = sieve.passing(snapshot, &row)?;
+        if !revs.is_empty() {
             separate(request, progress.rows, &mut out);
-            push_row(snapshot, request, &row, &mut out)?;
+            push_row(snapshot, request, &row, &revs, &mut out)?;
             progress.rows += 1;
         }
-        ended = progress.rows < request.limit && out.len() < chunk;
+        ended = progress.rows < request.limit && out.len() < chunk && (request.descending || !sieve.is_tired());
         Ok(ended)
     };
     match request.descending {
@@ -77,8 +79,14 @@ fn separate(request: &Request, rows: u64, out: &mut Vec<u8>) {
     }
 }
 
-fn push_row(snapshot: &Snapshot, request: &Request, row: &ChangeRow, out: &mut Vec<u8>) -> Result<(), StoreError> {
-    push_change(request, row, out);
+fn push_row(
+    snapshot: &Snapshot,
+    request: &Request,
+    row: &ChangeRow,
+    revs: &[Rev],
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    push_change(row, revs, out);
     if request.include_docs {
         out.extend_from_slice(br#","doc":"#);
         let record = snapshot.document(&row.id)?;
@@ -95,15 +103,14 @@ fn push_row(snapshot: &Snapshot, request: &Request, row: &ChangeRow, out: &mut V
 }
 
 /// A row up to where its document would stand.
-fn push_change(request: &Request, row: &ChangeRow, out: &mut Vec<u8>) {
+fn push_change(row: &ChangeRow, revs: &[Rev], out: &mut Vec<u8>) {
     let mut number = String::new();
     // Writing to a string can't fail.
     let _ = write!(number, "{{\"seq\":{},\"id\":", row.seq);
     out.extend_from_slice(number.as_bytes());
     push_string(out, &row.id);
     out.extend_from_slice(br#","changes":["#);
-    let shown = if request.all_leaves { row.leaves.len() } else { 1 };
-    for (index, rev) in row.leaves.iter().take(shown).enumerate() {
+    for (index, rev) in revs.iter().enumerate() {
         out.extend_from_slice(if index > 0 { b",{\"rev\":" } else { b"{\"rev\":" });
         push_string(out, &rev.to_string());
         out.push(b'}');
@@ -117,7 +124,6 @@ fn push_change(request: &Request, row: &ChangeRow, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Rev;
     use crate::http::query::Query;
 
     fn row(deleted: bool) -> ChangeRow {
@@ -125,18 +131,18 @@ mod tests {
         ChangeRow { seq: 4, id: "doc1".into(), deleted, leaves }
     }
 
-    fn rendered(query: &str, row: &ChangeRow) -> String {
-        let request = Request::parse(&Query::parse(query), None).unwrap();
+    fn rendered(row: &ChangeRow, revs: &[Rev]) -> String {
         let mut out = Vec::new();
-        push_change(&request, row, &mut out);
+        push_change(row, revs, &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn a_row_shows_the_winner_or_all_leaves() {
-        assert_eq!(rendered("", &row(false)), r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"}]"#);
+    fn a_row_shows_the_leaves_that_passed() {
+        let (row, deleted) = (row(false), row(true));
+        assert_eq!(rendered(&row, &row.leaves[..1]), r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"}]"#);
         assert_eq!(
-            rendered("style=all_docs", &row(true)),
+            rendered(&deleted, &deleted.leaves),
             r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"},{"rev":"1-a"}],"deleted":true"#
         );
     }

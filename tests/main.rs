@@ -15,4 +15,5 @@ mod filters;
 mod peer_contract;
 mod replications;
 mod shutdown;
+mod readme;
 mod crash;

@@ -287,8 +287,8 @@ mod tests {
 
     fn found(source: Log, target: &Log) -> (String, Vec<String>) {
         let (seq, history) = common_ancestor(source, target);
-        let id = |raw: &Box<RawValue>| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
-        (seq.to_string(), history.iter().map(id).collect())
+        let id = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
+        (seq.to_string(), history.iter().map(|raw| id(raw)).collect())
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod interpreter;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -72,8 +72,10 @@ pub struct Interpreters {
     settings: Javascript,
     running: Arc<Semaphore>,
     /// Those that nobody uses, the one used last in front. Guards nothing else; never held across an await.
-    idle: Arc<Mutex<VecDeque<(Arc<Code>, Interpreter)>>>,
+    idle: Arc<Mutex<Idle>>,
 }
+
+type Idle = VecDeque<(Arc<Code>, Interpreter)>;
 
 impl Interpreters {
     /// None yet.
@@ -91,7 +93,7 @@ impl Interpreters {
         (Admission { interpreters: self.clone(), code, request, stop, permit }, guard)
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<(Arc<Code>, Interpreter)>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

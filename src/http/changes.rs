@@ -5,8 +5,8 @@
 //! connection: the database tells of every new seq. A feed ends cleanly, with its `last_seq`, when it has what was asked
 //! for, at its timeout, when the database is deleted and when the server stops; a client that hangs up ends it too.
 //!
-//! A filter that can't be used is the answer. One that fails later ends the feed: its error is the last line, and the
-//! connection breaks off behind it, so that nobody takes the feed for a whole one.
+//! A filter that can't be used is answered with its error. One that fails later ends the feed: its error is the last
+//! line, without a `last_seq` or the end of the rows, so that nobody takes the feed for a whole one.
 
 mod asked;
 mod request;
@@ -31,7 +31,7 @@ use self::request::{Feed, Request};
 use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Sink, Stopped};
-use super::error::ApiError;
+use super::error::{ApiError, causes};
 use super::query::Query;
 use super::request::{Db, Payload};
 use super::{AppState, answer};
@@ -90,8 +90,8 @@ impl Feeding {
                     Ok(Some(next)) => progress = next,
                     Ok(None) => break,
                     Err(Stopped::Failed(error)) if progress.opened => {
-                        self.send(answer::error_line(&error)).await?;
-                        return Err(error.into());
+                        tracing::warn!(error = %causes(&error), "a feed ended with an error");
+                        return self.send(answer::error_line(&error)).await;
                     }
                     Err(stopped) => return Err(stopped),
                 }

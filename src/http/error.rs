@@ -175,7 +175,8 @@ fn filter(error: &FilterError) -> Shown<'static> {
     }
 }
 
-/// Names that CouchDB's own errors have mean what they mean there; others that a script may throw are named together.
+/// Names that CouchDB's own errors have mean what they mean there, a thrown `forbidden` too, which CouchDB 3.5 answers
+/// with 500 `unnamed_error` where a filter throws it. Names that a script makes up itself are named together.
 fn script(error: &ScriptError) -> Shown<'static> {
     let (status, name) = match error.error.as_str() {
         "bad_request" => (StatusCode::BAD_REQUEST, "bad_request"),

@@ -19,7 +19,6 @@ const STACK_BYTES: usize = 512 << 10;
 const ROOM: &str = include_str!("room.js");
 
 /// A compiled function and its heap.
-#[derive(Clone)]
 pub struct Interpreter {
     context: Context,
 }

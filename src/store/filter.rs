@@ -35,7 +35,7 @@ pub enum Filter {
         design: String,
         /// The function's name.
         name: String,
-        /// `filters` or `views`.
+        /// A filter function, or a view's map function.
         kind: Kind,
     },
 }

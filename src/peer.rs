@@ -324,11 +324,6 @@ impl Peer {
             Self::Local(peer) => peer.up_to_date(seq).await,
         }
     }
-
-    /// Whether this is a database of the embedded store.
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
-    }
 }
 
 impl BulkGet {

@@ -14,6 +14,8 @@ mod changes_feed;
 mod filters;
 mod peer_contract;
 mod replications;
+mod nothing_lost;
 mod shutdown;
 mod readme;
 mod crash;
+mod review_http;

@@ -164,10 +164,44 @@ pub struct StoreSettings {
     pub cache_bytes: usize,
     /// How long an unsynced write may stay so.
     pub sync_interval: Duration,
+    /// Limits of design documents' functions.
+    pub javascript: Javascript,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { open_databases: 500, cache_bytes: 16 << 20, sync_interval: Duration::from_secs(1) }
+        Self {
+            open_databases: 500,
+            cache_bytes: 16 << 20,
+            sync_interval: Duration::from_secs(1),
+            javascript: Javascript::default(),
+        }
+    }
+}
+
+/// Limits of design documents' functions.
+#[derive(Debug, Clone)]
+pub struct Javascript {
+    /// A function's time for one document, and for being compiled: CouchDB's `os_process_timeout`.
+    pub call_time: Duration,
+    /// Bytes of an interpreter's heap.
+    pub memory_bytes: usize,
+    /// Functions that run at once; each takes a thread, and may take its whole heap.
+    pub interpreters: usize,
+    /// Compiled functions that are kept while nobody uses them.
+    pub idle_interpreters: usize,
+    /// Bytes of the heap of one that is kept.
+    pub idle_bytes: usize,
+}
+
+impl Default for Javascript {
+    fn default() -> Self {
+        Self {
+            call_time: Duration::from_secs(5),
+            memory_bytes: 64 << 20,
+            interpreters: 8,
+            idle_interpreters: 16,
+            idle_bytes: 4 << 20,
+        }
     }
 }

@@ -14,6 +14,7 @@ pub mod replicate;
 pub mod registry;
 pub mod peer;
 pub mod store;
+pub mod javascript;
 pub mod http;
 pub mod config;
 pub mod server;

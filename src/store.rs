@@ -5,7 +5,7 @@
 //! and, up to a number, while they are not. Everything that blocks runs on threads that may.
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
-//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `edit`, `database`.
+//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `edit`, `database`, `filter`.
 
 pub mod revtree;
 mod selected;
@@ -17,6 +17,7 @@ mod attachments;
 mod edit;
 mod new_rev;
 mod database;
+mod filter;
 #[cfg(test)]
 mod tests;
 
@@ -32,12 +33,14 @@ use tokio::time::Instant;
 pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
 pub use database::{Database, DatabaseStats};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
+pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
 pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Snapshot};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
 
 use crate::config::StoreSettings;
 use crate::document::DocumentError;
+use crate::javascript::Interpreters;
 use crate::tasks::{self, Panicked, Tasks};
 
 /// The registry is small.
@@ -65,8 +68,8 @@ pub enum StoreError {
     Engine(#[source] Box<redb::Error>),
     #[error("the write failed")]
     WriteFailed(#[source] Arc<StoreError>),
-    #[error("the filter `{0}` can't be run on a database of this server yet")]
-    FilterUnsupported(String),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("gzipped data is damaged")]
     BadGzip(#[source] std::io::Error),
     #[error(transparent)]
@@ -120,6 +123,8 @@ struct Inner {
     /// Held while a database is made, opened, closed or deleted, each of which runs to its end once it has begun.
     changing: tokio::sync::Mutex<Closed>,
     tasks: Tasks,
+    /// Shared by all databases, so that their number is bounded.
+    interpreters: Interpreters,
 }
 
 /// The name of a database's file: random, so that a name that is used again never meets an old file.
@@ -152,6 +157,7 @@ impl Store {
             commit_synced(transaction)?;
             let inner = Inner {
                 directory,
+                interpreters: Interpreters::new(settings.javascript.clone()),
                 settings,
                 registry,
                 files: Mutex::new(files),
@@ -296,7 +302,7 @@ impl Inner {
             // The engine would make a missing file anew, and everyone would take the database for an empty one.
             let there = path.try_exists()?;
             there.then_some(()).ok_or(StoreError::Damaged("a database's file is missing"))?;
-            Ok(Arc::new(Database::open(name, &path, &self.settings, &self.tasks)?))
+            Ok(Arc::new(Database::open(name, &path, &self.settings, &self.tasks, self.interpreters.clone())?))
         })
         .await?
     }
@@ -306,7 +312,7 @@ impl Inner {
         let path = self.path(file);
         tasks::blocking("make a database", move || {
             std::fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
-            let database = Database::open(name, &path, &self.settings, &self.tasks)?;
+            let database = Database::open(name, &path, &self.settings, &self.tasks, self.interpreters.clone())?;
             // The shard, `databases`, and the data directory.
             for directory in path.ancestors().skip(1).take(3) {
                 std::fs::File::open(directory)?.sync_all()?;

@@ -11,6 +11,7 @@ mod documents;
 mod attachments;
 mod bulk;
 mod changes_feed;
+mod filters;
 mod peer_contract;
 mod replications;
 mod checkpoints;

@@ -82,6 +82,12 @@ fn encoded(segment: &str) -> String {
     utf8_percent_encode(segment, PLAIN).to_string()
 }
 
+/// An error as the last line of an answer that has begun.
+pub fn error_line(error: &ApiError) -> String {
+    let (error, reason) = error.pair();
+    format!("{}\n", serde_json::json!({ "error": error, "reason": reason }))
+}
+
 /// Where a writer puts its pieces.
 pub struct Sink {
     queue: mpsc::Sender<Item>,

@@ -4,7 +4,11 @@
 //! document that changes meanwhile moves to the feed's end, where it is met again. Waiting costs nothing but the
 //! connection: the database tells of every new seq. A feed ends cleanly, with its `last_seq`, when it has what was asked
 //! for, at its timeout, when the database is deleted and when the server stops; a client that hangs up ends it too.
+//!
+//! A filter that can't be used is answered with its error. One that fails later ends the feed: its error is the last
+//! line, without a `last_seq` or the end of the rows, so that nobody takes the feed for a whole one.
 
+mod asked;
 mod request;
 mod rows;
 
@@ -15,24 +19,26 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Database;
+use crate::store::{Asker, Database, Ready};
 
+use self::asked::Asked;
 use self::request::{Feed, Request};
 use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Sink, Stopped};
-use super::error::ApiError;
+use super::error::{ApiError, causes};
 use super::query::Query;
 use super::request::{Db, Payload};
 use super::{AppState, answer};
 
 /// `GET /{db}/_changes`.
-pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
-    feed(&state, db, Request::parse(&query, None)?).await
+pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query, asked: Asked) -> Result<Response, ApiError> {
+    feed(&state, db, Request::parse(&query, None)?, asked.by(query, None)).await
 }
 
 /// `POST /{db}/_changes`: `doc_ids` may stand in the body.
@@ -40,73 +46,116 @@ pub async fn post(
     State(state): State<AppState>,
     Db(db): Db,
     query: Query,
+    asked: Asked,
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let body = payload.json().await?;
-    feed(&state, db, Request::parse(&query, Some(&body))?).await
+    feed(&state, db, Request::parse(&query, Some(&body))?, asked.by(query, Some(&body))).await
 }
 
-async fn feed(state: &AppState, db: Arc<Database>, request: Request) -> Result<Response, ApiError> {
+async fn feed(state: &AppState, db: Arc<Database>, request: Request, asker: Asker) -> Result<Response, ApiError> {
     let stopping = state.tasks.stopping().clone();
-    let body = answer::streamed(&state.tasks, "_changes", |sink| write(sink, db, request, stopping)).await?;
+    let filter = db.ready(request.filter.clone(), request.all_leaves, &asker).await?;
+    let write = |sink| async move {
+        let mut feed = Feeding { sink, db, request: Arc::new(request), filter, stopping, last_sent: Instant::now() };
+        feed.write().await
+    };
+    let body = answer::streamed(&state.tasks, "_changes", write).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
 }
 
-async fn write(sink: Sink, db: Arc<Database>, request: Request, stopping: CancellationToken) -> Result<(), Stopped> {
-    let request = Arc::new(request);
-    // Heard of from here on: a write between a read and the wait behind it is not missed.
-    let mut updates = db.updates();
-    let mut progress = Progress::new(request.since.unwrap_or_else(|| db.update_seq()));
-    if request.feed != Feed::Normal {
-        sink.send(request.opening()).await?;
-        progress.opened = true;
-    }
-    loop {
-        updates.mark_unchanged();
-        while !progress.caught_up && !stopping.is_cancelled() {
-            let job = request.clone();
-            let (piece, next) = db.read(move |snapshot| rows::piece(snapshot, &job, progress)).await?;
-            progress = next;
-            sink.send(piece).await?;
-        }
-        let enough = match request.feed {
-            _ if request.descending => true,
-            Feed::Normal => true,
-            Feed::Longpoll => progress.rows > 0,
-            Feed::Continuous => progress.rows >= request.limit,
-        };
-        if enough || !wait(&sink, &mut updates, &request, &stopping).await? {
-            break;
-        }
-        progress.caught_up = false;
-    }
-    if !progress.opened {
-        sink.send(request.opening()).await?;
-    }
-    sink.send(request.closing(&progress)).await
+/// A feed that is being written.
+struct Feeding {
+    sink: Sink,
+    db: Arc<Database>,
+    request: Arc<Request>,
+    filter: Ready,
+    stopping: CancellationToken,
+    last_sent: Instant,
 }
 
-/// Waits for an update, giving signs of life; `false` where the feed is over instead.
-async fn wait(
-    sink: &Sink,
-    updates: &mut watch::Receiver<u64>,
-    request: &Request,
-    stopping: &CancellationToken,
-) -> Result<bool, Stopped> {
-    let deadline = request.heartbeat.is_none().then(|| Instant::now() + request.timeout);
-    // Without a heartbeat the interval never comes before the deadline.
-    let pause = request.heartbeat.unwrap_or(request.timeout + Duration::from_secs(1));
-    loop {
-        let next_beat = Instant::now() + pause;
-        tokio::select! {
+impl Feeding {
+    async fn write(&mut self) -> Result<(), Stopped> {
+        // Heard of from here on: a write between a read and the wait behind it is not missed.
+        let mut updates = self.db.updates();
+        let mut progress = Progress::new(self.request.since.unwrap_or_else(|| self.db.update_seq()));
+        if self.request.feed != Feed::Normal {
+            self.send(self.request.opening()).await?;
+            progress.opened = true;
+        }
+        loop {
+            updates.mark_unchanged();
+            while !progress.caught_up {
+                match self.piece(progress.clone()).await {
+                    Ok(Some(next)) => progress = next,
+                    Ok(None) => break,
+                    Err(Stopped::Failed(error)) if progress.opened => {
+                        tracing::warn!(error = %causes(&error), "a feed ended with an error");
+                        return self.send(answer::error_line(&error)).await;
+                    }
+                    Err(stopped) => return Err(stopped),
+                }
+            }
+            let enough = match self.request.feed {
+                _ if self.request.descending => true,
+                Feed::Normal => true,
+                Feed::Longpoll => progress.rows > 0,
+                Feed::Continuous => progress.rows >= self.request.limit,
+            };
+            if enough || !self.wait(&mut updates).await? {
+                break;
+            }
+            progress.caught_up = false;
+        }
+        if !progress.opened {
+            self.send(self.request.opening()).await?;
+        }
+        self.send(self.request.closing(&progress)).await
+    }
+
+    /// Sends what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
+    async fn piece(&mut self, progress: Progress) -> Result<Option<Progress>, Stopped> {
+        let request = self.request.clone();
+        let reading =
+            self.db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress));
+        let (piece, next) = tokio::select! {
             biased;
-            () = stopping.cancelled() => return Ok(false),
-            () = sink.hung_up() => return Err(Stopped::HungUp),
-            updated = updates.changed() => return Ok(updated.is_ok()),
-            () = tokio::time::sleep_until(deadline.unwrap_or(next_beat)) => match deadline {
-                Some(_) => return Ok(false),
-                None => sink.send("\n").await?,
-            },
+            () = self.stopping.cancelled() => return Ok(None),
+            () = self.sink.hung_up() => return Err(Stopped::HungUp),
+            piece = reading => piece?,
+        };
+        // A filter that lets little through leaves long pauses.
+        let silent = piece.is_empty() && self.request.heartbeat.is_some_and(|pause| self.last_sent.elapsed() >= pause);
+        self.send(if silent { b"\n".to_vec() } else { piece }).await?;
+        Ok(Some(next))
+    }
+
+    async fn send(&mut self, piece: impl Into<Bytes>) -> Result<(), Stopped> {
+        let piece = piece.into();
+        if !piece.is_empty() {
+            self.last_sent = Instant::now();
+        }
+        self.sink.send(piece).await
+    }
+
+    /// Waits for an update, giving signs of life; `false` where the feed is over instead.
+    async fn wait(&mut self, updates: &mut watch::Receiver<u64>) -> Result<bool, Stopped> {
+        let (heartbeat, timeout) = (self.request.heartbeat, self.request.timeout);
+        let deadline = heartbeat.is_none().then(|| Instant::now() + timeout);
+        // Without a heartbeat the interval never comes before the deadline.
+        let pause = heartbeat.unwrap_or(timeout + Duration::from_secs(1));
+        loop {
+            let next_beat = Instant::now() + pause;
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return Ok(false),
+                () = self.sink.hung_up() => return Err(Stopped::HungUp),
+                updated = updates.changed() => return Ok(updated.is_ok()),
+                () = tokio::time::sleep_until(deadline.unwrap_or(next_beat)) => match deadline {
+                    Some(_) => return Ok(false),
+                    None => self.send("\n").await?,
+                },
+            }
         }
     }
 }

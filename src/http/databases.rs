@@ -44,20 +44,7 @@ pub async fn delete(
 
 /// `GET /{db}`.
 pub async fn info(Db(db): Db) -> Result<Response, ApiError> {
-    let stats = db.stats().await?;
-    let info = json!({
-        "instance_start_time": stats.instance_start_time,
-        "db_name": db.name().as_str(),
-        "purge_seq": 0,
-        "update_seq": stats.update_seq,
-        "sizes": { "file": stats.file_size, "external": stats.active_size, "active": stats.active_size },
-        "props": {},
-        "doc_del_count": stats.doc_del_count,
-        "doc_count": stats.doc_count,
-        "disk_format_version": 8,
-        "compact_running": false,
-        "cluster": { "q": 1, "n": 1, "w": 1, "r": 1 },
-    });
+    let info = db.stats().await?.info(db.name().as_str());
     Ok(answer::json(StatusCode::OK, &info))
 }
 

@@ -14,10 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::document::DocumentError;
+use crate::javascript::ScriptError;
 use crate::multipart::MultipartError;
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
-use crate::store::{Refusal, StoreError};
+use crate::store::{FilterError, Refusal, StoreError};
 use crate::tasks::Panicked;
 
 use super::answer;
@@ -53,8 +54,6 @@ pub enum ApiError {
     SlowBody,
     #[error("{0}")]
     BadContentType(&'static str),
-    #[error("{0}")]
-    NotImplemented(String),
     #[error("too many requests at once")]
     Busy,
     #[error(transparent)]
@@ -107,7 +106,6 @@ impl ApiError {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request entity is too large".into()),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body came too slowly.".into()),
             Self::BadContentType(reason) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type", (*reason).into()),
-            Self::NotImplemented(reason) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", reason.into()),
             Self::Busy => {
                 let reason = "The server has too many open requests, try again.";
                 (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason.into())
@@ -160,7 +158,7 @@ fn store(error: &StoreError) -> Shown<'static> {
         }
         StoreError::Closing => CLOSING,
         StoreError::Document(error) => document(error),
-        StoreError::FilterUnsupported(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", error.to_string().into()),
+        StoreError::Filter(error) => filter(error),
         StoreError::BadGzip(_) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
         StoreError::WriteFailed(cause) => store(cause),
         StoreError::AttachmentGone
@@ -170,6 +168,52 @@ fn store(error: &StoreError) -> Shown<'static> {
         | StoreError::Panicked(_) => INTERNAL,
     }
 }
+
+fn filter(error: &FilterError) -> Shown<'static> {
+    let reason = error.to_string().into();
+    match error {
+        FilterError::Invalid(_) => (StatusCode::BAD_REQUEST, "bad_request", reason),
+        FilterError::Missing | FilterError::Deleted | FilterError::NoFunction(_) => {
+            (StatusCode::NOT_FOUND, "not_found", reason)
+        }
+        FilterError::Script(error) => script(error),
+    }
+}
+
+/// Names that CouchDB's own errors have mean what they mean there, a thrown `forbidden` too, which CouchDB 3.5 answers
+/// with 500 `unnamed_error` where a filter throws it. Names that a script makes up itself are named together.
+fn script(error: &ScriptError) -> Shown<'static> {
+    let (status, name) = match error.error.as_str() {
+        "bad_request" => (StatusCode::BAD_REQUEST, "bad_request"),
+        "unauthorized" => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        "forbidden" => (StatusCode::FORBIDDEN, "forbidden"),
+        "not_found" => (StatusCode::NOT_FOUND, "not_found"),
+        name => {
+            let known = SCRIPT_ERRORS.iter().find(|known| **known == name);
+            let Some(known) = known else {
+                return (StatusCode::INTERNAL_SERVER_ERROR, "unnamed_error", error.to_string().into());
+            };
+            (StatusCode::INTERNAL_SERVER_ERROR, *known)
+        }
+    };
+    (status, name, error.reason.clone().into())
+}
+
+/// What CouchDB's query server and the language themselves call errors.
+const SCRIPT_ERRORS: [&str; 12] = [
+    "compilation_error",
+    "invalid_require_path",
+    "os_process_error",
+    "unnamed_error",
+    "Error",
+    "EvalError",
+    "InternalError",
+    "RangeError",
+    "ReferenceError",
+    "SyntaxError",
+    "TypeError",
+    "URIError",
+];
 
 /// Missing databases are 404 and unreachable peers 502, which CouchDB 3.5 answers with 500 (FACTS 7).
 fn replicate(error: &ReplicateError) -> Shown<'_> {

@@ -6,8 +6,8 @@
 //! A handle, not an open database: each operation opens it anew (a look into a map while it is open), so a deleted
 //! database is [`PeerError::DatabaseMissing`] from then on.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -19,10 +19,13 @@ use super::{
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::store::{
-    Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Leaf,
-    Refusal, Snapshot, Store, StoreError, Upload, Uploaded, following,
+    self, Asker, Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding,
+    Following, Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
 };
 use crate::tasks;
+
+/// After so long a page that a filter's function has begun is given.
+const PAGE_TIME: Duration = Duration::from_secs(2);
 
 /// A database of the embedded store.
 #[derive(Clone)]
@@ -111,23 +114,36 @@ impl LocalPeer {
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
         let database = self.database().await?;
         let mut updates = database.updates();
-        let query = Arc::new(query.clone());
         let since = parse_seq(&query.since);
+        let filter = self.ready(&database, query).await?;
         loop {
             updates.mark_unchanged();
-            let mut page = Page { changes: Vec::new(), last_seq: since, pending: 0, complete: false };
-            while !page.complete {
-                let query = query.clone();
-                page = database.read(move |snapshot| page.read_on(snapshot, &query)).await?;
-            }
-            if !query.wait || !page.changes.is_empty() || page.last_seq > since {
-                let Page { changes, last_seq, pending, .. } = page;
-                return Ok(ChangesPage { changes, last_seq: last_seq.into(), pending: Some(pending) });
+            let page = read_page(&database, since, query.limit, &filter).await?;
+            if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
+                return Ok(page);
             }
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
         }
+    }
+
+    /// Finds the filter's function as it is now: each page is asked for with it, as over HTTP.
+    async fn ready(&self, database: &Database, query: &ChangesQuery) -> Result<Ready, PeerError> {
+        let all_leaves = !query.winners_only;
+        let (filter, query) = match &query.filter {
+            Filter::None => (store::Filter::All, &[][..]),
+            Filter::DocIds(ids) => {
+                (store::Filter::DocIds(ids.iter().map(|id| id.as_str().to_owned()).collect()), &[][..])
+            }
+            Filter::Selector(selector) => (store::Filter::Selector(selector.clone()), &[][..]),
+            Filter::Named { name, query } => {
+                let view = query.iter().find(|(key, _)| key == "view").map(|(_, value)| value.as_str());
+                (store::Filter::named(name, view).map_err(StoreError::from)?, &query[..])
+            }
+        };
+        let asker = Asker::replication(self.name.as_str(), query);
+        database.ready(Arc::new(filter), all_leaves, &asker).await.map_err(|error| self.explain(error))
     }
 
     /// See [`super::Peer::revs_diff`].
@@ -264,55 +280,45 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
     record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
 }
 
-/// Rows looked at from one snapshot: a held one makes the file grow, and a read can't be cancelled.
-const ROWS_A_SNAPSHOT: usize = 10_000;
+async fn read_page(database: &Database, since: u64, limit: usize, filter: &Ready) -> Result<ChangesPage, StoreError> {
+    let mut page = ChangesPage { changes: Vec::new(), last_seq: since.into(), pending: None };
+    let mut since = since;
+    let started = Instant::now();
+    // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
+    // would say that there is no more.
+    loop {
+        let room = limit.saturating_sub(page.changes.len());
+        let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
+        page.changes.extend(sifted.changes);
+        (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
+        let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
+        if sifted.pending == 0 || page.changes.len() >= limit || long {
+            return Ok(page);
+        }
+    }
+}
 
-/// A page of the feed that is being read.
-struct Page {
+struct Sifted {
     changes: Vec<Change>,
     last_seq: u64,
     pending: u64,
-    complete: bool,
 }
 
-impl Page {
-    /// Reads on until the page is full, the feed has no more, or there were rows enough for one snapshot.
-    fn read_on(mut self, snapshot: &Snapshot, query: &ChangesQuery) -> Result<Self, StoreError> {
-        let ids: Option<HashSet<&str>> = match &query.filter {
-            Filter::DocIds(ids) => Some(ids.iter().map(DocId::as_str).collect()),
-            _ => None,
-        };
-        let (mut rows, mut at_end) = (0, true);
-        let since = self.last_seq;
-        snapshot.changes(since, |mut row| {
-            (rows, self.last_seq) = (rows + 1, row.seq);
-            if query.winners_only {
-                row.leaves.truncate(1);
-            }
-            let revs = match &query.filter {
-                Filter::None => row.leaves,
-                Filter::DocIds(_) if ids.as_ref().is_some_and(|ids| ids.contains(row.id.as_str())) => row.leaves,
-                Filter::DocIds(_) => Vec::new(),
-                Filter::Selector(selector) => snapshot.selected(&row, selector)?,
-                Filter::Named { name, .. } if name == "_design" && row.id.starts_with("_design/") => row.leaves,
-                Filter::Named { name, .. } if name == "_design" => Vec::new(),
-                Filter::Named { name, .. } => return Err(StoreError::FilterUnsupported(name.clone())),
-            };
-            if !revs.is_empty() {
-                self.changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs });
-            }
-            self.complete = self.changes.len() >= query.limit;
-            at_end = !self.complete && rows < ROWS_A_SNAPSHOT;
-            Ok(at_end)
-        })?;
-        if at_end {
-            // Progress up to the newest update, whatever the filter let through.
-            self.last_seq = self.last_seq.max(snapshot.update_seq());
-            self.complete = true;
+fn sifted(snapshot: &Snapshot, sieve: &mut Sieve, since: u64, limit: usize) -> Result<Sifted, StoreError> {
+    let mut changes = Vec::new();
+    let mut last_seq = since.max(snapshot.update_seq());
+    snapshot.changes(since, |row| {
+        let revs = sieve.passing(snapshot, &row)?;
+        if !revs.is_empty() {
+            changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs });
         }
-        self.pending = snapshot.pending(self.last_seq)?;
-        Ok(self)
-    }
+        let ended = changes.len() >= limit || sieve.is_tired();
+        if ended {
+            last_seq = row.seq;
+        }
+        Ok(!ended)
+    })?;
+    Ok(Sifted { changes, last_seq, pending: snapshot.pending(last_seq)? })
 }
 
 /// An attachment's head and bytes, read as they are asked for.

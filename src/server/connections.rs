@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -30,8 +31,9 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: 
         loop {
             let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let serving = serve(stream, router.clone(), limits.clone(), tasks.stopping().clone(), place);
+                Ok((stream, peer)) => {
+                    let router = router.clone().layer(Extension(ConnectInfo(peer)));
+                    let serving = serve(stream, router, limits.clone(), tasks.stopping().clone(), place);
                     tasks.spawn("connection", serving);
                 }
                 Err(error) => {

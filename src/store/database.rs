@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{ReadableDatabase, ReadableTable};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::attachments::{Attachment, Upload};
@@ -19,6 +20,7 @@ use super::writer::{self, Work, WriterHandle};
 use super::{DbName, StoreError};
 use crate::config::StoreSettings;
 use crate::document::Rev;
+use crate::javascript::Interpreters;
 use crate::tasks::{self, Tasks};
 
 /// Chunks of an attachment that are read at once.
@@ -41,6 +43,25 @@ pub struct DatabaseStats {
     pub instance_start_time: String,
 }
 
+impl DatabaseStats {
+    /// What `GET /{db}` answers.
+    pub fn info(&self, name: &str) -> Value {
+        json!({
+            "instance_start_time": self.instance_start_time,
+            "db_name": name,
+            "purge_seq": 0,
+            "update_seq": self.update_seq,
+            "sizes": { "file": self.file_size, "external": self.active_size, "active": self.active_size },
+            "props": {},
+            "doc_del_count": self.doc_del_count,
+            "doc_count": self.doc_count,
+            "disk_format_version": 8,
+            "compact_running": false,
+            "cluster": { "q": 1, "n": 1, "w": 1, "r": 1 },
+        })
+    }
+}
+
 /// One open database.
 #[derive(Debug)]
 pub struct Database {
@@ -50,19 +71,31 @@ pub struct Database {
     updates: watch::Receiver<u64>,
     instance_start_time: String,
     path: Box<Path>,
+    interpreters: Interpreters,
 }
 
 impl Database {
     /// Opens the file, or makes it. Blocks.
-    pub(super) fn open(name: DbName, path: &Path, settings: &StoreSettings, tasks: &Tasks) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        name: DbName,
+        path: &Path,
+        settings: &StoreSettings,
+        tasks: &Tasks,
+        interpreters: Interpreters,
+    ) -> Result<Self, StoreError> {
         let engine = Arc::new(redb::Database::builder().set_cache_size(settings.cache_bytes).create(path)?);
         let (writer, updates, instance_start_time) = writer::start(engine.clone(), settings, tasks)?;
-        Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into() })
+        Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into(), interpreters })
     }
 
     /// Its name.
     pub fn name(&self) -> &DbName {
         &self.name
+    }
+
+    /// Who runs functions of design documents.
+    pub(super) fn interpreters(&self) -> &Interpreters {
+        &self.interpreters
     }
 
     /// Numbers for `GET /{db}`.

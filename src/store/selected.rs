@@ -4,20 +4,20 @@
 //! row without a leaf that passes isn't shown at all.
 
 use super::StoreError;
-use super::read::{ChangeRow, DocOptions, Snapshot};
+use super::read::{DocOptions, Snapshot};
 use crate::document::Rev;
 use crate::selector::Selector;
 
 impl Snapshot {
-    /// Those of the row's leaves that pass, in their order.
-    pub fn selected(&self, row: &ChangeRow, selector: &Selector) -> Result<Vec<Rev>, StoreError> {
-        let Some(record) = self.document(&row.id)? else { return Ok(Vec::new()) };
+    /// Those of a document's leaves that pass, in their order.
+    pub fn selected(&self, id: &str, leaves: &[Rev], selector: &Selector) -> Result<Vec<Rev>, StoreError> {
+        let Some(record) = self.document(id)? else { return Ok(Vec::new()) };
         let mut passing = Vec::new();
         let mut text = Vec::new();
-        for rev in &row.leaves {
+        for rev in leaves {
             let Some(leaf) = record.tree.leaf(rev) else { continue };
             text.clear();
-            self.render(&row.id, &record, &leaf, &DocOptions::default(), &mut text)?;
+            self.render(id, &record, &leaf, &DocOptions::default(), &mut text)?;
             if selector.matches_text(&text)? {
                 passing.push(rev.clone());
             }

@@ -1,13 +1,14 @@
 //! What a feed is asked for.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::document::DocumentError;
 use crate::selector::{Selector, SelectorError};
-use crate::store::{ChangeRow, DocOptions, Snapshot, StoreError};
+use crate::store::{DocOptions, Filter, StoreError};
 
 use super::rows::Progress;
 use crate::http::error::ApiError;
@@ -25,34 +26,6 @@ pub enum Feed {
     Longpoll,
     /// For ever.
     Continuous,
-}
-
-/// Which documents a feed shows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Filter {
-    /// All.
-    None,
-    /// These (`_doc_ids`).
-    DocIds(HashSet<String>),
-    /// Design documents (`_design`).
-    Design,
-    /// Leaves that a selector lets through (`_selector`).
-    Selector(Selector),
-}
-
-impl Filter {
-    /// Takes the leaves out of a row that the feed doesn't show, and tells whether any is left.
-    pub fn keep(&self, snapshot: &Snapshot, row: &mut ChangeRow) -> Result<bool, StoreError> {
-        Ok(match self {
-            Self::None => true,
-            Self::DocIds(ids) => ids.contains(&row.id),
-            Self::Design => row.id.starts_with("_design/"),
-            Self::Selector(selector) => {
-                row.leaves = snapshot.selected(row, selector)?;
-                !row.leaves.is_empty()
-            }
-        })
-    }
 }
 
 /// What a feed is asked for.
@@ -77,7 +50,7 @@ pub struct Request {
     /// How long a feed waits without a heartbeat.
     pub timeout: Duration,
     /// Which documents it shows.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
 }
 
 impl Request {
@@ -105,7 +78,7 @@ impl Request {
             },
             heartbeat: heartbeat(query)?,
             timeout,
-            filter: filter(query, body)?,
+            filter: Arc::new(filter(query, body)?),
         })
     }
 
@@ -148,12 +121,10 @@ fn heartbeat(query: &Query) -> Result<Option<Duration>, ApiError> {
 }
 
 fn filter(query: &Query, body: Option<&[u8]>) -> Result<Filter, ApiError> {
-    match query.get("filter") {
-        None | Some("") => Ok(Filter::None),
-        Some("_design") => Ok(Filter::Design),
-        Some("_doc_ids") => Ok(Filter::DocIds(doc_ids(query, body)?)),
-        Some("_selector") => Ok(Filter::Selector(selector(body)?)),
-        Some(other) => Err(ApiError::NotImplemented(format!("The filter `{other}` is not supported here yet."))),
+    match query.get("filter").unwrap_or_default() {
+        "_doc_ids" => Ok(Filter::DocIds(doc_ids(query, body)?)),
+        "_selector" => Ok(Filter::Selector(selector(body)?)),
+        name => Ok(Filter::named(name, query.get("view")).map_err(StoreError::from)?),
     }
 }
 
@@ -220,9 +191,9 @@ mod tests {
     #[test]
     fn documents_are_chosen_by_id_from_query_or_body() {
         let ids = Filter::DocIds(["a".to_owned()].into());
-        assert_eq!(request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
+        assert_eq!(*request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
         let body = br#"{"doc_ids":["a"]}"#;
-        assert_eq!(Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
+        assert_eq!(*Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
         assert_eq!(reason("filter=_doc_ids", Some(b"{}")), "`doc_ids` is missing.");
         assert!(reason("filter=_doc_ids&doc_ids=1", None).contains("not a list"));
     }
@@ -231,7 +202,7 @@ mod tests {
     fn a_selector_stands_in_the_body_of_a_post() {
         let body = br#"{"selector":{"a":1}}"#;
         let filter = Request::parse(&Query::parse("filter=_selector"), Some(body)).unwrap().filter;
-        assert_eq!(filter, Filter::Selector(Selector::parse(&serde_json::json!({"a": 1})).unwrap()));
+        assert_eq!(*filter, Filter::Selector(Selector::parse(&serde_json::json!({"a": 1})).unwrap()));
         assert_eq!(reason("filter=_selector", None), "`_selector` filter requires a POST.");
         assert_eq!(reason("filter=_selector", Some(b"{}")), "Selector must be specified in POST payload");
         let wrong = br#"{"selector":{"a":{"$nope":1}}}"#;
@@ -239,8 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_arent_there_are_named() {
-        assert_eq!(reason("filter=d/f", None), "The filter `d/f` is not supported here yet.");
+    fn filters_that_cant_be_are_refused() {
+        assert_eq!(reason("filter=_nosuch", None), "unknown builtin filter name");
+        assert_eq!(reason("filter=f", None), "`filter` must be of the form `designname/filtername`");
+        assert_eq!(reason("filter=_view", None), "`view` filter parameter is not provided.");
+        assert_eq!(reason("filter=_view&view=f", None), "`view` must be of the form `designname/viewname`");
         assert!(reason("feed=x", None).starts_with("Supported `feed` types"));
     }
 }

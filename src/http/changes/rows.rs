@@ -2,15 +2,12 @@
 
 use std::fmt::Write as _;
 
+use crate::document::Rev;
 use crate::http::answer::CHUNK;
 use crate::json::push_string;
-use crate::store::ChangeRow;
-use crate::store::{Snapshot, StoreError};
+use crate::store::{ChangeRow, Sieve, Snapshot, StoreError};
 
 use super::request::{Feed, Request};
-
-/// Rows looked at from one snapshot: a filter may let few of them through, and a held snapshot makes the file grow.
-const ROWS_A_SNAPSHOT: usize = 10_000;
 
 /// How far a feed has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +36,7 @@ impl Progress {
 /// Renders rows until there is a chunk, the limit is met, or the feed has no more.
 pub fn piece(
     snapshot: &Snapshot,
+    sieve: &mut Sieve,
     request: &Request,
     mut progress: Progress,
 ) -> Result<(Vec<u8>, Progress), StoreError> {
@@ -49,19 +47,15 @@ pub fn piece(
     }
     let mut ended = true;
     let mut last = progress.seq;
-    let mut looked_at = 0;
-    let each = |mut row: ChangeRow| {
+    let each = |row: ChangeRow| {
         last = row.seq;
-        looked_at += 1;
-        if !request.all_leaves {
-            row.leaves.truncate(1);
-        }
-        if request.filter.keep(snapshot, &mut row)? {
+        let revs = sieve.passing(snapshot, &row)?;
+        if !revs.is_empty() {
             separate(request, progress.rows, &mut out);
-            push_row(snapshot, request, &row, &mut out)?;
+            push_row(snapshot, request, &row, &revs, &mut out)?;
             progress.rows += 1;
         }
-        ended = progress.rows < request.limit && out.len() < CHUNK && looked_at < ROWS_A_SNAPSHOT;
+        ended = progress.rows < request.limit && out.len() < CHUNK && !sieve.is_tired();
         Ok(ended)
     };
     match request.descending {
@@ -72,10 +66,6 @@ pub fn piece(
     // A feed read to its end has come as far as the database, whatever the filter let through.
     progress.seq = if ended && !request.descending { last.max(snapshot.update_seq()) } else { last };
     progress.below = last;
-    if !progress.caught_up && out.is_empty() {
-        // A sign of life while the filter lets nothing through: white space means nothing between rows.
-        out.push(b'\n');
-    }
     progress.pending = if request.descending { 0 } else { snapshot.pending(progress.seq)? };
     Ok((out, progress))
 }
@@ -88,8 +78,14 @@ fn separate(request: &Request, rows: u64, out: &mut Vec<u8>) {
     }
 }
 
-fn push_row(snapshot: &Snapshot, request: &Request, row: &ChangeRow, out: &mut Vec<u8>) -> Result<(), StoreError> {
-    push_change(row, out);
+fn push_row(
+    snapshot: &Snapshot,
+    request: &Request,
+    row: &ChangeRow,
+    revs: &[Rev],
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    push_change(row, revs, out);
     if request.include_docs {
         out.extend_from_slice(br#","doc":"#);
         let record = snapshot.document(&row.id)?;
@@ -106,14 +102,14 @@ fn push_row(snapshot: &Snapshot, request: &Request, row: &ChangeRow, out: &mut V
 }
 
 /// A row up to where its document would stand.
-fn push_change(row: &ChangeRow, out: &mut Vec<u8>) {
+fn push_change(row: &ChangeRow, revs: &[Rev], out: &mut Vec<u8>) {
     let mut number = String::new();
     // Writing to a string can't fail.
     let _ = write!(number, "{{\"seq\":{},\"id\":", row.seq);
     out.extend_from_slice(number.as_bytes());
     push_string(out, &row.id);
     out.extend_from_slice(br#","changes":["#);
-    for (index, rev) in row.leaves.iter().enumerate() {
+    for (index, rev) in revs.iter().enumerate() {
         out.extend_from_slice(if index > 0 { b",{\"rev\":" } else { b"{\"rev\":" });
         push_string(out, &rev.to_string());
         out.push(b'}');
@@ -127,16 +123,27 @@ fn push_change(row: &ChangeRow, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Rev;
     use crate::http::query::Query;
 
-    #[test]
-    fn a_row_shows_its_leaves() {
+    fn row(deleted: bool) -> ChangeRow {
         let leaves = vec![Rev::parse("2-b").unwrap(), Rev::parse("1-a").unwrap()];
+        ChangeRow { seq: 4, id: "doc1".into(), deleted, leaves }
+    }
+
+    fn rendered(row: &ChangeRow, revs: &[Rev]) -> String {
         let mut out = Vec::new();
-        push_change(&ChangeRow { seq: 4, id: "doc1".into(), deleted: true, leaves }, &mut out);
-        let expected = r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"},{"rev":"1-a"}],"deleted":true"#;
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        push_change(row, revs, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_row_shows_the_leaves_that_passed() {
+        let (row, deleted) = (row(false), row(true));
+        assert_eq!(rendered(&row, &row.leaves[..1]), r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"}]"#);
+        assert_eq!(
+            rendered(&deleted, &deleted.leaves),
+            r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"},{"rev":"1-a"}],"deleted":true"#
+        );
     }
 
     #[test]

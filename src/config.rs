@@ -1,8 +1,8 @@
 //! Every setting, default and limit.
 //!
 //! A setting comes from the command line, else from the environment (`COUCHREP_…`), else from the TOML file, else from
-//! a CouchDB's own file, else from the defaults below. [`options`] reads the first three, all of them through one description of each option, and
-//! lays them over the defaults; the rest of the crate only sees [`Config`].
+//! a CouchDB's own file, else from the defaults below. [`options`] reads the first three, all of them through one
+//! description of each option, and lays them over the others; the rest of the crate only sees [`Config`].
 
 pub mod connection;
 mod couchdb_ini;

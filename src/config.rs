@@ -93,8 +93,6 @@ pub struct Replicator {
     pub batch_bytes: usize,
     /// Bytes of documents in memory, all replications together.
     pub memory_budget: usize,
-    /// A document's attachments travel within bulk requests up to this sum of lengths.
-    pub inline_attachments_bytes: u64,
     /// From a cancel or a shutdown until a task that doesn't come to its end is dropped.
     pub stop_deadline: Duration,
     /// The first pause before a crashed continuous replication starts again; doubled each time.
@@ -123,7 +121,6 @@ impl Default for Replicator {
             heartbeat: Duration::from_secs(10),
             batch_bytes: 2 << 20,
             memory_budget: 64 << 20,
-            inline_attachments_bytes: 64 << 10,
             stop_deadline: Duration::from_secs(8),
             restart_pause: Duration::from_secs(5),
             max_restart_pause: Duration::from_secs(600),
@@ -136,6 +133,10 @@ impl Default for Replicator {
 pub struct Http {
     /// Bytes of a JSON request body; attachments stream and have no limit.
     pub max_body_bytes: usize,
+    /// Bytes of all JSON request bodies that are in memory at once; a request that finds none left is answered 503.
+    pub max_bodies_bytes: usize,
+    /// Between two pieces of a JSON request body.
+    pub body_pause: Duration,
     /// `_uuids?count=` at most.
     pub max_uuids: usize,
     /// Requests worked on at once.
@@ -155,6 +156,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             max_body_bytes: 128 << 20,
+            max_bodies_bytes: 256 << 20,
+            body_pause: Duration::from_secs(60),
             max_uuids: 1000,
             max_requests: 2048,
             max_connections: 4096,

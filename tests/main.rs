@@ -13,5 +13,8 @@ mod bulk;
 mod changes_feed;
 mod peer_contract;
 mod replications;
+mod nothing_lost;
 mod shutdown;
+mod readme;
 mod crash;
+mod review_http;

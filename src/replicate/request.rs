@@ -85,6 +85,10 @@ impl Request {
         let mut source = Endpoint::parse("source", body.get("source"))?;
         let mut target = Endpoint::parse("target", body.get("target"))?;
         connection::read(body, &mut source, &mut target)?;
+        if body.get("selector").is_some_and(|selector| !selector.is_null()) {
+            // Ignored, it would copy what wasn't asked for.
+            return Err(bad("parameter `selector` isn't supported"));
+        }
         Ok(Self {
             source,
             target,
@@ -211,6 +215,7 @@ mod tests {
         let exclusive = "`doc_ids`,`filter`,`selector` are mutually exclusive";
         assert_eq!(reason(json!({"doc_ids": [], "filter": "a/b"})), exclusive);
         assert_eq!(reason(json!({"selector": {}, "filter": "a/b"})), exclusive);
+        assert_eq!(reason(json!({"selector": {"a": 1}})), "parameter `selector` isn't supported");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct Answer {
     response: Response,
     silence: Duration,
     /// Held until the body has been read, or until a caller takes its time with it.
-    permit: Option<Permit>,
+    _permit: Option<Permit>,
 }
 
 /// An answer read whole.
@@ -44,17 +44,17 @@ pub(super) struct Reply {
 
 impl Answer {
     pub(super) fn new(request: Arc<str>, response: Response, silence: Duration) -> Self {
-        Self { request, response, silence, permit: None }
+        Self { request, response, silence, _permit: None }
     }
 
     /// The same, counted as under way.
     pub(super) fn holding(self, permit: Option<Permit>) -> Self {
-        Self { permit, ..self }
+        Self { _permit: permit, ..self }
     }
 
     /// The same, no longer counted: whoever reads it piece by piece may ask the same server for more meanwhile.
     pub(super) fn released(self) -> Self {
-        Self { permit: None, ..self }
+        Self { _permit: None, ..self }
     }
 
     pub(super) fn request(&self) -> &Arc<str> {

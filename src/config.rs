@@ -1,16 +1,20 @@
 //! Every setting, default and limit.
 //!
 //! A setting comes from the command line, else from the environment (`COUCHREP_…`), else from the TOML file, else from
-//! the defaults below. [`options`] reads the first three, all of them through one description of each option, and
-//! lays them over the defaults; the rest of the crate only sees [`Config`].
+//! a CouchDB's own file, else from the defaults below. [`options`] reads the first three, all of them through one
+//! description of each option, and lays them over the others; the rest of the crate only sees [`Config`].
 
+pub mod connection;
+mod couchdb_ini;
 pub mod options;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use url::Url;
 
+use self::connection::{SocketOptions, Tls};
 pub use options::{ConfigError, Options};
 
 /// A server administrator.
@@ -82,6 +86,16 @@ pub struct Replicator {
     pub retry_time_limit: Duration,
     /// To connect, and between two pieces of an answer.
     pub connection_timeout: Duration,
+    /// Requests under way at once to one peer of one replication.
+    pub http_connections: usize,
+    /// Requests under way at once to one server, all replications together.
+    pub connections_per_server: usize,
+    /// Of connections to peers.
+    pub socket_options: SocketOptions,
+    /// Certificates, shown and trusted.
+    pub tls: Tls,
+    /// Where `auth.iam` gets its tokens.
+    pub iam_token_url: Url,
     /// Between two signs of life of a waiting feed.
     pub heartbeat: Duration,
     /// Bytes of documents that one batch gathers before it writes them.
@@ -96,6 +110,9 @@ pub struct Replicator {
     pub max_restart_pause: Duration,
 }
 
+/// IBM Cloud's.
+const IAM_TOKEN_URL: &str = "https://iam.cloud.ibm.com/identity/token";
+
 impl Default for Replicator {
     fn default() -> Self {
         Self {
@@ -105,6 +122,11 @@ impl Default for Replicator {
             retries_per_request: 10,
             retry_time_limit: Duration::from_secs(60),
             connection_timeout: Duration::from_secs(30),
+            http_connections: 20,
+            connections_per_server: 200,
+            socket_options: SocketOptions::default(),
+            tls: Tls::default(),
+            iam_token_url: Url::parse(IAM_TOKEN_URL).expect("a URL"),
             heartbeat: Duration::from_secs(10),
             batch_bytes: 2 << 20,
             memory_budget: 64 << 20,

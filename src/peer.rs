@@ -80,6 +80,9 @@ pub enum PeerError {
         /// What came instead, shortened.
         found: String,
     },
+    /// There is no client to reach the peer with, as where a certificate file can't be used.
+    #[error(transparent)]
+    Client(#[from] remote::ClientError),
     /// A checkpoint document was changed by somebody else meanwhile.
     #[error("the document was changed meanwhile")]
     Conflict,

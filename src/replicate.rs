@@ -11,6 +11,7 @@
 
 pub mod request;
 pub mod endpoint;
+pub mod connection;
 pub mod id;
 pub mod filter_code;
 pub mod job;

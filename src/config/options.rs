@@ -16,8 +16,10 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use url::Url;
 
-use super::{Admin, Config};
+use super::connection::{SocketOptions, Tls};
+use super::{Admin, Config, couchdb_ini};
 
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,12 @@ pub struct Options {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
+    /// A CouchDB's local.ini, of which [replicator], [admins] and the uuid are taken
+    ///
+    /// Everything else wins over it. Admins' passwords must stand there as they are, not hashed.
+    #[arg(long, env = "COUCHREP_COUCHDB_INI", hide_env = true, value_name = "FILE")]
+    pub couchdb_ini: Option<PathBuf>,
+
     /// What to log: error, warn, info, debug or trace [default: info]
     ///
     /// Or directives: info,couchrep::replicate=debug
@@ -168,6 +176,42 @@ pub struct ReplicatorOptions {
     /// To connect, and between two pieces of an answer [default: 30s]
     #[arg(long, env = "COUCHREP_CONNECTION_TIMEOUT", hide_env = true, value_name = "TIME", hide_short_help = true)]
     pub connection_timeout: Option<Span>,
+    /// Requests under way at once to one peer of one replication [default: 20]
+    #[arg(long, env = "COUCHREP_HTTP_CONNECTIONS", hide_env = true, value_name = "N", hide_short_help = true)]
+    pub http_connections: Option<usize>,
+    /// Requests under way at once to one server, all replications together [default: 200]
+    #[arg(long, env = "COUCHREP_CONNECTIONS_PER_SERVER", hide_env = true, value_name = "N", hide_short_help = true)]
+    pub connections_per_server: Option<usize>,
+    /// Of connections to peers, an Erlang term [default: [{keepalive, true}, {nodelay, true}]]
+    #[arg(long, env = "COUCHREP_SOCKET_OPTIONS", hide_env = true, value_name = "TERM", hide_short_help = true)]
+    pub socket_options: Option<String>,
+    /// Whether peers must show certificates that are trusted [default: true]
+    #[arg(
+        long,
+        env = "COUCHREP_VERIFY_SSL_CERTIFICATES",
+        hide_env = true,
+        value_name = "BOOL",
+        hide_short_help = true
+    )]
+    pub verify_ssl_certificates: Option<bool>,
+    /// A PEM file of the authorities that are trusted, in place of the system's
+    #[arg(
+        long,
+        env = "COUCHREP_SSL_TRUSTED_CERTIFICATES_FILE",
+        hide_env = true,
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    pub ssl_trusted_certificates_file: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to peers
+    #[arg(long, env = "COUCHREP_CERT_FILE", hide_env = true, value_name = "FILE", hide_short_help = true)]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with that certificate's key, unencrypted [default: the certificate's file]
+    #[arg(long, env = "COUCHREP_KEY_FILE", hide_env = true, value_name = "FILE", hide_short_help = true)]
+    pub key_file: Option<PathBuf>,
+    /// Where auth.iam gets its tokens [default: https://iam.cloud.ibm.com/identity/token]
+    #[arg(long, env = "COUCHREP_IAM_TOKEN_URL", hide_env = true, value_name = "URL", hide_short_help = true)]
+    pub iam_token_url: Option<String>,
     /// Between two signs of life of a waiting feed [default: 10s]
     #[arg(long, env = "COUCHREP_HEARTBEAT", hide_env = true, value_name = "TIME", hide_short_help = true)]
     pub heartbeat: Option<Span>,
@@ -237,6 +281,12 @@ impl Options {
     pub fn config(self) -> Result<Config, ConfigError> {
         let file = self.config.as_deref().map(Self::read).transpose()?.unwrap_or_default();
         let mut config = Config::default();
+        if let Some(path) = self.couchdb_ini.as_deref().or(file.couchdb_ini.as_deref()) {
+            couchdb_ini::lay_over(&text(path)?, &mut config).map_err(|wrong| {
+                let (line, problem) = (wrong.line, wrong.problem);
+                ConfigError::File { path: path.to_owned(), line, problem }
+            })?;
+        }
         file.lay_over(&mut config)?;
         self.lay_over(&mut config)?;
         check(&config)?;
@@ -244,8 +294,7 @@ impl Options {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = text(path)?;
         toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start).min(text.len());
             let line = 1 + text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
@@ -274,6 +323,24 @@ impl Options {
         set(&mut to.retries_per_request, from.retries_per_request);
         set(&mut to.retry_time_limit, span(from.retry_time_limit));
         set(&mut to.connection_timeout, span(from.connection_timeout));
+        set(&mut to.http_connections, from.http_connections);
+        set(&mut to.connections_per_server, from.connections_per_server);
+        let options = from.socket_options.map(|term| term.parse::<SocketOptions>()).transpose();
+        set(&mut to.socket_options, options.map_err(|problem| value("--socket-options", problem))?);
+        let tls = Tls {
+            verify_ssl_certificates: from.verify_ssl_certificates,
+            ssl_trusted_certificates_file: from.ssl_trusted_certificates_file,
+            cert_file: from.cert_file,
+            key_file: from.key_file,
+        };
+        if let Some(problem) = tls.problem() {
+            return Err(value("--key-file", problem));
+        }
+        to.tls = tls.over(&to.tls);
+        if let Some(url) = from.iam_token_url {
+            let url = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            to.iam_token_url = url.ok_or_else(|| value("--iam-token-url", "must be an http or https URL"))?;
+        }
         set(&mut to.heartbeat, span(from.heartbeat));
         set(&mut to.batch_bytes, size(from.batch_bytes));
         set(&mut to.memory_budget, size(from.memory_budget));
@@ -298,6 +365,10 @@ impl Options {
     }
 }
 
+fn text(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
 fn check(config: &Config) -> Result<(), ConfigError> {
     let is_hex = |uuid: &String| uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
     let (replicator, http) = (&config.replicator, &config.http);
@@ -312,6 +383,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         (replicator.worker_batch_size > 0, "--worker-batch-size", "must be at least 1"),
         (replicator.worker_processes > 0, "--worker-processes", "must be at least 1"),
         (replicator.retries_per_request > 0, "--retries-per-request", "must be at least 1"),
+        (replicator.http_connections > 0, "--http-connections", "must be at least 1"),
+        (replicator.connections_per_server > 0, "--connections-per-server", "must be at least 1"),
         (replicator.batch_bytes > 0, "--batch-bytes", "must be at least 1"),
         (replicator.memory_budget >= replicator.batch_bytes, "--memory-budget", "must be at least --batch-bytes"),
         (!replicator.heartbeat.is_zero(), "--heartbeat", "must be more than nothing"),
@@ -324,6 +397,10 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         Some((_, option, problem)) => Err(ConfigError::Value { option, problem }),
         None => Ok(()),
     }
+}
+
+fn value(option: &'static str, problem: &'static str) -> ConfigError {
+    ConfigError::Value { option, problem }
 }
 
 fn admin(text: &SecretString) -> Result<Admin, ConfigError> {

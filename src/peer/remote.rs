@@ -11,7 +11,10 @@
 //! requests are written from the URL without userinfo, transport errors by their innermost cause.
 
 mod endpoint;
+mod connection;
+mod auth;
 mod clients;
+mod pace;
 mod path;
 mod call;
 mod answer;
@@ -31,16 +34,21 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, SERVER};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use self::answer::Reply;
+use self::auth::Authenticator;
 use self::call::Call;
+use self::pace::Servers;
 use super::*;
 use crate::config;
 use crate::replicate::retry::Operation;
 
+pub use auth::Auth;
 pub use bulk_get::RemoteBulkGet;
 pub use clients::{ClientError, Clients};
+pub use connection::{Connection, Proxy};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 
 /// A database over HTTP. Cheap to clone.
@@ -53,9 +61,16 @@ pub struct RemotePeer {
 struct Inner {
     name: String,
     url: Url,
-    /// Custom headers and credentials, for the URL's own origin only.
+    /// Custom headers, for the URL's own origin only.
     headers: HeaderMap,
+    /// Credentials, likewise.
+    auth: Authenticator,
     client: reqwest::Client,
+    /// For other origins: the same proxy, but the server's own certificates.
+    client_elsewhere: reqwest::Client,
+    servers: Servers,
+    /// Places for requests under way.
+    requests: Arc<Semaphore>,
     settings: Arc<config::Replicator>,
     /// Where a permanent redirect sent a request; guards nothing else.
     moved: RwLock<Option<Url>>,
@@ -73,19 +88,30 @@ impl RemotePeer {
     /// A peer at this address; nothing is sent yet.
     ///
     /// # Errors
-    /// [`PeerError::Malformed`] where the endpoint was built by hand with headers that [`Endpoint::parse`] refuses.
-    pub fn new(client: &Clients, endpoint: Endpoint, settings: Arc<config::Replicator>) -> Result<Self, PeerError> {
+    /// [`PeerError::Malformed`] where the endpoint was built by hand with headers that [`Endpoint::parse`] refuses,
+    /// [`PeerError::Client`] where its certificate files can't be used.
+    pub fn new(clients: &Clients, endpoint: Endpoint, settings: Arc<config::Replicator>) -> Result<Self, PeerError> {
         let name = endpoint.name();
-        let headers = endpoint.header_map().map_err(|error| PeerError::Malformed {
+        let malformed = |error: InvalidEndpoint| PeerError::Malformed {
             request: name.clone(),
             expected: "headers that HTTP allows",
             found: error.to_string(),
-        })?;
+        };
+        let headers = endpoint.header_map().map_err(malformed)?;
+        let auth = Authenticator::new(&endpoint, &settings.iam_token_url);
+        let auth = auth.ok_or_else(|| malformed(InvalidEndpoint::Header("Authorization".into())))?;
+        let connection = &endpoint.connection;
+        let elsewhere = Connection { tls: Default::default(), ..connection.clone() };
+        let settings = connection.settings(settings);
         let inner = Inner {
             name,
             url: endpoint.url,
             headers,
-            client: client.client().clone(),
+            auth,
+            client: clients.client(connection, &settings)?,
+            client_elsewhere: clients.client(&elsewhere, &settings)?,
+            servers: clients.servers.clone(),
+            requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),
             settings,
             moved: RwLock::default(),
             met: AtomicBool::default(),

@@ -14,8 +14,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::ReplicateError;
 use super::job::Context;
+use super::{ReplicateError, connection};
 use crate::peer::Peer;
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::{self, RemotePeer};
@@ -45,6 +45,10 @@ pub struct Site {
     pub credentials: Option<Credentials>,
     /// All headers but a Basic `Authorization`. May hold secrets.
     pub headers: Vec<(String, String)>,
+    /// Credentials of another kind than name and password.
+    pub auth: Option<remote::Auth>,
+    /// How it is reached.
+    pub connection: remote::Connection,
 }
 
 /// A name and a password.
@@ -107,8 +111,10 @@ impl Endpoint {
             Self::Remote(site) => {
                 let basic = site.credentials.as_ref().map(Credentials::pair);
                 let headers = site.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-                let endpoint = remote::Endpoint::parse(&site.url, headers, basic)
+                let mut endpoint = remote::Endpoint::parse(&site.url, headers, basic)
                     .map_err(|error| ReplicateError::InvalidReplication(error.to_string()))?;
+                endpoint.auth.clone_from(&site.auth);
+                endpoint.connection.clone_from(&site.connection);
                 Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone())?))
             }
         }
@@ -158,6 +164,8 @@ impl Site {
             url,
             path,
             headers,
+            auth: None,
+            connection: remote::Connection::default(),
         })
     }
 
@@ -183,7 +191,14 @@ impl Site {
                 Some(Credentials::new(name.to_owned(), password.to_owned()))
             }
         };
-        Self::parse(url, headers, basic)
+        let auth = match object.get("auth") {
+            None | Some(Value::Null) => None,
+            Some(auth) => remote::Auth::parse(auth).map_err(|problem| bad(&format!("auth{problem}")))?,
+        };
+        let mut site = Self::parse(url, headers, basic)?;
+        site.auth = auth;
+        site.connection.tls = connection::tls(field, object.get("tls"))?;
+        Ok(site)
     }
 }
 

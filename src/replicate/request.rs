@@ -8,8 +8,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::ReplicateError;
 use super::endpoint::Endpoint;
+use super::{ReplicateError, connection};
 use crate::document::{DocId, Seq};
 use crate::selector::Selector;
 
@@ -100,9 +100,12 @@ impl Request {
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));
         }
+        let mut source = Endpoint::parse("source", body.get("source"))?;
+        let mut target = Endpoint::parse("target", body.get("target"))?;
+        connection::read(body, &mut source, &mut target)?;
         Ok(Self {
-            source: Endpoint::parse("source", body.get("source"))?,
-            target: Endpoint::parse("target", body.get("target"))?,
+            source,
+            target,
             continuous: boolean(body, "continuous", false)?,
             create_target: boolean(body, "create_target", false)?,
             doc_ids: doc_ids(body.get("doc_ids"))?,
@@ -120,11 +123,11 @@ impl Request {
     }
 }
 
-fn bad(reason: impl Into<String>) -> ReplicateError {
+pub(super) fn bad(reason: impl Into<String>) -> ReplicateError {
     ReplicateError::BadRequest(reason.into())
 }
 
-fn at_most(number: u64, limit: usize) -> usize {
+pub(super) fn at_most(number: u64, limit: usize) -> usize {
     usize::try_from(number).unwrap_or(limit).min(limit)
 }
 
@@ -137,7 +140,7 @@ fn boolean(body: &Map<String, Value>, key: &str, default: bool) -> Result<bool, 
 }
 
 /// A number above zero, or its digits in a string.
-fn positive(body: &Map<String, Value>, key: &str) -> Result<Option<u64>, ReplicateError> {
+pub(super) fn positive(body: &Map<String, Value>, key: &str) -> Result<Option<u64>, ReplicateError> {
     let number = match body.get(key) {
         None => return Ok(None),
         Some(Value::Number(number)) => number.as_u64(),

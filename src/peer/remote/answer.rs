@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::PeerError;
 use super::clients::reason;
+use super::pace::Permit;
 
 /// Bytes of an answer that is held in memory whole: a page of the feed, a document's JSON.
 pub(super) const MAX_HELD_BYTES: usize = 256 << 20;
@@ -28,6 +29,8 @@ pub(super) struct Answer {
     request: Arc<str>,
     response: Response,
     silence: Duration,
+    /// Held until the body has been read, or until a caller takes its time with it.
+    _permit: Option<Permit>,
 }
 
 /// An answer read whole.
@@ -41,7 +44,17 @@ pub(super) struct Reply {
 
 impl Answer {
     pub(super) fn new(request: Arc<str>, response: Response, silence: Duration) -> Self {
-        Self { request, response, silence }
+        Self { request, response, silence, _permit: None }
+    }
+
+    /// The same, counted as under way.
+    pub(super) fn holding(self, permit: Option<Permit>) -> Self {
+        Self { _permit: permit, ..self }
+    }
+
+    /// The same, no longer counted: whoever reads it piece by piece may ask the same server for more meanwhile.
+    pub(super) fn released(self) -> Self {
+        Self { _permit: None, ..self }
     }
 
     pub(super) fn request(&self) -> &Arc<str> {

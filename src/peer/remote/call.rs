@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::answer::{Answer, Reply};
+use super::auth::{Desk, Pass};
 use super::clients::{failure, reason};
+use super::pace::Permit;
 use super::{PeerError, RemotePeer};
 use crate::replicate::retry::{self, Budget, Failure, Operation, Schedule, Verdict};
 
@@ -85,7 +87,7 @@ pub(super) struct Streamed<S> {
 impl RemotePeer {
     /// Sends a request and answers as soon as the answer's head is there, whatever its status, unless that may pass.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer, PeerError> {
-        self.retrying(call, || self.attempt(call)).await
+        Ok(self.retrying(call, || self.attempt(call)).await?.released())
     }
 
     /// As [`RemotePeer::send`], with the whole answer read.
@@ -134,20 +136,25 @@ impl RemotePeer {
         let request: Arc<str> = self.request_name(call).into();
         let (mut url, mut method, mut body) = (self.url(&call.path)?, call.method.clone(), call.body.clone());
         let silence = self.silence(call);
+        let mut renewed = false;
         for _ in 0..=MAX_REDIRECTS {
-            let mut headers = self.headers(call, &url);
+            let (mut headers, pass) = self.headers(call, &method, &url).await?;
             let sent = Arc::new(AtomicU64::new(0));
             if body.is_some() || call.operation == Operation::Commit {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             }
-            let mut builder = self.inner.client.request(method.clone(), url.clone());
+            let mut builder = self.client(&url).request(method.clone(), url.clone());
             if let Some(body) = &body {
                 headers.insert(CONTENT_LENGTH, body.len().into());
                 builder = builder.body(outgoing(body.clone(), sent.clone()));
             }
-            let response = exchange(builder.headers(headers), silence, &sent, &request).await?;
+            let (response, permit) = self.exchange(call, &url, builder.headers(headers), &sent, &request).await?;
+            if self.should_renew(pass.as_ref(), response.status()).await && !renewed {
+                renewed = true;
+                continue;
+            }
             match redirect(&response, &url) {
-                None => return judged(call, Answer::new(request, response, silence)).await,
+                None => return judged(call, Answer::new(request, response, silence).holding(permit)).await,
                 Some(Err(found)) => return Err(lost(&request, response.status(), found)),
                 Some(Ok(next)) => {
                     self.learn_move(response.status(), &call.path, &next);
@@ -169,7 +176,7 @@ impl RemotePeer {
     {
         let request: Arc<str> = self.request_name(call).into();
         let (url, silence) = (self.url(&call.path)?, self.silence(call));
-        let mut headers = self.headers(call, &url);
+        let (mut headers, pass) = self.headers(call, &call.method, &url).await?;
         if let Ok(content_type) = HeaderValue::from_str(&body.content_type) {
             headers.insert(CONTENT_TYPE, content_type);
         }
@@ -179,15 +186,22 @@ impl RemotePeer {
             let sent = sent.clone();
             move |_| _ = sent.fetch_add(1, Ordering::Relaxed)
         });
-        let builder = self.inner.client.request(call.method.clone(), url.clone()).headers(headers);
-        let response = exchange(builder.body(reqwest::Body::wrap_stream(pieces)), silence, &sent, &request).await?;
+        let builder = self.client(&url).request(call.method.clone(), url.clone()).headers(headers);
+        let builder = builder.body(reqwest::Body::wrap_stream(pieces));
+        let (response, _) = self.exchange(call, &url, builder, &sent, &request).await?;
+        let again = |reason: &str| {
+            let error = PeerError::Broken { request: request.to_string(), reason: reason.into() };
+            Failed { failure: Failure::Broke, asked: None, error }
+        };
+        if self.should_renew(pass.as_ref(), response.status()).await {
+            return Err(again("the login has ended"));
+        }
         match redirect(&response, &url) {
             None => Ok(Answer::new(request, response, silence)),
             Some(Err(found)) => Err(lost(&request, response.status(), found)),
             Some(Ok(next)) => {
                 self.learn_move(StatusCode::PERMANENT_REDIRECT, &call.path, &next);
-                let error = PeerError::Broken { request: request.to_string(), reason: "the database has moved".into() };
-                Err(Failed { failure: Failure::Broke, asked: None, error })
+                Err(again("the database has moved"))
             }
         }
     }
@@ -206,9 +220,16 @@ impl RemotePeer {
         call.silence.unwrap_or(self.inner.settings.connection_timeout)
     }
 
-    fn headers(&self, call: &Call, url: &Url) -> HeaderMap {
-        let own = url.origin() == self.inner.url.origin();
-        let mut headers = if own { self.inner.headers.clone() } else { HeaderMap::new() };
+    /// The headers of a request, and the pass among them, if there is one.
+    async fn headers(&self, call: &Call, method: &Method, url: &Url) -> Result<(HeaderMap, Option<Arc<Pass>>), Failed> {
+        let (mut headers, mut pass) = (HeaderMap::new(), None);
+        if self.is_own(url) {
+            headers = self.inner.headers.clone();
+            let inner = &self.inner;
+            let (silence, database) = (inner.settings.connection_timeout, inner.name.as_str());
+            let desk = Desk { own: &inner.client, elsewhere: &inner.client_elsewhere, silence, database };
+            pass = inner.auth.sign(desk, &mut headers, method, url).await?;
+        }
         headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
         if call.operation == Operation::Wait {
             // A compressor would hold back the heartbeats (express-pouchdb's does).
@@ -217,7 +238,47 @@ impl RemotePeer {
         if call.unsynced() {
             headers.insert("x-couch-full-commit", HeaderValue::from_static("false"));
         }
-        headers
+        Ok((headers, pass))
+    }
+
+    /// Whether a URL is of the origin that credentials, headers and certificates were given for.
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.inner.url.origin()
+    }
+
+    fn client(&self, url: &Url) -> &reqwest::Client {
+        if self.is_own(url) { &self.inner.client } else { &self.inner.client_elsewhere }
+    }
+
+    /// Whether a request is to be sent again because its pass has ended.
+    async fn should_renew(&self, pass: Option<&Arc<Pass>>, status: StatusCode) -> bool {
+        if status == StatusCode::UNAUTHORIZED {
+            return self.inner.auth.refused(pass).await;
+        }
+        pass.inspect(|pass| pass.taken());
+        false
+    }
+
+    /// Sends a request when its server may be asked, and waits for the answer's head.
+    async fn exchange(
+        &self,
+        call: &Call,
+        url: &Url,
+        request: reqwest::RequestBuilder,
+        sent: &AtomicU64,
+        name: &str,
+    ) -> Result<(Response, Option<Permit>), Failed> {
+        let server = self.inner.servers.of(url);
+        let limit = self.inner.settings.retry_time_limit;
+        let admitted = tokio::time::timeout(limit, server.admit(call.operation, &self.inner.requests)).await;
+        let permit = admitted.map_err(|_| {
+            let reason = format!("too many requests under way for {limit:?}");
+            let error = PeerError::Unreachable { request: name.to_owned(), tries: 1, reason };
+            Failed { failure: Failure::Silent, asked: None, error }
+        })?;
+        let response = exchange(request, self.silence(call), sent, name).await?;
+        server.answered(response.status().as_u16());
+        Ok((response, permit))
     }
 
     /// The URL of a path behind the database's, or behind the place to which it has moved.
@@ -266,7 +327,7 @@ impl From<Failed> for PeerError {
 }
 
 /// Waits for an answer's head, as long as the body goes out or the silence isn't too long.
-async fn exchange(
+pub(super) async fn exchange(
     request: reqwest::RequestBuilder,
     silence: Duration,
     sent: &AtomicU64,

@@ -1,45 +1,196 @@
-//! The HTTP client that all replications share, and what its errors mean.
+//! The HTTP clients that all replications share, and what their errors mean.
+//!
+//! Peers that are reached in the same way (proxy, certificates, socket options) share one client, and so its pool of
+//! connections. Certificate files are read whenever a peer is opened: a file that has changed makes another client, so
+//! certificates may be renewed while the server runs.
 
+use std::collections::VecDeque;
 use std::error::Error;
-use std::io;
-use std::sync::Arc;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, Identity};
+use ring::digest;
 
+use super::connection::{Connection, Proxy};
+use super::pace::Servers;
 use crate::config;
+use crate::config::connection::{SocketOptions, Tls};
 use crate::replicate::retry::Failure;
 
-/// One client for all jobs, so that they share its pool of connections.
+/// Clients kept; one that is dropped for another lives on as long as peers use it.
+const KEPT: usize = 64;
+/// Bytes of a PEM file; more is none.
+const MAX_PEM_BYTES: u64 = 4 << 20;
+/// Of silence before the system probes a connection.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// HTTP clients for all jobs, and what is known of the servers that they talk to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    client: reqwest::Client,
+    /// The most recently used ones last.
+    kept: Arc<Mutex<VecDeque<(Way, reqwest::Client)>>>,
+    pub(super) servers: Servers,
 }
 
-/// The HTTP client can't be set up, as where the system has no certificates to trust.
+/// How a client reaches peers.
+#[derive(Debug, Clone, PartialEq)]
+struct Way {
+    proxy: Option<Proxy>,
+    socket: SocketOptions,
+    connect_timeout: Duration,
+    verify: bool,
+    /// A digest of the certificate files' contents.
+    certificates: Vec<u8>,
+}
+
+/// An HTTP client can't be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client")]
-pub struct ClientError(#[from] reqwest::Error);
+pub enum ClientError {
+    /// As where the system has no certificates to trust.
+    #[error("the HTTP client: {0}")]
+    Setup(String),
+    /// A certificate file can't be read.
+    #[error("could not read `{field}` {}", path.display())]
+    Unreadable {
+        /// The setting that names it.
+        field: &'static str,
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate file holds something else.
+    #[error("`{field}` {} doesn't hold {expected} as PEM", path.display())]
+    Unusable {
+        /// The setting that names it.
+        field: &'static str,
+        /// As it was given.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
 
 impl Clients {
-    /// Sets up the client. It follows no redirects and keeps no cookies: peers do, with an eye on credentials.
+    /// Sets up the client that most peers will share; what is wrong with the settings' certificates is told now.
     pub fn new(settings: &config::Replicator) -> Result<Self, ClientError> {
         // An error means that a provider was installed before, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(settings.connection_timeout)
-            .tcp_nodelay(true)
-            .no_proxy()
-            .dns_resolver(Arc::new(SystemResolver))
-            .build()?;
-        Ok(Self { client })
+        let clients = Self { kept: Arc::default(), servers: Servers::new(settings.connections_per_server) };
+        clients.client(&Connection::default(), settings)?;
+        Ok(clients)
     }
 
-    pub(super) fn client(&self) -> &reqwest::Client {
-        &self.client
+    /// The client for a peer. It follows no redirects and keeps no cookies: peers do, with an eye on credentials.
+    pub(super) fn client(
+        &self,
+        connection: &Connection,
+        settings: &config::Replicator,
+    ) -> Result<reqwest::Client, ClientError> {
+        let tls = connection.tls.over(&settings.tls);
+        let files = Files::read(&tls)?;
+        let way = Way {
+            proxy: connection.proxy.clone(),
+            socket: connection.socket_options.unwrap_or(settings.socket_options),
+            connect_timeout: connection.connection_timeout.unwrap_or(settings.connection_timeout),
+            verify: tls.verify_ssl_certificates.unwrap_or(true),
+            certificates: files.digest(),
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().position(|(known, _)| *known == way).and_then(|place| kept.remove(place));
+        let client = match found {
+            Some((_, client)) => client,
+            None => build(&way, &files, &tls)?,
+        };
+        kept.push_back((way, client.clone()));
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+        Ok(client)
     }
+}
+
+fn build(way: &Way, files: &Files, tls: &Tls) -> Result<reqwest::Client, ClientError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(way.connect_timeout)
+        .tcp_nodelay(way.socket.nodelay)
+        .tcp_keepalive(way.socket.keepalive.then_some(KEEPALIVE))
+        .tls_danger_accept_invalid_certs(!way.verify)
+        .no_proxy()
+        .dns_resolver(Arc::new(SystemResolver));
+    if let Some(proxy) = &way.proxy {
+        builder = builder.proxy(proxy.for_client().map_err(setup)?);
+    }
+    if let (Some(pem), Some(path)) = (&files.trusted, &tls.ssl_trusted_certificates_file) {
+        let certificates = Certificate::from_pem_bundle(pem).ok().filter(|certificates| !certificates.is_empty());
+        let unusable = || unusable("ssl_trusted_certificates_file", path, "certificates");
+        builder = builder.tls_certs_only(certificates.ok_or_else(unusable)?);
+    }
+    if let (Some(pem), Some(path)) = (&files.identity, &tls.cert_file) {
+        let identity = Identity::from_pem(pem).map_err(|_| unusable("cert_file", path, "a certificate and its key"));
+        builder = builder.identity(identity?);
+    }
+    builder.build().map_err(setup)
+}
+
+/// The contents of certificate files.
+#[derive(Default)]
+struct Files {
+    trusted: Option<Vec<u8>>,
+    /// The certificate, and the key behind it.
+    identity: Option<Vec<u8>>,
+}
+
+impl Files {
+    fn read(tls: &Tls) -> Result<Self, ClientError> {
+        let read = |field, path: &Option<PathBuf>| path.as_deref().map(|path| read(field, path)).transpose();
+        let mut identity = read("cert_file", &tls.cert_file)?;
+        if let (Some(certificate), Some(key)) = (&mut identity, read("key_file", &tls.key_file)?) {
+            certificate.push(b'\n');
+            certificate.extend(key);
+        }
+        let trusted = read("ssl_trusted_certificates_file", &tls.ssl_trusted_certificates_file)?;
+        Ok(Self { trusted, identity })
+    }
+
+    fn digest(&self) -> Vec<u8> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for file in [&self.trusted, &self.identity] {
+            let bytes = file.as_deref().unwrap_or_default();
+            context.update(&bytes.len().to_be_bytes());
+            context.update(bytes);
+        }
+        context.finish().as_ref().to_vec()
+    }
+}
+
+fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, ClientError> {
+    let unreadable = |source| ClientError::Unreadable { field, path: path.to_owned(), source };
+    // Opening a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it isn't a file")));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_PEM_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn unusable(field: &'static str, path: &Path, expected: &'static str) -> ClientError {
+    ClientError::Unusable { field, path: path.to_owned(), expected }
+}
+
+/// The error's own words may hold a proxy's URL; its causes don't.
+fn setup(error: reqwest::Error) -> ClientError {
+    ClientError::Setup(reason(&error))
 }
 
 /// Asks the system, and gives failures a type, by which they are told from other failures to connect.

@@ -8,9 +8,12 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
+
+use super::auth::Auth;
+use super::connection::Connection;
 
 /// A remote database's address and credentials.
 #[derive(Debug, Clone)]
@@ -21,6 +24,10 @@ pub struct Endpoint {
     pub headers: Vec<(String, SecretString)>,
     /// User and password.
     pub basic: Option<(String, SecretString)>,
+    /// Stronger credentials of another kind.
+    pub auth: Option<Auth>,
+    /// How it is reached.
+    pub connection: Connection,
 }
 
 /// Why something is no address of a remote database.
@@ -54,7 +61,8 @@ impl Endpoint {
         if url.query().is_none() && !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        let mut endpoint = Self { url, headers, basic: basic.or(userinfo) };
+        let (basic, connection) = (basic.or(userinfo), Connection::default());
+        let mut endpoint = Self { url, headers, basic, auth: None, connection };
         endpoint.check_headers()?;
         endpoint.take_basic_header();
         Ok(endpoint)
@@ -71,7 +79,7 @@ impl Endpoint {
         name
     }
 
-    /// Everything that goes only to this very host: custom headers and credentials.
+    /// The custom headers, which go only to this very host.
     pub(super) fn header_map(&self) -> Result<HeaderMap, InvalidEndpoint> {
         let mut map = HeaderMap::new();
         for (name, value) in &self.headers {
@@ -80,13 +88,6 @@ impl Endpoint {
             let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| invalid())?;
             value.set_sensitive(true);
             map.append(key, value);
-        }
-        if let Some((user, password)) = &self.basic {
-            let token = STANDARD.encode(format!("{user}:{}", password.expose_secret()));
-            let value = HeaderValue::from_str(&format!("Basic {token}"));
-            let mut value = value.map_err(|_| InvalidEndpoint::Header("Authorization".into()))?;
-            value.set_sensitive(true);
-            map.insert(AUTHORIZATION, value);
         }
         Ok(map)
     }

@@ -1,0 +1,139 @@
+//! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]` and `[couchdb] uuid`.
+//!
+//! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys of other
+//! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins` …);
+//! a value that can't be taken is an error that names its section and key and never shows a password.
+//!
+//! CouchDB writes hashes over the passwords of `[admins]`; those can't be turned back, and are refused.
+
+use std::time::Duration;
+
+use super::connection::Tls;
+use super::{Admin, Config};
+
+/// What is wrong in the file, and in which line.
+pub(super) struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    /// Without the line's own text.
+    pub problem: String,
+}
+
+/// Lays a file over the settings.
+pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
+    let (mut section, mut admins) = (String::new(), Vec::new());
+    let mut tls = Tls::default();
+    for (line, text) in (1..).zip(text.lines()) {
+        let text = text.trim();
+        let wrong = |problem: String| Problem { line, problem };
+        if text.is_empty() || text.starts_with(';') {
+            continue;
+        }
+        if let Some(name) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+            section = name.trim().to_owned();
+            continue;
+        }
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected `key = value`".into()))?;
+        // As in CouchDB, a semicolon behind a space begins a comment.
+        let value = value.split(" ;").next().unwrap_or_default().trim();
+        let key = key.trim();
+        let taken = match section.as_str() {
+            "admins" => admin(key, value).map(|admin| admins.push(admin)),
+            "couchdb" if key == "uuid" => Ok(config.uuid = Some(value.to_owned())),
+            "replicator" => replicator(key, value, config, &mut tls),
+            _ => Ok(()),
+        };
+        taken.map_err(|problem| wrong(format!("[{section}] {key} {problem}")))?;
+    }
+    if let Some(problem) = tls.problem() {
+        return Err(Problem { line: text.lines().count(), problem: format!("[replicator] {problem}") });
+    }
+    config.replicator.tls = tls.over(&config.replicator.tls);
+    if !admins.is_empty() {
+        config.admins = admins;
+    }
+    Ok(())
+}
+
+fn admin(name: &str, password: &str) -> Result<Admin, &'static str> {
+    if password.starts_with("-pbkdf2") || password.starts_with("-hashed-") {
+        return Err("has a hash in place of a password: write the password itself");
+    }
+    match password.is_empty() {
+        true => Err("has no password"),
+        false => Ok(Admin { name: name.to_owned(), password: password.into() }),
+    }
+}
+
+fn replicator(key: &str, value: &str, config: &mut Config, tls: &mut Tls) -> Result<(), &'static str> {
+    let to = &mut config.replicator;
+    match key {
+        "worker_processes" => to.worker_processes = positive(value)?,
+        "worker_batch_size" => to.worker_batch_size = positive(value)?,
+        "http_connections" => to.http_connections = positive(value)?,
+        "connection_timeout" => to.connection_timeout = Duration::from_millis(positive(value)?),
+        "checkpoint_interval" => to.checkpoint_interval = Duration::from_millis(positive(value)?),
+        "retries_per_request" => to.retries_per_request = positive(value)?,
+        "socket_options" => to.socket_options = value.parse()?,
+        "verify_ssl_certificates" => tls.verify_ssl_certificates = Some(boolean(value)?),
+        "ssl_trusted_certificates_file" => tls.ssl_trusted_certificates_file = Some(value.into()),
+        "cert_file" => tls.cert_file = Some(value.into()),
+        "key_file" => tls.key_file = Some(value.into()),
+        "password" => return Err("belongs to an encrypted key, which can't be read: decrypt the key"),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn positive<N: std::str::FromStr + Default + PartialEq>(value: &str) -> Result<N, &'static str> {
+    value.parse().ok().filter(|number| *number != N::default()).ok_or("must be a positive integer")
+}
+
+fn boolean(value: &str) -> Result<bool, &'static str> {
+    value.parse().map_err(|_| "must be true or false")
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        lay_over(text, &mut config).map(|()| config).map_err(|wrong| format!("{}: {}", wrong.line, wrong.problem))
+    }
+
+    #[test]
+    fn a_local_ini_is_taken_as_it_is() {
+        let config = read(
+            "; CouchDB Configuration Settings\n\n[couchdb]\nuuid = 0123456789abcdef0123456789abcdef\nmax_document_size = 9\n\
+             [admins]\nadmin = s3=c;ret ; not hashed yet\n[chttpd]\nport = 5984\n\
+             [replicator]\nhttp_connections=7\nconnection_timeout = 1500\nsocket_options = [{keepalive, false}]\n\
+             verify_ssl_certificates = false\nmax_jobs = 500\n",
+        )
+        .unwrap();
+        assert_eq!(config.uuid.as_deref(), Some("0123456789abcdef0123456789abcdef"));
+        assert_eq!(config.admins[0].name, "admin");
+        assert_eq!(config.admins[0].password.expose_secret(), "s3=c;ret");
+        assert_eq!(config.replicator.http_connections, 7);
+        assert_eq!(config.replicator.connection_timeout, Duration::from_millis(1500));
+        assert!(!config.replicator.socket_options.keepalive);
+        assert_eq!(config.replicator.tls.verify_ssl_certificates, Some(false));
+        assert_eq!(config.replicator.worker_processes, Config::default().replicator.worker_processes);
+    }
+
+    #[test]
+    fn what_can_not_be_taken_is_named_with_its_line_and_without_secrets() {
+        let problem = |text: &str| read(text).unwrap_err();
+        assert!(problem("[admins]\nroot = -pbkdf2-s3cret,salt,10\n").starts_with("2: [admins] root has a hash"));
+        assert!(problem("[admins]\nroot = -pbkdf2:sha256-s3cret,salt,10\n").starts_with("2: [admins] root has a hash"));
+        assert_eq!(
+            problem("[replicator]\n\nworker_processes = 0\n"),
+            "3: [replicator] worker_processes must be a positive integer"
+        );
+        assert!(problem("[replicator]\nsocket_options = [{linger, 1}]").contains("socket_options may have keepalive"));
+        assert!(!problem("[replicator]\npassword = s3cret").contains("s3cret"));
+        assert_eq!(problem("s3cret"), "1: expected `key = value`");
+    }
+}

@@ -1,0 +1,319 @@
+//! How a peer is told who asks.
+//!
+//! A request carries, to its peer's own origin only: nothing; Basic credentials; a session's cookie, got for the Basic
+//! credentials at `POST {root}/_session` as CouchDB 3 does, where the peer has sessions; an OAuth 1.0a signature
+//! ([`oauth1`]); a bearer token, given or fetched ([`token`]).
+//!
+//! A cookie and a fetched token are a [`Pass`]: got once for all requests that wait for it, renewed when nine tenths of
+//! its time are over. A 401 to a pass that had been taken before means that it has ended early: it is renewed and the
+//! request repeated. A 401 to a new token is the peer's last word; a new cookie that isn't taken (as by a proxy with
+//! Basic credentials of its own) makes way for Basic, and then the peer's word is the last one.
+//!
+//! Nothing here prints a secret: `Debug` shows kinds and names only.
+
+mod oauth1;
+mod session;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use super::answer::{Answer, Reply};
+use super::call::{Failed, exchange};
+use super::{Endpoint, PeerError};
+use crate::replicate::retry::{self, Failure};
+use oauth1::OAuth1;
+use session::Login;
+use token::Grant;
+
+/// What an endpoint's `auth` object names, `basic` excepted.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// `oauth`: OAuth 1.0a.
+    OAuth1(OAuth1),
+    /// `bearer`: a token as it is.
+    Bearer(SecretString),
+    /// `iam` or `oauth2`: a token that is fetched.
+    Token(Grant),
+}
+
+const KINDS: &str = "basic, oauth, bearer, iam and oauth2";
+
+impl Auth {
+    /// Reads an `auth` object; `None` where it names `basic`, or nothing.
+    ///
+    /// # Errors
+    /// What is wrong, to be put behind the name of the endpoint's field and `auth`, as in `` `source.auth ``.
+    pub fn parse(auth: &Value) -> Result<Option<Self>, String> {
+        let Value::Object(auth) = auth else { return Err("` must be an object".into()) };
+        let mut kinds = auth.iter().filter(|(_, value)| !value.is_null());
+        let (Some((kind, value)), None) = (kinds.next(), kinds.next()) else {
+            return if auth.values().all(Value::is_null) {
+                Ok(None)
+            } else {
+                Err("` must have one member only".into())
+            };
+        };
+        let auth = match kind.as_str() {
+            "basic" => return Ok(None),
+            "oauth" => Self::OAuth1(OAuth1::new(fields(kind, value)?).map_err(|problem| format!(".{problem}"))?),
+            "bearer" => match value.as_str().filter(|token| !token.is_empty() && header(token).is_some()) {
+                Some(token) => Self::Bearer(token.into()),
+                None => return Err(".bearer` must be a token".into()),
+            },
+            "iam" => Self::Token(Grant::iam(fields(kind, value)?)?),
+            "oauth2" => Self::Token(Grant::oauth2(fields(kind, value)?)?),
+            _ => return Err(format!(".{kind}` is not known: there are {KINDS}")),
+        };
+        Ok(Some(auth))
+    }
+}
+
+/// Reads an object's members. A problem names the member, never its value.
+fn fields<T: DeserializeOwned>(kind: &str, value: &Value) -> Result<T, String> {
+    serde_json::from_value(value.clone()).map_err(|error| match error.to_string() {
+        missing if missing.starts_with("missing field") => format!(".{kind}` has a {missing}"),
+        _ => format!(".{kind}` must be an object of strings"),
+    })
+}
+
+/// What goes out to fetch a pass, and where.
+pub(super) struct Desk<'a> {
+    /// For the peer's own origin.
+    pub own: &'a reqwest::Client,
+    /// For a token's URL.
+    pub elsewhere: &'a reqwest::Client,
+    /// The longest silence, and the longest wait for another request's fetching.
+    pub silence: Duration,
+    /// The database's name, for errors.
+    pub database: &'a str,
+}
+
+/// Keeps a peer's credentials and what was got for them.
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    means: Means,
+    /// Held while a pass is fetched, so that all who need one wait for the same.
+    standing: Mutex<Standing>,
+}
+
+enum Means {
+    Nothing,
+    Basic(HeaderValue, Login),
+    Bearer(HeaderValue),
+    OAuth1(OAuth1),
+    Token(Grant),
+}
+
+#[derive(Debug, Default)]
+enum Standing {
+    /// A pass is to be got.
+    #[default]
+    Without,
+    With(Arc<Pass>),
+    /// The peer has no sessions that work.
+    PlainBasic,
+}
+
+/// A cookie or a token.
+pub(super) struct Pass {
+    name: HeaderName,
+    value: HeaderValue,
+    renew_at: Instant,
+    /// It was taken once.
+    proven: AtomicBool,
+}
+
+impl Authenticator {
+    /// `None` where the credentials don't fit into a header.
+    pub(super) fn new(endpoint: &Endpoint, iam_token_url: &Url) -> Option<Self> {
+        let (url, basic, auth) = (&endpoint.url, &endpoint.basic, &endpoint.auth);
+        let means = match (auth, basic) {
+            (Some(Auth::OAuth1(oauth)), _) => Means::OAuth1(oauth.clone()),
+            (Some(Auth::Bearer(token)), _) => Means::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
+            (Some(Auth::Token(grant)), _) => Means::Token(grant.or_at(iam_token_url)),
+            (None, Some((user, password))) => {
+                Means::Basic(basic_header(user, password.expose_secret())?, Login::new(url, user, password))
+            }
+            (None, None) => Means::Nothing,
+        };
+        Some(Self { means, standing: Mutex::default() })
+    }
+
+    /// Puts on a request what says who asks; answers the pass that it carries, if it does.
+    pub(super) async fn sign(
+        &self,
+        desk: Desk<'_>,
+        headers: &mut HeaderMap,
+        method: &Method,
+        url: &Url,
+    ) -> Result<Option<Arc<Pass>>, Failed> {
+        let fixed = match &self.means {
+            Means::Nothing => return Ok(None),
+            Means::Bearer(value) => value.clone(),
+            Means::OAuth1(oauth) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let nonce = hex::encode(rand::random::<[u8; 16]>());
+                let unsendable = || desk.failed(Failure::Unsendable, "a signature doesn't fit into a header".into());
+                header(&oauth.authorization(method, url, &nonce, now)).ok_or_else(unsendable)?
+            }
+            Means::Basic(value, _) => match self.pass(&desk).await? {
+                Some(pass) => return Ok(Some(pass.put_on(headers))),
+                None => value.clone(),
+            },
+            Means::Token(_) => return Ok(self.pass(&desk).await?.map(|pass| pass.put_on(headers))),
+        };
+        headers.insert(AUTHORIZATION, fixed);
+        Ok(None)
+    }
+
+    /// Learns that a pass was answered 401; tells whether the request should be repeated.
+    pub(super) async fn refused(&self, pass: Option<&Arc<Pass>>) -> bool {
+        let Some(pass) = pass else { return false };
+        let mut standing = self.standing.lock().await;
+        match &*standing {
+            Standing::With(current) if Arc::ptr_eq(current, pass) => {}
+            // Somebody else has renewed it meanwhile, or found out that there is no use in it.
+            _ => return true,
+        }
+        let proven = pass.proven.load(Ordering::Relaxed);
+        *standing = match &self.means {
+            Means::Basic(..) if !proven => Standing::PlainBasic,
+            _ => Standing::Without,
+        };
+        proven || matches!(*standing, Standing::PlainBasic)
+    }
+
+    async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Arc<Pass>>, Failed> {
+        let waiting = tokio::time::timeout(desk.silence, self.standing.lock()).await;
+        let mut standing = waiting.map_err(|_| desk.failed(Failure::Silent, "the login takes too long".into()))?;
+        match &*standing {
+            Standing::With(pass) if Instant::now() < pass.renew_at => return Ok(Some(pass.clone())),
+            Standing::PlainBasic => return Ok(None),
+            Standing::With(_) | Standing::Without => {}
+        }
+        let got = match &self.means {
+            Means::Basic(_, login) => login.pass(desk).await?,
+            Means::Token(grant) => Some(grant.pass(desk).await?),
+            Means::Nothing | Means::Bearer(_) | Means::OAuth1(_) => return Ok(None),
+        };
+        let pass = got.map(Arc::new);
+        *standing = pass.clone().map_or(Standing::PlainBasic, Standing::With);
+        Ok(pass)
+    }
+}
+
+impl Pass {
+    fn new(name: HeaderName, value: HeaderValue, lifetime: Duration) -> Self {
+        Self { name, value, renew_at: Instant::now() + lifetime.mul_f64(0.9), proven: AtomicBool::new(false) }
+    }
+
+    /// Learns that it was taken.
+    pub(super) fn taken(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
+    fn put_on(self: Arc<Self>, headers: &mut HeaderMap) -> Arc<Self> {
+        match (self.name == COOKIE).then(|| headers.get(COOKIE)).flatten() {
+            // An endpoint's own cookies stay, before the session's.
+            Some(own) => {
+                let joined = [own.as_bytes(), b"; ", self.value.as_bytes()].concat();
+                let mut joined = HeaderValue::from_bytes(&joined).unwrap_or_else(|_| self.value.clone());
+                joined.set_sensitive(true);
+                headers.insert(COOKIE, joined);
+            }
+            None => _ = headers.insert(&self.name, self.value.clone()),
+        }
+        self
+    }
+}
+
+impl Desk<'_> {
+    /// Sends a form and reads the answer whole; failures that may pass are errors, other answers are the caller's.
+    async fn post(
+        &self,
+        client: &reqwest::Client,
+        url: &Url,
+        form: &[(&str, &str)],
+        basic: Option<HeaderValue>,
+    ) -> Result<Reply, Failed> {
+        let request: Arc<str> = format!("POST {}", shown(url)).into();
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut builder = client.post(url.clone()).body(body);
+        builder =
+            builder.header("content-type", "application/x-www-form-urlencoded").header("accept", "application/json");
+        if let Some(basic) = basic {
+            builder = builder.header(AUTHORIZATION, basic);
+        }
+        let response = exchange(builder, self.silence, &Default::default(), &request).await?;
+        let reply = Answer::new(request, response, self.silence).whole().await;
+        let reply = reply.map_err(|error| Failed { failure: Failure::BrokeOff, asked: None, error })?;
+        let failure = Failure::Status(reply.status);
+        if retry::verdict(retry::Operation::Info, failure) != retry::Verdict::Stop {
+            let asked = reply.headers.get("retry-after").and_then(|after| after.to_str().ok());
+            let asked = asked.and_then(|after| retry::retry_after(after, SystemTime::now()));
+            return Err(Failed { failure, asked, error: reply.into_error() });
+        }
+        Ok(reply)
+    }
+
+    fn failed(&self, failure: Failure, reason: String) -> Failed {
+        let error = PeerError::Unreachable { request: self.database.to_owned(), tries: 1, reason };
+        Failed { failure, asked: None, error }
+    }
+
+    /// The credentials are wrong.
+    fn unauthorized(&self) -> Failed {
+        let error = PeerError::Unauthorized { database: self.database.to_owned() };
+        Failed { failure: Failure::Status(401), asked: None, error }
+    }
+}
+
+/// A URL without its query.
+fn shown(url: &Url) -> Url {
+    let mut url = url.clone();
+    url.set_query(None);
+    url
+}
+
+/// A header's value that isn't printed.
+fn header(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The value of a Basic `Authorization` header.
+pub(super) fn basic_header(user: &str, password: &str) -> Option<HeaderValue> {
+    use base64::Engine as _;
+    header(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))
+}
+
+impl fmt::Debug for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Basic(..) => "Basic",
+            Self::Bearer(_) => "Bearer",
+            Self::OAuth1(_) => "OAuth1",
+            Self::Token(_) => "Token",
+        })
+    }
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").field("name", &self.name).field("renew_at", &self.renew_at).finish_non_exhaustive()
+    }
+}

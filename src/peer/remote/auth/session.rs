@@ -1,0 +1,92 @@
+//! Sessions: `POST {root}/_session` with name and password, answered with a cookie `AuthSession`.
+//!
+//! CouchDB checks a cookie with one hash and a password with thousands, so a session spares the peer's processor. The root
+//! is the directory of the database, which also finds a CouchDB below another server's path.
+
+use std::time::Duration;
+
+use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{Desk, Pass, header};
+use crate::peer::remote::call::Failed;
+
+/// How long a session is taken to last where the peer doesn't say: CouchDB's own default.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// Who logs in where.
+#[derive(Debug)]
+pub(super) struct Login {
+    /// `None` for an address that has no directory.
+    url: Option<Url>,
+    user: String,
+    password: SecretString,
+}
+
+impl Login {
+    pub(super) fn new(database: &Url, user: &str, password: &SecretString) -> Self {
+        let mut root = database.clone();
+        root.set_query(None);
+        let path = root.path().trim_end_matches('/');
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let path = format!("{directory}/_session");
+        root.set_path(&path);
+        Self { url: (!root.cannot_be_a_base()).then_some(root), user: user.to_owned(), password: password.clone() }
+    }
+
+    /// Logs in; `None` where there is no session to be had: the password itself is sent then, and the peer's answer to
+    /// that counts.
+    pub(super) async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Pass>, Failed> {
+        let Some(url) = &self.url else { return Ok(None) };
+        let form = [("name", self.user.as_str()), ("password", self.password.expose_secret())];
+        let reply = desk.post(desk.own, url, &form, None).await?;
+        let pass = reply.is_success().then(|| cookie(&reply.headers)).flatten();
+        tracing::debug!(database = desk.database, status = reply.status, session = pass.is_some(), "logged in");
+        Ok(pass)
+    }
+}
+
+fn cookie(headers: &HeaderMap) -> Option<Pass> {
+    let cookies = headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
+    cookies.filter_map(session).next()
+}
+
+/// Reads one `Set-Cookie`.
+fn session(cookie: &str) -> Option<Pass> {
+    let mut parts = cookie.split(';').map(str::trim);
+    let pair = parts.next()?;
+    pair.strip_prefix("AuthSession=").filter(|value| !value.is_empty())?;
+    let age = |part: &str| {
+        let (name, seconds) = part.split_once('=')?;
+        name.eq_ignore_ascii_case("max-age").then(|| seconds.trim().parse().ok()).flatten()
+    };
+    let lifetime = parts.find_map(age).map_or(LIFETIME, Duration::from_secs);
+    Some(Pass::new(COOKIE, header(pair)?, lifetime))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn the_login_is_beside_the_database() {
+        let at = |url: &str| Login::new(&Url::parse(url).unwrap(), "u", &"p".into()).url.unwrap().to_string();
+        assert_eq!(at("http://h:5984/db/"), "http://h:5984/_session");
+        assert_eq!(at("http://h/couch/a%2Fb/"), "http://h/couch/_session");
+        assert_eq!(at("http://h/db?x=1"), "http://h/_session");
+        assert_eq!(at("http://h/"), "http://h/_session");
+    }
+
+    #[test]
+    fn a_session_is_renewed_before_it_ends() {
+        let left = |cookie: &str| session(cookie).unwrap().renew_at - Instant::now();
+        let within =
+            |left: Duration, seconds: u64| left <= Duration::from_secs(seconds) && left.as_secs() + 2 > seconds;
+        assert!(within(left("AuthSession=abc; Version=1; Path=/; Max-Age=100; HttpOnly"), 90));
+        assert!(within(left("AuthSession=abc; Path=/"), 540));
+        assert!(session("AuthSession=; Path=/").is_none() && session("Other=abc").is_none());
+    }
+}

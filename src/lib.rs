@@ -9,6 +9,7 @@ pub mod document;
 pub mod json;
 pub mod multipart;
 pub mod replicate;
+pub mod verify;
 pub mod registry;
 pub mod peer;
 pub mod store;

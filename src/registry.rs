@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::running::{Finished, RunningTasks, Verdict};
+use crate::peer::PeerError;
 use crate::replicate::endpoint::Endpoint;
+use crate::replicate::failures::{FailureLog, Failures};
 use crate::replicate::id::{CallerHeaders, ReplicationId};
 use crate::replicate::progress::{Progress, TaskEntry, TaskName};
 use crate::replicate::request::{Command, Request};
@@ -50,8 +52,8 @@ pub struct Caller {
 /// What a caller gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// A one-shot is done: the whole answer, `"ok":true` included.
-    Completed(Value),
+    /// The one-shot of this id is done: the whole answer, `"ok":true` included.
+    Completed(String, Value),
     /// A continuous replication runs under this id.
     Started(String),
     /// The replication of this id was cancelled.
@@ -62,6 +64,7 @@ pub enum Answer {
 struct Listed {
     name: TaskName,
     progress: Arc<Progress>,
+    failures: Arc<FailureLog>,
 }
 
 impl Registry {
@@ -93,6 +96,21 @@ impl Registry {
         self.running.details().iter().filter_map(entry).collect()
     }
 
+    /// What the replication of this id, or one with the same base id, couldn't write, running or not.
+    pub async fn failures(&self, id: &str, caller: &Caller) -> Result<Failures, ReplicateError> {
+        caller.may_ask()?;
+        let base = id.split('+').next().unwrap_or(id);
+        // The base id becomes a file's name.
+        if base.len() != 32 || !base.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ReplicateError::NotFound("missing".into()));
+        }
+        let mut failures = self.context.failures.kept(base).await.map_err(PeerError::from)?;
+        let details = self.running.details();
+        let running = details.iter().filter(|listed| listed.name.replication_id.starts_with(base));
+        running.for_each(|listed| failures.add_all(listed.failures.unkept()));
+        Ok(failures)
+    }
+
     /// Closes the intake and tells all replications to record what they have and end.
     pub fn stop(&self) {
         self.context.tasks.stop();
@@ -115,7 +133,10 @@ impl Registry {
                 return Ok(Answer::Started(id.to_string()));
             }
             match verdict.await {
-                Ok(Verdict::Settled(result)) => return result.map(Answer::Completed).map_err(|error| self.why(error)),
+                Ok(Verdict::Settled(result)) => {
+                    let completed = |answer| Answer::Completed(id.to_string(), answer);
+                    return result.map(completed).map_err(|error| self.why(error));
+                }
                 Ok(Verdict::Again) => {}
                 Err(_) => return Err(ReplicateError::Crashed),
             }
@@ -129,9 +150,14 @@ impl Registry {
                 request: request.clone(),
                 context: self.context.clone(),
                 progress: Arc::default(),
+                failures: Arc::default(),
                 stop,
             };
-            let listed = Listed { name: self.task_name(&job, number, caller), progress: job.progress.clone() };
+            let listed = Listed {
+                name: self.task_name(&job, number, caller),
+                progress: job.progress.clone(),
+                failures: job.failures.clone(),
+            };
             let span = tracing::info_span!(
                 "replication",
                 replication.id = listed.name.replication_id,

@@ -24,7 +24,9 @@ pub mod retry;
 pub mod documents;
 pub mod repeat;
 pub mod budget;
+pub mod failures;
 pub mod progress;
+pub mod rate;
 pub mod error;
 
 use std::panic::AssertUnwindSafe;
@@ -40,7 +42,7 @@ use self::checkpoint::{RecordError, Session};
 pub use self::error::ReplicateError;
 pub use self::job::{Context, Job, Outcome};
 use crate::document::Seq;
-use crate::peer::{DatabaseInfo, Peer, PeerError};
+use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 
 /// Replicates: once, or, where the request is continuous, until it is cancelled.
 ///
@@ -56,7 +58,10 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
         let life = AssertUnwindSafe(live(job)).catch_unwind().await;
         let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
             Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
-            ended => return ended,
+            ended => {
+                job.keep_failures(Vec::new()).await?;
+                return ended;
+            }
         };
         if job.progress.places().through_seq != through {
             pause = settings.restart_pause;
@@ -78,6 +83,10 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
         job.opening(&request.target, target.create()).await?;
     }
     let target_info = job.opening(&request.target, target.info()).await?;
+    if request.retry_failures {
+        let answer = documents::copy_failed(job, job.route(&source, &target, &job.stop)).await?;
+        return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
+    }
     if let (Some(ids), false) = (&request.doc_ids, request.continuous) {
         let answer = documents::copy(job, job.route(&source, &target, &job.stop), ids).await?;
         return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
@@ -162,27 +171,29 @@ async fn copy(
         filter: job.filter(),
         continuous: job.request.continuous,
     };
+    let filtered = reading.filter != Filter::None;
     let route = job.route(source, target, &scope);
     let pages = changes::pages(reading, job.context.tasks.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|page| {
             job.progress.read(&page.last_seq);
             let span = tracing::info_span!("batch", seq = %page.last_seq);
+            let rows = (!filtered).then_some(page.changes.len() as u64);
             let copying = batch::copy(route.clone(), page.changes).instrument(span);
             let copying = job.context.tasks.spawn("batch", copying);
-            (page.last_seq, page.pending, copying)
+            (page.last_seq, rows, page.pending, copying)
         });
         async move {
-            let (seq, pending, copying) = batch?;
+            let (seq, rows, pending, copying) = batch?;
             copying.await.unwrap_or(Err(ReplicateError::Crashed))?;
-            Ok((seq, pending))
+            Ok((seq, rows, pending))
         }
     });
     let mut batches = std::pin::pin!(batches.buffered(job.batches()));
     while let Some(batch) = batches.next().await {
         match batch {
-            Ok((seq, pending)) => {
-                job.progress.finished(&seq, pending);
+            Ok((seq, rows, pending)) => {
+                job.progress.finished(&seq, rows, pending);
                 finished.send_replace(seq);
             }
             Err(error) => {
@@ -205,6 +216,7 @@ async fn record(job: &Job, mut session: Session, mut finished: watch::Receiver<S
     while finished.changed().await.is_ok() {
         wait_or_end(job.checkpoint_interval(), &mut finished).await;
         let seq = finished.borrow_and_update().clone();
+        job.keep_failures(Vec::new()).await?;
         session.record(&seq, &job.progress).await?;
     }
     Ok(session)

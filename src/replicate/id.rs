@@ -38,7 +38,7 @@ pub struct CallerHeaders {
 pub struct ReplicationId {
     /// 32 hexadecimal digits: the id of the checkpoint documents.
     pub base: String,
-    /// `+continuous`, `+create_target`, both or nothing.
+    /// `+continuous`, `+create_target`, `+retry_failures`, several or nothing.
     pub extension: String,
 }
 
@@ -64,7 +64,11 @@ impl ReplicationId {
         if let Some(ids) = &request.doc_ids {
             base.push(Term::List(ids.iter().map(|id| Term::binary(id.as_str())).collect()));
         }
-        let flags = [(request.continuous, "+continuous"), (request.create_target, "+create_target")];
+        let flags = [
+            (request.continuous, "+continuous"),
+            (request.create_target, "+create_target"),
+            (request.retry_failures, "+retry_failures"),
+        ];
         Self {
             base: hex::encode(Md5::digest(Term::List(base).encode())),
             extension: flags.iter().filter(|(set, _)| *set).map(|(_, text)| *text).collect(),

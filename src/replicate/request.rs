@@ -32,6 +32,8 @@ pub struct Request {
     pub target: Endpoint,
     /// Go on for ever.
     pub continuous: bool,
+    /// Copy what failed before under the same base id, and nothing else; never continuous.
+    pub retry_failures: bool,
     /// Make the target where it isn't there.
     pub create_target: bool,
     /// Only these documents: decoded, sorted, each once.
@@ -82,10 +84,12 @@ impl Request {
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));
         }
+        let retry_failures = boolean(body, "retry_failures", false)?;
         Ok(Self {
             source: Endpoint::parse("source", body.get("source"))?,
             target: Endpoint::parse("target", body.get("target"))?,
-            continuous: boolean(body, "continuous", false)?,
+            continuous: boolean(body, "continuous", false)? && !retry_failures,
+            retry_failures,
             create_target: boolean(body, "create_target", false)?,
             doc_ids: doc_ids(body.get("doc_ids"))?,
             filter: filter(body)?,

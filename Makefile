@@ -30,8 +30,9 @@ fmt:
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
 
+# With private items: the docs' readers are whoever changes the code.
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --document-private-items
 
 deny:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; \

@@ -64,7 +64,7 @@ class Server {
 
 /** Starts couchrep on a free port. */
 export async function startCouchrep(dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'couchrep-bench-'))) {
-  const child = spawn(binary, ['serve', '--listen', '127.0.0.1:0', '--data-dir', dir], {
+  const child = spawn(binary, ['serve', '--log', 'error', '--listen', '127.0.0.1:0', '--data-dir', dir], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, COUCHREP_LOG: 'warn' },
   });

@@ -117,7 +117,7 @@ function row(name, run) {
     number(run.bytes / 1e6 / run.seconds, 1),
     number(run.cpuReplicator, 2),
     number(run.cpuAll, 2),
-    number((run.cpuReplicator / run.docs) * 1e6),
+    run.docs < 10_000 ? '–' : number((run.cpuReplicator / run.docs) * 1e6),
     number(run.peakReplicator),
     number(run.peakAll),
   ];

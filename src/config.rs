@@ -79,8 +79,6 @@ pub struct Replicator {
     pub batch_bytes: usize,
     /// Bytes of documents in memory, all replications together.
     pub memory_budget: usize,
-    /// A document's attachments travel within bulk requests up to this sum of lengths.
-    pub inline_attachments_bytes: u64,
     /// From a cancel or a shutdown until a task that doesn't come to its end is dropped.
     pub stop_deadline: Duration,
     /// The first pause before a crashed continuous replication starts again; doubled each time.
@@ -101,7 +99,6 @@ impl Default for Replicator {
             heartbeat: Duration::from_secs(10),
             batch_bytes: 2 << 20,
             memory_budget: 64 << 20,
-            inline_attachments_bytes: 64 << 10,
             stop_deadline: Duration::from_secs(8),
             restart_pause: Duration::from_secs(5),
             max_restart_pause: Duration::from_secs(600),

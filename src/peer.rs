@@ -230,7 +230,7 @@ pub enum Peer {
 /// An answer to [`Peer::bulk_get`] that is being read.
 pub enum BulkGet {
     /// Over HTTP.
-    Remote(remote::RemoteBulkGet),
+    Remote(Box<remote::RemoteBulkGet>),
     /// Out of the embedded store.
     Local(local::LocalBulkGet),
 }
@@ -288,7 +288,7 @@ impl Peer {
     /// Starts to fetch revisions (`POST {db}/_bulk_get`), the newest descendant where one has gone on (`latest=true`).
     pub async fn bulk_get(&self, wanted: Vec<Wanted>) -> Result<BulkGet, PeerError> {
         Ok(match self {
-            Self::Remote(peer) => BulkGet::Remote(peer.bulk_get(wanted).await?),
+            Self::Remote(peer) => BulkGet::Remote(Box::new(peer.bulk_get(wanted).await?)),
             Self::Local(peer) => BulkGet::Local(peer.bulk_get(wanted)),
         })
     }
@@ -323,11 +323,6 @@ impl Peer {
             Self::Remote(_) => Ok(true),
             Self::Local(peer) => peer.up_to_date(seq).await,
         }
-    }
-
-    /// Whether this is a database of the embedded store.
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
     }
 }
 

@@ -32,10 +32,11 @@ pub mod error;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::future::try_join;
-use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
+use futures::future::join;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use self::checkpoint::{RecordError, Session};
@@ -84,11 +85,13 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     }
     let target_info = job.opening(&request.target, target.info()).await?;
     if request.retry_failures {
-        let answer = documents::copy_failed(job, job.route(&source, &target, &job.stop)).await?;
+        let route = job.route(&source, &target, &job.stop);
+        let answer = documents::copy_failed(job, route, target_info.instance_start_time).await?;
         return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
     }
     if let (Some(ids), false) = (&request.doc_ids, request.continuous) {
-        let answer = documents::copy(job, job.route(&source, &target, &job.stop), ids).await?;
+        let route = job.route(&source, &target, &job.stop);
+        let answer = documents::copy(job, route, ids, target_info.instance_start_time).await?;
         return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
     }
     let mut infos = (source_info, target_info);
@@ -96,7 +99,10 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
         match session(job, (&source, infos.0), (&target, infos.1)).await {
             Err(Failure::Lost(database)) => {
                 tracing::warn!(database, "a database was restarted: starting again from the last checkpoint");
-                infos = job.opening(&request.target, try_join(source.info(), target.info())).await?;
+                infos = (
+                    job.opening(&request.source, source.info()).await?,
+                    job.opening(&request.target, target.info()).await?,
+                );
             }
             Err(Failure::Failed(error)) => return Err(error),
             Ok(session) => {
@@ -105,11 +111,16 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
             }
         }
     }
-    Err(ReplicateError::from(PeerError::Malformed {
+    Err(never_the_same())
+}
+
+/// What [`MAX_LOSSES`] in a row mean.
+fn never_the_same() -> ReplicateError {
+    ReplicateError::from(PeerError::Malformed {
         request: "_ensure_full_commit".into(),
         expected: "an instance_start_time that stays the same",
         found: format!("{MAX_LOSSES} different ones in a row"),
-    }))
+    })
 }
 
 /// A database that seems to restart more often than this in one life doesn't tell the truth.
@@ -139,31 +150,44 @@ impl From<PeerError> for Failure {
 }
 
 /// From the last checkpoint to the feed's end, recording checkpoints on the way and at the end.
+///
+/// Returns only when no batch is under way any more, whatever failed.
 async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Failure> {
     let log_id = job.request.use_checkpoints.then_some(job.id.base.as_str());
     let peers = (source.0, target.0);
-    let session = Session::start(source, target, log_id, &job.progress).await?;
+    let starting = Session::start(source, target, log_id, &job.progress);
+    let starting = job.stop.run_until_cancelled(starting).await;
+    let session = starting.ok_or(Failure::Failed(ReplicateError::Cancelled))??;
     let (finished, progress) = watch::channel(session.start_seq().clone());
     let since = session.start_seq().clone();
-    let copying = copy(job, peers.0, peers.1, since, finished).map(Ok);
-    let recording = record(job, session, progress).map_err(Failure::from);
-    let (copied, session) = try_join(copying, recording).await?;
-    copied.map(|()| session).map_err(Failure::Failed)
+    // Cancelled, batches under way finish what they write and begin nothing new.
+    let scope = job.stop.child_token();
+    let copying = copy(job, peers.0, peers.1, since, finished, &scope);
+    let recording = async {
+        let recorded = record(job, session, progress).await;
+        // Nothing that is copied now could be recorded.
+        recorded.inspect_err(|_| scope.cancel())
+    };
+    match join(copying, recording).await {
+        (_, Err(RecordError::Lost { database })) => Err(Failure::Lost(database)),
+        // Copying that was ended because recording failed isn't why.
+        (Err(ReplicateError::Cancelled), Err(error)) if !job.stop.is_cancelled() => Err(error.into()),
+        (Err(error), _) => Err(Failure::Failed(error)),
+        (Ok(()), recorded) => recorded.map_err(Failure::from),
+    }
 }
 
 /// Copies batch after batch, several at once, and tells of each that is finished, in order.
 ///
-/// Returns only when no batch is under way any more.
+/// Returns only when no batch is under way any more; dropped, it ends them where they stand.
 async fn copy(
     job: &Job,
     source: &Peer,
     target: &Peer,
     since: Seq,
     finished: watch::Sender<Seq>,
+    scope: &CancellationToken,
 ) -> Result<(), ReplicateError> {
-    // Whatever way this function is left, batches under way finish what they write and begin nothing new.
-    let scope = job.stop.child_token();
-    let _guard = scope.clone().drop_guard();
     let reading = changes::Reading {
         source: source.clone(),
         since,
@@ -172,7 +196,7 @@ async fn copy(
         continuous: job.request.continuous,
     };
     let filtered = reading.filter != Filter::None;
-    let route = job.route(source, target, &scope);
+    let route = job.route(source, target, scope);
     let pages = changes::pages(reading, job.context.tasks.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|page| {
@@ -180,7 +204,7 @@ async fn copy(
             let span = tracing::info_span!("batch", seq = %page.last_seq);
             let rows = (!filtered).then_some(page.changes.len() as u64);
             let copying = batch::copy(route.clone(), page.changes).instrument(span);
-            let copying = job.context.tasks.spawn("batch", copying);
+            let copying = AbortOnDropHandle::new(job.context.tasks.spawn("batch", copying));
             (page.last_seq, rows, page.pending, copying)
         });
         async move {
@@ -202,11 +226,11 @@ async fn copy(
             }
         }
     }
-    if job.stop.is_cancelled() { Err(ReplicateError::Cancelled) } else { Ok(()) }
+    if scope.is_cancelled() { Err(ReplicateError::Cancelled) } else { Ok(()) }
 }
 
 /// Lets batches under way finish their writes.
-async fn drain<T>(scope: CancellationToken, mut batches: impl futures::Stream<Item = T> + Unpin) {
+async fn drain<T>(scope: &CancellationToken, mut batches: impl futures::Stream<Item = T> + Unpin) {
     scope.cancel();
     while batches.next().await.is_some() {}
 }

@@ -16,5 +16,7 @@ mod bulk;
 mod changes_feed;
 mod peer_contract;
 mod replications;
+mod nothing_lost;
 mod shutdown;
+mod readme;
 mod crash;

@@ -1,5 +1,6 @@
 //! What every peer promises a replication: one suite, passed by a database of the embedded store and by one over HTTP.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,26 +16,20 @@ use couchrep::store::{DbName, Store};
 use futures::{StreamExt, stream};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
-use tempfile::TempDir;
 
 use crate::support::Server;
 
 /// A peer, and what it lives on.
 struct Bench {
     peer: Peer,
-    _keep: Keep,
-}
-
-enum Keep {
-    Store { _directory: TempDir },
-    Server { _server: Server },
+    _lives_on: Box<dyn Any>,
 }
 
 async fn local() -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), config::StoreSettings::default()).await.unwrap();
     let peer = Peer::Local(LocalPeer::new(store, DbName::parse("db").unwrap()));
-    Bench { peer, _keep: Keep::Store { _directory: directory } }
+    Bench { peer, _lives_on: Box::new(directory) }
 }
 
 async fn remote() -> Bench {
@@ -42,7 +37,7 @@ async fn remote() -> Bench {
     let settings = Arc::new(config::Replicator::default());
     let endpoint = Endpoint::parse(&server.url("/db"), Vec::new(), None).unwrap();
     let peer = Peer::Remote(RemotePeer::new(&Clients::new(&settings).unwrap(), endpoint, settings).unwrap());
-    Bench { peer, _keep: Keep::Server { _server: server } }
+    Bench { peer, _lives_on: Box::new(server) }
 }
 
 macro_rules! contract {

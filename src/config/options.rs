@@ -161,15 +161,6 @@ pub struct ReplicatorOptions {
     /// Bytes of documents in memory, all replications together [default: 64MiB]
     #[arg(long, env = "COUCHREP_MEMORY_BUDGET", hide_env = true, value_name = "SIZE", hide_short_help = true)]
     pub memory_budget: Option<ByteSize>,
-    /// Attachments up to this sum a document travel within bulk requests [default: 64KiB]
-    #[arg(
-        long,
-        env = "COUCHREP_INLINE_ATTACHMENTS_BYTES",
-        hide_env = true,
-        value_name = "SIZE",
-        hide_short_help = true
-    )]
-    pub inline_attachments_bytes: Option<ByteSize>,
     /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]
     #[arg(long, env = "COUCHREP_STOP_DEADLINE", hide_env = true, value_name = "TIME", hide_short_help = true)]
     pub stop_deadline: Option<Span>,
@@ -269,7 +260,6 @@ impl Options {
         set(&mut to.heartbeat, span(from.heartbeat));
         set(&mut to.batch_bytes, size(from.batch_bytes));
         set(&mut to.memory_budget, size(from.memory_budget));
-        set(&mut to.inline_attachments_bytes, from.inline_attachments_bytes.map(|size| size.as_u64()));
         set(&mut to.stop_deadline, span(from.stop_deadline));
         set(&mut to.restart_pause, span(from.restart_pause));
         set(&mut to.max_restart_pause, span(from.max_restart_pause));

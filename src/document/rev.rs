@@ -154,6 +154,12 @@ impl Revisions {
         Rev { pos: self.start, hash: self.ids[0].clone() }
     }
 
+    /// Whether the revision is the newest one or one of its ancestors.
+    pub fn contains(&self, rev: &Rev) -> bool {
+        let place = self.start.checked_sub(rev.pos).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| self.ids.get(place)) == Some(&rev.hash)
+    }
+
     /// Reads `{"start": 2, "ids": ["b…", "a…"]}`.
     pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
         #[derive(Deserialize)]

@@ -113,8 +113,9 @@ pub async fn copy_docs(route: Route, ids: Vec<DocId>) -> Result<(), ReplicateErr
 
 struct Batch<'a> {
     route: &'a Route,
-    /// Documents that the target refused: not sent again when the batch is repeated.
-    refused: HashSet<DocId>,
+    /// What the target refused: not asked for again when the batch is repeated. Other revisions of the same document
+    /// are, since each is taken or refused for itself.
+    refused: HashSet<(DocId, Rev)>,
 }
 
 /// What a bulk answer named without giving it.
@@ -126,7 +127,14 @@ struct Named {
 
 impl Batch<'_> {
     async fn copy(&mut self, mut wanted: Vec<Wanted>) -> Result<(), ReplicateError> {
-        wanted.retain(|wanted| !self.refused.contains(&wanted.id));
+        let refused = |id: &DocId, rev: &Rev| self.refused.contains(&(id.clone(), rev.clone()));
+        if !self.refused.is_empty() {
+            wanted.retain_mut(|Wanted { id, revs, .. }| {
+                let all_leaves = revs.is_empty();
+                revs.retain(|rev| !refused(id, rev));
+                all_leaves || !revs.is_empty()
+            });
+        }
         if wanted.is_empty() {
             return Ok(());
         }
@@ -156,7 +164,7 @@ impl Batch<'_> {
         for copied in self.copy_attached(attached, &atts_since).await? {
             match copied {
                 Attached::Written => {}
-                Attached::Refused(id) => _ = self.refused.insert(id),
+                Attached::Refused(id, rev) => _ = self.refused.insert((id, rev)),
                 Attached::Unavailable(id, rev) => unavailable.push((id, rev, "missing".into())),
             }
         }
@@ -196,7 +204,7 @@ impl Batch<'_> {
         let mut fetching = fetch::ask(self.route, wanted).await?;
         while let Some(fetched) = fetching.next().await? {
             let refused = write::docs(self.route, fetched.docs).await?;
-            self.refused.extend(refused.into_iter().map(|refused| refused.id));
+            self.refused.extend(refused.into_iter().filter_map(|refused| Some((refused.id, refused.rev?))));
             named.attached.extend(fetched.attached);
             named.unavailable.extend(fetched.unavailable);
         }

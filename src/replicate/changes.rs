@@ -4,23 +4,31 @@
 //! is asked for. A page's `last_seq` counts as progress even where no change passed the filter.
 //!
 //! A one-shot ends where the feed ends, or when it has read as many rows as there were when it began: a busy source
-//! doesn't keep it going for ever. A continuous replication that has caught up waits in one longpoll.
+//! doesn't keep it going for ever. A continuous replication that has caught up waits in one longpoll. A wait that breaks
+//! off is the network's everyday (proxies cut what is idle): it is asked again from where it was.
 
 use std::time::Duration;
 
+use backon::ExponentialBackoff;
 use futures::Stream;
 use futures::stream;
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::ReplicateError;
+use super::{ReplicateError, repeat};
 use crate::document::Seq;
 use crate::peer::{ChangesPage, ChangesQuery, Filter, Peer, PeerError};
 use crate::tasks::Tasks;
 
 /// A longpoll that ended without a change isn't asked again at once: a source may answer without waiting.
 const PAUSE_AFTER_EMPTY_WAIT: Duration = Duration::from_millis(250);
+
+/// Waits that broke off, one behind the other, after which the source counts as failed.
+const MAX_BROKEN_WAITS: u32 = 10;
+/// A wait that lasted so long before it broke off was a good one.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// What a feed is read from and how.
 pub struct Reading {
@@ -44,7 +52,8 @@ pub fn pages(
 ) -> impl Stream<Item = Result<ChangesPage, ReplicateError>> {
     let course = Course::new(reading.continuous, reading.limit);
     let query = ChangesQuery { since: reading.since, limit: reading.limit, wait: false, filter: reading.filter };
-    let feed = Feed { source: reading.source, query, course, tasks, stop, asked: None };
+    let broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+    let feed = Feed { source: reading.source, query, course, tasks, stop, asked: None, broken_waits };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
 
@@ -55,7 +64,9 @@ struct Feed {
     tasks: Tasks,
     stop: CancellationToken,
     /// The page that is being read; its task gives `None` when it was stopped.
-    asked: Option<JoinHandle<Option<Result<ChangesPage, PeerError>>>>,
+    asked: Option<AbortOnDropHandle<Option<Result<ChangesPage, PeerError>>>>,
+    /// The pauses that are left before a wait is asked again.
+    broken_waits: ExponentialBackoff,
 }
 
 impl Feed {
@@ -65,9 +76,23 @@ impl Feed {
     }
 
     async fn next(&mut self) -> Option<Result<ChangesPage, ReplicateError>> {
-        let page = match self.asked.take()?.await {
-            Ok(page) => page?,
-            Err(_) => return Some(Err(ReplicateError::Crashed)),
+        let page = loop {
+            let begun = Instant::now();
+            let page = match self.asked.take()?.await {
+                Ok(page) => page?,
+                Err(_) => return Some(Err(ReplicateError::Crashed)),
+            };
+            if page.is_ok() || begun.elapsed() >= LONG_WAIT {
+                self.broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+            }
+            match &page {
+                Err(error @ PeerError::Broken { .. }) if self.query.wait => {
+                    let Some(pause) = self.broken_waits.next() else { break page };
+                    tracing::debug!(%error, ?pause, "waiting again");
+                    self.ask(pause);
+                }
+                _ => break page,
+            }
         };
         Some(page.map_err(ReplicateError::from).inspect(|page| {
             let waited = self.query.wait;
@@ -94,7 +119,7 @@ impl Feed {
             source.changes(&query).await
         };
         let page = async move { stop.run_until_cancelled(page).await }.in_current_span();
-        self.asked = Some(self.tasks.spawn("feed page", page));
+        self.asked = Some(AbortOnDropHandle::new(self.tasks.spawn("feed page", page)));
     }
 }
 

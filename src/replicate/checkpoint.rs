@@ -6,8 +6,9 @@
 //!
 //! A checkpoint is recorded after both sides have made everything durable. If a side's `instance_start_time` changed
 //! meanwhile, it may have lost what it hadn't: then nothing is recorded, and the caller starts again from the last
-//! checkpoint ([`RecordError::Lost`]). Each checkpoint has a session id of its own; within one session it replaces
-//! the entry before it, so a history has one entry a session.
+//! checkpoint ([`RecordError::Lost`]). Each checkpoint has a session id of its own. In the history it replaces the session's
+//! checkpoints but the one before it, which is what both sides have in common where only one side's log got written: a
+//! session, however long, then loses no more than its last checkpoint.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -45,6 +46,8 @@ pub struct Session {
     start_seq: Seq,
     /// What earlier sessions left, newest first.
     history: Vec<Box<RawValue>>,
+    /// This session's last checkpoint, as it stands in the history.
+    entry: Option<Box<RawValue>>,
     recorded_seq: Seq,
     /// The newest log, this session's or an earlier one's, without `_id` and `_rev`.
     log: Option<Box<RawValue>>,
@@ -135,6 +138,7 @@ impl Session {
             recorded_seq: start_seq.clone(),
             start_seq,
             history,
+            entry: None,
             log: source_doc.map(|doc| doc.body),
             changed: false,
             counted_before: progress.counts(),
@@ -165,11 +169,11 @@ impl Session {
         if let Some(id) = &self.log_id {
             let session_id = hex::encode(rand::random::<[u8; 16]>());
             let counts = progress.counts().since(&self.counted_before);
-            let log =
+            let (entry, log) =
                 self.new_log(&session_id, seq, counts).map_err(|_| PeerError::from(DocumentError::InvalidJson))?;
             self.source.put_log(id, &log, &session_id).await?;
             self.target.put_log(id, &log, &session_id).await?;
-            self.log = Some(log);
+            (self.entry, self.log) = (Some(entry), Some(log));
         }
         self.changed = true;
         self.recorded_seq = seq.clone();
@@ -193,7 +197,13 @@ impl Session {
         Value::Object(answer)
     }
 
-    fn new_log(&self, session_id: &str, seq: &Seq, counts: Counts) -> Result<Box<RawValue>, serde_json::Error> {
+    /// The history's new entry, and the log that starts with it.
+    fn new_log(
+        &self,
+        session_id: &str,
+        seq: &Seq,
+        counts: Counts,
+    ) -> Result<(Box<RawValue>, Box<RawValue>), serde_json::Error> {
         let entry = serde_json::value::to_raw_value(&NewEntry {
             session_id,
             start_time: &self.start_time,
@@ -203,21 +213,21 @@ impl Session {
             recorded_seq: seq,
             counts,
         })?;
-        let older = self.history.iter().map(AsRef::as_ref).take(HISTORY_LENGTH - 1);
-        serde_json::value::to_raw_value(&NewLog {
+        let entries = std::iter::once(&entry).chain(&self.entry).chain(&self.history);
+        let log = serde_json::value::to_raw_value(&NewLog {
             session_id,
             source_last_seq: seq,
             replication_id_version: ID_VERSION,
-            history: std::iter::once(entry.as_ref()).chain(older).collect(),
-        })
+            history: entries.map(AsRef::as_ref).take(HISTORY_LENGTH).collect(),
+        })?;
+        Ok((entry, log))
     }
 }
 
 impl Side {
-    /// Compares the `instance_start_time` of a commit with that of the session's start; `"0"` equals anything.
+    /// Compares the `instance_start_time` of a commit with that of the session's start.
     fn still_runs(&self, committed: &str) -> Result<(), RecordError> {
-        let started = self.instance_start_time.as_str();
-        match started == committed || started == "0" || committed == "0" {
+        match same_life(&self.instance_start_time, committed) {
             true => Ok(()),
             false => Err(RecordError::Lost { database: self.peer.name().to_owned() }),
         }
@@ -243,6 +253,11 @@ impl Side {
         self.log_rev = Some(written);
         Ok(())
     }
+}
+
+/// Whether a database that has had these two `instance_start_time`s has lost nothing between; `"0"` equals anything.
+pub fn same_life(earlier: &str, later: &str) -> bool {
+    earlier == later || earlier == "0" || later == "0"
 }
 
 /// Reads a log. A damaged one counts as none, since replicating again loses nothing.
@@ -278,6 +293,38 @@ fn common_ancestor(source: Log, target: &Log) -> (Seq, Vec<Box<RawValue>>) {
 mod tests {
     use super::*;
 
+    use crate::config::StoreSettings;
+    use crate::peer::local::LocalPeer;
+    use crate::store::{DbName, Store};
+
+    /// A target that went away between the two writes of a checkpoint cost a long session everything: its earlier
+    /// checkpoints had been replaced in the log that was written.
+    #[tokio::test]
+    async fn a_checkpoint_written_on_one_side_only_costs_no_more_than_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), StoreSettings::default()).await.unwrap();
+        let peer = |name| Peer::Local(LocalPeer::new(store.clone(), DbName::parse(name).unwrap()));
+        let (source, target, progress) = (peer("a"), peer("b"), Progress::default());
+        source.create().await.unwrap();
+        target.create().await.unwrap();
+        let start = async || {
+            let sides = ((&source, source.info().await.unwrap()), (&target, target.info().await.unwrap()));
+            Session::start(sides.0, sides.1, Some("log"), &progress).await.unwrap()
+        };
+        let mut session = start().await;
+        for seq in [1, 2] {
+            session.record(&Seq::from(seq), &progress).await.unwrap();
+        }
+        let before = target.local_doc("log").await.unwrap().unwrap();
+        session.record(&Seq::from(3), &progress).await.unwrap();
+        let rev = target.local_doc("log").await.unwrap().unwrap().rev;
+        let body: Map<String, Value> = serde_json::from_str(before.body.get()).unwrap();
+        let body = body.into_iter().filter(|(key, _)| !key.starts_with('_')).collect::<Map<_, _>>();
+        let body = serde_json::value::to_raw_value(&body).unwrap();
+        target.put_local_doc("log", Some(&rev), &body).await.unwrap();
+        assert_eq!(start().await.start_seq(), &Seq::from(2));
+    }
+
     fn log(session: &str, seq: u64, history: &[(&str, u64)]) -> Log {
         let history: Vec<_> =
             history.iter().map(|(id, seq)| serde_json::json!({"session_id": id, "recorded_seq": seq})).collect();
@@ -287,8 +334,8 @@ mod tests {
 
     fn found(source: Log, target: &Log) -> (String, Vec<String>) {
         let (seq, history) = common_ancestor(source, target);
-        let id = |raw: &Box<RawValue>| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
-        (seq.to_string(), history.iter().map(id).collect())
+        let id = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
+        (seq.to_string(), history.iter().map(|raw| id(raw)).collect())
     }
 
     #[test]

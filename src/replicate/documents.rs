@@ -12,28 +12,38 @@ use std::time::SystemTime;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use super::ReplicateError;
 use super::batch::{self, Route};
+use super::checkpoint::same_life;
 use super::failures::Failure;
 use super::job::Job;
 use super::progress::Counts;
+use super::{MAX_LOSSES, ReplicateError, never_the_same};
 use crate::document::{DocId, Rev, Seq};
 use crate::peer::{Change, PeerError};
 
-/// Copies the documents and answers as FACTS 7 says.
-pub async fn copy(job: &Job, route: Route, ids: &[DocId]) -> Result<Value, ReplicateError> {
+/// Copies the documents and answers as FACTS 7 says. Copies them again where the target, whose `instance_start_time` was
+/// `started`, may have lost some before they were durable.
+pub async fn copy(job: &Job, route: Route, ids: &[DocId], mut started: String) -> Result<Value, ReplicateError> {
     let start_time = httpdate::fmt_http_date(SystemTime::now());
     let before = route.progress.counts();
-    let batches: Vec<_> =
-        ids.chunks(job.batch_size()).map(|ids| batch::copy_docs(route.clone(), ids.to_vec())).collect();
-    stream::iter(batches).buffer_unordered(job.batches()).try_collect::<()>().await?;
-    route.target.ensure_full_commit().await?;
-    let end_time = httpdate::fmt_http_date(SystemTime::now());
-    Ok(answer(&start_time, &end_time, route.progress.counts().since(&before)))
+    for _ in 0..MAX_LOSSES {
+        let batches: Vec<_> =
+            ids.chunks(job.batch_size()).map(|ids| batch::copy_docs(route.clone(), ids.to_vec())).collect();
+        stream::iter(batches).buffer_unordered(job.batches()).try_collect::<()>().await?;
+        let committed = route.target.ensure_full_commit().await?;
+        if same_life(&started, &committed) {
+            let end_time = httpdate::fmt_http_date(SystemTime::now());
+            return Ok(answer(&start_time, &end_time, route.progress.counts().since(&before)));
+        }
+        tracing::warn!(database = route.target.name(), "a database was restarted: copying the documents again");
+        started = committed;
+    }
+    Err(never_the_same())
 }
 
-/// Tries again what is kept as failed, and answers as above; what fails again is kept again.
-pub async fn copy_failed(job: &Job, route: Route) -> Result<Value, ReplicateError> {
+/// Tries again what is kept as failed, and answers as above; what fails again is kept again. Nothing is struck out that
+/// the target, whose `instance_start_time` was `started`, may have lost before it was durable.
+pub async fn copy_failed(job: &Job, route: Route, mut started: String) -> Result<Value, ReplicateError> {
     let start_time = httpdate::fmt_http_date(SystemTime::now());
     let before = route.progress.counts();
     let failed = job.context.failures.kept(&job.id.base).await.map_err(PeerError::from)?.failures;
@@ -41,8 +51,10 @@ pub async fn copy_failed(job: &Job, route: Route) -> Result<Value, ReplicateErro
         let (changes, unnamed) = by_document(tried);
         batch::copy(route.clone(), changes).await?;
         batch::copy_docs(route.clone(), unnamed).await?;
-        route.target.ensure_full_commit().await?;
-        job.keep_failures(tried.to_vec()).await?;
+        let committed = route.target.ensure_full_commit().await?;
+        let durable = same_life(&started, &committed);
+        job.keep_failures(if durable { tried.to_vec() } else { Vec::new() }).await?;
+        started = committed;
     }
     let end_time = httpdate::fmt_http_date(SystemTime::now());
     Ok(answer(&start_time, &end_time, route.progress.counts().since(&before)))

@@ -60,7 +60,7 @@ pub struct Credentials {
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Site").field(&self.url).finish()
+        f.debug_tuple("Site").field(&self.host).field(&self.port).finish()
     }
 }
 
@@ -77,6 +77,8 @@ impl Endpoint {
             Some(Value::String(text)) if text.contains("://") => Ok(Self::Remote(Site::parse(text, Vec::new(), None)?)),
             Some(Value::String(name)) => match DbName::parse(name) {
                 Ok(name) => Ok(Self::Local(name)),
+                // Not a name but a URL without its scheme, and maybe with a password, which no answer may repeat.
+                Err(_) if name.contains('@') => Err(invalid_url()),
                 Err(_) => Err(ReplicateError::DatabaseNotFound(name.clone())),
             },
             Some(Value::Object(object)) => Ok(Self::Remote(Site::from_object(field, object)?)),
@@ -84,13 +86,17 @@ impl Endpoint {
         }
     }
 
-    /// What the endpoint is called in answers, logs and tasks: a URL that ends in `/`, without credentials.
+    /// What the endpoint is called in answers, logs and tasks: a URL that ends in `/`, without credentials, and without
+    /// its query, which may hold some too.
     ///
     /// `address` is this server's own.
     pub fn display(&self, address: &str) -> String {
         match self {
             Self::Local(name) => format!("{}/", local_url(address, name.as_str())),
-            Self::Remote(site) => site.url.clone(),
+            Self::Remote(site) => match site.url.split_once('?') {
+                Some((url, _)) => format!("{}/", url.trim_end_matches('/')),
+                None => site.url.clone(),
+            },
         }
     }
 
@@ -276,7 +282,18 @@ mod tests {
     #[test]
     fn a_debug_print_shows_no_credentials() {
         let found = site(json!({"url": "http://b:2@h/d", "headers": {"authorization": "Bearer t"}}));
-        assert_eq!(format!("{found:?}"), r#"Site("http://h/d/")"#);
+        assert_eq!(format!("{found:?}"), r#"Site("h", None)"#);
+    }
+
+    #[test]
+    fn no_credentials_are_shown_in_answers() {
+        for (url, shown) in [("http://b:2@h/d?key=s3cret", "http://h/d/"), ("http://h/d/?key=s3cret", "http://h/d/")] {
+            let endpoint = Endpoint::parse("source", Some(&json!(url))).unwrap();
+            assert_eq!(endpoint.display("127.0.0.1:5984"), shown);
+            assert!(!format!("{endpoint:?}").contains("s3cret"));
+        }
+        let error = Endpoint::parse("source", Some(&json!("admin:s3cret@h/d"))).unwrap_err();
+        assert!(!error.to_string().contains("s3cret"));
     }
 
     #[test]

@@ -84,6 +84,10 @@ impl Request {
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));
         }
+        if body.get("selector").is_some_and(|selector| !selector.is_null()) {
+            // Ignored, it would copy what wasn't asked for.
+            return Err(bad("parameter `selector` isn't supported"));
+        }
         let retry_failures = boolean(body, "retry_failures", false)?;
         Ok(Self {
             source: Endpoint::parse("source", body.get("source"))?,
@@ -212,6 +216,7 @@ mod tests {
         let exclusive = "`doc_ids`,`filter`,`selector` are mutually exclusive";
         assert_eq!(reason(json!({"doc_ids": [], "filter": "a/b"})), exclusive);
         assert_eq!(reason(json!({"selector": {}, "filter": "a/b"})), exclusive);
+        assert_eq!(reason(json!({"selector": {"a": 1}})), "parameter `selector` isn't supported");
     }
 
     #[test]

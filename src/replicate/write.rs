@@ -34,7 +34,7 @@ pub enum Attached {
     /// The target has it.
     Written,
     /// The target doesn't take it.
-    Refused(DocId),
+    Refused(DocId, Rev),
     /// The source doesn't have it any more.
     Unavailable(DocId, Rev),
 }
@@ -60,7 +60,7 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
             Ok(Some(refused)) => {
                 route.failures.refused(&refused);
                 route.progress.count(Counts { docs_read: 1, doc_write_failures: 1, ..Counts::default() });
-                return Ok(Attached::Refused(id));
+                return Ok(Attached::Refused(id, rev));
             }
             Err(PeerError::Status { status: 412, .. }) if !atts_since.is_empty() => atts_since = &[],
             Err(error) => route.repeat_after(error.into(), &mut pauses).await?,

@@ -59,7 +59,7 @@ impl Work {
 pub(super) enum Done {
     Written(Vec<Result<Rev, Refusal>>),
     Local(Result<String, Refusal>),
-    Done,
+    Nothing,
 }
 
 type Reply = oneshot::Sender<Result<Done, StoreError>>;
@@ -221,7 +221,7 @@ impl Writer {
         let synced = works.iter().any(|work| work.durability() == Durability::Synced);
         let durability = if synced { Durability::Synced } else { Durability::Unsynced };
         let done = match idle {
-            true => Ok(works.iter().map(|_| Done::Done).collect()),
+            true => Ok(works.iter().map(|_| Done::Nothing).collect()),
             false => {
                 self.commit(durability, |transaction| works.into_iter().map(|work| apply(transaction, work)).collect())
             }
@@ -273,12 +273,12 @@ fn apply(transaction: &mut Transaction<'_>, work: Work) -> Result<Done, StoreErr
             if first == 0 {
                 transaction.note_upload(blob)?;
             }
-            Done::Done
+            Done::Nothing
         }
         Work::Discard { blob } => {
             transaction.discard(blob)?;
-            Done::Done
+            Done::Nothing
         }
-        Work::Sync => Done::Done,
+        Work::Sync => Done::Nothing,
     })
 }

@@ -3,10 +3,12 @@
 //! `POST {db}/_bulk_docs` with `new_edits:false` answers the failures alone, as CouchDB does, or a row for every document,
 //! as others do: a row without `error` is a success. A batch that the target won't take as a whole, because it is too
 //! large (413) or because one of its documents isn't to the target's taste (400), is halved until the rest passes; what
-//! is refused alone is that document's failure.
+//! is refused alone is that document's failure. A row that tells of the target's own trouble (a timeout, a node that is
+//! gone) is no refusal: it breaks the batch off, and the caller asks again for what is missing.
 
 use super::call::Call;
 use super::*;
+use crate::document::DocSpan;
 
 impl RemotePeer {
     /// Writes the batch and answers what the target refused.
@@ -33,13 +35,30 @@ impl RemotePeer {
                 _ => {
                     let reply = self.present(reply)?.success()?;
                     let rows: Vec<Row> = reply.json("an array of documents that weren't written")?;
-                    refused.extend(rows.into_iter().filter_map(Row::refused));
+                    for row in rows.into_iter().filter_map(Row::refused) {
+                        refused.push(self.judged(row, &docs)?);
+                    }
                 }
             }
         }
         Ok(refused)
     }
+
+    /// A refusal with its revision where that is certain; an error where the document may well be taken next time.
+    fn judged(&self, refused: Refused, docs: &[DocSpan]) -> Result<Refused, PeerError> {
+        if PASSING.contains(&refused.error.as_str()) {
+            let request = self.request_name(&Call::new(Operation::BulkDocs, Method::POST, "_bulk_docs"));
+            let reason = format!("{} was answered {}: {}", refused.id, refused.error, refused.reason);
+            return Err(PeerError::Broken { request, reason });
+        }
+        let mut sent = docs.iter().filter(|doc| doc.id == refused.id);
+        let only = sent.next().filter(|_| sent.next().is_none()).map(|doc| doc.rev.clone());
+        Ok(Refused { rev: refused.rev.or(only), ..refused })
+    }
 }
+
+/// What a cluster says of a document when a part of it fails.
+const PASSING: [&str; 5] = ["timeout", "internal_server_error", "service_unavailable", "all_workers_died", "nodedown"];
 
 #[derive(Deserialize)]
 struct Row {

@@ -5,21 +5,22 @@
 //! `_attachments`. With `latest=true` another revision than the asked one may come, or one twice: the second is dropped.
 //!
 //! Documents with attachments, and design documents, which a target may refuse for themselves, are left to
-//! `open_rev`. An asked id that the answer doesn't mention makes the answer malformed: what isn't told is never
-//! taken for done. A peer without `_bulk_get` is asked with `open_revs`, document by document, several at once.
+//! `open_rev`. An asked revision that the answer doesn't mention, by itself, by a descendant or with a reason, makes the
+//! answer malformed: what isn't told is never taken for done. A peer without `_bulk_get` is asked with `open_revs`,
+//! document by document, several at once.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BytesMut};
 use futures::{StreamExt, stream};
 
-use super::answer::{Answer, malformed};
+use super::answer::{Answer, MAX_HELD_BYTES, malformed};
 use super::call::Call;
 use super::missing::push_revs;
 use super::*;
+use crate::document::Revisions;
 use crate::json::{self, Elements};
 
 /// Requests in flight where each document takes one.
@@ -47,7 +48,11 @@ enum Source {
     /// The answer to `_bulk_get`.
     Bulk(Box<Streaming>),
     /// The answers to `open_revs`, one a document.
-    Single(BoxStream<'static, Result<(DocId, Answered), PeerError>>),
+    Single {
+        answers: BoxStream<'static, Result<(DocId, Answered), PeerError>>,
+        /// The request answered last, for errors.
+        last: String,
+    },
 }
 
 /// An answer to `_bulk_get` on its way.
@@ -67,7 +72,9 @@ struct Answered {
 impl RemotePeer {
     /// Starts to fetch revisions.
     pub async fn bulk_get(&self, wanted: Vec<Wanted>) -> Result<RemoteBulkGet, PeerError> {
-        let (design, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|wanted| wanted.id.is_design());
+        // Without revisions it must be asked which there are.
+        let known_design = |wanted: &Wanted| wanted.id.is_design() && !wanted.revs.is_empty();
+        let (design, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(known_design);
         let one_by_one =
             design.into_iter().flat_map(|Wanted { id, revs, .. }| revs.into_iter().map(move |rev| (id.clone(), rev)));
         let ready = Fetched { attached: one_by_one.collect(), ..Fetched::default() };
@@ -109,7 +116,10 @@ impl RemotePeer {
         let requests: Vec<_> = wanted
             .into_iter()
             .flat_map(|wanted| {
-                let groups: Vec<Vec<Rev>> = wanted.revs.chunks(REVS_PER_URL).map(<[Rev]>::to_vec).collect();
+                let groups: Vec<Vec<Rev>> = match wanted.revs.as_slice() {
+                    [] => vec![Vec::new()],
+                    revs => revs.chunks(REVS_PER_URL).map(<[Rev]>::to_vec).collect(),
+                };
                 groups.into_iter().map(move |revs| (wanted.id.clone(), revs))
             })
             .collect();
@@ -118,11 +128,13 @@ impl RemotePeer {
             let peer = peer.clone();
             async move {
                 let call = Call::get(Operation::Fetch, open_revs_path(&id, &revs, &[]));
-                let reply = peer.present(peer.ask(&call).await?)?.success()?;
-                Ok((id, Answered { request: peer.request_name(&call), body: reply.body }))
+                let reply = peer.present(peer.ask(&call).await?)?;
+                // PouchDB's way to say that there is no such document.
+                let body = if reply.status == 404 { no_document(&revs) } else { reply.success()?.body };
+                Ok((id, Answered { request: peer.request_name(&call), body }))
             }
         });
-        Source::Single(answers.buffered(OPEN_REVS_IN_FLIGHT).boxed())
+        Source::Single { answers: answers.buffered(OPEN_REVS_IN_FLIGHT).boxed(), last: String::new() }
     }
 }
 
@@ -147,13 +159,17 @@ impl RemoteBulkGet {
         let mut sorter = Sorter { unmentioned: &mut self.unmentioned, given: &mut self.given, ready: &mut self.ready };
         match &mut self.source {
             Source::Nothing => self.ended = true,
-            Source::Single(answers) => match answers.next().await {
+            Source::Single { answers, last } => match answers.next().await {
                 Some(answered) => {
                     let (id, Answered { request, body }) = answered?;
                     let items = serde_json::from_slice(&body).map_err(|error| not_fetched(&request, &body, &error))?;
                     sorter.take(&request, &id, items)?;
+                    *last = request;
                 }
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    check_mentioned(last, sorter.unmentioned)?;
+                }
             },
             Source::Bulk(streaming) => {
                 let Streaming { answer, text, elements } = &mut **streaming;
@@ -172,10 +188,16 @@ impl RemoteBulkGet {
                     text.advance(done);
                     elements.consume(done);
                     match answer.chunk().await? {
+                        Some(_) if text.len() > MAX_HELD_BYTES => {
+                            return Err(malformed(answer.request(), "documents of at most 256 MiB", "more".into()));
+                        }
                         Some(chunk) => text.extend_from_slice(&chunk),
                         None => {
                             self.ended = true;
-                            check_end(answer.request(), elements.finished(), text, sorter.unmentioned)?;
+                            if !elements.finished() {
+                                return Err(not_fetched(answer.request(), text, &"the JSON ends early"));
+                            }
+                            check_mentioned(answer.request(), sorter.unmentioned)?;
                         }
                     }
                 }
@@ -220,20 +242,20 @@ struct Sorter<'a> {
 
 impl Sorter<'_> {
     fn take(&mut self, request: &str, id: &DocId, items: Vec<Item<'_>>) -> Result<(), PeerError> {
-        let asked = self.unmentioned.get(id).cloned().unwrap_or_default();
+        // All leaves were asked for, and these are all that there are.
+        if self.unmentioned.get(id).is_some_and(Vec::is_empty) {
+            self.unmentioned.remove(id);
+        }
         for item in &items {
             match (&item.ok, &item.missing) {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
-                (None, Some(rev)) => self.unavailable(id, &asked, Rev::parse(rev), "missing".into()),
+                (None, Some(rev)) => self.unavailable(id, Rev::parse(rev), "missing".into()),
                 (None, None) => {
                     let (rev, reason) =
                         item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
-                    self.unavailable(id, &asked, rev, reason);
+                    self.unavailable(id, rev, reason);
                 }
             }
-        }
-        if !items.is_empty() {
-            self.unmentioned.remove(id);
         }
         Ok(())
     }
@@ -243,21 +265,46 @@ impl Sorter<'_> {
         let Some(Looked { id, rev, attached }) = looked else {
             return Err(not_fetched(request, text, &"a document without `_id` and `_rev`"));
         };
+        self.mention(&id, &rev, text)?;
         if !self.given.insert((id.clone(), rev.clone())) {
             return Ok(());
         }
-        self.unmentioned.remove(&id);
-        match attached {
+        match attached || id.is_design() {
             true => self.ready.attached.push((id, rev)),
             false => self.ready.docs.push(id, rev, text),
         }
         Ok(())
     }
 
-    /// Notes the revision, or all that were asked for where the peer names none.
-    fn unavailable(&mut self, id: &DocId, asked: &[Rev], rev: Option<Rev>, reason: String) {
-        let revs = rev.map_or_else(|| asked.to_vec(), |rev| vec![rev]);
-        self.ready.unavailable.extend(revs.into_iter().map(|rev| (id.clone(), rev, reason.clone())));
+    /// Notes that a document answers for the revision that was asked for, or for those that it has gone on from.
+    fn mention(&mut self, id: &DocId, rev: &Rev, text: &[u8]) -> Result<(), PeerError> {
+        let Some(asked) = self.unmentioned.get_mut(id) else { return Ok(()) };
+        let before = asked.len();
+        asked.retain(|asked| asked != rev);
+        if asked.len() == before {
+            let path = revisions(text)?;
+            asked.retain(|asked| !path.as_ref().is_some_and(|path| path.contains(asked)));
+        }
+        if asked.is_empty() {
+            self.unmentioned.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Notes the revision, or all that are still asked for where the peer names none.
+    fn unavailable(&mut self, id: &DocId, rev: Option<Rev>, reason: String) {
+        let asked = self.unmentioned.remove(id).unwrap_or_default();
+        let (gone, left): (Vec<_>, Vec<_>) = match rev {
+            Some(rev) => {
+                let left = asked.into_iter().filter(|asked| *asked != rev).collect();
+                (vec![rev], left)
+            }
+            None => (asked, Vec::new()),
+        };
+        if !left.is_empty() {
+            self.unmentioned.insert(id.clone(), left);
+        }
+        self.ready.unavailable.extend(gone.into_iter().map(|rev| (id.clone(), rev, reason.clone())));
     }
 }
 
@@ -293,18 +340,24 @@ pub(super) fn look(text: &[u8]) -> Result<Option<Looked>, DocumentError> {
     Ok(id.zip(rev).map(|(id, rev)| Looked { id: DocId::from(id), rev, attached }))
 }
 
-/// An answer that ended must have been whole, and must have mentioned everything.
-fn check_end(
-    request: &Arc<str>,
-    finished: bool,
-    rest: &[u8],
-    unmentioned: &HashMap<DocId, Vec<Rev>>,
-) -> Result<(), PeerError> {
+/// An answer that ended must have mentioned everything.
+fn check_mentioned(request: &str, unmentioned: &HashMap<DocId, Vec<Rev>>) -> Result<(), PeerError> {
     match unmentioned.keys().next() {
-        _ if !finished => Err(not_fetched(request, rest, &"the JSON ends early")),
-        Some(id) => Err(malformed(request, "every document asked for, or why not", format!("nothing of {id}"))),
+        Some(id) => Err(malformed(request, "every revision asked for, or why not", format!("not all of {id}"))),
         None => Ok(()),
     }
+}
+
+/// What the protocol says where PouchDB says 404.
+fn no_document(revs: &[Rev]) -> Bytes {
+    let missing: Vec<_> = revs.iter().map(|rev| serde_json::json!({ "missing": rev.to_string() })).collect();
+    serde_json::Value::from(missing).to_string().into()
+}
+
+/// A document's `_revisions`.
+fn revisions(text: &[u8]) -> Result<Option<Revisions>, DocumentError> {
+    let mut members = json::members(text)?.filter(|member| member.key == "_revisions");
+    members.next().map(|member| Revisions::parse(member.value)).transpose()
 }
 
 pub(super) fn not_fetched(request: &str, text: &[u8], error: &dyn std::fmt::Display) -> PeerError {
@@ -335,14 +388,15 @@ fn request(wanted: &[Wanted]) -> Vec<u8> {
     body
 }
 
-/// `{id}?revs=true&open_revs=[…]&latest=true`, with `atts_since` where there are any.
+/// `{id}?revs=true&open_revs=[…]&latest=true`, with `atts_since` where there are any; without `revs`, all leaves.
 pub(super) fn open_revs_path(id: &DocId, revs: &[Rev], atts_since: &[Rev]) -> String {
     let list = |revs: &[Rev]| {
         let mut json = Vec::new();
         push_revs(&mut json, revs);
         path::encode(&String::from_utf8_lossy(&json)).to_string()
     };
-    let mut text = format!("{}?revs=true&open_revs={}&latest=true", path::document(id), list(revs));
+    let open_revs = if revs.is_empty() { "all".to_owned() } else { list(revs) };
+    let mut text = format!("{}?revs=true&open_revs={open_revs}&latest=true", path::document(id));
     if !atts_since.is_empty() {
         text += &format!("&atts_since={}", list(&atts_since[..atts_since.len().min(REVS_PER_URL / 2)]));
     }

@@ -325,7 +325,7 @@ async fn missing_revisions_are_asked_of_old_servers_too() {
 const BULK: &str = r#"{"results": [
     {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}}]},
     {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0}}]},
-    {"id":"b","docs":[{"ok":{"_rev":"2-b","_id":"b","_attachments":{"x":{"stub":true}}}}]},
+    {"id":"b","docs":[{"ok":{"_rev":"2-b","_id":"b","_revisions":{"start":2,"ids":["b","a"]},"_attachments":{"x":{"stub":true}}}}]},
     {"id":"c","docs":[{"error":{"id":"c","rev":"1-a","error":"not_found","reason":"missing"}}]},
     {"id":"d","docs":[{"error":"forbidden","reason":"no"}]} ]}"#;
 
@@ -378,6 +378,65 @@ async fn a_bulk_get_that_is_cut_or_leaves_something_out_is_malformed() {
         let answer = peer(&format!("{url}/{path}")).bulk_get(wanted(&["a", "b"])).await.unwrap();
         assert!(matches!(all(answer).await, Err(PeerError::Malformed { .. })), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_revision_that_an_answer_leaves_out_is_never_taken_for_done() {
+    let given = r#"{"ok":{"_id":"a","_rev":"2-b","_revisions":{"start":2,"ids":["b","a"]}}}"#;
+    let url = serve(move |seen| match seen.path.as_str() {
+        "/bulk/_bulk_get?latest=true&revs=true&attachments=false" => {
+            answer(200, format!(r#"{{"results":[{{"id":"a","docs":[{given}]}}]}}"#))
+        }
+        path if path.starts_with("/single/a?") => answer(200, format!("[{given}]")),
+        _ => answer(404, r#"{"error":"not_found","reason":"missing"}"#),
+    });
+    let url = url.await;
+    for path in ["bulk", "single"] {
+        let asked = |revs: &[&str]| {
+            let revs = revs.iter().map(|text| rev(text)).collect();
+            vec![Wanted { id: DocId::from("a"), revs, atts_since: vec![] }]
+        };
+        let peer = peer(&format!("{url}/{path}"));
+        let (texts, _) = all(peer.bulk_get(asked(&["1-a"])).await.unwrap()).await.unwrap();
+        assert_eq!(texts.len(), 1, "its descendant came");
+        let answer = peer.bulk_get(asked(&["1-a", "1-x"])).await.unwrap();
+        assert!(matches!(all(answer).await, Err(PeerError::Malformed { .. })), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
+    let doc = r#"{"ok":{"_id":"_design/d","_rev":"1-a"}}"#;
+    let url = serve(move |seen| match seen.path.as_str() {
+        "/bulk/_bulk_get?latest=true&revs=true&attachments=false" => {
+            let missing = r#"{"error":{"id":"no","rev":"undefined","error":"not_found","reason":"missing"}}"#;
+            let results = format!(r#"{{"id":"_design/d","docs":[{doc}]}},{{"id":"no","docs":[{missing}]}}"#);
+            answer(200, format!(r#"{{"results":[{results}]}}"#))
+        }
+        "/single/_design/d?revs=true&open_revs=all&latest=true" => answer(200, format!("[{doc}]")),
+        _ => answer(404, r#"{"error":"not_found","reason":"missing"}"#),
+    });
+    let url = url.await;
+    for path in ["bulk", "single"] {
+        let wanted = |id: &str| Wanted { id: DocId::from(id), revs: vec![], atts_since: vec![] };
+        let answer = peer(&format!("{url}/{path}")).bulk_get(vec![wanted("_design/d"), wanted("no")]).await.unwrap();
+        let (texts, rest) = all(answer).await.unwrap();
+        assert_eq!((texts.len(), rest.unavailable.len()), (0, 0), "{path}");
+        assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a"))], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_met_a_clusters_trouble_is_not_refused() {
+    let url = serve(|seen| match seen.path.starts_with("/trouble/") {
+        true => answer(201, r#"[{"id":"b","rev":"1-a","error":"timeout","reason":"one node"}]"#),
+        false => answer(201, r#"[{"id":"b","error":"forbidden","reason":"no"}]"#),
+    });
+    let url = url.await;
+    let troubled = peer(&format!("{url}/trouble")).bulk_docs(batch(&["a", "b"])).await;
+    assert!(matches!(troubled, Err(PeerError::Broken { .. })), "{troubled:?}");
+    let refused = peer(&format!("{url}/refusing")).bulk_docs(batch(&["a", "b"])).await.unwrap();
+    assert_eq!(refused[0].rev, Some(rev("1-a")), "only one revision of it was sent");
 }
 
 #[tokio::test]

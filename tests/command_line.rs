@@ -82,7 +82,7 @@ async fn chosen_documents_are_copied_alone_under_the_ids_as_written() {
 }
 
 #[test]
-fn names_are_databases_of_the_data_dir_and_share_the_servers_checkpoints() {
+fn names_are_databases_of_the_data_dir_which_is_not_made_for_a_source() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let data_dir = data_dir.to_str().unwrap();
@@ -107,9 +107,10 @@ async fn a_store_that_a_server_has_open_is_told_as_such() {
 #[test]
 fn wrong_usage_ends_with_2_and_shows_no_password() {
     for (args, told) in [
-        (&["replicate", "root:hunter2@host/db", "tgt"] as &[&str], "SOURCE and TARGET must be URLs"),
+        (&["replicate", "root:hunter2@host/db", "tgt"] as &[&str], "endpoint has an invalid url"),
         (&["replicate", "http://root:hunter2@host:port/db", "tgt"], "endpoint has an invalid url"),
         (&["verify", "http://root:hunter2@host:port/db", "tgt"], "endpoint has an invalid url"),
+        (&["replicate", "hunter2!", "tgt"], "SOURCE and TARGET must be URLs"),
         (&["replicate", "a", "b", "--filter", "x"], "Invalid filter. Must match `ddocname/filtername`."),
         (&["replicate", "a", "b", "--filter", "x/y", "--query", "z"], "expected KEY=VALUE"),
         (&["replicate", "a", "b", "--filter", "x/y", "--doc-id", "z"], "cannot be used with"),
@@ -133,7 +134,7 @@ async fn a_failure_ends_with_1_and_says_why_without_credentials() {
     let (source, target) = (server.url("/nosuch"), server.url("/tgt"));
     let ran = couchrep(&["replicate", &source, &target, "--json", "--log", "trace"]);
     assert_eq!(ran.code, 1);
-    let why = format!("could not open {}/", server.anonymous_url("/nosuch"));
+    let why = format!("there is no database {}/", server.anonymous_url("/nosuch"));
     assert!(ran.err.ends_with(&format!("couchrep: {why}\n")), "{}", ran.err);
     let result = &ran.events("result")[0];
     assert_eq!((&result["ok"], &result["error"]), (&json!(false), &json!(why)));
@@ -149,7 +150,8 @@ async fn refused_documents_are_listed_and_the_exit_code_is_3() {
     let args = ["replicate", &server.url("/src"), &target.url("/tgt"), "--uuid", &"1".repeat(32)];
     let ran = couchrep(&args);
     assert_eq!(ran.code, 3, "{}", ran.err);
-    assert!(ran.out.starts_with("refused: doc0001: forbidden: not here\n"), "{}", ran.out);
+    let rev = server.get("/src/doc0001", 200).await["_rev"].as_str().unwrap().to_owned();
+    assert!(ran.out.starts_with(&format!("refused: doc0001 {rev}: forbidden: not here\n")), "{}", ran.out);
     assert!(ran.out.ends_with("done: 2 documents written, 1 refused\n"), "{}", ran.out);
 
     let other_id = "2".repeat(32);

@@ -131,8 +131,11 @@ async fn hash_parts(mut doc: AttachedDoc, database: &str) -> Result<HashMap<Stri
         let fed = match piece {
             Some(AttachmentPiece::Data(data)) => current.as_mut().map_or(Ok(()), |(_, hash)| hash.update(&data)),
             Some(AttachmentPiece::Head(head)) => {
-                let hash =
-                    if head.gzip { Hash::Gzip(GzDecoder::new(Writer::default())) } else { Hash::Plain(Md5::new()) };
+                let hash = if head.gzip {
+                    Hash::Gzip(Box::new(GzDecoder::new(Writer::default())))
+                } else {
+                    Hash::Plain(Md5::new())
+                };
                 finish(current.replace((head.name, hash)), &mut hashes)
             }
             None => {
@@ -161,15 +164,16 @@ fn damaged(doc: &AttachedDoc, database: &str, error: &std::io::Error) -> PeerErr
 /// Hashes bytes as they come, unzipped where they come zipped.
 enum Hash {
     Plain(Md5),
-    Gzip(GzDecoder<Writer>),
+    Gzip(Box<GzDecoder<Writer>>),
 }
 
 impl Hash {
     fn update(&mut self, data: &[u8]) -> std::io::Result<()> {
         match self {
-            Self::Plain(hash) => Ok(hash.update(data)),
-            Self::Gzip(decoder) => decoder.write_all(data),
+            Self::Plain(hash) => hash.update(data),
+            Self::Gzip(decoder) => decoder.write_all(data)?,
         }
+        Ok(())
     }
 
     fn finish(self) -> std::io::Result<[u8; 16]> {

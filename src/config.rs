@@ -111,6 +111,10 @@ impl Default for Replicator {
 pub struct Http {
     /// Bytes of a JSON request body; attachments stream and have no limit.
     pub max_body_bytes: usize,
+    /// Bytes of all JSON request bodies that are in memory at once; a request that finds none left is answered 503.
+    pub max_bodies_bytes: usize,
+    /// Between two pieces of a JSON request body.
+    pub body_pause: Duration,
     /// `_uuids?count=` at most.
     pub max_uuids: usize,
     /// Requests worked on at once.
@@ -130,6 +134,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             max_body_bytes: 128 << 20,
+            max_bodies_bytes: 256 << 20,
+            body_pause: Duration::from_secs(60),
             max_uuids: 1000,
             max_requests: 2048,
             max_connections: 4096,

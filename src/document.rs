@@ -113,6 +113,8 @@ pub enum DocumentError {
     IdEmpty,
     #[error("Only reserved document ids may start with underscore.")]
     IdReserved,
+    #[error("_local documents are written by PUT, one at a time")]
+    IdLocal,
     #[error("Invalid rev format")]
     BadRev,
     #[error("Invalid _revisions member")]
@@ -125,14 +127,14 @@ pub enum DocumentError {
     BadAttachmentName(String),
 }
 
-/// Checks an id that a client chose: CouchDB's `couch_doc:validate_docid/1`.
+/// Checks an id that a client chose for a document with revisions: CouchDB's `couch_doc:validate_docid/1`.
 pub fn validate_id(id: &str) -> Result<(), DocumentError> {
     match id {
         "" => Err(DocumentError::IdEmpty),
         "_design/" | "_local/" => Err(DocumentError::IdEmpty),
-        _ if id.starts_with('_') && !id.starts_with("_design/") && !id.starts_with("_local/") => {
-            Err(DocumentError::IdReserved)
-        }
+        // It would stand in the feed and be replicated.
+        _ if id.starts_with("_local/") => Err(DocumentError::IdLocal),
+        _ if id.starts_with('_') && !id.starts_with("_design/") => Err(DocumentError::IdReserved),
         _ => Ok(()),
     }
 }
@@ -167,12 +169,13 @@ mod tests {
 
     #[test]
     fn ids_with_a_leading_underscore_are_reserved() {
-        for id in ["a", "a/b", "Zoë", "_design/d", "_local/l", "-", " "] {
+        for id in ["a", "a/b", "Zoë", "_design/d", "-", " "] {
             assert_eq!(validate_id(id), Ok(()));
         }
         for id in ["_", "_x", "_designs/x", "_Design/x"] {
             assert_eq!(validate_id(id), Err(DocumentError::IdReserved));
         }
+        assert_eq!(validate_id("_local/l"), Err(DocumentError::IdLocal));
         for id in ["", "_design/", "_local/"] {
             assert_eq!(validate_id(id), Err(DocumentError::IdEmpty));
         }

@@ -58,6 +58,8 @@ pub struct AppState {
     pub store: Store,
     /// The running replications.
     pub registry: Registry,
+    /// Bytes that request bodies may still take in memory, all together.
+    pub bodies: Arc<Semaphore>,
     /// All settings.
     pub config: Arc<Config>,
     /// The server's uuid.

@@ -8,6 +8,7 @@
 pub mod document;
 pub mod json;
 pub mod multipart;
+pub mod term;
 pub mod replicate;
 pub mod verify;
 pub mod registry;

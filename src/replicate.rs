@@ -12,7 +12,6 @@
 pub mod request;
 pub mod endpoint;
 pub mod id;
-pub mod term;
 pub mod job;
 pub mod checkpoint;
 pub mod changes;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::Config;
@@ -87,6 +88,7 @@ impl Server {
         let router = http::router(AppState {
             store: store.clone(),
             registry: registry.clone(),
+            bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
             config: Arc::new(config.clone()),
             uuid: uuid.clone(),
             tasks: connections.clone(),

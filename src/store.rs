@@ -14,6 +14,7 @@ mod writer;
 mod read;
 mod attachments;
 mod edit;
+mod new_rev;
 mod database;
 #[cfg(test)]
 mod tests;
@@ -115,7 +116,7 @@ struct Inner {
     files: Mutex<BTreeMap<DbName, FileId>>,
     /// Databases that are open.
     open: DashMap<DbName, OpenDatabase>,
-    /// Held while a database is made, opened, closed or deleted.
+    /// Held while a database is made, opened, closed or deleted, each of which runs to its end once it has begun.
     changing: tokio::sync::Mutex<Closed>,
     tasks: Tasks,
 }
@@ -164,6 +165,11 @@ impl Store {
 
     /// Makes a database. [`StoreError::AlreadyExists`] where it is there.
     pub async fn create(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
+        let (store, name) = (self.clone(), name.clone());
+        self.inner.tasks.to_its_end("create a database", async move { store.create_whole(&name).await }).await?
+    }
+
+    async fn create_whole(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
         let closed = self.inner.changing.lock().await;
         if *closed {
             return Err(StoreError::Closing);
@@ -182,6 +188,11 @@ impl Store {
     ///
     /// Whoever still reads it reads on; whoever writes is answered [`StoreError::Closing`].
     pub async fn delete(&self, name: &DbName) -> Result<(), StoreError> {
+        let (store, name) = (self.clone(), name.clone());
+        self.inner.tasks.to_its_end("delete a database", async move { store.delete_whole(&name).await }).await?
+    }
+
+    async fn delete_whole(&self, name: &DbName) -> Result<(), StoreError> {
         let _changing = self.inner.changing.lock().await;
         let file = self.file(name).ok_or(StoreError::NoDatabase)?;
         self.inner.clone().register(name.clone(), None).await?;
@@ -198,6 +209,11 @@ impl Store {
         if let Some(database) = self.opened(name) {
             return Ok(database);
         }
+        let (store, name) = (self.clone(), name.clone());
+        self.inner.tasks.to_its_end("open a database", async move { store.open_whole(&name).await }).await?
+    }
+
+    async fn open_whole(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
         let closed = self.inner.changing.lock().await;
         if let Some(database) = self.opened(name) {
             return Ok(database);
@@ -206,6 +222,8 @@ impl Store {
             return Err(StoreError::Closing);
         }
         let file = self.file(name).ok_or(StoreError::NoDatabase)?;
+        // One whose writer crashed is opened anew, as soon as nobody uses it any more.
+        self.inner.open.remove_if(name, |_, open| open.database.is_closed());
         let database = self.inner.clone().open_file(name.clone(), file).await?;
         self.keep_open(name, &database).await;
         Ok(database)
@@ -230,7 +248,7 @@ impl Store {
     }
 
     fn opened(&self, name: &DbName) -> Option<Arc<Database>> {
-        let mut open = self.inner.open.get_mut(name)?;
+        let mut open = self.inner.open.get_mut(name).filter(|open| !open.database.is_closed())?;
         open.last_used = Instant::now();
         Some(open.database.clone())
     }
@@ -243,19 +261,21 @@ impl Store {
         if excess == 0 {
             return;
         }
-        let mut idle: Vec<_> = open
-            .iter()
-            .filter(|open| Arc::strong_count(&open.database) == 1)
-            .map(|open| (open.last_used, open.key().clone()))
-            .collect();
+        let mut idle: Vec<_> =
+            open.iter().filter(|open| unused(open)).map(|open| (open.last_used, open.key().clone())).collect();
         idle.sort();
         for (_, name) in idle.into_iter().take(excess) {
             // Somebody may have taken it up since; a handle that is given out is given out under the map's lock.
-            if let Some((_, closing)) = open.remove_if(&name, |_, open| Arc::strong_count(&open.database) == 1) {
+            if let Some((_, closing)) = open.remove_if(&name, |_, open| unused(open)) {
                 closing.database.close().await;
             }
         }
     }
+}
+
+/// Whether nobody has the database: neither its handle, nor its file by a read that outlived its caller.
+fn unused(open: &OpenDatabase) -> bool {
+    Arc::strong_count(&open.database) == 1 && open.database.is_idle()
 }
 
 impl Inner {

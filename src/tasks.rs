@@ -36,6 +36,15 @@ impl Tasks {
         self.tracker.spawn(task.instrument(span))
     }
 
+    /// Runs a task to its end even if the caller is dropped: what must not stop half-way when a client hangs up.
+    pub async fn to_its_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Panicked> {
+        self.spawn(name, task).await.map_err(|_| Panicked { task: name })
+    }
+
     /// Is cancelled when the group is told to stop; tasks take children of it.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping

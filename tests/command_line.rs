@@ -167,7 +167,7 @@ async fn an_interrupt_records_a_checkpoint_of_what_is_done() {
     let source = FaultyPeer::before(&server).await;
     source.fail(Method::GET, "since=2", Fault::Hang);
     let (source, target) = (source.url("/src"), server.url("/tgt"));
-    let mut child = Process::spawn(&["replicate", &source, &target, "--json", "--worker-batch-size", "1"]);
+    let mut child = Process::spawn_command(&["replicate", &source, &target, "--json", "--worker-batch-size", "1"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let id = until("started", &mut lines)["replication_id"].as_str().unwrap().to_owned();
     while until("progress", &mut lines)["through_seq"] != 2 {}
@@ -189,7 +189,8 @@ async fn an_interrupt_records_a_checkpoint_of_what_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_continuous_replication_ends_well_by_an_interrupt() {
     let server = two_databases().await;
-    let mut child = Process::spawn(&["replicate", &server.url("/src"), &server.url("/tgt"), "--continuous", "--json"]);
+    let mut child =
+        Process::spawn_command(&["replicate", &server.url("/src"), &server.url("/tgt"), "--continuous", "--json"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let up_to_date = |event: &Value| event["changes_pending"] == 0 && event["progress"] == 100;
     while !up_to_date(&until("progress", &mut lines)) {}

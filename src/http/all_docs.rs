@@ -60,7 +60,7 @@ impl Bound {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Request {
     keys: Option<Vec<Value>>,
     start: Option<Bound>,
@@ -149,6 +149,7 @@ struct Progress {
 
 async fn write(sink: Sink, db: Arc<Database>, request: Request) -> Result<(), Stopped> {
     let mut progress = Progress::default();
+    let request = Arc::new(request);
     while !progress.done {
         let request = request.clone();
         let (piece, next) = db.read(move |snapshot| piece(snapshot, &request, progress)).await?;

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flate2::write::GzDecoder;
+use flate2::write::MultiGzDecoder;
 use futures::StreamExt;
 use serde_json::json;
 
@@ -96,7 +96,7 @@ const DECODED_AT_ONCE: usize = 1024;
 
 async fn send_decoded(sink: &Sink, db: &Database, attachment: &Attachment) -> Result<(), Stopped> {
     let broken = |_| Stopped::from(StoreError::Damaged("a gzipped attachment"));
-    let mut decoder = GzDecoder::new(Vec::with_capacity(answer::CHUNK));
+    let mut decoder = MultiGzDecoder::new(Vec::with_capacity(answer::CHUNK));
     let mut offset = 0;
     while offset < attachment.stored_length {
         let piece = db.attachment_piece(attachment, offset).await?;

@@ -49,6 +49,8 @@ pub enum ApiError {
     MissingStub(String),
     #[error("too large")]
     TooLarge,
+    #[error("the body came too slowly")]
+    SlowBody,
     #[error("{0}")]
     BadContentType(&'static str),
     #[error("{0}")]
@@ -103,6 +105,7 @@ impl ApiError {
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "Document update conflict.".into()),
             Self::MissingStub(reason) => (StatusCode::PRECONDITION_FAILED, "missing_stub", reason.into()),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request entity is too large".into()),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body came too slowly.".into()),
             Self::BadContentType(reason) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type", (*reason).into()),
             Self::NotImplemented(reason) => (StatusCode::NOT_IMPLEMENTED, "not_implemented", reason.into()),
             Self::Busy => {
@@ -128,7 +131,9 @@ const CLOSING: Shown<'static> =
 
 fn document(error: &DocumentError) -> Shown<'static> {
     let name = match error {
-        DocumentError::IdNotAString | DocumentError::IdEmpty | DocumentError::IdReserved => "illegal_docid",
+        DocumentError::IdNotAString | DocumentError::IdEmpty | DocumentError::IdReserved | DocumentError::IdLocal => {
+            "illegal_docid"
+        }
         DocumentError::BadRevisions | DocumentError::BadMember(_) => "doc_validation",
         DocumentError::InvalidJson
         | DocumentError::NotAnObject

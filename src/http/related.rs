@@ -95,16 +95,13 @@ pub async fn read(
     payload: Payload,
     boundary: &str,
 ) -> Result<(Bytes, Vec<(String, Uploaded)>), ApiError> {
-    let limit = payload.limit();
+    let mut text = payload.gathering();
     let mut reader = Reader::new(payload.stream(), boundary);
     reader.next_part().await?.ok_or_else(|| ApiError::bad_request("The multipart body has no parts."))?;
-    let mut text = Vec::new();
     while let Some(chunk) = reader.next_chunk().await? {
-        if text.len() + chunk.len() > limit {
-            return Err(ApiError::TooLarge);
-        }
-        text.extend_from_slice(&chunk);
+        text.push(&chunk)?;
     }
+    let text = text.whole();
     let mut announced = following(&DocParts::parse(&text)?)?;
     let mut uploaded = Vec::with_capacity(announced.len());
     while let Some(headers) = reader.next_part().await? {
@@ -127,7 +124,7 @@ pub async fn read(
     }
     match announced.first() {
         Some(missing) => Err(ApiError::bad_request(format!("Attachment `{}` doesn't follow.", missing.name))),
-        None => Ok((text.into(), uploaded)),
+        None => Ok((text, uploaded)),
     }
 }
 

@@ -1,11 +1,13 @@
 //! What handlers take out of a request: the database, document or attachment that its path names, and its body.
 //!
-//! A body is read whole only up to `config.http.max_body_bytes`; attachments stream and have no limit.
+//! A body is read whole only up to `config.http.max_body_bytes`, and all such bodies together only up to
+//! `max_bodies_bytes`: memory is taken as bytes come, so announcing many takes none from others, and a request that
+//! finds none left is refused rather than kept waiting with what it holds. Attachments stream and have no limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -14,6 +16,8 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::document::{DocId, DocumentError, Rev};
 use crate::store::{Database, DbName, Durability, StoreError};
@@ -107,7 +111,51 @@ pub struct Payload {
     body: Body,
     headers: HeaderMap,
     limit: usize,
+    memory: Arc<Semaphore>,
+    pause: Duration,
     time: BodyTime,
+}
+
+/// A body, or a part of one, that is gathered in memory.
+pub struct Gathered {
+    bytes: Vec<u8>,
+    limit: usize,
+    memory: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+/// Bytes that came, and the place that they take until the last slice of them is dropped.
+struct Kept {
+    bytes: Vec<u8>,
+    _taken: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Gathered {
+    /// Adds what came: 413 where it is too much for one request, 503 where it is for all together.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
+        if self.bytes.len() + chunk.len() > self.limit {
+            return Err(ApiError::TooLarge);
+        }
+        let more = u32::try_from(chunk.len()).map_err(|_| ApiError::TooLarge)?;
+        let more = Arc::clone(&self.memory).try_acquire_many_owned(more).map_err(|_| ApiError::Busy)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// What was gathered so far.
+    pub fn whole(self) -> Bytes {
+        Bytes::from_owner(Kept { bytes: self.bytes, _taken: self.taken })
+    }
 }
 
 impl FromRequest<AppState> for Payload {
@@ -116,7 +164,9 @@ impl FromRequest<AppState> for Payload {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let time = parts.extensions.get().cloned().unwrap_or_default();
-        Ok(Self { body, headers: parts.headers, limit: state.config.http.max_body_bytes, time })
+        let limits = &state.config.http;
+        let memory = Arc::clone(&state.bodies);
+        Ok(Self { body, headers: parts.headers, limit: limits.max_body_bytes, memory, pause: limits.body_pause, time })
     }
 }
 
@@ -131,9 +181,9 @@ impl Payload {
         self.headers.get(CONTENT_TYPE)?.to_str().ok()
     }
 
-    /// The most that may be read into memory.
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// Where to gather what is read into memory.
+    pub fn gathering(&self) -> Gathered {
+        Gathered { bytes: Vec::new(), limit: self.limit, memory: Arc::clone(&self.memory), taken: None }
     }
 
     /// Reads all of it.
@@ -143,17 +193,13 @@ impl Payload {
         if length.is_some_and(|length| length > self.limit) {
             return Err(ApiError::TooLarge);
         }
-        let mut whole = Vec::with_capacity(length.unwrap_or_default());
+        let mut gathered = self.gathering();
         let mut stream = self.body.into_data_stream();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|_| ApiError::bad_request("The request's body ended early."))?;
-            if whole.len() + chunk.len() > self.limit {
-                return Err(ApiError::TooLarge);
-            }
-            whole.extend_from_slice(&chunk);
+        while let Some(chunk) = timeout(self.pause, stream.next()).await.map_err(|_| ApiError::SlowBody)? {
+            gathered.push(&chunk.map_err(|_| ApiError::bad_request("The request's body ended early."))?)?;
         }
         self.time.0.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
-        Ok(whole.into())
+        Ok(gathered.whole())
     }
 
     /// Reads all of it where its `Content-Type` says that it is JSON; it isn't checked and may be empty.
@@ -223,6 +269,22 @@ mod tests {
         assert_eq!(parent(&rev, &headers).unwrap(), Rev::parse("1-a"));
         assert!(parent(&Query::parse("rev=2-b"), &headers).is_err());
         assert!(parent(&Query::parse("rev=2"), &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn bodies_share_one_memory_and_give_it_back() {
+        let memory = Arc::new(Semaphore::new(10));
+        let gather = |limit| Gathered { bytes: Vec::new(), limit, memory: Arc::clone(&memory), taken: None };
+        let mut one = gather(8);
+        one.push(b"123456").unwrap();
+        assert!(matches!(one.push(b"789"), Err(ApiError::TooLarge)));
+        let mut other = gather(8);
+        other.push(b"1234").unwrap();
+        assert!(matches!(other.push(b"5"), Err(ApiError::Busy)));
+        let slice = one.whole().slice(1..2);
+        assert!(matches!(other.push(b"5"), Err(ApiError::Busy)), "the slice keeps its body's place");
+        drop(slice);
+        other.push(b"5").unwrap();
     }
 
     #[test]

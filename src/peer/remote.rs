@@ -172,14 +172,19 @@ impl RemotePeer {
     pub async fn ensure_full_commit(&self) -> Result<String, PeerError> {
         #[derive(Deserialize)]
         struct Committed {
+            ok: bool,
             instance_start_time: Option<serde_json::Value>,
         }
-        let reply = self.ask(&Call::new(Operation::Commit, Method::POST, "_ensure_full_commit")).await?;
+        let call = Call::new(Operation::Commit, Method::POST, "_ensure_full_commit");
+        let reply = self.ask(&call).await?;
         if reply.is_unknown_resource() {
             return Ok("0".into());
         }
-        let committed: Committed = self.present(reply)?.success()?.json("`instance_start_time`")?;
-        Ok(start_time(committed.instance_start_time))
+        let committed: Committed = self.present(reply)?.success()?.json("`ok` and `instance_start_time`")?;
+        match committed.ok {
+            true => Ok(start_time(committed.instance_start_time)),
+            false => Err(answer::malformed(&self.request_name(&call), "`\"ok\":true`", "`\"ok\":false`".into())),
+        }
     }
 
     /// What an answer says about opening or creating the database.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::endpoint::{Credentials, Endpoint, Site, local_url, take_basic};
 use super::request::Request;
-use super::term::Term;
+use crate::term::Term;
 
 /// Who this server is, as far as ids depend on it.
 #[derive(Debug, Clone)]

@@ -17,14 +17,16 @@ use crate::tasks;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use flate2::Compression;
 use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
 use md5::{Digest as _, Md5};
 
 /// Bytes that an upload gathers before it works on them.
 const PIECE_BYTES: usize = 8 * CHUNK_BYTES;
 /// CouchDB's default for `[attachments] compression_level`.
 const COMPRESSION: Compression = Compression::new(8);
+/// The operating system in a gzip header: zlib's on any Unix, so that digests may be CouchDB's.
+const UNIX: u8 = 3;
 
 /// The MD5 of an attachment's bytes as they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,7 +102,7 @@ pub struct Stored {
 /// Turns an attachment's bytes into what is stored, while they stream through.
 struct Packer {
     encoder: Option<GzEncoder<Vec<u8>>>,
-    decoder: Option<flate2::write::GzDecoder<Counter>>,
+    decoder: Option<flate2::write::MultiGzDecoder<Counter>>,
     pushed: Md5,
     pushed_length: u64,
     stored: Md5,
@@ -126,8 +128,8 @@ impl Packer {
     fn new(content_type: &str, gzipped: bool) -> Self {
         let encode = !gzipped && compressible(content_type);
         Self {
-            encoder: encode.then(|| GzEncoder::new(Vec::new(), COMPRESSION)),
-            decoder: gzipped.then(|| flate2::write::GzDecoder::new(Counter::default())),
+            encoder: encode.then(|| GzBuilder::new().operating_system(UNIX).write(Vec::new(), COMPRESSION)),
+            decoder: gzipped.then(|| flate2::write::MultiGzDecoder::new(Counter::default())),
             pushed: Md5::new(),
             pushed_length: 0,
             stored: Md5::new(),
@@ -298,6 +300,20 @@ mod tests {
         let (packed, _) = pack("text/plain", vec![b'x'; 10_000], false).unwrap();
         let (data, stored) = pack("text/plain", packed.to_vec(), true).unwrap();
         assert_eq!((data, stored.length, stored.encoding), (packed, 10_000, Encoding::Gzip));
+    }
+
+    #[test]
+    fn gzip_of_several_members_is_taken_as_it_is() {
+        let member = |text: &[u8]| pack("text/plain", text.to_vec(), false).unwrap().0;
+        let both = [member(b"hello "), member(b"world")].concat();
+        let (data, stored) = pack("text/plain", both.clone(), true).unwrap();
+        assert_eq!((data.to_vec(), stored.length), (both, 11));
+    }
+
+    #[test]
+    fn a_short_texts_digest_is_couchdbs() {
+        let (_, stored) = pack("text/plain", b"hello world".to_vec(), false).unwrap();
+        assert_eq!(stored.digest.to_string(), "md5-7mkg+nM0HN26sZkLN8KVSA==");
     }
 
     #[test]

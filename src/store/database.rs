@@ -11,7 +11,7 @@ use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
 use super::attachments::{Attachment, Upload};
-use super::edit::{AttachmentData, Edit};
+use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::keys::{ATT_REFS, ATTS, BlobRef, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
 use super::read::Snapshot;
 use super::write::{Durability, Prepared, Refusal};
@@ -107,12 +107,13 @@ impl Database {
         edits: Vec<Edit>,
         durability: Durability,
     ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
-        let inline = |edit: &Edit| {
-            edit.attachments.iter().any(|attachment| matches!(attachment.data, AttachmentData::Inline { .. }))
+        let takes_time = |edit: &Edit| {
+            let inline = |attachment: &NewAttachment| matches!(attachment.data, AttachmentData::Inline { .. });
+            matches!(edit.kind, EditKind::New { .. }) || edit.attachments.iter().any(inline)
         };
         let prepare = |edits: Vec<Edit>| edits.into_iter().map(Prepared::new).collect::<Result<Vec<_>, _>>();
-        let edits = match edits.iter().any(inline) {
-            true => tasks::blocking("pack attachments", move || prepare(edits)).await??,
+        let edits = match edits.iter().any(takes_time) {
+            true => tasks::blocking("prepare edits", move || prepare(edits)).await??,
             false => prepare(edits)?,
         };
         self.writer.write(edits, durability).await
@@ -190,6 +191,16 @@ impl Database {
             if piece.len() <= within { Err(StoreError::AttachmentGone) } else { Ok(piece.slice(within..)) }
         })
         .await?
+    }
+
+    /// Whether nothing can be written any more: it was closed, or its writer crashed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+
+    /// Whether only the writer holds the file: a read runs to its end even if its caller is gone.
+    pub(super) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.engine) <= 2
     }
 
     /// Ends the writer after a sync; later writes are answered [`StoreError::Closing`].

@@ -153,13 +153,13 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The same, newest first, from the newest down to the row behind `since`.
+    /// The same, newest first, from the newest row below `below` on.
     pub fn changes_descending(
         &self,
-        since: u64,
+        below: u64,
         mut each: impl FnMut(ChangeRow) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        for row in self.seqs.range(since.saturating_add(1)..)?.rev() {
+        for row in self.seqs.range(..below)?.rev() {
             let (seq, entry) = row?;
             if !each(ChangeRow::new(seq.value(), SeqEntry::decode(entry.value())?))? {
                 break;
@@ -355,6 +355,13 @@ impl Snapshot {
         }
         out.push(b'}');
         Ok(())
+    }
+
+    /// Chunks of all attachments.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> Result<u64, StoreError> {
+        use redb::ReadableTableMetadata as _;
+        Ok(self.transaction.open_table(ATTS)?.len()?)
     }
 
     /// All of an attachment's bytes, for those that travel within a document.

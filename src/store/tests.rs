@@ -93,6 +93,9 @@ async fn a_new_edit_needs_the_leaf_it_replaces() {
     assert_eq!(second.pos, 2);
     assert_eq!(bench.put("a", &format!(r#"{{"_rev":"{first}","n":3}}"#)).await, Err(Refusal::Conflict));
     let deleted = bench.put("a", &format!(r#"{{"_rev":"{second}","_deleted":true}}"#)).await.unwrap();
+    // As CouchDB: what is deleted is neither deleted again nor edited by the name of its deletion, only made anew.
+    assert_eq!(bench.put("a", r#"{"_deleted":true}"#).await, Err(Refusal::Conflict));
+    assert_eq!(bench.put("a", &format!(r#"{{"_rev":"{deleted}","n":4}}"#)).await, Err(Refusal::Conflict));
     let again = bench.put("a", r#"{"n":4}"#).await.unwrap();
     assert_eq!((deleted.pos, again.pos), (3, 4));
     assert_eq!(bench.put("b", r#"{"_rev":"1-a"}"#).await, Err(Refusal::Conflict));
@@ -303,4 +306,79 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn a_longer_path_that_joins_two_leaves_is_told_by_feed_and_counts() {
+    let bench = bench().await;
+    bench.write("a", r#"{"_rev":"1-a"}"#, true).await.unwrap();
+    bench.write("a", r#"{"_rev":"2-b","_deleted":true}"#, true).await.unwrap();
+    let path = r#"{"_rev":"2-b","_revisions":{"start":2,"ids":["b","a"]},"_deleted":true}"#;
+    bench.write("a", path, true).await.unwrap();
+    assert_eq!(bench.feed(0).await, [(3, "a".into(), true, vec!["2-b".into()])]);
+    let stats = bench.database.stats().await.unwrap();
+    assert_eq!((stats.doc_count, stats.doc_del_count), (0, 1));
+}
+
+#[tokio::test]
+async fn an_upload_that_a_clean_end_cut_off_is_dropped_at_the_next_opening() {
+    let bench = bench().await;
+    let mut upload = bench.database.upload("application/octet-stream", false);
+    upload.push(Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    let (uploaded, _) = upload.finish().await.unwrap();
+    bench.store.close().await;
+    // Too late to be dropped by the writer.
+    drop(uploaded);
+    let bench = bench.reopen().await;
+    let blobs = bench.database.read(|snapshot| snapshot.chunks()).await.unwrap();
+    assert_eq!(blobs, 0);
+}
+
+#[tokio::test]
+async fn a_database_whose_writer_ended_is_opened_anew() {
+    let Bench { store, database, directory: _directory } = bench().await;
+    database.close().await;
+    drop(database);
+    let again = store.database(&name("db")).await.unwrap();
+    again.put_local_doc("x", None, Some(b"{}".to_vec())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_read_that_outlives_its_caller_keeps_its_database_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { open_databases: 1, ..StoreSettings::default() };
+    let store = Store::open(directory.path(), settings).await.unwrap();
+    let database = store.create(&name("a")).await.unwrap();
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let (finish, may_finish) = std::sync::mpsc::channel::<()>();
+    let mut read = Box::pin(async move {
+        let work = move |_: &Snapshot| {
+            let _ = started.send(());
+            let _ = may_finish.recv();
+            Ok(())
+        };
+        database.read(work).await
+    });
+    tokio::select! {
+        _ = &mut read => panic!("it waits for the test"),
+        started = has_started => started.unwrap(),
+    }
+    drop(read);
+    for other in ["b", "c"] {
+        store.create(&name(other)).await.unwrap();
+    }
+    store.database(&name("a")).await.unwrap().ensure_full_commit().await.unwrap();
+    finish.send(()).unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_whose_caller_is_gone_leaves_nothing_half_done() {
+    let bench = bench().await;
+    let db = name("db");
+    let mut delete = Box::pin(bench.store.delete(&db));
+    assert!(futures::poll!(&mut delete).is_pending());
+    drop(delete);
+    // Made only once the other has ended.
+    bench.store.create(&name("db")).await.unwrap().ensure_full_commit().await.unwrap();
+    assert!(bench.database.ensure_full_commit().await.is_err());
 }

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use md5::{Digest as _, Md5};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::attachments::{self, Attachment, Digest, Stored};
@@ -21,8 +20,9 @@ use super::keys::{
 };
 use super::read::DocRecord;
 use super::revtree::{NewLeaf, RevTree};
-use super::{Encoding, StoreError};
-use crate::document::{DocId, Rev, RevHash, Revisions};
+use super::{StoreError, new_rev};
+use crate::document::{DocId, Rev, Revisions};
+use crate::term::Term;
 
 /// Revisions of a path that are kept: CouchDB's default for `_revs_limit`.
 const REVS_LIMIT: usize = 1000;
@@ -52,13 +52,15 @@ pub enum Refusal {
     },
 }
 
-/// An edit whose inline attachments are packed for the store.
+/// An edit with all that takes time done before it reaches the writer: inline attachments packed, a new edit's body read.
 #[derive(Debug)]
 pub(super) struct Prepared {
     id: DocId,
     kind: EditKind,
     deleted: bool,
     body: Vec<u8>,
+    /// The body as the revision id of a new edit needs it.
+    term: Option<Term>,
     attachments: Vec<PreparedAttachment>,
 }
 
@@ -77,7 +79,7 @@ enum PreparedData {
 }
 
 impl Prepared {
-    /// Packs an edit's inline attachments, which may take long.
+    /// Prepares an edit, which may take long.
     pub(super) fn new(edit: Edit) -> Result<Self, StoreError> {
         let attachments = edit.attachments.into_iter().map(|attachment| {
             let data = match attachment.data {
@@ -91,6 +93,7 @@ impl Prepared {
             Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
         });
         Ok(Self {
+            term: matches!(edit.kind, EditKind::New { .. }).then(|| new_rev::body_term(&edit.body)),
             attachments: attachments.collect::<Result<_, StoreError>>()?,
             id: edit.id,
             kind: edit.kind,
@@ -151,14 +154,14 @@ impl<'t> Transaction<'t> {
             Some(stored) => Some(DocRecord::decode(stored.value())?),
             None => None,
         };
-        let Prepared { id, kind, deleted, body, attachments } = edit;
+        let Prepared { id, kind, deleted, body, term, attachments } = edit;
         let (old_seq, mut tree) = match record {
             Some(DocRecord { seq, tree }) => (Some(seq), tree),
             None => (None, RevTree::default()),
         };
         // Whose attachments stubs stand for: the revision's ancestors, nearest first.
         let (ancestors, generation) = match &kind {
-            EditKind::New { parent } => match new_edit_parent(&tree, parent.as_ref()) {
+            EditKind::New { parent } => match new_edit_parent(&tree, parent.as_ref(), deleted) {
                 Ok(parent) => {
                     let generation = parent.as_ref().map_or(1, |parent| parent.pos + 1);
                     (parent.map(Revisions::single), generation)
@@ -181,7 +184,7 @@ impl<'t> Transaction<'t> {
             EditKind::Replicated { path } => path,
             EditKind::New { .. } => {
                 let parent = ancestors.map(|path| path.newest());
-                let hash = new_rev_hash(deleted, parent.as_ref(), &body, &attachments);
+                let hash = new_rev::hash(deleted, parent.as_ref(), term, &attachments);
                 Revisions {
                     start: generation,
                     ids: [hash].into_iter().chain(parent.map(|parent| parent.hash)).collect(),
@@ -210,7 +213,8 @@ impl<'t> Transaction<'t> {
         Ok(Ok(rev))
     }
 
-    /// A replicated revision that is there: at most its path has become longer, which the feed needn't tell.
+    /// A replicated revision that is there: at most its path has become longer, which the feed needn't tell unless
+    /// that path shows a leaf to be none: then the leaves are others, and maybe the winner.
     fn known_revision(
         &mut self,
         id: &DocId,
@@ -219,16 +223,23 @@ impl<'t> Transaction<'t> {
         path: &Revisions,
     ) -> Result<Result<Rev, Refusal>, StoreError> {
         let known = tree.leaf(&path.newest());
+        let was = tree.winner().map(|leaf| leaf.deleted);
         let leaf = NewLeaf { deleted: false, attached: false, body: 0 };
         let merged = tree.merge(path, leaf, REVS_LIMIT);
         if let (true, Some(seq)) = (merged.changed, seq) {
             debug_assert_eq!(tree.leaf(&path.newest()), known);
+            if merged.dropped.is_empty() {
+                self.scratch.clear();
+                DocRecord::encode(seq, &tree, &mut self.scratch);
+                self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+                return Ok(Ok(path.newest()));
+            }
             for leaf in merged.dropped {
                 self.drop_body(leaf.body)?;
             }
-            self.scratch.clear();
-            DocRecord::encode(seq, &tree, &mut self.scratch);
-            self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+            self.count_document(was, tree.winner().is_some_and(|leaf| leaf.deleted));
+            self.info.update_seq += 1;
+            self.put_record(id, Some(seq), self.info.update_seq, &tree)?;
         }
         Ok(Ok(path.newest()))
     }
@@ -455,33 +466,14 @@ impl<'t> Transaction<'t> {
 }
 
 /// The leaf that a new edit replaces, or the refusal.
-fn new_edit_parent(tree: &RevTree, named: Option<&Rev>) -> Result<Option<Rev>, Refusal> {
+///
+/// A document that is deleted is made anew on top of its winning deletion, by an edit that names no parent; it can't be
+/// deleted again, nor edited by the name of its deletion (`couch_db_updater:merge_rev_tree/4`).
+fn new_edit_parent(tree: &RevTree, named: Option<&Rev>, deletes: bool) -> Result<Option<Rev>, Refusal> {
     match (named, tree.winner()) {
         (None, None) => Ok(None),
-        // A deleted document is made anew on top of its deletion.
-        (None, Some(winner)) if winner.deleted => Ok(Some(winner.rev)),
-        (Some(named), _) if tree.leaf(named).is_some() => Ok(Some(named.clone())),
+        (None, Some(winner)) if winner.deleted && !deletes => Ok(Some(winner.rev)),
+        (Some(named), Some(winner)) if !winner.deleted && tree.leaf(named).is_some() => Ok(Some(named.clone())),
         _ => Err(Refusal::Conflict),
     }
-}
-
-/// A new revision's hash: of its content and its parent, so that equal edits on two machines make the same revision.
-fn new_rev_hash(deleted: bool, parent: Option<&Rev>, body: &[u8], attachments: &[Attachment]) -> RevHash {
-    let mut md5 = Md5::new();
-    md5.update([deleted.into()]);
-    if let Some(parent) = parent {
-        md5.update(parent.pos.to_be_bytes());
-        md5.update(parent.hash.as_bytes());
-    }
-    md5.update((body.len() as u64).to_be_bytes());
-    md5.update(body);
-    for attachment in attachments {
-        for text in [&attachment.name, &attachment.content_type] {
-            md5.update((text.len() as u64).to_be_bytes());
-            md5.update(text);
-        }
-        md5.update(attachment.digest.0);
-        md5.update([(attachment.encoding == Encoding::Gzip).into()]);
-    }
-    RevHash::Md5(md5.finalize().into())
 }

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, ReadableTableMetadata};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
-use super::keys::{INFO, Info};
+use super::keys::{INFO, Info, UPLOADS};
 use super::write::{Durability, Prepared, Refusal, Transaction};
 use crate::config::StoreSettings;
 use crate::document::Rev;
@@ -109,6 +109,11 @@ impl WriterHandle {
         let _ = self.requests.try_send((Work::Discard { blob }, None));
     }
 
+    /// Whether the writer takes no more: it was told to close, or it crashed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
     /// Has the writer finish what waits, sync and end.
     pub(super) async fn close(&self) {
         self.closing.cancel();
@@ -135,8 +140,8 @@ pub(super) fn start(
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
     let mut writer = Writer { engine, info };
-    if info.unsynced || stored.is_none() {
-        // Makes the tables, and drops what an unclean end left behind.
+    if info.unsynced || stored.is_none() || has_uploads(&writer.engine)? {
+        // Makes the tables, and drops the uploads that nothing came of: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
     }
     let (requests, queue) = mpsc::channel(QUEUE);
@@ -153,6 +158,10 @@ fn stored_info(engine: &redb::Database) -> Result<Option<Info>, StoreError> {
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+fn has_uploads(engine: &redb::Database) -> Result<bool, StoreError> {
+    Ok(!engine.begin_read()?.open_table(UPLOADS)?.is_empty()?)
 }
 
 /// Serves groups of requests until told to close, or until nobody is left who could ask.

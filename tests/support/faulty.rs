@@ -3,6 +3,7 @@
 //! Requests go through untouched, except the ones that a queued [`Fault`] waits for. So every fault can be put at every
 //! stage of a replication, and what came through is seen in the leaves of the real server behind.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,11 +14,14 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use axum::serve::Listener;
 use bytes::Bytes;
 use couchrep::tasks::Tasks;
 use futures::{StreamExt, stream};
 use reqwest::Client;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Server, client};
 
@@ -32,10 +36,22 @@ pub enum Fault {
     ApplyThenDisconnect,
     /// Closes the connection without doing it.
     Disconnect,
+    /// The same, and refuses every connection for a while.
+    Down(Duration),
     /// Never answers.
     Hang,
+    /// Answers the head of a success, and nothing behind it.
+    Silence,
+    /// The same, and breaks off.
+    BreakOff,
     /// Does it, answers, and breaks off after so many bytes of the body.
     Cut(usize),
+    /// Does it, and answers so many bytes of the body as if they were the whole.
+    Truncate(usize),
+    /// Does it, and announces so many bytes more, or fewer, than it has.
+    WrongLength(isize),
+    /// Does it, and answers in so many pieces with pauses between.
+    Drip(usize, Duration),
     /// Waits first.
     Slow(Duration),
 }
@@ -62,15 +78,19 @@ struct Script {
     faults: Mutex<Vec<(Method, String, Fault)>>,
     /// `METHOD /path?query` of every request, in the order of arrival.
     seen: Mutex<Vec<String>>,
+    down_until: watch::Sender<Instant>,
 }
 
 impl FaultyPeer {
     /// Stands before this server.
     pub async fn before(server: &Server) -> Self {
         let (faults, seen) = (Mutex::default(), Mutex::default());
-        let script = Arc::new(Script { upstream: server.anonymous_url(""), client: client(), faults, seen });
+        let (down_until, down) = watch::channel(Instant::now());
+        let upstream = server.anonymous_url("");
+        let script = Arc::new(Script { upstream, client: client(), faults, seen, down_until });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, tasks) = (listener.local_addr().unwrap(), Tasks::default());
+        let listener = Door { addr, listener: Some(listener), down };
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
         let stopping = tasks.stopping().clone();
         tasks.spawn("faulty peer", async move {
@@ -85,7 +105,8 @@ impl FaultyPeer {
         format!("http://{}{path}", self.addr)
     }
 
-    /// Lets the next request with this method, whose path and query contain `part`, meet a fault.
+    /// Lets the next request with this method, whose path and query contain `part`, meet a fault. A `part` that ends in
+    /// `$` means the end.
     pub fn fail(&self, method: Method, part: &str, fault: Fault) -> &Self {
         self.script.faults.lock().unwrap().push((method, part.into(), fault));
         self
@@ -94,6 +115,14 @@ impl FaultyPeer {
     /// Every request so far: `METHOD /path?query`.
     pub fn requests(&self) -> Vec<String> {
         self.script.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until a request was seen, written as [`FaultyPeer::requests`] tells it, that contains this.
+    pub async fn saw(&self, part: &str) {
+        while !self.requests().iter().any(|request| request.contains(part)) {
+            // Whoever calls has a limit of its own: a test that waits for ever is ended by its runner.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Faults that no request has met yet.
@@ -113,7 +142,11 @@ impl Script {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         self.seen.lock().unwrap().push(format!("{} {target}", request.method()));
         let mut faults = self.faults.lock().unwrap();
-        let place = faults.iter().position(|(method, part, _)| method == request.method() && target.contains(part));
+        let meets = |part: &str| match part.strip_suffix('$') {
+            Some(end) => target.ends_with(end),
+            None => target.contains(part),
+        };
+        let place = faults.iter().position(|(method, part, _)| method == request.method() && meets(part));
         place.map(|place| faults.remove(place).2)
     }
 
@@ -143,6 +176,9 @@ impl Script {
 }
 
 async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response {
+    if *script.down_until.borrow() > Instant::now() {
+        return disconnect();
+    }
     match script.fault(&request) {
         None => script.pass_on(request).await,
         Some(Fault::Answer(status, headers, body)) => {
@@ -159,7 +195,22 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
             disconnect()
         }
         Some(Fault::Disconnect) => disconnect(),
+        Some(Fault::Down(pause)) => {
+            script.down_until.send_replace(Instant::now() + pause);
+            disconnect()
+        }
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Silence) => {
+            let silence = stream::iter([Ok("\n")]).chain(stream::pending::<Result<_, io::Error>>());
+            response(200, &[], Body::from_stream(silence))
+        }
+        Some(Fault::BreakOff) => {
+            let cut = stream::once(async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(io::Error::other("cut"))
+            });
+            response(200, &[], Body::from_stream(stream::iter([Ok("\n")]).chain(cut)))
+        }
         Some(Fault::Cut(length)) => {
             let (mut head, body) = script.pass_on(request).await.into_parts();
             let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -172,10 +223,81 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
             });
             Response::from_parts(head, Body::from_stream(stream::iter([piece]).chain(cut)))
         }
+        Some(Fault::Truncate(length)) => {
+            changed(script.pass_on(request).await, |bytes| {
+                (bytes.len().min(length), vec![bytes.slice(..bytes.len().min(length))])
+            })
+            .await
+        }
+        Some(Fault::WrongLength(more)) => {
+            changed(script.pass_on(request).await, |bytes| (bytes.len().saturating_add_signed(more), vec![bytes])).await
+        }
+        Some(Fault::Drip(pieces, pause)) => {
+            let (mut head, body) = script.pass_on(request).await.into_parts();
+            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            head.headers.remove(CONTENT_LENGTH);
+            let step = bytes.len().div_ceil(pieces).max(1);
+            let pieces: Vec<_> = bytes.chunks(step).map(Bytes::copy_from_slice).collect();
+            let drip = stream::iter(pieces).then(move |piece| async move {
+                tokio::time::sleep(pause).await;
+                Ok::<_, io::Error>(piece)
+            });
+            Response::from_parts(head, Body::from_stream(drip))
+        }
         Some(Fault::Slow(pause)) => {
             tokio::time::sleep(pause).await;
             script.pass_on(request).await
         }
+    }
+}
+
+/// An answer with another body, and the length that is told of it, whether it is true or not.
+async fn changed(response: Response, change: impl FnOnce(Bytes) -> (usize, Vec<Bytes>)) -> Response {
+    let (mut head, body) = response.into_parts();
+    let (length, pieces) = change(axum::body::to_bytes(body, usize::MAX).await.unwrap());
+    head.headers.insert(CONTENT_LENGTH, length.into());
+    let body = stream::iter(pieces).map(Ok::<_, io::Error>).chain(stream::once(async {
+        // What came before leaves on its own: hyper drops what is still unsent when a connection fails.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(Bytes::new())
+    }));
+    Response::from_parts(head, Body::from_stream(body))
+}
+
+/// Accepts connections, or refuses them while the peer is down.
+struct Door {
+    addr: SocketAddr,
+    /// `None` while the peer is down.
+    listener: Option<TcpListener>,
+    down: watch::Receiver<Instant>,
+}
+
+impl Listener for Door {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            let down_until = *self.down.borrow_and_update();
+            if down_until > Instant::now() {
+                self.listener = None;
+                tokio::time::sleep_until(down_until).await;
+            }
+            let listener = match self.listener.take() {
+                Some(listener) => listener,
+                None => TcpListener::bind(self.addr).await.unwrap(),
+            };
+            let listener = self.listener.insert(listener);
+            tokio::select! {
+                biased;
+                _ = self.down.changed() => {}
+                accepted = listener.accept() => return accepted,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real binary as a child process: for what only a process can show, signals and crashes.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -22,8 +23,20 @@ impl Process {
     /// The same with further options.
     pub fn with_args(data_dir: &Path, args: &[&str]) -> Self {
         let mut command = command();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).args(args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        command.args(args).stderr(Stdio::inherit());
+        Self::spawn(command, data_dir)
+    }
+
+    /// Starts one that logs everything it can into this file.
+    pub fn tracing(data_dir: &Path, args: &[&str], log: &Path) -> Self {
+        let mut command = command();
+        command.args(args).env("COUCHREP_LOG", "trace").stderr(File::create(log).unwrap());
+        Self::spawn(command, data_dir)
+    }
+
+    fn spawn(mut command: Command, data_dir: &Path) -> Self {
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -38,7 +51,7 @@ impl Process {
     }
 
     /// Starts another of its commands, its output to be read.
-    pub fn spawn(args: &[&str]) -> Child {
+    pub fn spawn_command(args: &[&str]) -> Child {
         command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 

@@ -12,10 +12,10 @@ use super::request::{Feed, Request};
 /// How far a feed has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// Where the next piece starts: behind this seq, or, descending, below it once there were rows.
+    /// The last row's seq; where the next piece starts behind.
     pub seq: u64,
-    /// Descending, the oldest seq that isn't shown.
-    floor: u64,
+    /// Descending, where the next piece starts below. As in CouchDB, that begins at the newest, whatever `since` is.
+    below: u64,
     /// Rows that were written.
     pub rows: u64,
     /// Rows that the feed has behind `seq`.
@@ -29,7 +29,7 @@ pub struct Progress {
 impl Progress {
     /// At the start, behind `since`.
     pub fn new(since: u64) -> Self {
-        Self { seq: since, floor: since, rows: 0, pending: 0, opened: false, caught_up: false }
+        Self { seq: since, below: u64::MAX, rows: 0, pending: 0, opened: false, caught_up: false }
     }
 }
 
@@ -44,8 +44,6 @@ pub fn piece(
         out.extend_from_slice(request.opening().as_bytes());
         progress.opened = true;
     }
-    // Descending feeds are read from one snapshot: there is no place in them to come back to.
-    let chunk = if request.descending { usize::MAX } else { CHUNK };
     let mut ended = true;
     let mut last = progress.seq;
     let each = |row: ChangeRow| {
@@ -55,16 +53,17 @@ pub fn piece(
             push_row(snapshot, request, &row, &mut out)?;
             progress.rows += 1;
         }
-        ended = progress.rows < request.limit && out.len() < chunk;
+        ended = progress.rows < request.limit && out.len() < CHUNK;
         Ok(ended)
     };
     match request.descending {
         false => snapshot.changes(progress.seq, each)?,
-        true => snapshot.changes_descending(progress.floor, each)?,
+        true => snapshot.changes_descending(progress.below, each)?,
     }
     progress.caught_up = ended || progress.rows >= request.limit;
     // A feed read to its end has come as far as the database, whatever the filter let through.
     progress.seq = if ended && !request.descending { last.max(snapshot.update_seq()) } else { last };
+    progress.below = last;
     progress.pending = if request.descending { 0 } else { snapshot.pending(progress.seq)? };
     Ok((out, progress))
 }

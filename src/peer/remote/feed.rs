@@ -1,7 +1,7 @@
 //! Reads the feed, page by page.
 //!
 //! `GET {db}/_changes?feed=normal&style=all_docs&since=…&limit=…`, or `feed=longpoll&heartbeat=…` to wait: the peer then
-//! sends a line end now and again until there is a change. One that is silent for three heartbeats is dead, and the wait
+//! sends a line end now and again until there is a change. One that is silent for two heartbeats is dead, and the wait
 //! ends as [`PeerError::Broken`]: the caller asks again from where it was. `filter=_doc_ids` is a POST with the ids.
 
 use reqwest::Method;
@@ -11,7 +11,7 @@ use super::path::encode;
 use super::*;
 
 /// A waiting feed without a sign of life for so many heartbeats is dead.
-const MISSED_HEARTBEATS: u32 = 3;
+const MISSED_HEARTBEATS: u32 = 2;
 
 impl RemotePeer {
     /// Reads a page of the feed.

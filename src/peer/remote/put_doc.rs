@@ -32,7 +32,11 @@ impl RemotePeer {
                 let (error, reason) = reply.words();
                 refused(error, reason)
             }
-            _ => self.present(reply)?.success().map(|_| None),
+            _ => {
+                // A portal's or a proxy's page is no proof that the document was written.
+                self.present(reply)?.success()?.json::<Written>("a written document's `rev`")?;
+                Ok(None)
+            }
         }
     }
 
@@ -95,6 +99,12 @@ impl RemotePeer {
             (_, error) => error,
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "rev")]
+    _rev: String,
 }
 
 /// Attachments as the parts of a body, checked against what the document announces.

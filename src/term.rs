@@ -1,7 +1,7 @@
-//! Erlang terms, as far as replication ids need them, in Erlang's external format.
+//! Erlang terms, as far as replication ids and revision ids need them, in Erlang's external format.
 //!
 //! The bytes are those of `term_to_binary(Term, [{minor_version, 1}])` of OTP 25: a CouchDB and couchrep give one
-//! replication the same id only if every tag agrees. Nothing here reads terms.
+//! replication the same id, and equal edits the same revision, only if every tag agrees. Nothing here reads terms.
 
 use serde_json::{Number, Value};
 

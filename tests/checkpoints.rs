@@ -1,0 +1,181 @@
+//! What both sides remember: DESIGN 3, rule 7, against peers that restart, lose and are restored.
+
+use std::time::Duration;
+
+use futures::join;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Fault, FaultyPeer, Server};
+
+/// A server with `src` and `tgt`, and a peer before it that reaches both.
+async fn bench() -> (Server, FaultyPeer) {
+    let server = Server::start().await;
+    for database in ["src", "tgt"] {
+        server.database(database).await;
+    }
+    let peer = FaultyPeer::before(&server).await;
+    (server, peer)
+}
+
+async fn fill(server: &Server, ids: std::ops::Range<usize>) {
+    let docs: Vec<_> = ids.map(|n| json!({"_id": format!("doc-{n:03}"), "n": n})).collect();
+    server.post("/src/_bulk_docs", json!({"docs": docs}), 201).await;
+}
+
+fn between(peer: &FaultyPeer) -> Value {
+    json!({"source": peer.url("/src"), "target": peer.url("/tgt")})
+}
+
+fn restarted() -> Fault {
+    let headers = vec![("content-type", "application/json".into())];
+    Fault::Answer(201, headers, r#"{"ok":true,"instance_start_time":"1"}"#.into())
+}
+
+/// The place of a request among those that were seen.
+fn place(requests: &[String], part: &str) -> usize {
+    requests.iter().position(|request| request.contains(part)).unwrap_or_else(|| panic!("no {part} in {requests:?}"))
+}
+
+#[tokio::test]
+async fn a_changed_instance_start_time_starts_again_from_the_last_checkpoint_and_keeps_the_listeners() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..5).await;
+    let first = server.replicate(between(&peer)).await;
+    fill(&server, 5..8).await;
+    for side in ["/src", "/tgt"] {
+        let before = peer.requests().len();
+        // The first request is slow, so that the second caller joins.
+        peer.fail(Method::GET, "/src/$", Fault::Slow(Duration::from_millis(500)));
+        peer.fail(Method::POST, &format!("{side}/_ensure_full_commit"), restarted());
+        let (starter, joiner) = join!(server.replicate(between(&peer)), server.replicate(between(&peer)));
+        assert_eq!(starter["session_id"], joiner["session_id"]);
+        assert_eq!(starter["history"][0]["start_last_seq"], starter["history"][1]["recorded_seq"]);
+        let requests = &peer.requests()[before..];
+        let feeds: Vec<_> = requests.iter().filter(|request| request.contains("_changes")).collect();
+        assert_eq!((feeds.len(), feeds[0]), (2, feeds[1]), "{requests:?}");
+        assert_eq!(requests.iter().filter(|request| request.starts_with("GET /src/_local/")).count(), 2);
+        // Nothing was recorded before both sides had said that they lost nothing.
+        let commits = requests.iter().enumerate().filter(|(_, request)| request.contains("_ensure_full_commit"));
+        assert!(commits.map(|(place, _)| place).max() < Some(place(requests, "PUT /src/_local/")));
+        assert_eq!(server.get("/tgt", 200).await["doc_count"], server.get("/src", 200).await["doc_count"]);
+        fill(&server, 8..9).await;
+    }
+    assert_ne!(first["source_last_seq"], 0);
+    assert_eq!(peer.faults_left(), 0);
+}
+
+#[tokio::test]
+async fn a_database_that_restarts_for_ever_ends_the_replication_with_an_error() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..1).await;
+    for _ in 0..20 {
+        peer.fail(Method::POST, "/tgt/_ensure_full_commit", restarted());
+    }
+    let answer = server.post("/_replicate", between(&peer), 502).await;
+    assert!(answer["reason"].as_str().unwrap().contains("instance_start_time that stays the same"), "{answer}");
+}
+
+#[tokio::test]
+async fn both_sides_commit_before_either_log_is_written() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..5).await;
+    server.replicate(between(&peer)).await;
+    let requests = peer.requests();
+    let written = place(&requests, "POST /tgt/_bulk_docs");
+    let commits = ["src", "tgt"].map(|side| place(&requests, &format!("POST /{side}/_ensure_full_commit")));
+    let logs = ["src", "tgt"].map(|side| place(&requests, &format!("PUT /{side}/_local/")));
+    assert!(commits.iter().all(|commit| written < *commit), "{requests:?}");
+    assert!(commits.iter().all(|commit| logs.iter().all(|log| commit < log)), "{requests:?}");
+}
+
+#[tokio::test]
+async fn every_checkpoint_has_a_session_id_of_its_own_and_one_run_at_most_two_entries() {
+    let (server, peer) = bench().await;
+    let job = json!({"source": "src", "target": peer.url("/tgt"), "continuous": true, "checkpoint_interval": 20});
+    let started = server.replicate(job).await;
+    let log = format!("/tgt/_local/{}", started["_local_id"].as_str().unwrap().split('+').next().unwrap());
+    let mut sessions = Vec::new();
+    for n in 0..3 {
+        fill(&server, n..n + 1).await;
+        let seq = server.get("/src", 200).await["update_seq"].clone();
+        let answered = async {
+            loop {
+                let found = server.client().get(server.url(&log)).send().await.unwrap().bytes().await.unwrap();
+                let found: Value = serde_json::from_slice(&found).unwrap();
+                if found["source_last_seq"] == seq {
+                    return found;
+                }
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
+        // The one before the last stays, for the case that only one side's log gets written.
+        let history = found["history"].as_array().unwrap();
+        assert!(
+            history.len() <= 2 && (n == 0 || history.iter().any(|entry| Some(&entry["session_id"]) == sessions.last()))
+        );
+        assert_eq!(found["history"][0]["session_id"], found["session_id"]);
+        assert!(!sessions.contains(&found["session_id"]));
+        sessions.push(found["session_id"].clone());
+    }
+}
+
+#[tokio::test]
+async fn a_target_restored_from_a_backup_goes_on_from_the_newest_session_that_both_know() {
+    let (server, _peer) = bench().await;
+    let job = json!({"source": "src", "target": "tgt"});
+    let id = "doc_ids one-shots write no checkpoint, so they stand for the backup's restoring";
+    fill(&server, 0..4).await;
+    let first = server.replicate(job.clone()).await;
+    let log_id = log_id(&server).await;
+    let mut backup = server.get(&log_id, 200).await;
+    fill(&server, 4..7).await;
+    server.replicate(job.clone()).await;
+    fill(&server, 7..9).await;
+    server.replicate(job.clone()).await;
+
+    server.delete("/tgt", 200).await;
+    server.database("tgt").await;
+    let ids: Vec<_> = (0..4).map(|n| format!("doc-{n:03}")).collect();
+    let restored = server.replicate(json!({"source": "src", "target": "tgt", "doc_ids": ids})).await;
+    assert_eq!(restored["docs_written"], 4, "{id}");
+    backup.as_object_mut().unwrap().remove("_rev");
+    server.put(&log_id, backup, 201).await;
+
+    let again = server.replicate(job).await;
+    assert_eq!(again["history"][0]["start_last_seq"], first["source_last_seq"]);
+    assert_eq!(again["history"][0]["docs_written"], 5);
+    assert_eq!(again["history"][1]["session_id"], first["session_id"]);
+    assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
+}
+
+#[tokio::test]
+async fn a_source_log_restored_from_a_backup_goes_on_from_the_newest_session_that_both_know() {
+    let (server, _peer) = bench().await;
+    let job = json!({"source": "src", "target": "tgt"});
+    fill(&server, 0..4).await;
+    let first = server.replicate(job.clone()).await;
+    let log_id = log_id(&server).await.replace("tgt", "src");
+    let mut backup = server.get(&log_id, 200).await;
+    fill(&server, 4..7).await;
+    server.replicate(job.clone()).await;
+    backup["_rev"] = server.get(&log_id, 200).await["_rev"].clone();
+    server.put(&log_id, backup, 201).await;
+    fill(&server, 7..9).await;
+
+    let again = server.replicate(job).await;
+    assert_eq!(again["history"][0]["start_last_seq"], first["source_last_seq"]);
+    // What the target has already isn't written again.
+    assert_eq!((&again["history"][0]["missing_checked"], &again["history"][0]["docs_written"]), (&json!(5), &json!(2)));
+    assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
+}
+
+/// The path of the only log on the target: a replication without changes answers it, so its id is asked of a job.
+async fn log_id(server: &Server) -> String {
+    let job = json!({"source": "src", "target": "tgt", "continuous": true});
+    let started = server.replicate(job.clone()).await;
+    let mut cancel = job;
+    cancel["cancel"] = json!(true);
+    server.replicate(cancel).await;
+    format!("/tgt/_local/{}", started["_local_id"].as_str().unwrap().split('+').next().unwrap())
+}

@@ -1,0 +1,97 @@
+//! Credentials stay where they were given: in no log, answer or task, whatever happens and however much is logged.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Fault, FaultyPeer, Process, Server, client, json as ask};
+
+const ADMIN: &str = "pw-of-the-admin";
+const SECRETS: [&str; 5] = [ADMIN, "pw-in-the-url", "pw-in-the-object", "pw-in-a-header", "token-in-a-header"];
+
+#[tokio::test]
+async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let admin = format!("admin:{ADMIN}");
+    let process = Process::tracing(&dir.path().join("data"), &["--admin", &admin, "--retries-per-request", "2"], &log);
+    // A peer that takes any credentials: it has no admins.
+    let server = Server::start().await;
+    server.database("src").await.fill("doc-", 5).await;
+    server.database("tgt").await;
+    let peer = FaultyPeer::before(&server).await;
+    let in_url = |path: &str| peer.url(path).replace("http://", &format!("http://ann:{}@", SECRETS[1]));
+    let mut told = Vec::new();
+    let mut replicate = async |job: Value| {
+        let request = client().post(process.url("/_replicate")).basic_auth("admin", Some(ADMIN));
+        let answer = request.header("Content-Type", "application/json").body(job.to_string()).send().await.unwrap();
+        told.push(format!("{:?}", answer.headers()));
+        let status = answer.status().as_u16();
+        told.push(answer.text().await.unwrap());
+        let tasks = client().get(process.url("/_active_tasks")).basic_auth("admin", Some(ADMIN)).send().await.unwrap();
+        told.push(tasks.text().await.unwrap());
+        status
+    };
+
+    let auth = json!({"basic": {"username": "bob", "password": SECRETS[2]}});
+    let basic = format!("Basic {}", STANDARD.encode(format!("eve:{}", SECRETS[3])));
+    let headers = json!({"Authorization": basic, "X-Token": SECRETS[4], "Cookie": SECRETS[4]});
+    let bearer = json!({"Authorization": format!("Bearer {}", SECRETS[4])});
+    let endpoints = |path: &str| {
+        [
+            json!(in_url(path)),
+            json!({"url": peer.url(path), "auth": auth}),
+            json!({"url": peer.url(path), "headers": headers}),
+            json!({"url": in_url(path), "headers": bearer}),
+        ]
+    };
+    for (source, target) in std::iter::zip(endpoints("/src"), endpoints("/tgt")) {
+        assert_eq!(replicate(json!({"source": source, "target": target})).await, 200);
+    }
+    let continuous = json!({"source": in_url("/src"), "target": endpoints("/tgt")[2], "continuous": true});
+    assert_eq!(replicate(continuous).await, 202);
+
+    let elsewhere = vec![("location", in_url("/elsewhere/"))];
+    let page = || vec![("content-type", "text/html".to_owned())];
+    for (fault, status) in [
+        (Fault::status(401), 401),
+        (Fault::status(404), 404),
+        (Fault::status(400), 502),
+        (Fault::Answer(307, elsewhere, String::new()), 404),
+        (Fault::Answer(200, page(), "<html>".into()), 502),
+        (Fault::Disconnect, 200),
+        (Fault::Cut(3), 200),
+    ] {
+        for source in endpoints("/failing") {
+            server.client().put(server.url("/failing")).send().await.unwrap();
+            peer.fail(Method::GET, "/failing/$", fault.clone());
+            assert_eq!(replicate(json!({"source": source, "target": in_url("/tgt")})).await, status, "{fault:?}");
+        }
+    }
+    let nowhere = format!("http://ann:{}@127.0.0.1:1/db", SECRETS[1]);
+    assert_eq!(replicate(json!({"source": nowhere, "target": in_url("/tgt")})).await, 502);
+    let invalid = format!("ftp://ann:{}@127.0.0.1/db", SECRETS[1]);
+    assert_eq!(replicate(json!({"source": invalid, "target": in_url("/tgt")})).await, 400);
+    ask(&client(), Method::GET, process.url("/_up"), None, 200).await;
+    drop(process);
+
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("TRACE") && logged.contains("replication started"), "nothing was logged");
+    told.push(logged);
+    for secret in SECRETS {
+        let encoded = ["ann", "bob", "eve", "admin"].map(|user| STANDARD.encode(format!("{user}:{secret}")));
+        for text in &told {
+            for form in encoded.iter().map(String::as_str).chain([secret]) {
+                let place = text.find(form);
+                assert!(place.is_none(), "{form} appears: {}", place.map_or("", |place| around(text, place)));
+            }
+        }
+    }
+}
+
+/// The line at a place.
+fn around(text: &str, place: usize) -> &str {
+    let start = text[..place].rfind('\n').map_or(0, |line_end| line_end + 1);
+    text[start..].lines().next().unwrap_or_default()
+}

@@ -78,6 +78,7 @@ pub fn router(state: AppState) -> Router {
         .route("/_all_dbs", get(databases::list))
         .route("/_session", get(welcome::session).fallback(welcome::no_sessions))
         .route("/_replicate", any(replication::replicate))
+        .route("/_replicate/{id}/failures", get(replication::failures))
         .route("/_active_tasks", get(replication::active_tasks))
         .route("/{db}", get(databases::info).put(databases::create).delete(databases::delete).post(documents::create))
         .route("/{db}/_all_docs", get(all_docs::get).post(all_docs::post))

@@ -11,6 +11,7 @@ pub mod multipart;
 pub mod term;
 pub mod selector;
 pub mod replicate;
+pub mod verify;
 pub mod registry;
 pub mod peer;
 pub mod store;

@@ -1,16 +1,13 @@
-//! The command line: reads the settings, runs the server until a signal comes, ends it, tells by its exit code how it went.
+//! The command line: what was asked for is run, and the exit code tells how it went.
 
-use std::io::{self, IsTerminal, Write, stderr};
-use std::path::Path;
+mod command;
+
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-use couchrep::config::{Config, Options};
-use couchrep::server::Server;
+use command::{Exit, UsageError, replicate, serve, verify};
+use couchrep::config::Options;
 
 /// CouchDB's replicator as a server of its own.
 ///
@@ -19,7 +16,7 @@ use couchrep::server::Server;
 ///
 /// Without a subcommand, couchrep serves.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = serve::EXAMPLES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -30,96 +27,27 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve databases and replications over HTTP; the default
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = serve::EXAMPLES)]
     Serve(Box<Options>),
+    /// Copy what a database has and another lacks, without a server
+    #[command(after_help = replicate::EXAMPLES)]
+    Replicate(Box<replicate::Arguments>),
+    /// Prove that a database has all that another has
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(Box<verify::Arguments>),
 }
-
-const EXAMPLES: &str = "\
-Every option can stand in three places; the first that has it wins:
-  the command line       --data-dir /srv/couchrep
-  the environment        COUCHREP_DATA_DIR=/srv/couchrep
-  the file of --config   data_dir = \"/srv/couchrep\"
-
-Examples:
-  couchrep
-  couchrep --listen 127.0.0.1:0 --data-dir /tmp/try
-  COUCHREP_ADMIN=root:secret couchrep serve --listen 0.0.0.0:5984";
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
-    let options = match command_line.command {
-        Some(Command::Serve(options)) => *options,
-        None => command_line.serve,
+    let ended = match command_line.command {
+        Some(Command::Replicate(arguments)) => replicate::run(*arguments),
+        Some(Command::Verify(arguments)) => verify::run(*arguments),
+        Some(Command::Serve(options)) => serve::run(*options),
+        None => serve::run(command_line.serve),
     };
-    match serve(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("couchrep: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn serve(options: Options) -> anyhow::Result<()> {
-    let config = options.config()?;
-    log(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")?;
-    let served = runtime.block_on(serve_until_told(config));
-    // What still runs has had its deadline; the process doesn't wait for it.
-    runtime.shutdown_background();
-    served
-}
-
-async fn serve_until_told(config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::listen().context("could not listen for signals")?;
-    let data_dir = config.data_dir.clone();
-    let server = Server::start(config).await?;
-
-    // Nobody may be reading what a server prints; it serves all the same.
-    let _ = greet(&server.url(), &data_dir);
-
-    let signal = signals.next().await;
-    tracing::info!(signal, "stopping; a second signal ends it at once");
-    tokio::select! {
-        biased;
-        () = server.stop() => Ok(()),
-        signal = signals.next() => anyhow::bail!("ended by a second {signal} before everything was put away"),
-    }
-}
-
-fn greet(url: &str, data_dir: &Path) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "couchrep listens on {url}, its databases are in {}", data_dir.display())?;
-    writeln!(out, "Try:")?;
-    writeln!(out, "  curl -X PUT {url}/recipes")?;
-    writeln!(
-        out,
-        "  curl {url}/_replicate -H 'Content-Type: application/json' \
-         -d '{{\"source\":\"recipes\",\"target\":\"copy\",\"create_target\":true}}'"
-    )?;
-    out.flush()
-}
-
-fn log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&config.log).context("--log must be a level or directives")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
-    Ok(())
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
+    let exit = ended.unwrap_or_else(|error| {
+        eprintln!("couchrep: {error:#}");
+        if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed }
+    });
+    exit.into()
 }

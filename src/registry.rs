@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::running::{Finished, RunningTasks, Verdict};
+use crate::peer::PeerError;
 use crate::replicate::endpoint::Endpoint;
+use crate::replicate::failures::{FailureLog, Failures};
 use crate::replicate::id::{CallerHeaders, ReplicationId};
 use crate::replicate::progress::{Progress, TaskEntry, TaskName};
 use crate::replicate::request::{Command, Request};
@@ -50,8 +52,8 @@ pub struct Caller {
 /// What a caller gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// A one-shot is done: the whole answer, `"ok":true` included.
-    Completed(Value),
+    /// The one-shot of this id is done: the whole answer, `"ok":true` included.
+    Completed(String, Value),
     /// A continuous replication runs under this id.
     Started(String),
     /// The replication of this id was cancelled.
@@ -62,6 +64,7 @@ pub enum Answer {
 struct Listed {
     name: TaskName,
     progress: Arc<Progress>,
+    failures: Arc<FailureLog>,
 }
 
 impl Registry {
@@ -80,7 +83,7 @@ impl Registry {
         match command {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
-                let id = self.ids(&request, caller).await?.0.to_string();
+                let id = self.context.ids(&request, &caller.headers()).await?.0.to_string();
                 self.cancel(&id, !request.continuous, caller).await
             }
             Command::Run(request) => self.run(request, caller).await,
@@ -91,6 +94,21 @@ impl Registry {
     pub fn active_tasks(&self) -> Vec<Value> {
         let entry = |listed: &Arc<Listed>| serde_json::to_value(TaskEntry::new(&listed.name, &listed.progress)).ok();
         self.running.details().iter().filter_map(entry).collect()
+    }
+
+    /// What the replication of this id, or one with the same base id, couldn't write, running or not.
+    pub async fn failures(&self, id: &str, caller: &Caller) -> Result<Failures, ReplicateError> {
+        caller.may_ask()?;
+        let base = id.split('+').next().unwrap_or(id);
+        // The base id becomes a file's name.
+        if base.len() != 32 || !base.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ReplicateError::NotFound("missing".into()));
+        }
+        let mut failures = self.context.failures.kept(base).await.map_err(PeerError::from)?;
+        let details = self.running.details();
+        let running = details.iter().filter(|listed| listed.name.replication_id.starts_with(base));
+        running.for_each(|listed| failures.add_all(listed.failures.unkept()));
+        Ok(failures)
     }
 
     /// Closes the intake and tells all replications to record what they have and end.
@@ -105,7 +123,7 @@ impl Registry {
 
     async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
         caller.may_run(&request)?;
-        let (id, log_ids) = self.ids(&request, caller).await?;
+        let (id, log_ids) = self.context.ids(&request, &caller.headers()).await?;
         loop {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
@@ -115,7 +133,10 @@ impl Registry {
                 return Ok(Answer::Started(id.to_string()));
             }
             match verdict.await {
-                Ok(Verdict::Settled(result)) => return result.map(Answer::Completed).map_err(|error| self.why(error)),
+                Ok(Verdict::Settled(result)) => {
+                    let completed = |answer| Answer::Completed(id.to_string(), answer);
+                    return result.map(completed).map_err(|error| self.why(error));
+                }
                 Ok(Verdict::Again) => {}
                 Err(_) => return Err(ReplicateError::Crashed),
             }
@@ -136,9 +157,14 @@ impl Registry {
                 request: request.clone(),
                 context: self.context.clone(),
                 progress: Arc::default(),
+                failures: Arc::default(),
                 stop,
             };
-            let listed = Listed { name: self.task_name(&job, number, caller), progress: job.progress.clone() };
+            let listed = Listed {
+                name: self.task_name(&job, number, caller),
+                progress: job.progress.clone(),
+                failures: job.failures.clone(),
+            };
             let span = tracing::info_span!(
                 "replication",
                 replication.id = listed.name.replication_id,
@@ -156,15 +182,6 @@ impl Registry {
         // Winding down may take longer; what is left of it does no harm.
         _ = tokio::time::timeout(CANCEL_PATIENCE, cancelled.ended.cancelled()).await;
         Ok(Answer::Cancelled(cancelled.id))
-    }
-
-    /// The replication's id, and those under which its checkpoints may stand.
-    async fn ids(&self, request: &Request, caller: &Caller) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
-        let code = replicate::filter_code::fetch(&self.context, request).await?;
-        let headers = CallerHeaders { authorization: caller.authorization.clone(), cookie: caller.cookie.clone() };
-        let (identity, code) = (&self.context.identity, code.as_deref());
-        let id = ReplicationId::of(request, identity, &headers, code);
-        Ok((id, ReplicationId::log_ids(request, identity, &headers, code)))
     }
 
     fn task_name(&self, job: &Job, number: u64, caller: &Caller) -> TaskName {
@@ -203,6 +220,10 @@ impl Registry {
 }
 
 impl Caller {
+    fn headers(&self) -> CallerHeaders {
+        CallerHeaders { authorization: self.authorization.clone(), cookie: self.cookie.clone() }
+    }
+
     fn may_ask(&self) -> Result<(), ReplicateError> {
         match self.name.is_some() || self.is_admin {
             true => Ok(()),

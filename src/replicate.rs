@@ -25,7 +25,9 @@ pub mod retry;
 pub mod documents;
 pub mod repeat;
 pub mod budget;
+pub mod failures;
 pub mod progress;
+pub mod rate;
 pub mod error;
 
 use std::panic::AssertUnwindSafe;
@@ -42,7 +44,7 @@ use self::checkpoint::{RecordError, Session};
 pub use self::error::ReplicateError;
 pub use self::job::{Context, Job, Outcome};
 use crate::document::Seq;
-use crate::peer::{DatabaseInfo, Peer, PeerError};
+use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 
 /// Replicates: once, or, where the request is continuous, until it is cancelled.
 ///
@@ -58,7 +60,10 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
         let life = AssertUnwindSafe(live(job)).catch_unwind().await;
         let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
             Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
-            ended => return ended,
+            ended => {
+                job.keep_failures(Vec::new()).await?;
+                return ended;
+            }
         };
         if job.progress.places().through_seq != through {
             pause = settings.restart_pause;
@@ -83,6 +88,11 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
         job.opening(&request.target, target.create_with(&request.create_target_params)).await?;
     }
     let target_info = job.opening(&request.target, target.info()).await?;
+    if request.retry_failures {
+        let route = job.route(&source, &target, &job.stop);
+        let answer = documents::copy_failed(job, route, target_info.instance_start_time).await?;
+        return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
+    }
     if let Some(ids) = request.fetched_directly() {
         let route = job.route(&source, &target, &job.stop);
         let answer = documents::copy(job, route, ids, target_info.instance_start_time).await?;
@@ -190,27 +200,29 @@ async fn copy(
         winners_only: job.request.winning_revs_only,
         continuous: job.request.continuous,
     };
+    let filtered = reading.filter != Filter::None;
     let route = job.route(source, target, scope);
     let pages = changes::pages(reading, job.context.tasks.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|page| {
             job.progress.read(&page.last_seq);
             let span = tracing::info_span!("batch", seq = %page.last_seq);
+            let rows = (!filtered).then_some(page.changes.len() as u64);
             let copying = batch::copy(route.clone(), page.changes).instrument(span);
             let copying = AbortOnDropHandle::new(job.context.tasks.spawn("batch", copying));
-            (page.last_seq, page.pending, copying)
+            (page.last_seq, rows, page.pending, copying)
         });
         async move {
-            let (seq, pending, copying) = batch?;
+            let (seq, rows, pending, copying) = batch?;
             copying.await.unwrap_or(Err(ReplicateError::Crashed))?;
-            Ok((seq, pending))
+            Ok((seq, rows, pending))
         }
     });
     let mut batches = std::pin::pin!(batches.buffered(job.batches()));
     while let Some(batch) = batches.next().await {
         match batch {
-            Ok((seq, pending)) => {
-                job.progress.finished(&seq, pending);
+            Ok((seq, rows, pending)) => {
+                job.progress.finished(&seq, rows, pending);
                 finished.send_replace(seq);
             }
             Err(error) => {
@@ -233,6 +245,7 @@ async fn record(job: &Job, mut session: Session, mut finished: watch::Receiver<S
     while finished.changed().await.is_ok() {
         wait_or_end(job.checkpoint_interval(), &mut finished).await;
         let seq = finished.borrow_and_update().clone();
+        job.keep_failures(Vec::new()).await?;
         session.record(&seq, &job.progress).await?;
     }
     Ok(session)

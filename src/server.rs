@@ -6,7 +6,7 @@
 //! doesn't end by its deadline is dropped; the store survives that as it survives a crash.
 
 mod connections;
-mod identity;
+pub mod identity;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,7 +23,7 @@ use crate::http::{self, AppState};
 use crate::peer::remote::{ClientError, Clients};
 use crate::registry::Registry;
 use crate::replicate::Context;
-use crate::replicate::budget::Budget;
+use crate::replicate::failures::FailureFiles;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
@@ -156,12 +156,8 @@ async fn open_store(config: &Config) -> Result<Store, StartError> {
 
 fn registry(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Result<Registry, StartError> {
     let settings = Arc::new(config.replicator.clone());
-    Ok(Registry::new(Context {
-        store: store.clone(),
-        clients: Clients::new(&settings)?,
-        identity: Arc::new(identity::of(config, address, uuid)),
-        budget: Budget::new(settings.memory_budget),
-        tasks: Tasks::default(),
-        settings,
-    }))
+    let identity = identity::of(config, &address.to_string(), uuid);
+    let failures = FailureFiles::under(&config.data_dir);
+    let clients = Clients::new(&settings)?;
+    Ok(Registry::new(Context::new(Some(store.clone()), failures, clients, settings, identity)))
 }

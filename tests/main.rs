@@ -5,6 +5,9 @@
 mod support;
 
 mod cli;
+mod command_line;
+mod failures;
+mod verifying;
 mod asking;
 mod databases;
 mod documents;

@@ -10,7 +10,7 @@ mod leaves;
 
 pub use faulty::{Fault, FaultyPeer};
 pub use leaves::{Leaf, leaves};
-pub use process::Process;
+pub use process::{Process, signal};
 pub use server::{Database, Server};
 
 use reqwest::{Client, Method, StatusCode};

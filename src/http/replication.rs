@@ -1,11 +1,11 @@
-//! `POST /_replicate` and `GET /_active_tasks`.
+//! `POST /_replicate`, `GET /_replicate/{id}/failures` and `GET /_active_tasks`.
 //!
 //! The registry owns the replication; this only awaits its end, so a client that hangs up stops nothing.
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, State};
-use axum::http::{Method, StatusCode};
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -38,10 +38,27 @@ pub async fn replicate(
         return Err(ApiError::bad_request("Request body must be a JSON object"));
     };
     Ok(match state.registry.replicate(&request, &caller).await? {
-        Answer::Completed(result) => answer::json(StatusCode::OK, &result),
+        Answer::Completed(id, result) => named(id, answer::json(StatusCode::OK, &result)),
         Answer::Started(id) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
         Answer::Cancelled(id) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
     })
+}
+
+/// CouchDB's answer to a one-shot doesn't tell its id, under which its failures are listed: a header does.
+fn named(id: String, mut answer: Response) -> Response {
+    answer.headers_mut().extend(HeaderValue::try_from(id).ok().map(|id| (REPLICATION_ID, id)));
+    answer
+}
+
+const REPLICATION_ID: HeaderName = HeaderName::from_static("x-couchrep-replication-id");
+
+/// `GET /_replicate/{id}/failures`: documents that didn't get to the target.
+pub async fn failures(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    Ok(answer::json(StatusCode::OK, &state.registry.failures(&id, &caller).await?))
 }
 
 /// `GET /_active_tasks`.

@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
+use super::failures::FailureLog;
 use super::progress::{Counts, Progress};
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, repeat, write};
@@ -39,6 +40,8 @@ pub struct Route {
     pub target: Peer,
     /// What is counted.
     pub progress: Arc<Progress>,
+    /// What didn't get there.
+    pub failures: Arc<FailureLog>,
     /// Memory, all replications together.
     pub budget: Budget,
     /// Bytes of documents gathered before they are written.
@@ -211,7 +214,7 @@ impl Batch<'_> {
     /// A revision that its source can't give is a failure of that document, not of the batch: it would never end.
     fn give_up(&self, unavailable: &[(DocId, Rev, String)]) {
         for (id, rev, reason) in unavailable {
-            tracing::warn!(doc.id = %id, doc.rev = %rev, reason, "the source announced a revision that it can't give");
+            self.route.failures.unavailable(id, rev, reason);
         }
         let failures = unavailable.len() as u64;
         self.route.progress.count(Counts { doc_write_failures: failures, ..Counts::default() });

@@ -107,7 +107,10 @@ impl Endpoint {
     /// Opens the database; that it is there is found out by the first question to it.
     pub fn open(&self, context: &Context) -> Result<Peer, ReplicateError> {
         match self {
-            Self::Local(name) => Ok(Peer::Local(LocalPeer::new(context.store.clone(), name.clone()))),
+            Self::Local(name) => match &context.store {
+                Some(store) => Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone()))),
+                None => Err(ReplicateError::BadRequest(format!("there is no store to look `{name}` up in"))),
+            },
             Self::Remote(site) => {
                 let basic = site.credentials.as_ref().map(Credentials::pair);
                 let headers = site.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();

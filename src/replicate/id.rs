@@ -45,7 +45,7 @@ pub struct CallerHeaders {
 pub struct ReplicationId {
     /// 32 hexadecimal digits: the id of the checkpoint documents.
     pub base: String,
-    /// `+continuous`, `+create_target`, both or nothing.
+    /// `+continuous`, `+create_target`, `+retry_failures`, several or nothing.
     pub extension: String,
 }
 
@@ -59,7 +59,11 @@ impl ReplicationId {
     /// Computes a request's id. `filter_code` is the filter function's text on the source, for a filter of a design
     /// document; a built-in one enters by its name.
     pub fn of(request: &Request, identity: &Identity, caller: &CallerHeaders, filter_code: Option<&str>) -> Self {
-        let flags = [(request.continuous, "+continuous"), (request.create_target, "+create_target")];
+        let flags = [
+            (request.continuous, "+continuous"),
+            (request.create_target, "+create_target"),
+            (request.retry_failures, "+retry_failures"),
+        ];
         Self {
             base: base_id(NEWEST, request, identity, caller, filter_code),
             extension: flags.iter().filter(|(set, _)| *set).map(|(_, text)| *text).collect(),

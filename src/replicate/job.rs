@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ReplicateError;
 use super::batch::Route;
 use super::budget::Budget;
 use super::endpoint::Endpoint;
-use super::id::{Identity, ReplicationId};
+use super::failures::{Failure, FailureFiles, FailureLog};
+use super::id::{CallerHeaders, Identity, ReplicationId};
 use super::progress::Progress;
 use super::request::Request;
+use super::{ReplicateError, filter_code};
 use crate::config::Replicator;
 use crate::document::Seq;
 use crate::peer::remote::Clients;
@@ -22,8 +23,10 @@ use crate::tasks::Tasks;
 /// What all replications of a server share. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
-    /// Where local names are looked up.
-    pub store: Store,
+    /// Where local names are looked up; `None`: nowhere, as by a command that has URLs alone.
+    pub store: Option<Store>,
+    /// Where failures are kept.
+    pub failures: FailureFiles,
     /// HTTP clients, their pools shared.
     pub clients: Clients,
     /// Defaults and limits.
@@ -38,9 +41,29 @@ pub struct Context {
 
 impl Context {
     /// What a server's replications share, with a memory budget and a group of tasks of their own.
-    pub fn new(store: Store, clients: Clients, settings: Arc<Replicator>, identity: Identity) -> Self {
+    pub fn new(
+        store: Option<Store>,
+        failures: FailureFiles,
+        clients: Clients,
+        settings: Arc<Replicator>,
+        identity: Identity,
+    ) -> Self {
         let budget = Budget::new(settings.memory_budget);
-        Self { store, clients, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
+        Self { store, failures, clients, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
+    }
+}
+
+impl Context {
+    /// A replication's id, and those under which its checkpoints may stand, the newest version first. A user's filter
+    /// enters with its code, which the source is asked for.
+    pub async fn ids(
+        &self,
+        request: &Request,
+        caller: &CallerHeaders,
+    ) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
+        let code = filter_code::fetch(self, request).await?;
+        let id = ReplicationId::of(request, &self.identity, caller, code.as_deref());
+        Ok((id, ReplicationId::log_ids(request, &self.identity, caller, code.as_deref())))
     }
 }
 
@@ -56,6 +79,8 @@ pub struct Job {
     pub context: Context,
     /// How far it is.
     pub progress: Arc<Progress>,
+    /// What didn't get to the target.
+    pub failures: Arc<FailureLog>,
     /// Cancelled: what is under way is finished and recorded, then the job ends.
     pub stop: CancellationToken,
 }
@@ -103,11 +128,17 @@ impl Job {
             source: source.clone(),
             target: target.clone(),
             progress: self.progress.clone(),
+            failures: self.failures.clone(),
             budget: self.context.budget.clone(),
             batch_bytes: self.context.settings.batch_bytes,
             tries: self.context.settings.retries_per_request,
             stop: stop.clone(),
         }
+    }
+
+    /// Keeps what has failed so far, and strikes out those that were `tried` again and didn't.
+    pub async fn keep_failures(&self, tried: Vec<Failure>) -> Result<(), PeerError> {
+        Ok(self.context.failures.keep(&self.id.base, &self.failures, tried).await?)
     }
 
     /// Asks a database something while it is being opened: what goes wrong names it as the caller knows it.

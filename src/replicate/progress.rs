@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::time::Instant;
 
+use super::rate::Rate;
 use crate::document::Seq;
 
 /// How far a job has come.
@@ -21,6 +23,7 @@ pub struct Progress {
     doc_write_failures: AtomicU64,
     bulk_get_docs: AtomicU64,
     bulk_get_attempts: AtomicU64,
+    rate: Rate,
     places: Mutex<Places>,
     started_on: u64,
     updated_on: AtomicU64,
@@ -37,6 +40,8 @@ pub struct Places {
     pub checkpointed_source_seq: Seq,
     /// Changes behind `through_seq`, as the source told with it.
     pub changes_pending: Option<u64>,
+    /// Changes of this session up to `through_seq`; `None` where a filter hides how many there were.
+    pub changes_done: Option<u64>,
 }
 
 /// What is counted, under the names and in the order of a history entry.
@@ -75,6 +80,7 @@ impl Default for Progress {
             through_seq: Seq::zero(),
             checkpointed_source_seq: Seq::zero(),
             changes_pending: None,
+            changes_done: Some(0),
         };
         Self {
             missing_checked: AtomicU64::new(0),
@@ -84,6 +90,7 @@ impl Default for Progress {
             doc_write_failures: AtomicU64::new(0),
             bulk_get_docs: AtomicU64::new(0),
             bulk_get_attempts: AtomicU64::new(0),
+            rate: Rate::default(),
             places: Mutex::new(places),
             started_on: now,
             updated_on: AtomicU64::new(now),
@@ -103,6 +110,7 @@ impl Progress {
         add(&self.missing_found, more.missing_found);
         add(&self.docs_read, more.docs_read);
         add(&self.docs_written, more.docs_written);
+        self.rate.sample(Instant::now(), self.docs_written.load(Ordering::Relaxed));
         add(&self.doc_write_failures, more.doc_write_failures);
         add(&self.bulk_get_docs, more.bulk_get_docs);
         add(&self.bulk_get_attempts, more.bulk_get_attempts);
@@ -129,6 +137,8 @@ impl Progress {
             places.source_seq = seq.clone();
             places.through_seq = seq.clone();
             places.checkpointed_source_seq = seq.clone();
+            places.changes_pending = None;
+            places.changes_done = Some(0);
         });
     }
 
@@ -137,11 +147,13 @@ impl Progress {
         self.change(|places| places.source_seq = last_seq.clone());
     }
 
-    /// Everything up to here is on the target, and so many changes were behind it.
-    pub fn finished(&self, seq: &Seq, pending: Option<u64>) {
+    /// Everything up to here is on the target: so many changes more (`None`: a filter hides it), and so many were
+    /// behind it.
+    pub fn finished(&self, seq: &Seq, changes: Option<u64>, pending: Option<u64>) {
         self.change(|places| {
             places.through_seq = seq.clone();
             places.changes_pending = pending;
+            places.changes_done = places.changes_done.zip(changes).map(|(done, more)| done + more);
         });
     }
 
@@ -153,6 +165,11 @@ impl Progress {
     /// The places.
     pub fn places(&self) -> Places {
         self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Documents written a second, of late; `None` while nothing can be said yet.
+    pub fn docs_per_second(&self) -> Option<f64> {
+        self.rate.per_second(Instant::now(), self.docs_written.load(Ordering::Relaxed))
     }
 
     /// Unix seconds of the start.
@@ -175,6 +192,14 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+impl Places {
+    /// How much of this session's changes is done, in per cent; `None` where the source doesn't tell, or a filter hides it.
+    pub fn percent(&self) -> Option<u64> {
+        let (done, pending) = self.changes_done.zip(self.changes_pending)?;
+        Some((100 * done).checked_div(done + pending).unwrap_or(100))
+    }
+}
+
 /// What a task's entry tells besides its progress.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the field's words")]
@@ -189,7 +214,7 @@ pub struct TaskName {
     pub checkpoint_interval_ms: u64,
 }
 
-/// An entry of `_active_tasks`, in CouchDB's order.
+/// An entry of `_active_tasks`, in CouchDB's order, and behind that what CouchDB doesn't tell.
 #[derive(Debug, Serialize)]
 pub struct TaskEntry<'a> {
     node: &'a str,
@@ -218,12 +243,15 @@ pub struct TaskEntry<'a> {
     kind: &'static str,
     updated_on: u64,
     user: Option<&'a str>,
+    progress: Option<u64>,
+    docs_per_second: Option<u64>,
 }
 
 impl<'a> TaskEntry<'a> {
     /// The entry of a running job.
     pub fn new(name: &'a TaskName, progress: &Progress) -> Self {
         let (counts, places) = (progress.counts(), progress.places());
+        let percent = places.percent();
         Self {
             node: &name.node,
             pid: &name.pid,
@@ -250,6 +278,8 @@ impl<'a> TaskEntry<'a> {
             kind: "replication",
             updated_on: progress.updated_on(),
             user: name.user.as_deref(),
+            progress: percent,
+            docs_per_second: progress.docs_per_second().map(|rate| rate.round() as u64),
         }
     }
 }
@@ -257,6 +287,23 @@ impl<'a> TaskEntry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_null_where_it_can_not_be_known() {
+        let progress = Progress::default();
+        let percent = || progress.places().percent();
+        assert_eq!(percent(), None);
+        progress.finished(&Seq::from(3), Some(3), Some(0));
+        assert_eq!(percent(), Some(100));
+        progress.finished(&Seq::from(4), Some(1), None);
+        assert_eq!(percent(), None);
+        progress.finished(&Seq::from(5), None, Some(5));
+        assert_eq!(percent(), None);
+        progress.started(&Seq::from(5));
+        assert_eq!(percent(), None);
+        progress.finished(&Seq::from(5), Some(0), Some(0));
+        assert_eq!(percent(), Some(100));
+    }
 
     #[test]
     fn a_task_entry_has_couchdbs_fields_in_couchdbs_order() {
@@ -272,16 +319,18 @@ mod tests {
         };
         let progress = Progress::default();
         progress.count(Counts { docs_read: 2, ..Counts::default() });
-        progress.finished(&serde_json::from_str(r#""9-x""#).unwrap(), Some(4));
+        progress.finished(&serde_json::from_str(r#""9-x""#).unwrap(), Some(2), Some(4));
         let entry = serde_json::to_value(TaskEntry::new(&name, &progress)).unwrap();
         let keys: Vec<_> = entry.as_object().unwrap().keys().map(String::as_str).collect();
         let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
             checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \
             missing_revisions_found replication_id revisions_checked source source_seq started_on target through_seq \
-            type updated_on user";
+            type updated_on user progress docs_per_second";
         assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
         assert_eq!(entry["through_seq"], "9-x");
         assert_eq!(entry["changes_pending"], 4);
         assert_eq!(entry["docs_read"], 2);
+        assert_eq!(entry["progress"], 33);
+        assert_eq!(entry["docs_per_second"], serde_json::Value::Null);
     }
 }

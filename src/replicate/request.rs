@@ -33,6 +33,8 @@ pub struct Request {
     pub target: Endpoint,
     /// Go on for ever.
     pub continuous: bool,
+    /// Copy what failed before under the same base id, and nothing else; never continuous.
+    pub retry_failures: bool,
     /// Make the target where it isn't there.
     pub create_target: bool,
     /// Only these documents: decoded, sorted, each once.
@@ -103,10 +105,12 @@ impl Request {
         let mut source = Endpoint::parse("source", body.get("source"))?;
         let mut target = Endpoint::parse("target", body.get("target"))?;
         connection::read(body, &mut source, &mut target)?;
+        let retry_failures = boolean(body, "retry_failures", false)?;
         Ok(Self {
             source,
             target,
-            continuous: boolean(body, "continuous", false)?,
+            continuous: boolean(body, "continuous", false)? && !retry_failures,
+            retry_failures,
             create_target: boolean(body, "create_target", false)?,
             doc_ids: doc_ids(body.get("doc_ids"))?,
             filter: filter(body)?,

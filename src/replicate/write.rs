@@ -1,8 +1,8 @@
 //! Stage 4: writes what was fetched to the target, as it is (`new_edits:false`).
 //!
 //! Writing a revision that is there already changes nothing, so every write may be repeated. A write that has begun
-//! isn't stopped: it ends within the peer's own limits. A document that the target refuses is counted, logged and
-//! passed over; the rest of its batch is written.
+//! isn't stopped: it ends within the peer's own limits. A document that the target refuses is counted, noted
+//! ([`super::failures`]) and passed over; the rest of its batch is written.
 
 use super::ReplicateError;
 use super::batch::Route;
@@ -19,7 +19,7 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, Replica
     let sent = docs.docs().len() as u64;
     let _place = if docs.size() > route.reservation() { Some(route.budget.large().await) } else { None };
     let refused = route.target.bulk_docs(docs).await?;
-    refused.iter().for_each(report);
+    refused.iter().for_each(|refused| route.failures.refused(refused));
     let failures = refused.len() as u64;
     route.progress.count(Counts {
         docs_written: sent.saturating_sub(failures),
@@ -58,7 +58,7 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
                 return Ok(Attached::Written);
             }
             Ok(Some(refused)) => {
-                report(&refused);
+                route.failures.refused(&refused);
                 route.progress.count(Counts { docs_read: 1, doc_write_failures: 1, ..Counts::default() });
                 return Ok(Attached::Refused(id, rev));
             }
@@ -66,10 +66,4 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
             Err(error) => route.repeat_after(error.into(), &mut pauses).await?,
         }
     }
-}
-
-/// Tells of a document that the target doesn't take.
-fn report(refused: &Refused) {
-    let rev = refused.rev.as_ref().map(tracing::field::display);
-    tracing::warn!(doc.id = %refused.id, doc.rev = rev, error = refused.error, reason = refused.reason, "the target refused a document");
 }

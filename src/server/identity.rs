@@ -1,13 +1,12 @@
 //! Who the server is, as far as replication ids depend on it.
 //!
-//! The uuid is taken as given, else made once and kept in the data dir. It must stay the same over restarts, or no checkpoint is found again. It is written beside its place and moved
-//! there, so a crash leaves either none or a whole one.
+//! The uuid is taken as given, else made once and kept in the data dir. It must stay the same over restarts, or no
+//! checkpoint is found again. It is written beside its place and moved there, so a crash leaves either none or a whole
+//! one.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
-
-use std::net::SocketAddr;
 
 use super::StartError;
 use crate::config::Config;
@@ -16,8 +15,8 @@ use crate::tasks;
 
 const FILE: &str = "server.uuid";
 
-/// Who the server is that listens on `listening` and has this uuid.
-pub fn of(config: &Config, listening: SocketAddr, uuid: &str) -> Identity {
+/// Who the server is that listens on `listening` (`host:port`) and has this uuid.
+pub fn of(config: &Config, listening: &str, uuid: &str) -> Identity {
     let own_name = || {
         let name = gethostname::gethostname().to_string_lossy().into_owned();
         // As Erlang's `inet:gethostname/0`.
@@ -25,7 +24,7 @@ pub fn of(config: &Config, listening: SocketAddr, uuid: &str) -> Identity {
     };
     Identity {
         uuid: uuid.to_owned(),
-        address: config.local_address.clone().unwrap_or_else(|| listening.to_string()),
+        address: config.local_address.clone().unwrap_or_else(|| listening.to_owned()),
         hostname: config.hostname.clone().unwrap_or_else(own_name),
         httpd_port: config.httpd_port,
     }

@@ -50,6 +50,11 @@ impl Process {
         command().args(args).envs(envs.iter().copied()).output().unwrap()
     }
 
+    /// Starts another of its commands, its output to be read.
+    pub fn spawn_command(args: &[&str]) -> Child {
+        command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// The URL of a path that starts with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
@@ -68,8 +73,7 @@ impl Process {
 
     /// Sends `SIGTERM` or `SIGINT`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        signal(self.id(), name);
     }
 
     /// Waits for its end; panics where it takes longer than `limit`.
@@ -98,6 +102,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal to a process.
+pub fn signal(id: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// The binary, deaf to the settings in the environment of whoever runs the tests.

@@ -1,0 +1,61 @@
+//! What the binary can be asked for, a file each; the library does the work.
+//!
+//! Exit codes mean the same everywhere: [`Exit`]. Results go to stdout, everything else to stderr.
+
+pub mod serve;
+pub mod replicate;
+pub mod verify;
+mod databases;
+mod screen;
+mod signals;
+
+use std::io::{self, IsTerminal, Write, stderr};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// As hoped for.
+    Done = 0,
+    /// Not.
+    Failed = 1,
+    /// What was asked for makes no sense; clap ends with this code by itself.
+    Usage = 2,
+    /// Done, but documents were refused.
+    Refused = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What was asked for makes no sense. Never shows an argument that may hold a password.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Writes the log to `writer`, coloured where stderr is a terminal.
+fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder().parse(filter).context("--log must be a level or directives")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(stderr().is_terminal()).init();
+    Ok(())
+}
+
+/// Runs a command to its end. What still runs then has had its deadline; the process doesn't wait for it.
+fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    ended
+}
+
+/// Prints a line of the result. Nobody may be reading (`couchrep … | head`): the work is done all the same.
+fn print(line: impl std::fmt::Display) {
+    _ = writeln!(io::stdout(), "{line}");
+}

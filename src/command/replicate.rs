@@ -1,0 +1,261 @@
+//! `couchrep replicate`: one replication, without a server around it.
+//!
+//! The same job that a server would run, with the same checkpoints. The first signal lets it finish what it writes and
+//! record a checkpoint; the second ends it at once, which loses nothing but work.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use couchrep::replicate::endpoint::Endpoint;
+use couchrep::replicate::failures::Failure;
+use couchrep::replicate::id::CallerHeaders;
+use couchrep::replicate::progress::Progress;
+use couchrep::replicate::request::Request;
+use couchrep::replicate::{self, Context, Job, Outcome, ReplicateError};
+use indicatif::HumanCount;
+use serde_json::{Map, Value, json};
+use tokio::time::MissedTickBehavior;
+
+use super::databases::{self, Databases};
+use super::screen::{Screen, Stand, count};
+use super::signals::Signals;
+use super::{Exit, UsageError, block_on, log};
+
+/// Shown below the options.
+pub const EXAMPLES: &str = "\
+Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 done, but documents were refused.
+Ctrl-C records how far it is and ends; run again, it goes on from there. A second Ctrl-C ends at once.
+
+Examples:
+  couchrep replicate http://localhost:5984/recipes http://root:secret@backup:5984/recipes --create-target
+  couchrep replicate recipes http://backup:5984/recipes --data-dir /srv/couchrep --continuous
+  couchrep replicate http://localhost:5984/recipes copy --filter kitchen/vegan --query country=fr --json";
+
+/// Between two looks at how far it is.
+const TICK: Duration = Duration::from_millis(200);
+/// Refused documents that are printed; --json prints all that are kept.
+const MAX_PRINTED: usize = 20;
+
+/// The command's options.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Go on for ever, until Ctrl-C
+    #[arg(long)]
+    continuous: bool,
+
+    /// Make the target where it isn't there
+    #[arg(long)]
+    create_target: bool,
+
+    /// Copy this document alone; may be repeated
+    #[arg(long = "doc-id", value_name = "ID", conflicts_with = "filter")]
+    doc_ids: Vec<String>,
+
+    /// Copy what this filter of the source lets through: a design document's, or _design, or _view
+    #[arg(long, value_name = "DDOC/NAME")]
+    filter: Option<String>,
+
+    /// A parameter for the filter; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, requires = "filter")]
+    query: Vec<(String, String)>,
+
+    /// Print JSON lines: started, progress, refused, result
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    databases: Databases,
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Replicates.
+pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let request = arguments.request()?;
+    let screen = Screen::new(arguments.json);
+    log(arguments.databases.log(), screen.log_writer())?;
+    block_on(replicate(arguments, request, screen))
+}
+
+impl Arguments {
+    fn request(&self) -> Result<Request, UsageError> {
+        let mut fields = Map::new();
+        fields.insert("continuous".into(), self.continuous.into());
+        fields.insert("create_target".into(), self.create_target.into());
+        if !self.doc_ids.is_empty() {
+            // A request's ids are percent-decoded; those of a command line mean what they say.
+            let ids = self.doc_ids.iter().map(|id| id.replace('%', "%25"));
+            fields.insert("doc_ids".into(), ids.collect::<Vec<_>>().into());
+        }
+        if let Some(filter) = &self.filter {
+            let query = self.query.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+            fields.insert("filter".into(), filter.as_str().into());
+            fields.insert("query_params".into(), Value::Object(query.collect()));
+        }
+        self.databases.request(fields)
+    }
+}
+
+async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen().context("could not listen for signals")?;
+    let job = job(arguments.databases.open(&request).await?, request).await?;
+    screen.event(
+        "started",
+        json!({
+            "replication_id": job.id.to_string(),
+            "source": databases::name(&job.request.source),
+            "target": databases::name(&job.request.target),
+        }),
+    );
+    let ended = watch(&job, &mut screen, &mut signals).await;
+    screen.clear();
+    let told = tell(&job, &screen, ended);
+    databases::close(&job.context).await;
+    told
+}
+
+async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
+    let (id, log_ids) = context.ids(&request, &CallerHeaders::default()).await?;
+    Ok(Job {
+        id,
+        log_ids,
+        stop: context.tasks.stopping().child_token(),
+        request,
+        context,
+        progress: Arc::default(),
+        failures: Arc::default(),
+    })
+}
+
+/// Runs the job to its end, or until signals end it.
+async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<Outcome, ReplicateError> {
+    let mut running = pin!(replicate::run(job));
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let deadline = async {
+        job.stop.cancelled().await;
+        tokio::time::sleep(job.context.settings.stop_deadline).await;
+    };
+    let mut deadline = pin!(deadline);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut running => return ended,
+            _ = signals.next() => {
+                if job.stop.is_cancelled() {
+                    return Err(ReplicateError::Cancelled);
+                }
+                screen.say("recording how far it is; a second signal ends it at once");
+                job.stop.cancel();
+            }
+            () = &mut deadline => return Err(ReplicateError::Cancelled),
+            _ = ticks.tick() => screen.show(|| stand(&job.progress)),
+        }
+    }
+}
+
+fn stand(progress: &Progress) -> Stand {
+    let (counts, places) = (progress.counts(), progress.places());
+    let rate = progress.docs_per_second().map(|rate| rate.round() as u64);
+    let mut words = format!("{} written", count(counts.docs_written, "document"));
+    if let Some(rate) = rate {
+        words += &format!(", {}/s", HumanCount(rate));
+    }
+    match places.changes_pending {
+        Some(0) => words += ", up to date",
+        Some(pending) => words += &format!(", {} pending", HumanCount(pending)),
+        None => {}
+    }
+    if counts.doc_write_failures > 0 {
+        words += &format!(", {} refused", HumanCount(counts.doc_write_failures));
+    }
+    let known = places.changes_done.zip(places.changes_pending).filter(|(_, pending)| *pending > 0);
+    let json = json!({
+        "docs_read": counts.docs_read,
+        "docs_written": counts.docs_written,
+        "doc_write_failures": counts.doc_write_failures,
+        "changes_pending": places.changes_pending,
+        "progress": places.percent(),
+        "docs_per_second": rate,
+        "through_seq": places.through_seq,
+        "checkpointed_source_seq": places.checkpointed_source_seq,
+    });
+    Stand { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
+}
+
+/// Tells how it ended, first of all what was refused.
+fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>) -> anyhow::Result<Exit> {
+    let failures = job.failures.all();
+    tell_failures(screen, &failures.failures, failures.dropped);
+    let counts = job.progress.counts();
+    let complete = if counts.doc_write_failures > 0 { Exit::Refused } else { Exit::Done };
+    let written = count(counts.docs_written, "document");
+    let result = |exit: Exit, more: (&str, Value)| {
+        let mut fields = json!({
+            "ok": matches!(exit, Exit::Done | Exit::Refused),
+            "exit_code": exit as u8,
+            "docs_read": counts.docs_read,
+            "docs_written": counts.docs_written,
+            "doc_write_failures": counts.doc_write_failures,
+            "checkpointed_source_seq": job.progress.places().checkpointed_source_seq,
+        });
+        fields[more.0] = more.1;
+        screen.event("result", fields);
+        Ok(exit)
+    };
+    match ended {
+        Ok(outcome) => {
+            let refused = counts.doc_write_failures;
+            let refused = if refused > 0 { format!(", {} refused", HumanCount(refused)) } else { String::new() };
+            screen.say(format!("done: {written} written{refused}"));
+            result(complete, ("answer", outcome.answer))
+        }
+        Err(ReplicateError::Cancelled) if job.request.continuous => {
+            screen.say(format!("stopped: {written} written"));
+            result(complete, ("stopped", true.into()))
+        }
+        Err(error) => {
+            let why = match error {
+                ReplicateError::Cancelled => {
+                    format!("interrupted: {written} written; run again, it goes on from there")
+                }
+                error => why(job, &error),
+            };
+            result(Exit::Failed, ("error", why.as_str().into()))?;
+            bail!(why)
+        }
+    }
+}
+
+fn tell_failures(screen: &Screen, failures: &VecDeque<Failure>, dropped: u64) {
+    for failure in failures.iter().rev() {
+        screen.event("refused", serde_json::to_value(failure).unwrap_or_default());
+    }
+    for Failure { id, rev, error, reason, .. } in failures.iter().take(MAX_PRINTED) {
+        let rev = rev.as_ref().map_or(String::new(), |rev| format!(" {rev}"));
+        screen.say(format!("refused: {id}{rev}: {error}: {reason}"));
+    }
+    let unprinted = failures.len().saturating_sub(MAX_PRINTED) as u64 + dropped;
+    if unprinted > 0 {
+        screen.say(format!("refused: {} more", HumanCount(unprinted)));
+    }
+}
+
+/// The error as a person needs it: a local database by its name, not by a URL that nobody serves.
+fn why(job: &Job, error: &ReplicateError) -> String {
+    let is_missing = |endpoint: &&Endpoint| match error {
+        ReplicateError::DatabaseNotFound(url) => *url == endpoint.display(&job.context.identity.address),
+        _ => false,
+    };
+    match [&job.request.source, &job.request.target].into_iter().find(is_missing) {
+        Some(endpoint) => format!("there is no database {}", databases::name(endpoint)),
+        None => error.chain().to_string(),
+    }
+}

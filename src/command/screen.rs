@@ -1,0 +1,144 @@
+//! What a command shows while it works: a bar on a terminal, a line now and then elsewhere, or JSON lines.
+//!
+//! Bar and lines go to stderr, JSON to stdout. While there is a bar, whatever else is printed goes above it.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::print;
+
+/// Without a terminal, a line this often.
+const LINES_EVERY: Duration = Duration::from_secs(10);
+/// JSON, likewise.
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+const BAR: &str = "{bar:24} {percent:>3} %  {msg}, {eta} to go";
+const SPINNER: &str = "{spinner} {msg}";
+
+/// How far the work is.
+pub struct Stand {
+    /// In words.
+    pub words: String,
+    /// For programs.
+    pub json: Value,
+    /// Done and all, where that is known and there is something to do.
+    pub share: Option<(u64, u64)>,
+}
+
+/// Where it is shown.
+#[derive(Clone)]
+pub struct Screen {
+    bar: ProgressBar,
+    json: bool,
+    shown: Instant,
+}
+
+impl Screen {
+    /// A bar where stderr is a terminal, unless JSON is wanted.
+    pub fn new(json: bool) -> Self {
+        let hidden = json || !io::stderr().is_terminal();
+        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Self { bar: ProgressBar::with_draw_target(None, target), json, shown: Instant::now() }
+    }
+
+    /// Shows how far the work is, where it is time to.
+    pub fn show(&mut self, stand: impl FnOnce() -> Stand) {
+        let every = if self.json { JSON_EVERY } else { LINES_EVERY };
+        if !self.bar.is_hidden() {
+            self.draw(stand());
+        } else if self.shown.elapsed() >= every {
+            self.shown = Instant::now();
+            match self.json {
+                true => self.event("progress", stand().json),
+                false => _ = writeln!(io::stderr(), "{}", stand().words),
+            }
+        }
+    }
+
+    /// Prints an event, where JSON is wanted.
+    pub fn event(&self, name: &str, fields: Value) {
+        if self.json {
+            let mut event = json!({ "event": name });
+            if let (Some(event), Value::Object(fields)) = (event.as_object_mut(), fields) {
+                event.extend(fields);
+            }
+            print(event);
+        }
+    }
+
+    /// Prints a line for people.
+    pub fn say(&self, line: impl std::fmt::Display) {
+        if !self.json {
+            self.bar.suspend(|| print(line));
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Where the log is to be written.
+    pub fn log_writer(&self) -> impl Fn() -> AboveBar + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move || AboveBar(bar.clone())
+    }
+
+    fn draw(&self, stand: Stand) {
+        let template = if stand.share.is_some() { BAR } else { SPINNER };
+        // The templates are constants, which the tests draw.
+        self.bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if let Some((done, all)) = stand.share {
+            self.bar.set_length(all);
+            self.bar.set_position(done);
+        }
+        self.bar.set_message(stand.words);
+        self.bar.tick();
+    }
+}
+
+/// Stderr, above the bar.
+pub struct AboveBar(ProgressBar);
+
+impl Write for AboveBar {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(data))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// `1,234 documents`, `1 document`.
+pub fn count(number: u64, thing: &str) -> String {
+    let plural = match thing.strip_suffix('f') {
+        _ if number == 1 => thing.to_owned(),
+        Some(stem) => format!("{stem}ves"),
+        None => format!("{thing}s"),
+    };
+    format!("{} {plural}", HumanCount(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_can_be_drawn() {
+        for template in [BAR, SPINNER] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+    }
+
+    #[test]
+    fn things_are_counted_in_english() {
+        assert_eq!(count(1, "document"), "1 document");
+        assert_eq!(count(12_345, "document"), "12,345 documents");
+        assert_eq!(count(0, "leaf"), "0 leaves");
+    }
+}

@@ -1,0 +1,156 @@
+//! Proves that one database has all that another has: every leaf revision, and, where asked for, every attachment.
+//!
+//! Reads the feed of the one, page by page, and asks the other which of a page's leaves it lacks, some pages at once;
+//! nothing else of either is looked at, and memory is bounded by the pages. A revision names its content and its history,
+//! so having the same revisions is having the same documents (`_changes?style=all_docs`, `_revs_diff`). Equal both ways
+//! are two databases of which each has all leaves of the other. Nothing is written.
+//!
+//! Attachments ([`attachments`]) are a matter of their own: a revision doesn't prove that their bytes came along.
+//!
+//! While somebody writes, the result is that of no one moment: what is reported missing may only be late.
+
+mod attachments;
+
+use futures::stream::{self, Stream, TryStreamExt as _};
+use serde::Serialize;
+
+use crate::document::{DocId, Rev, Seq};
+use crate::peer::{Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError};
+use crate::replicate::repeat;
+
+/// Rows of a page.
+const PAGE: usize = 1000;
+/// Pages asked about at once.
+const PAGES_AT_ONCE: usize = 4;
+/// Differences that are named; all are counted.
+const MAX_NAMED: usize = 1000;
+/// Tries of an answer that broke off.
+const TRIES: u32 = 5;
+
+/// What one database has that another lacks.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Documents read.
+    pub docs: u64,
+    /// Their leaves.
+    pub leaves: u64,
+    /// Attachments compared; 0 where that wasn't asked for.
+    pub attachments: u64,
+    /// How many differences there are.
+    pub differences: u64,
+    /// The first of them.
+    pub named: Vec<Difference>,
+}
+
+/// Something that one database has and the other lacks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// The document.
+    pub id: DocId,
+    /// The leaf.
+    pub rev: Rev,
+    /// The attachment that is absent or different; `None` where the whole leaf is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<String>,
+    /// What is the matter with it.
+    pub problem: Problem,
+}
+
+/// What is the matter with a leaf or an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Problem {
+    /// It isn't there.
+    Missing,
+    /// Its bytes are others.
+    Different,
+}
+
+impl Report {
+    /// Whether nothing is lacking.
+    pub fn is_complete(&self) -> bool {
+        self.differences == 0
+    }
+
+    fn add(&mut self, page: Self) {
+        self.docs += page.docs;
+        self.leaves += page.leaves;
+        self.attachments += page.attachments;
+        self.differences += page.differences;
+        let places = MAX_NAMED - self.named.len();
+        self.named.extend(page.named.into_iter().take(places));
+    }
+
+    fn lacks(&mut self, difference: Difference) {
+        self.differences += 1;
+        self.named.push(difference);
+    }
+}
+
+/// Compares: is all of `this` in `other`? `seen` is shown the report as it grows.
+pub async fn compare(
+    this: &Peer,
+    other: &Peer,
+    with_attachments: bool,
+    mut seen: impl FnMut(&Report),
+) -> Result<Report, PeerError> {
+    // A missing database is told as such, even by a peer whose feed would only say 404.
+    futures::future::try_join(this.info(), other.info()).await?;
+    let pages = pages(this).map_ok(|changes| compare_page(this, other, changes, with_attachments));
+    let mut reports = std::pin::pin!(pages.try_buffered(PAGES_AT_ONCE));
+    let mut report = Report::default();
+    while let Some(page) = reports.try_next().await? {
+        report.add(page);
+        seen(&report);
+    }
+    Ok(report)
+}
+
+/// The feed, from its start to its end.
+fn pages(peer: &Peer) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
+    stream::try_unfold(Some(Seq::zero()), move |since| async move {
+        let Some(since) = since else { return Ok(None) };
+        let query = ChangesQuery { since, limit: PAGE, wait: false, filter: Filter::None, winners_only: false };
+        let page = repeated(async || peer.changes(&query).await).await?;
+        Ok(Some(after(page)))
+    })
+}
+
+/// A page's changes, and where the next one starts, if there is one.
+fn after(page: ChangesPage) -> (Vec<Change>, Option<Seq>) {
+    let more = !page.changes.is_empty() && page.pending != Some(0);
+    (page.changes, more.then_some(page.last_seq))
+}
+
+async fn compare_page(
+    this: &Peer,
+    other: &Peer,
+    changes: Vec<Change>,
+    with_attachments: bool,
+) -> Result<Report, PeerError> {
+    let leaves = changes.iter().map(|change| change.revs.len() as u64).sum();
+    let mut report = Report { docs: changes.len() as u64, leaves, ..Report::default() };
+    if changes.is_empty() {
+        return Ok(report);
+    }
+    for wanted in repeated(async || other.revs_diff(&changes).await).await? {
+        for rev in wanted.revs {
+            report.lacks(Difference { id: wanted.id.clone(), rev, attachment: None, problem: Problem::Missing });
+        }
+    }
+    if with_attachments {
+        attachments::compare(this, other, &changes, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// Asks again, some times, where an answer broke off.
+async fn repeated<T>(question: impl AsyncFn() -> Result<T, PeerError>) -> Result<T, PeerError> {
+    for pause in repeat::pauses(TRIES) {
+        match question().await {
+            Err(PeerError::Broken { .. }) => tokio::time::sleep(pause).await,
+            answered => return answered,
+        }
+    }
+    question().await
+}

@@ -39,7 +39,10 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
         let key = key.trim();
         let taken = match section.as_str() {
             "admins" => admin(key, value).map(|admin| admins.push(admin)),
-            "couchdb" if key == "uuid" => Ok(config.uuid = Some(value.to_owned())),
+            "couchdb" if key == "uuid" => {
+                config.uuid = Some(value.to_owned());
+                Ok(())
+            }
             "replicator" => replicator(key, value, config, &mut tls),
             _ => Ok(()),
         };

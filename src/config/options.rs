@@ -128,7 +128,7 @@ pub struct Options {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// A CouchDB's local.ini, of which [replicator], [admins] and the uuid are taken
+    /// A CouchDB's local.ini, of which the sections replicator and admins and the uuid are taken
     ///
     /// Everything else wins over it. Admins' passwords must stand there as they are, not hashed.
     #[arg(long, env = "COUCHREP_COUCHDB_INI", hide_env = true, value_name = "FILE")]
@@ -209,7 +209,7 @@ pub struct ReplicatorOptions {
     /// A PEM file with that certificate's key, unencrypted [default: the certificate's file]
     #[arg(long, env = "COUCHREP_KEY_FILE", hide_env = true, value_name = "FILE", hide_short_help = true)]
     pub key_file: Option<PathBuf>,
-    /// Where auth.iam gets its tokens [default: https://iam.cloud.ibm.com/identity/token]
+    /// Where auth.iam gets its tokens [default: that of IBM Cloud]
     #[arg(long, env = "COUCHREP_IAM_TOKEN_URL", hide_env = true, value_name = "URL", hide_short_help = true)]
     pub iam_token_url: Option<String>,
     /// Between two signs of life of a waiting feed [default: 10s]

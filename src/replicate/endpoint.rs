@@ -27,7 +27,7 @@ pub enum Endpoint {
     /// A database of the embedded store.
     Local(DbName),
     /// A database over HTTP.
-    Remote(Site),
+    Remote(Box<Site>),
 }
 
 /// A database over HTTP, its credentials apart from its URL.
@@ -78,14 +78,16 @@ impl Endpoint {
         match value {
             None | Some(Value::Null) => Err(ReplicateError::MissingDatabase(field)),
             Some(Value::String(text)) if text.is_empty() => Err(ReplicateError::MissingDatabase(field)),
-            Some(Value::String(text)) if text.contains("://") => Ok(Self::Remote(Site::parse(text, Vec::new(), None)?)),
+            Some(Value::String(text)) if text.contains("://") => {
+                Ok(Self::Remote(Box::new(Site::parse(text, Vec::new(), None)?)))
+            }
             Some(Value::String(name)) => match DbName::parse(name) {
                 Ok(name) => Ok(Self::Local(name)),
                 // Not a name but a URL without its scheme, and maybe with a password, which no answer may repeat.
                 Err(_) if name.contains('@') => Err(invalid_url()),
                 Err(_) => Err(ReplicateError::DatabaseNotFound(name.clone())),
             },
-            Some(Value::Object(object)) => Ok(Self::Remote(Site::from_object(field, object)?)),
+            Some(Value::Object(object)) => Ok(Self::Remote(Box::new(Site::from_object(field, object)?))),
             Some(_) => Err(ReplicateError::BadRequest(format!("`{field}` must be a string or an object"))),
         }
     }
@@ -274,7 +276,7 @@ mod tests {
 
     fn site(value: Value) -> Site {
         match Endpoint::parse("source", Some(&value)).unwrap() {
-            Endpoint::Remote(site) => site,
+            Endpoint::Remote(site) => *site,
             Endpoint::Local(name) => panic!("{name} is local"),
         }
     }

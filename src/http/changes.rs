@@ -36,6 +36,9 @@ use super::query::Query;
 use super::request::{Db, Payload};
 use super::{AppState, answer};
 
+/// The longest pause while a filter lets nothing through: shorter than clients and proxies wait.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
 /// `GET /{db}/_changes`.
 pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query, asked: Asked) -> Result<Response, ApiError> {
     feed(&state, db, Request::parse(&query, None)?, asked.by(query, None)).await
@@ -124,8 +127,9 @@ impl Feeding {
             () = self.sink.hung_up() => return Err(Stopped::HungUp),
             piece = reading => piece?,
         };
-        // A filter that lets little through leaves long pauses.
-        let silent = piece.is_empty() && self.request.heartbeat.is_some_and(|pause| self.last_sent.elapsed() >= pause);
+        // A filter that lets little through leaves long pauses; an empty line between rows means nothing in JSON.
+        let pause = self.request.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
+        let silent = piece.is_empty() && self.last_sent.elapsed() >= pause;
         self.send(if silent { b"\n".to_vec() } else { piece }).await?;
         Ok(Some(next))
     }

@@ -61,7 +61,7 @@ impl RemotePeer {
 const PASSING: [&str; 5] = ["timeout", "internal_server_error", "service_unavailable", "all_workers_died", "nodedown"];
 
 #[derive(Deserialize)]
-struct Row {
+pub(super) struct Row {
     id: Option<DocId>,
     rev: Option<String>,
     /// A word, or PouchDB's `true` beside the word in `name`.
@@ -71,7 +71,7 @@ struct Row {
 }
 
 impl Row {
-    fn refused(self) -> Option<Refused> {
+    pub(super) fn refused(self) -> Option<Refused> {
         let error = match self.error? {
             serde_json::Value::String(word) => word,
             serde_json::Value::Bool(true) => self.name.unwrap_or_else(|| "unknown_error".into()),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::attachments::{following, let_plain_follow};
+use super::bulk_docs::Row;
 use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
 use super::*;
@@ -34,8 +35,10 @@ impl RemotePeer {
             }
             _ => {
                 // A portal's or a proxy's page is no proof that the document was written.
-                self.present(reply)?.success()?.json::<Written>("a written document's `rev`")?;
-                Ok(None)
+                match self.present(reply)?.success()?.json("a written document's `rev`")? {
+                    Written::Doc { .. } => Ok(None),
+                    Written::Rows(rows) => Ok(rows.into_iter().find_map(Row::refused)),
+                }
             }
         }
     }
@@ -101,10 +104,17 @@ impl RemotePeer {
     }
 }
 
+/// How peers tell that a document was written.
 #[derive(Deserialize)]
-struct Written {
-    #[serde(rename = "rev")]
-    _rev: String,
+#[serde(untagged)]
+enum Written {
+    /// CouchDB: `{"ok":true,"id":…,"rev":…}`.
+    Doc {
+        #[serde(rename = "rev")]
+        _rev: String,
+    },
+    /// express-pouchdb, which answers as if it were `_bulk_docs`: what wasn't written, so `[]` is a success.
+    Rows(Vec<Row>),
 }
 
 /// Attachments as the parts of a body, checked against what the document announces.

@@ -224,7 +224,6 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::MissingDatabase(_) => (StatusCode::BAD_REQUEST, "bad_request", reason()),
         ReplicateError::DatabaseNotFound(_) => (StatusCode::NOT_FOUND, "db_not_found", reason()),
         ReplicateError::Unauthorized(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", reason.into()),
-        ReplicateError::Forbidden(reason) => (StatusCode::FORBIDDEN, "forbidden", reason.into()),
         ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),
         ReplicateError::Unresolved(_) => (StatusCode::BAD_GATEWAY, "nxdomain", reason()),
         ReplicateError::Peer(error) => peer(error),

@@ -25,9 +25,6 @@ pub enum ReplicateError {
     /// Nobody, or nobody who may, asked.
     #[error("{0}")]
     Unauthorized(String),
-    /// Someone asked who may not.
-    #[error("{0}")]
-    Forbidden(String),
     /// What is to be cancelled doesn't run.
     #[error("{0}")]
     NotFound(String),

@@ -158,6 +158,7 @@ impl Registry {
                 context: self.context.clone(),
                 progress: Arc::default(),
                 failures: Arc::default(),
+                places: self.context.budget.places(),
                 stop,
             };
             let listed = Listed {

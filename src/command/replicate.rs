@@ -127,6 +127,7 @@ async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> 
         id,
         log_ids,
         stop: context.tasks.stopping().child_token(),
+        places: context.budget.places(),
         request,
         context,
         progress: Arc::default(),

@@ -218,7 +218,7 @@ pub struct ReplicatorOptions {
     /// Bytes of documents that one batch gathers before it writes them [default: 2MiB]
     #[arg(long, env = "COUCHREP_BATCH_BYTES", hide_env = true, value_name = "SIZE", hide_short_help = true)]
     pub batch_bytes: Option<ByteSize>,
-    /// Bytes of documents in memory, all replications together [default: 64MiB]
+    /// Bytes of documents in memory, all replications together; none larger than a quarter is copied [default: 64MiB]
     #[arg(long, env = "COUCHREP_MEMORY_BUDGET", hide_env = true, value_name = "SIZE", hide_short_help = true)]
     pub memory_budget: Option<ByteSize>,
     /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]

@@ -96,6 +96,16 @@ impl ChangeRow {
     }
 }
 
+/// A leaf's body as it is stored.
+pub struct Stored<'a>(redb::AccessGuard<'a, &'static [u8]>);
+
+impl Stored<'_> {
+    /// Bytes, about those of the document that it makes.
+    pub fn size(&self) -> usize {
+        self.0.value().len()
+    }
+}
+
 /// The database at one moment. Blocking: use it within [`super::Database::read`].
 pub struct Snapshot {
     transaction: ReadTransaction,
@@ -243,6 +253,11 @@ impl Snapshot {
         self.bodies.get(leaf.body)?.ok_or(StoreError::Damaged("a leaf has no body"))
     }
 
+    /// A leaf's body as it is stored.
+    pub fn stored(&self, leaf: &Leaf) -> Result<Stored<'_>, StoreError> {
+        Ok(Stored(self.body(leaf)?))
+    }
+
     /// Appends a leaf's document as JSON.
     pub fn render(
         &self,
@@ -252,8 +267,20 @@ impl Snapshot {
         options: &DocOptions,
         out: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let stored = self.body(leaf)?;
-        let body = Body::decode(stored.value())?;
+        self.render_stored(id, record, leaf, &self.stored(leaf)?, options, out)
+    }
+
+    /// The same, of a body that was looked up before.
+    pub fn render_stored(
+        &self,
+        id: &str,
+        record: &DocRecord,
+        leaf: &Leaf,
+        stored: &Stored<'_>,
+        options: &DocOptions,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let body = Body::decode(stored.0.value())?;
         out.reserve(body.json.len() + id.len() + 160);
         out.extend_from_slice(b"{\"_id\":");
         push_string(out, id);

@@ -57,7 +57,7 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
     let mut pause = settings.restart_pause;
     loop {
         let through = job.progress.places().through_seq;
-        let life = AssertUnwindSafe(live(job)).catch_unwind().await;
+        let life = AssertUnwindSafe(watched(job)).catch_unwind().await;
         let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
             Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
             ended => {
@@ -76,10 +76,21 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
     }
 }
 
+/// One life, ended where it stands still: what is under way then is dropped.
+async fn watched(job: &Job) -> Result<Outcome, ReplicateError> {
+    let limit = job.stall_limit();
+    tokio::select! {
+        biased;
+        ended = live(job) => ended,
+        () = job.progress.pulse().failed(limit) => Err(ReplicateError::Stalled(limit)),
+    }
+}
+
 /// From opening the databases to the answer.
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
-    let (source, target) = (request.source.open(&job.context)?, request.target.open(&job.context)?);
+    let pulse = job.progress.pulse();
+    let (source, target) = (request.source.open(&job.context, pulse)?, request.target.open(&job.context, pulse)?);
     if !request.use_bulk_get {
         source.avoid_bulk_get();
     }

@@ -24,6 +24,7 @@ mod secrets;
 mod faults;
 mod selection;
 mod nothing_lost;
+mod standstill;
 mod shutdown;
 mod readme;
 mod crash;

@@ -63,7 +63,7 @@ fn peer_of(endpoint: Endpoint) -> RemotePeer {
         ..config::Replicator::default()
     };
     let clients = Clients::new(&settings).unwrap();
-    RemotePeer::new(&clients, endpoint, Arc::new(settings)).unwrap()
+    RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).unwrap()
 }
 
 fn answer(status: u16, body: impl Into<Body>) -> Response {

@@ -291,7 +291,8 @@ mod tls {
             endpoint.connection.tls.ssl_trusted_certificates_file = Some(dir.path().join(name));
             let settings = config::Replicator::default();
             let clients = Clients::new(&settings).unwrap();
-            let error = RemotePeer::new(&clients, endpoint, Arc::new(settings)).unwrap_err().to_string();
+            let error =
+                RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).unwrap_err().to_string();
             assert!(error.contains("ssl_trusted_certificates_file") && error.contains(problem), "{error}");
         }
     }

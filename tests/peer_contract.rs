@@ -36,7 +36,7 @@ async fn local() -> Bench {
 async fn remote() -> Bench {
     let server = Server::start().await;
     let settings = Arc::new(config::Replicator::default());
-    let endpoint = Endpoint::parse(&server.url("/db"), Vec::new(), None).unwrap();
+    let endpoint = Endpoint::parse(&server.url("/db"), Vec::new()).unwrap();
     let peer =
         Peer::Remote(RemotePeer::new(&Clients::new(&settings).unwrap(), endpoint, settings, Pulse::default()).unwrap());
     Bench { peer, _lives_on: Box::new(server) }

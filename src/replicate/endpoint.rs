@@ -125,10 +125,10 @@ impl Endpoint {
                 None => Err(ReplicateError::BadRequest(format!("there is no store to look `{name}` up in"))),
             },
             Self::Remote(site) => {
-                let basic = site.credentials.as_ref().map(Credentials::pair);
                 let headers = site.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-                let mut endpoint = remote::Endpoint::parse(&site.url, headers, basic)
+                let mut endpoint = remote::Endpoint::parse(&site.url, headers)
                     .map_err(|error| ReplicateError::InvalidReplication(error.to_string()))?;
+                endpoint.basic = site.credentials.as_ref().map(Credentials::pair);
                 endpoint.auth.clone_from(&site.auth);
                 endpoint.connection.clone_from(&site.connection);
                 Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone(), pulse.clone())?))

@@ -28,4 +28,5 @@ mod standstill;
 mod shutdown;
 mod readme;
 mod crash;
+mod random;
 mod review_http;

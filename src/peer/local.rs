@@ -19,6 +19,7 @@ use super::{
     LocalDoc, PeerError, Refused, too_large,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
+use crate::peer::pulse::Pulse;
 use crate::replicate::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::store::{
     self, Asker, Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding,
@@ -38,6 +39,8 @@ const REV_BYTES: usize = 45;
 pub struct LocalPeer {
     store: Store,
     name: DbName,
+    /// Of the job that it was opened for.
+    pulse: Pulse,
 }
 
 impl std::fmt::Debug for LocalPeer {
@@ -48,8 +51,8 @@ impl std::fmt::Debug for LocalPeer {
 
 impl LocalPeer {
     /// A database by its name; whether it is there, its operations tell.
-    pub fn new(store: Store, name: DbName) -> Self {
-        Self { store, name }
+    pub fn new(store: Store, name: DbName, pulse: Pulse) -> Self {
+        Self { store, name, pulse }
     }
 
     /// The database's name.
@@ -124,12 +127,40 @@ impl LocalPeer {
         let filter = self.ready(&database, query).await?;
         loop {
             updates.mark_unchanged();
-            let page = read_page(&database, since, (query.limit, query.max_bytes), &filter).await?;
+            let page = self.read_page(&database, since, (query.limit, query.max_bytes), &filter).await?;
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
+            let _rest = self.pulse.rest();
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
+            }
+        }
+    }
+
+    async fn read_page(
+        &self,
+        database: &Database,
+        since: u64,
+        (limit, max_bytes): (usize, usize),
+        filter: &Ready,
+    ) -> Result<ChangesPage, StoreError> {
+        let mut page = ChangesPage { changes: Vec::new(), limit, last_seq: since.into(), pending: None };
+        let mut bytes = 0;
+        let mut since = since;
+        let started = Instant::now();
+        // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
+        // would say that there is no more.
+        loop {
+            let room = (limit.saturating_sub(page.changes.len()), max_bytes.saturating_sub(bytes));
+            let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
+            self.pulse.beat();
+            bytes += sifted.bytes;
+            page.changes.extend(sifted.changes);
+            (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
+            let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
+            if sifted.pending == 0 || page.changes.len() >= limit || bytes >= max_bytes || long {
+                return Ok(page);
             }
         }
     }
@@ -215,8 +246,9 @@ impl LocalPeer {
             Ok(Some((id, leaf.rev, json, attachments)))
         });
         let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
-        let parts =
-            stream::iter(attachments).flat_map(move |attachment| attachment_pieces(database.clone(), attachment));
+        let pulse = self.pulse.clone();
+        let parts = stream::iter(attachments)
+            .flat_map(move |attachment| attachment_pieces(database.clone(), attachment, pulse.clone()));
         Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: parts.boxed() }))
     }
 
@@ -304,32 +336,6 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
     record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
 }
 
-async fn read_page(
-    database: &Database,
-    since: u64,
-    (limit, max_bytes): (usize, usize),
-    filter: &Ready,
-) -> Result<ChangesPage, StoreError> {
-    let mut page = ChangesPage { changes: Vec::new(), limit, last_seq: since.into(), pending: None };
-    let mut bytes = 0;
-    let mut since = since;
-    let started = Instant::now();
-    // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
-    // would say that there is no more.
-    loop {
-        let room = limit.saturating_sub(page.changes.len());
-        let room = (room, max_bytes.saturating_sub(bytes));
-        let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
-        bytes += sifted.bytes;
-        page.changes.extend(sifted.changes);
-        (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
-        let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
-        if sifted.pending == 0 || page.changes.len() >= limit || bytes >= max_bytes || long {
-            return Ok(page);
-        }
-    }
-}
-
 struct Sifted {
     changes: Vec<Change>,
     /// About as many as they would be over HTTP.
@@ -365,6 +371,7 @@ fn sifted(
 fn attachment_pieces(
     database: Arc<Database>,
     attachment: Attachment,
+    pulse: Pulse,
 ) -> impl stream::Stream<Item = Result<AttachmentPiece, PeerError>> {
     let head = AttachmentHead {
         name: attachment.name.clone(),
@@ -373,9 +380,10 @@ fn attachment_pieces(
         gzip: attachment.encoding == Encoding::Gzip,
     };
     let data = stream::try_unfold(0, move |offset| {
-        let (database, attachment) = (database.clone(), attachment.clone());
+        let (database, attachment, pulse) = (database.clone(), attachment.clone(), pulse.clone());
         async move {
             let piece = database.attachment_piece(&attachment, offset).await?;
+            pulse.moved(piece.len());
             let end = offset + piece.len() as u64;
             Ok((!piece.is_empty()).then_some((AttachmentPiece::Data(piece), end)))
         }

@@ -29,6 +29,9 @@
 //! 5. Pages and streams take their places holding no share, and a job's own place doesn't depend on other jobs. What
 //!    holds a page waits for shares, which never wait for pages.
 //!
+//! Who waits for memory rests ([`Pulse::rest`]): the job's watchdog doesn't count that against it. Whoever holds the memory is
+//! watched itself, so that a peer which drips byte after byte doesn't hold it for ever either.
+//!
 //! A target that hangs in the middle of a write keeps its documents in memory until the write's own limit.
 
 use std::sync::Arc;
@@ -36,6 +39,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::peer::pulse::Pulse;
 
 /// A source that is silent for longer gets no memory kept free for what it may send.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -102,21 +107,22 @@ impl Budget {
     }
 
     /// Waits for a share of so many bytes; more than the common part counts as all of it. First come, first served.
-    pub async fn share(&self, bytes: usize) -> Share {
+    pub async fn share(&self, bytes: usize, pulse: &Pulse) -> Share {
         let units = units(bytes).min(self.parts.common_units);
+        let _rest = pulse.rest();
         let common = self.parts.common.clone().acquire_many_owned(units).await.ok();
-        Share { common, ..self.nothing() }
+        Share { common, ..self.nothing(pulse) }
     }
 
     /// A share that holds nothing yet.
-    pub fn nothing(&self) -> Share {
-        Share { budget: self.clone(), common: None, large: None }
+    pub fn nothing(&self, pulse: &Pulse) -> Share {
+        Share { budget: self.clone(), pulse: pulse.clone(), common: None, large: None }
     }
 
-    /// The places of one job.
-    pub fn places(&self) -> Places {
+    /// The places of the job that has this pulse.
+    pub fn places(&self, pulse: &Pulse) -> Places {
         let own = || Arc::new(Semaphore::new(1));
-        Places { own_page: own(), own_stream: own(), budget: self.clone() }
+        Places { own_page: own(), own_stream: own(), budget: self.clone(), pulse: pulse.clone() }
     }
 }
 
@@ -124,6 +130,8 @@ impl Budget {
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
+    /// Of the job that it is for.
+    pulse: Pulse,
     common: Option<OwnedSemaphorePermit>,
     large: Option<OwnedSemaphorePermit>,
 }
@@ -166,6 +174,7 @@ impl Share {
         let all = units(bytes).max(units(wished).min(parts.common_units));
         let more = all.saturating_sub(self.common_units());
         let ever = all <= parts.common_units;
+        let _rest = self.pulse.rest();
         // Neither is ever closed.
         tokio::select! {
             biased;
@@ -237,6 +246,7 @@ pub struct Places {
     own_page: Arc<Semaphore>,
     own_stream: Arc<Semaphore>,
     budget: Budget,
+    pulse: Pulse,
 }
 
 /// A place taken; given back when dropped.
@@ -248,27 +258,29 @@ pub struct Place {
 impl Places {
     /// Waits for a place for a page of the feed, the job's own or one of all.
     pub async fn page(&self) -> Place {
-        first(&self.own_page, &self.budget.parts.pages).await
+        self.first(&self.own_page, &self.budget.parts.pages).await
     }
 
     /// Waits for the one place for a long row.
     pub async fn row(&self) -> Place {
+        let _rest = self.pulse.rest();
         Place { _permit: self.budget.parts.rows.clone().acquire_owned().await.ok() }
     }
 
     /// Waits for a place for a document whose attachments stream, the job's own or one of all.
     pub async fn stream(&self) -> Place {
-        first(&self.own_stream, &self.budget.parts.streams).await
+        self.first(&self.own_stream, &self.budget.parts.streams).await
     }
-}
 
-async fn first(own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> Place {
-    let permit = tokio::select! {
-        biased;
-        own = own.clone().acquire_owned() => own,
-        common = common.clone().acquire_owned() => common,
-    };
-    Place { _permit: permit.ok() }
+    async fn first(&self, own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> Place {
+        let _rest = self.pulse.rest();
+        let permit = tokio::select! {
+            biased;
+            own = own.clone().acquire_owned() => own,
+            common = common.clone().acquire_owned() => common,
+        };
+        Place { _permit: permit.ok() }
+    }
 }
 
 fn units(bytes: usize) -> u32 {
@@ -286,22 +298,26 @@ mod tests {
     #[tokio::test]
     async fn what_is_held_is_missing_until_it_is_given_back() {
         let budget = Budget::new(16 * MIB);
-        let first = budget.share(5 * MIB).await;
-        assert!(budget.share(2 * MIB).now_or_never().is_none());
+        let first = budget.share(5 * MIB, &Pulse::default()).await;
+        assert!(budget.share(2 * MIB, &Pulse::default()).now_or_never().is_none());
         drop(first);
-        assert!(budget.share(2 * MIB).now_or_never().is_some());
+        assert!(budget.share(2 * MIB, &Pulse::default()).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn a_share_larger_than_the_common_part_takes_all_of_it_instead_of_waiting_for_ever() {
         let budget = Budget::new(16 * MIB);
-        assert_eq!(budget.share(usize::MAX).now_or_never().unwrap().bytes(), 6 * MIB);
+        assert_eq!(budget.share(usize::MAX, &Pulse::default()).now_or_never().unwrap().bytes(), 6 * MIB);
     }
 
     #[tokio::test]
     async fn shares_that_all_need_more_than_there_is_get_it_one_behind_the_other() {
         let budget = Budget::new(16 * MIB);
-        let mut shares = [budget.share(2 * MIB).await, budget.share(2 * MIB).await, budget.share(2 * MIB).await];
+        let mut shares = [
+            budget.share(2 * MIB, &Pulse::default()).await,
+            budget.share(2 * MIB, &Pulse::default()).await,
+            budget.share(2 * MIB, &Pulse::default()).await,
+        ];
         for share in &mut shares {
             assert!(!share.try_hold(4 * MIB));
         }
@@ -323,30 +339,30 @@ mod tests {
     #[tokio::test]
     async fn the_large_place_is_given_back_as_soon_as_the_common_part_suffices() {
         let budget = Budget::new(16 * MIB);
-        let mut first = budget.share(2 * MIB).await;
+        let mut first = budget.share(2 * MIB, &Pulse::default()).await;
         first.hold(8 * MIB, 0).await;
         first.keep(3 * MIB);
         assert!(first.bytes() > 8 * MIB, "it has but 2 MiB without");
         first.keep(MIB);
         assert_eq!(first.bytes(), MIB);
-        let mut second = budget.nothing();
+        let mut second = budget.nothing(&Pulse::default());
         assert!(second.hold(8 * MIB, 0).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn a_peer_that_keeps_a_share_waiting_takes_what_is_not_filled() {
         let budget = Budget::new(16 * MIB);
-        let mut share = budget.share(6 * MIB).await;
+        let mut share = budget.share(6 * MIB, &Pulse::default()).await;
         share.waiting(MIB, async {}).await;
         assert_eq!(share.bytes(), 6 * MIB);
-        let other = share.waiting(MIB, budget.share(5 * MIB)).await;
+        let other = share.waiting(MIB, budget.share(5 * MIB, &Pulse::default())).await;
         assert_eq!((share.bytes(), other.bytes()), (MIB, 5 * MIB));
     }
 
     #[tokio::test]
     async fn a_job_has_a_place_of_its_own_whatever_the_others_hold() {
         let budget = Budget::new(16 * MIB);
-        let (greedy, modest) = (budget.places(), budget.places());
+        let (greedy, modest) = (budget.places(&Pulse::default()), budget.places(&Pulse::default()));
         let mut taken = Vec::new();
         while let Some(place) = greedy.page().now_or_never() {
             taken.push(place);

@@ -13,7 +13,6 @@
 
 use std::time::Duration;
 
-use backon::ExponentialBackoff;
 use futures::Stream;
 use futures::stream;
 use tokio::time::Instant;
@@ -21,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use super::ReplicateError;
 use super::budget::{PAGE_BYTES, Place, Places, ROW_BYTES};
-use super::{ReplicateError, repeat};
+use super::pauses::Pauses;
 use crate::document::Seq;
 use crate::peer::{ChangesPage, ChangesQuery, Filter, Peer, PeerError};
 use crate::tasks::Tasks;
@@ -61,7 +61,7 @@ pub fn pages(
     let course = Course::new(reading.continuous);
     let Reading { source, since, limit, filter, winners_only, .. } = reading;
     let query = ChangesQuery { since, limit, max_bytes: PAGE_BYTES, wait: false, filter, winners_only };
-    let broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+    let broken_waits = Pauses::between_tries(MAX_BROKEN_WAITS);
     let feed = Feed { source, query, limit, course, tasks, places, stop, asked: None, broken_waits };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
@@ -78,7 +78,7 @@ struct Feed {
     /// The page that is being read; its task gives `None` when it was stopped.
     asked: Option<AbortOnDropHandle<Option<Result<ChangesPage, PeerError>>>>,
     /// The pauses that are left before a wait is asked again.
-    broken_waits: ExponentialBackoff,
+    broken_waits: Pauses,
 }
 
 impl Feed {
@@ -96,7 +96,7 @@ impl Feed {
                 Err(_) => return Some(Err(ReplicateError::Crashed)),
             };
             if page.is_ok() || begun.elapsed() >= LONG_WAIT {
-                self.broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+                self.broken_waits = Pauses::between_tries(MAX_BROKEN_WAITS);
             }
             match &page {
                 Err(error @ PeerError::Broken { .. }) if self.query.wait => {

@@ -29,7 +29,7 @@ pub async fn ask(route: &Route, wanted: Vec<Wanted>) -> Result<Fetching<'_>, Rep
     let attempts = wanted.iter().map(|wanted| wanted.revs.len().max(1) as u64).sum();
     route.progress.count(Counts { bulk_get_attempts: attempts, ..Counts::default() });
     let expected = wanted.len().saturating_mul(EXPECTED_BYTES).min(route.batch_bytes);
-    let mut share = route.unless_stopped(route.budget.share(cost(expected))).await?;
+    let mut share = route.unless_stopped(route.budget.share(cost(expected), route.progress.pulse())).await?;
     let answer = route.unless_stopped(share.waiting(0, route.source.bulk_get(wanted))).await??;
     Ok(Fetching { route, answer, share })
 }

@@ -6,8 +6,8 @@
 
 use super::ReplicateError;
 use super::batch::Route;
+use super::pauses::Pauses;
 use super::progress::Counts;
-use super::repeat;
 use crate::document::{DocBatch, DocId, Rev};
 use crate::peer::{PeerError, Refused, too_large};
 
@@ -51,9 +51,9 @@ pub enum Attached {
 pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
     let _place = route.unless_stopped(route.places.stream()).await?;
     let mut atts_since = atts_since;
-    let mut pauses = repeat::pauses(route.tries);
+    let mut pauses = Pauses::between_tries(route.tries);
     loop {
-        let opened = route.source.open_rev(&id, &rev, atts_since, route.budget.nothing());
+        let opened = route.source.open_rev(&id, &rev, atts_since, route.budget.nothing(route.progress.pulse()));
         let written = match route.unless_stopped(opened).await? {
             Ok(None) => return Ok(Attached::Unavailable(id, rev)),
             Err(PeerError::TooLong { limit, .. }) => {

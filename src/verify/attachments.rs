@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::{Difference, Problem, Report, repeated};
 use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
+use crate::peer::pulse::Pulse;
 use crate::peer::{AttachedDoc, AttachmentPiece, Change, Peer, PeerError};
 use crate::replicate::budget::{Budget, cost};
 
@@ -99,7 +100,7 @@ async fn compare_leaf(
 /// What a database tells of the attachments of these leaves; those without any are absent.
 async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMap<Leaf, Attachments>, PeerError> {
     let wanted = |change: &Change| Wanted { id: change.id.clone(), revs: change.revs.clone(), atts_since: Vec::new() };
-    let mut share = budget.share(cost(PIECE_BYTES)).await;
+    let mut share = budget.share(cost(PIECE_BYTES), &Pulse::default()).await;
     let mut answer = peer.bulk_get(changes.iter().map(wanted).collect()).await?;
     let (mut told, mut attached) = (HashMap::new(), Vec::new());
     while let Some(fetched) = answer.next(PIECE_BYTES, &mut share).await? {
@@ -117,7 +118,8 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
     drop(share);
     for (id, rev) in attached {
         // The revision itself as `atts_since`: the database needn't send what hasn't changed since.
-        if let Some(doc) = peer.open_rev(&id, &rev, std::slice::from_ref(&rev), budget.nothing()).await?
+        if let Some(doc) =
+            peer.open_rev(&id, &rev, std::slice::from_ref(&rev), budget.nothing(&Pulse::default())).await?
             && let Some(attachments) = read(&doc.json)?
         {
             told.insert((doc.id, doc.rev), attachments);
@@ -133,7 +135,7 @@ fn read(json: &[u8]) -> Result<Option<Attachments>, DocumentError> {
 
 /// The hashes of a leaf's attachments, decoded, by name; none where the leaf is gone.
 async fn hash(peer: &Peer, (id, rev): &Leaf, budget: &Budget) -> Result<HashMap<String, String>, PeerError> {
-    repeated(async || match peer.open_rev(id, rev, &[], budget.nothing()).await? {
+    repeated(async || match peer.open_rev(id, rev, &[], budget.nothing(&Pulse::default())).await? {
         Some(doc) => hash_parts(doc, peer.name()).await,
         None => Ok(HashMap::new()),
     })

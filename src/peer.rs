@@ -189,9 +189,9 @@ pub struct Fetched {
     pub docs: DocBatch,
     /// Revisions whose documents have attachments: they are fetched one by one.
     pub attached: Vec<(DocId, Rev)>,
-    /// Revisions that the source announced and can't give, each with its reason.
-    pub unavailable: Vec<(DocId, Rev, String)>,
-    /// Documents that are too large to be held.
+    /// Revisions that the source announced and can't give.
+    pub unavailable: Vec<Unavailable>,
+    /// Documents that are too large to be held, or that the source doesn't let us read.
     pub refused: Vec<Refused>,
 }
 
@@ -206,6 +206,26 @@ impl Fetched {
 pub(crate) fn too_large(id: DocId, rev: Option<Rev>, max_document: usize) -> Refused {
     let reason = format!("larger than {max_document} bytes, a quarter of the memory budget");
     Refused { id, rev, error: "document_too_large".into(), reason }
+}
+
+/// A revision that the source announced and can't give.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unavailable {
+    /// Its document.
+    pub id: DocId,
+    /// The revision.
+    pub rev: Rev,
+    /// Why, in the source's words.
+    pub reason: String,
+    /// Whether the source told of trouble of its own that may pass, rather than that there is no such revision.
+    pub passing: bool,
+}
+
+impl Unavailable {
+    /// There is no such revision.
+    pub fn missing(id: DocId, rev: Rev) -> Self {
+        Self { id, rev, reason: "missing".into(), passing: false }
+    }
 }
 
 /// A document whose attachments follow it.

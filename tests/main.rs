@@ -21,6 +21,7 @@ mod checkpoints;
 mod listeners;
 mod malformed;
 mod memory;
+mod refused;
 mod secrets;
 mod faults;
 mod selection;

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Fault, FaultyPeer, Server};
 
-const NONSENSE: [(&str, &str, &str); 3] = [
-    ("application/json", "cut", r#"{"results":[{"seq":1,"id":"#),
+const NONSENSE: [(&str, &str, &str); 2] = [
     ("text/html", "a page", "<html><body>Please log in</body></html>"),
     ("application/json", "wrong types", r#"{"results":7,"_rev":1,"rev":{},"ok":"yes","last_seq":null}"#),
 ];
@@ -36,6 +35,32 @@ async fn refuses_nonsense(method: Method, path: &str, expected: &str) {
         server.replicate(job).await;
         assert_eq!(server.leaves("src").await, server.leaves(&target).await, "{kind}");
     }
+}
+
+/// Some proxies end an answer properly that broke off behind them.
+#[tokio::test]
+async fn json_without_its_end_is_asked_for_again_and_told_where_it_stays_so() {
+    const CUT: &str = r#"{"results":[{"seq":1,"id":"#;
+    let server = Server::with_config(|config| config.replicator.retries_per_request = 3).await;
+    server.database("src").await.fill("doc-", 3).await;
+    server.database("tgt").await;
+    let peer = FaultyPeer::before(&server).await;
+    let job = json!({"source": peer.url("/src"), "target": peer.url("/tgt")});
+    let cut = || Fault::Answer(200, vec![("content-type", "application/json".into())], CUT.into());
+    for _ in 0..3 {
+        peer.fail(Method::POST, "/src/_bulk_get?", cut());
+    }
+    let answer: Value = server.post("/_replicate", job.clone(), 502).await;
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.contains("_bulk_get") && reason.ends_with("broke off: the JSON ends early"), "{reason}");
+    let parts = [(Method::GET, "/src/$"), (Method::GET, "/src/_changes?"), (Method::POST, "/tgt/_revs_diff")];
+    let more = [(Method::POST, "/src/_bulk_get?"), (Method::POST, "/tgt/_bulk_docs"), (Method::PUT, "/tgt/_local/")];
+    for (method, path) in parts.into_iter().chain(more) {
+        peer.fail(method, path, cut());
+    }
+    server.replicate(job).await;
+    assert_eq!(peer.faults_left(), 0);
+    assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
 }
 
 macro_rules! requests {

@@ -128,7 +128,7 @@ async fn fetch(peer: &Peer, wanted: Vec<Wanted>, max_bytes: usize) -> (Vec<Strin
         let text = |doc| String::from_utf8(fetched.docs.text(doc).to_vec()).unwrap();
         docs.extend(fetched.docs.docs().iter().map(text));
         attached.extend(fetched.attached.iter().map(|(id, rev)| format!("{id} {rev}")));
-        unavailable.extend(fetched.unavailable.iter().map(|(id, rev, _)| format!("{id} {rev}")));
+        unavailable.extend(fetched.unavailable.iter().map(|one| format!("{} {}", one.id, one.rev)));
     }
     (docs, attached, unavailable)
 }

@@ -115,6 +115,11 @@ impl Elements {
         self.finished && self.array == Array::Behind
     }
 
+    /// Whether the text ended before its closing bracket. What doesn't begin as an object or an array isn't cut.
+    pub fn is_cut(&self) -> bool {
+        !self.finished
+    }
+
     fn among_elements(&self) -> bool {
         self.depth == self.elements_at && self.array == Array::Here
     }
@@ -134,6 +139,7 @@ impl Elements {
             self.start = Some(self.at - 1);
         }
         match byte {
+            _ if self.depth == 0 && !matches!(byte, b'{' | b'[') => self.finished = true,
             b'"' => self.in_string = true,
             b'{' => self.depth += 1,
             b'[' => {

@@ -245,6 +245,31 @@ fn only_strings_are_strings() {
 }
 
 #[test]
+fn the_elements_of_an_array_come_too_and_a_skipped_one_does_not() {
+    let (text, mut found) = (br#"[{"a":[1]},"two",{"b":"#, Vec::new());
+    let mut elements = Elements::of_array();
+    while let Some(element) = elements.next(text) {
+        found.push(String::from_utf8(text[element].to_vec()).unwrap());
+    }
+    assert_eq!(found, [r#"{"a":[1]}"#, r#""two""#]);
+    assert!(elements.skip() && !elements.skip());
+    assert_eq!(elements.consumable(), text.len());
+    elements.consume(text.len());
+    let rest = br#"[2,{}]},3]"#;
+    assert_eq!(elements.next(rest).map(|element| &rest[element]), Some(&b"3"[..]));
+    assert!(elements.next(rest).is_none() && elements.finished());
+}
+
+#[test]
+fn a_text_without_its_end_is_cut_and_one_that_is_something_else_is_not() {
+    for (text, cut) in [(r#"{"results":[1"#, true), ("", true), ("<html>", false), (r#"{"results":7}"#, false)] {
+        let mut elements = Elements::default();
+        while elements.next(text.as_bytes()).is_some() {}
+        assert_eq!(elements.is_cut(), cut, "{text}");
+    }
+}
+
+#[test]
 fn an_answer_without_its_array_or_without_its_end_is_not_finished() {
     for text in [
         r#"{"error":"x","reason":"y"}"#,

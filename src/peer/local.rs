@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Fetched, Filter,
-    LocalDoc, PeerError, Refused, too_large,
+    LocalDoc, PeerError, Refused, Unavailable, too_large,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::peer::pulse::Pulse;
@@ -492,7 +492,7 @@ fn fetch(
 ) -> Result<Option<(Wanted, usize)>, StoreError> {
     let options = DocOptions { revs: true, ..DocOptions::default() };
     let id = &wanted.id;
-    let unavailable = |rev: &Rev| (id.clone(), rev.clone(), "missing".to_owned());
+    let unavailable = |rev: &Rev| Unavailable::missing(id.clone(), rev.clone());
     let Some(record) = snapshot.document(id.as_str())? else {
         fetched.unavailable.extend(wanted.revs.iter().map(unavailable));
         return Ok(None);

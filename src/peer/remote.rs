@@ -6,6 +6,10 @@
 //! - `open_revs` answered as JSON (express-pouchdb): each attachment is fetched by its name;
 //! - a target that isn't known to take gzipped parts (anything but CouchDB and couchrep) gets them decoded.
 //!
+//! A 401 or 403 to a question about one document is that document's failure only if the database lets us in at that very
+//! moment; else the credentials have been revoked, and the replication ends with [`PeerError::Unauthorized`] rather than pass
+//! over everything as refused.
+//!
 //! What failed for a reason that may pass was tried again before an error comes out (`call.rs`); only bodies that stream
 //! are the caller's to ask for again ([`PeerError::Broken`]). Nothing here logs or returns a credential: names and
 //! requests are written from the URL without userinfo, transport errors by their innermost cause.
@@ -239,6 +243,16 @@ impl RemotePeer {
             true => Ok(start_time(committed.instance_start_time)),
             false => Err(answer::malformed(&self.request_name(&call), "`\"ok\":true`", "`\"ok\":false`".into())),
         }
+    }
+
+    /// Passes an answer on unless it refuses us rather than one document: 401 and 403 are the document's where the database
+    /// itself, asked at that moment with the same credentials, lets us in, else they mean all of its documents.
+    async fn admitting(&self, reply: Reply) -> Result<Reply, PeerError> {
+        if matches!(reply.status, 401 | 403) {
+            let database = self.ask(&Call::get(Operation::Info, "")).await?;
+            self.opened(database)?;
+        }
+        Ok(reply)
     }
 
     /// What an answer says about opening or creating the database.

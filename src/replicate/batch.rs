@@ -9,7 +9,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -22,14 +21,13 @@ use super::progress::{Counts, Progress};
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
 use crate::document::{DocId, Rev, Wanted};
-use crate::peer::{Change, Peer, PeerError};
+use crate::peer::{Change, Peer, PeerError, Unavailable};
 
 /// Documents with attachments on their way at once, a batch.
 const ATTACHED_AT_ONCE: usize = 4;
-/// How often a revision that the source announced but couldn't give is asked for again.
+/// How often a revision that the source announced and then says it doesn't have is asked for again. What it couldn't give
+/// for trouble that may pass is asked for as often as what broke off.
 const ASK_AGAIN: usize = 2;
-/// The pause before.
-const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// From where to where, and within what limits. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -115,7 +113,7 @@ struct Batch<'a> {
 #[derive(Default)]
 struct Named {
     attached: Vec<(DocId, Rev)>,
-    unavailable: Vec<(DocId, Rev, String)>,
+    unavailable: Vec<Unavailable>,
 }
 
 impl Batch<'_> {
@@ -131,23 +129,22 @@ impl Batch<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
+        let mut pauses = Pauses::between_tries(self.route.tries);
         for asked in 0.. {
             let unavailable = self.copy_once(wanted).await?;
-            if unavailable.is_empty() {
-                break;
-            }
-            if asked == ASK_AGAIN {
-                self.give_up(&unavailable);
-                break;
-            }
-            self.route.unless_stopped(tokio::time::sleep(ASK_AGAIN_PAUSE)).await?;
-            wanted = again(unavailable);
+            let pause = pauses.next();
+            let hopeful = |one: &Unavailable| pause.is_some() && (one.passing || asked < ASK_AGAIN);
+            let (hopeful, given_up): (Vec<_>, Vec<_>) = unavailable.into_iter().partition(hopeful);
+            self.give_up(&given_up);
+            let Some(pause) = pause.filter(|_| !hopeful.is_empty()) else { break };
+            self.route.unless_stopped(tokio::time::sleep(pause)).await?;
+            wanted = again(hopeful);
         }
         Ok(())
     }
 
     /// Copies; answers what the source couldn't give.
-    async fn copy_once(&mut self, wanted: Vec<Wanted>) -> Result<Vec<(DocId, Rev, String)>, ReplicateError> {
+    async fn copy_once(&mut self, wanted: Vec<Wanted>) -> Result<Vec<Unavailable>, ReplicateError> {
         let atts_since: HashMap<DocId, Vec<Rev>> = wanted
             .iter()
             .filter(|wanted| !wanted.atts_since.is_empty())
@@ -158,7 +155,7 @@ impl Batch<'_> {
             match copied {
                 Attached::Written => {}
                 Attached::Refused(id, rev) => _ = self.refused.insert((id, rev)),
-                Attached::Unavailable(id, rev) => unavailable.push((id, rev, "missing".into())),
+                Attached::Unavailable(id, rev) => unavailable.push(Unavailable::missing(id, rev)),
             }
         }
         Ok(unavailable)
@@ -207,8 +204,8 @@ impl Batch<'_> {
     }
 
     /// A revision that its source can't give is a failure of that document, not of the batch: it would never end.
-    fn give_up(&self, unavailable: &[(DocId, Rev, String)]) {
-        for (id, rev, reason) in unavailable {
+    fn give_up(&self, unavailable: &[Unavailable]) {
+        for Unavailable { id, rev, reason, .. } in unavailable {
             self.route.failures.unavailable(id, rev, reason);
         }
         let failures = unavailable.len() as u64;
@@ -217,9 +214,9 @@ impl Batch<'_> {
 }
 
 /// What to ask for again, revisions of one document together.
-fn again(unavailable: Vec<(DocId, Rev, String)>) -> Vec<Wanted> {
+fn again(unavailable: Vec<Unavailable>) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = Vec::new();
-    for (id, rev, _) in unavailable {
+    for Unavailable { id, rev, .. } in unavailable {
         match wanted.last_mut() {
             Some(last) if last.id == id => last.revs.push(rev),
             _ => wanted.push(Wanted { id, revs: vec![rev], atts_since: Vec::new() }),
@@ -235,7 +232,7 @@ mod tests {
     #[test]
     fn revisions_of_one_document_are_asked_for_together() {
         let rev = |text: &str| Rev::parse(text).unwrap();
-        let named = |id: &str, text: &str| (DocId::from(id), rev(text), String::new());
+        let named = |id: &str, text: &str| Unavailable::missing(DocId::from(id), rev(text));
         let wanted = again(vec![named("a", "1-x"), named("a", "1-y"), named("b", "2-z")]);
         let revs: Vec<_> = wanted.iter().map(|wanted| (wanted.id.as_str(), wanted.revs.len())).collect();
         assert_eq!(revs, [("a", 2), ("b", 1)]);

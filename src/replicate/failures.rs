@@ -100,10 +100,10 @@ impl FailureLog {
         self.add(refused.id.clone(), refused.rev.clone(), &refused.error, &refused.reason);
     }
 
-    /// A document is too large to be held on its way.
-    pub fn too_large(&self, refused: &Refused) {
+    /// A document is too large to be held on its way, or the source doesn't let us read it.
+    pub fn not_copied(&self, refused: &Refused) {
         let rev = refused.rev.as_ref().map(tracing::field::display);
-        tracing::warn!(doc.id = %refused.id, doc.rev = rev, reason = refused.reason, "a document is too large to be copied");
+        tracing::warn!(doc.id = %refused.id, doc.rev = rev, error = refused.error, reason = refused.reason, "a document can't be copied");
         self.add(refused.id.clone(), refused.rev.clone(), &refused.error, &refused.reason);
     }
 

@@ -30,7 +30,7 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, Replica
 
 /// Notes a document that the target isn't even asked to take.
 pub fn refused_here(route: &Route, refused: &Refused) {
-    route.failures.too_large(refused);
+    route.failures.not_copied(refused);
     route.progress.count(Counts { doc_write_failures: 1, ..Counts::default() });
 }
 
@@ -61,6 +61,10 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
                 return Ok(Attached::Refused(id, rev));
             }
             Ok(Some(doc)) => route.target.put_doc(doc).await,
+            Err(PeerError::Status { status: 401 | 403, error, reason, .. }) => {
+                refused_here(route, &Refused { id: id.clone(), rev: Some(rev.clone()), error, reason });
+                return Ok(Attached::Refused(id, rev));
+            }
             Err(error) => Err(error),
         };
         match written {

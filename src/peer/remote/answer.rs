@@ -1,7 +1,7 @@
 //! What a peer answered: its status, its body as it streams in or whole, and whether it is what the protocol says.
 //!
 //! Every answer's shape is checked. A body that isn't what was expected becomes [`PeerError::Malformed`], which shows
-//! how it starts; one that breaks off or falls silent becomes [`PeerError::Broken`].
+//! how it starts; one that breaks off, falls silent, or is JSON without its end becomes [`PeerError::Broken`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use futures::{StreamExt, stream};
 use reqwest::Response;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::PeerError;
 use super::clients::reason;
@@ -141,9 +142,19 @@ impl Reply {
 
     /// The body as the JSON that was expected.
     pub(super) fn json<'a, T: Deserialize<'a>>(&'a self, expected: &'static str) -> Result<T, PeerError> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            malformed(&self.request, expected, format!("`{}` ({error})", shorten(&self.body, SHOWN_BYTES)))
+        serde_json::from_slice(&self.body).map_err(|error| match error.is_eof() {
+            true => cut(&self.request),
+            false => malformed(&self.request, expected, format!("`{}` ({error})", shorten(&self.body, SHOWN_BYTES))),
         })
+    }
+
+    /// The same answer, unless its JSON ends before its end: some proxies end a body properly that broke off behind them.
+    pub(super) fn uncut(self) -> Result<Self, PeerError> {
+        let checked = self.is_success() && !self.body.is_empty();
+        match serde_json::from_slice::<IgnoredAny>(&self.body) {
+            Err(error) if checked && error.is_eof() => Err(cut(&self.request)),
+            _ => Ok(self),
+        }
     }
 
     /// Whether the peer lacks what was asked for as a whole, as old servers lack `_bulk_get`.
@@ -184,6 +195,10 @@ impl Reply {
 
 pub(super) fn malformed(request: &str, expected: &'static str, found: String) -> PeerError {
     PeerError::Malformed { request: request.to_owned(), expected, found }
+}
+
+pub(super) fn cut(request: &str) -> PeerError {
+    PeerError::Broken { request: request.to_owned(), reason: "the JSON ends early".into() }
 }
 
 pub(super) fn too_long(request: &str, limit: usize) -> PeerError {

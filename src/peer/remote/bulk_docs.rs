@@ -46,7 +46,7 @@ impl RemotePeer {
 
     /// A refusal with its revision where that is certain; an error where the document may well be taken next time.
     fn judged(&self, refused: Refused, docs: &[DocSpan]) -> Result<Refused, PeerError> {
-        if PASSING.contains(&refused.error.as_str()) {
+        if passes(&refused.error) {
             let request = self.request_name(&Call::new(Operation::BulkDocs, Method::POST, "_bulk_docs"));
             let reason = format!("{} was answered {}: {}", refused.id, refused.error, refused.reason);
             return Err(PeerError::Broken { request, reason });
@@ -58,7 +58,13 @@ impl RemotePeer {
 }
 
 /// What a cluster says of a document when a part of it fails.
-const PASSING: [&str; 5] = ["timeout", "internal_server_error", "service_unavailable", "all_workers_died", "nodedown"];
+const PASSING: [&str; 6] =
+    ["timeout", "internal_error", "internal_server_error", "service_unavailable", "all_workers_died", "nodedown"];
+
+/// Whether a word that a peer says of one document tells of its own trouble, and so nothing of the document.
+pub(super) fn passes(error: &str) -> bool {
+    PASSING.contains(&error)
+}
 
 #[derive(Deserialize)]
 pub(super) struct Row {

@@ -63,6 +63,8 @@ enum Opened {
     Answer(Box<Reading>),
     /// PouchDB's way to say that there is no such document.
     Missing(DocId),
+    /// We mayn't read it; the source's `error` and `reason`.
+    Refused(DocId, (String, String)),
 }
 
 impl RemotePeer {
@@ -124,8 +126,12 @@ impl RemotePeer {
             let of = if revs.is_empty() { Of::All(id) } else { Of::Some(id) };
             return Ok(Opened::Answer(Box::new(Reading { cutting: Cutting::of_array(answer), of })));
         }
-        let reply = self.present(answer.whole().await?)?;
-        if reply.status == 404 { Ok(Opened::Missing(id)) } else { Err(reply.into_error()) }
+        let reply = self.admitting(self.present(answer.whole().await?)?).await?;
+        match reply.status {
+            404 => Ok(Opened::Missing(id)),
+            401 | 403 => Ok(Opened::Refused(id, reply.words())),
+            _ => Err(reply.into_error()),
+        }
     }
 }
 
@@ -211,6 +217,7 @@ impl RemoteBulkGet {
         match answer {
             Some(Opened::Answer(reading)) => self.reading = Some(*reading),
             Some(Opened::Missing(id)) => self.sorter.missing(&id),
+            Some(Opened::Refused(id, (error, reason))) => self.sorter.refuse(&id, &error, &reason),
             None => {
                 self.ended = true;
                 self.sorter.end(&self.last, share.max_document())?;

@@ -99,7 +99,7 @@ impl RemotePeer {
         let attempt = || async move {
             let answer = self.attempt(call).await?;
             let broke = |error| Failed { failure: Failure::BrokeOff, asked: None, error };
-            answer.whole_within(call.max_answer).await.map_err(broke)
+            answer.whole_within(call.max_answer).await.and_then(Reply::uncut).map_err(broke)
         };
         self.retrying(call, attempt).await
     }

@@ -5,7 +5,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::answer::Answer;
+use super::answer::{Answer, cut};
+use super::results::not_fetched;
 use super::*;
 use crate::json::Elements;
 use crate::replicate::budget::{Share, cost};
@@ -96,7 +97,8 @@ impl Cutting {
             self.ended = true;
             return match self.elements.finished() {
                 true => Ok(Read::On),
-                false => Err(super::results::not_fetched(self.request(), &self.text, &"the JSON ends early")),
+                false if self.elements.is_cut() => Err(cut(self.request())),
+                false => Err(not_fetched(self.request(), &self.text, &"not an array of results")),
             };
         };
         if self.text.len() + chunk.len() > share.max_document() && self.elements.skip() {

@@ -11,8 +11,23 @@ use super::*;
 use crate::json;
 
 impl RemotePeer {
-    /// Which of these revisions the database lacks, in the order of `changes`.
+    /// Which of these revisions the database lacks, in the order of `changes`. Where the answer is too long, because the
+    /// database has very many ancestors to tell of, it is asked in halves.
     pub async fn revs_diff(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
+        let (mut wanted, mut left) = (Vec::new(), vec![changes]);
+        while let Some(changes) = left.pop() {
+            match self.ask_missing(changes).await {
+                Err(PeerError::TooLong { .. }) if changes.len() > 1 => {
+                    let (first, second) = changes.split_at(changes.len() / 2);
+                    left.extend([second, first]);
+                }
+                asked => wanted.extend(asked?),
+            }
+        }
+        Ok(wanted)
+    }
+
+    async fn ask_missing(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
         let asked = merged(changes);
         let body = Bytes::from(request(&asked));
         let mut missing = match self.ask_revs_diff(&body).await? {
@@ -20,7 +35,8 @@ impl RemotePeer {
             None => self.ask_missing_revs(body).await?,
         };
         let wanted = asked.into_iter().filter_map(|(id, _)| {
-            let diff = missing.remove(id).filter(|diff| !diff.missing.is_empty())?;
+            let mut diff = missing.remove(id).filter(|diff| !diff.missing.is_empty())?;
+            diff.possible_ancestors.truncate(MAX_ANCESTORS);
             Some(Wanted { id: id.clone(), revs: diff.missing, atts_since: diff.possible_ancestors })
         });
         Ok(wanted.collect())
@@ -50,6 +66,9 @@ impl RemotePeer {
         Ok(missing.missing_revs.into_iter().map(diff).collect())
     }
 }
+
+/// Ancestors that are kept: no more are told to the source.
+const MAX_ANCESTORS: usize = 50;
 
 #[derive(Deserialize)]
 struct Diff {

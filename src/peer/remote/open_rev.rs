@@ -26,7 +26,7 @@ type Body = BoxStream<'static, Result<Bytes, PeerError>>;
 type Parts = BoxStream<'static, Result<AttachmentPiece, PeerError>>;
 
 impl RemotePeer {
-    /// Fetches one revision; `None` where the source doesn't have it.
+    /// Fetches one revision; `None` where the source doesn't have it, an error with its status where we mayn't read it.
     pub async fn open_rev(
         &self,
         id: &DocId,
@@ -38,7 +38,7 @@ impl RemotePeer {
         call.accept = "multipart/mixed";
         let answer = self.send(&call).await?;
         if !answer.is_success() {
-            let reply = self.present(answer.whole().await?)?;
+            let reply = self.admitting(self.present(answer.whole().await?)?).await?;
             return if reply.status == 404 { Ok(None) } else { Err(reply.into_error()) };
         }
         match answer.header(CONTENT_TYPE.as_str()).and_then(multipart::boundary) {

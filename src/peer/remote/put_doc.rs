@@ -26,7 +26,7 @@ impl RemotePeer {
         if matches!(doc.id.as_str(), "." | "..") {
             return refused("illegal_docid".into(), "no URL can name this document".into());
         }
-        let reply = self.write(doc).await?;
+        let reply = self.admitting(self.write(doc).await?).await?;
         match reply.status {
             412 => Err(reply.into_error()),
             400..=499 if !reply.is_database_missing() => {

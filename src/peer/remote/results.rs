@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::malformed;
+use super::bulk_docs::passes;
 use super::*;
 use crate::document::Revisions;
 use crate::json;
@@ -67,11 +68,12 @@ impl Sorter {
         for item in items {
             match (&item.ok, &item.missing) {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
-                (None, Some(rev)) => self.unavailable(id, Rev::parse(rev), "missing".into()),
+                (None, Some(rev)) => self.unavailable(id, Rev::parse(rev), "missing".into(), false),
                 (None, None) => {
-                    let (rev, reason) =
-                        item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
-                    self.unavailable(id, rev, reason);
+                    let refusal = item.refusal();
+                    let Refusal { rev, reason, passing } =
+                        refusal.ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
+                    self.unavailable(id, rev, reason, passing);
                 }
             }
         }
@@ -97,7 +99,17 @@ impl Sorter {
 
     /// No document answers to this id.
     pub(super) fn missing(&mut self, id: &DocId) {
-        self.unavailable(id, None, "missing".into());
+        self.unavailable(id, None, "missing".into(), false);
+    }
+
+    /// The source doesn't give this document to us.
+    pub(super) fn refuse(&mut self, id: &DocId, error: &str, reason: &str) {
+        let revs = self.unmentioned.remove(id).unwrap_or_default();
+        let refused = |rev| Refused { id: id.clone(), rev, error: error.to_owned(), reason: reason.to_owned() };
+        match revs.is_empty() {
+            true => self.ready.refused.push(refused(None)),
+            false => self.ready.refused.extend(revs.into_iter().map(|rev| refused(Some(rev)))),
+        }
     }
 
     /// Checks at the end that everything was mentioned. What wasn't is what was left out, where no more is lacking.
@@ -151,7 +163,7 @@ impl Sorter {
     }
 
     /// Notes the revision, or all that are still asked for where the peer names none.
-    fn unavailable(&mut self, id: &DocId, rev: Option<Rev>, reason: String) {
+    fn unavailable(&mut self, id: &DocId, rev: Option<Rev>, reason: String, passing: bool) {
         let asked = self.unmentioned.remove(id).unwrap_or_default();
         let (gone, left): (Vec<_>, Vec<_>) = match rev {
             Some(rev) => {
@@ -163,19 +175,28 @@ impl Sorter {
         if !left.is_empty() {
             self.unmentioned.insert(id.clone(), left);
         }
-        self.ready.unavailable.extend(gone.into_iter().map(|rev| (id.clone(), rev, reason.clone())));
+        let unavailable = |rev| Unavailable { id: id.clone(), rev, reason: reason.clone(), passing };
+        self.ready.unavailable.extend(gone.into_iter().map(unavailable));
     }
 }
 
 impl Item<'_> {
-    /// The revision, where it is named, and the reason why it didn't come.
-    fn refusal(&self) -> Option<(Option<Rev>, String)> {
+    fn refusal(&self) -> Option<Refusal> {
         let error = self.error.as_ref()?;
         let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str);
         let word = error.as_str().or_else(|| text("error")).unwrap_or("error");
         let reason = self.reason.as_deref().or_else(|| text("reason")).unwrap_or_default();
-        Some((text("rev").and_then(Rev::parse), format!("{word}: {reason}")))
+        let rev = text("rev").and_then(Rev::parse);
+        Some(Refusal { rev, reason: format!("{word}: {reason}"), passing: passes(word) })
     }
+}
+
+/// Why a revision didn't come.
+struct Refusal {
+    /// Where it is named.
+    rev: Option<Rev>,
+    reason: String,
+    passing: bool,
 }
 
 /// What replication looks at in a document.

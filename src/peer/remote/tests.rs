@@ -253,12 +253,14 @@ async fn answers_of_another_shape_are_named_with_the_request() {
         _ => answer(200, r#"{"couchdb":"Welcome"}"#),
     });
     let url = url.await;
-    for (path, found) in [("html", "<html> <body>Welcome"), ("cut", "EOF while parsing"), ("root", "missing field")] {
+    for (path, found) in [("html", "<html> <body>Welcome"), ("root", "missing field")] {
         let error = peer(&format!("{url}/{path}")).info().await.unwrap_err();
         assert!(matches!(error, PeerError::Malformed { .. }));
         let error = error.to_string();
         assert!(error.starts_with(&format!("GET {url}/{path}/ was answered")) && error.contains(found), "{error}");
     }
+    let error = peer(&format!("{url}/cut")).info().await.unwrap_err();
+    assert_eq!(error.to_string(), format!("the answer to GET {url}/cut/ broke off: the JSON ends early"));
 }
 
 #[tokio::test]
@@ -350,6 +352,20 @@ async fn missing_revisions_are_asked_of_old_servers_too() {
     assert_eq!(peer(&format!("{url}/old")).revs_diff(&changes).await.unwrap(), wanted(vec![]));
 }
 
+#[tokio::test]
+async fn missing_revisions_are_asked_for_in_halves_where_the_answer_is_too_long() {
+    let url = serve(|seen| {
+        let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&seen.body).unwrap();
+        let ancestors = json!(vec!["1-a"; if asked.len() > 1 { 2_000_000 } else { 1 }]);
+        let diff = |(id, revs)| (id, json!({"missing": revs, "possible_ancestors": ancestors}));
+        ok(asked.into_iter().map(diff).collect::<serde_json::Map<_, _>>().into())
+    });
+    let change = |id: &str| Change { seq: Seq::zero(), id: DocId::from(id), revs: vec![rev("2-b")] };
+    let wanted = peer(&url.await).revs_diff(&[change("a"), change("b"), change("c")]).await.unwrap();
+    let ids: Vec<_> = wanted.iter().map(|wanted| wanted.id.as_str()).collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+}
+
 const BULK: &str = r#"{"results": [
     {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}}]},
     {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0}}]},
@@ -372,7 +388,12 @@ async fn bulk_get_is_read_however_it_is_split() {
         let (texts, rest) = all(answer).await.unwrap();
         assert_eq!(texts, [r#"{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}"#]);
         assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a")), (DocId::from("b"), rev("2-b"))]);
-        let reason = |id: &str, reason: &str| (DocId::from(id), rev("1-a"), reason.to_owned());
+        let reason = |id: &str, reason: &str| Unavailable {
+            id: DocId::from(id),
+            rev: rev("1-a"),
+            reason: reason.to_owned(),
+            passing: false,
+        };
         assert_eq!(rest.unavailable, [reason("c", "not_found: missing"), reason("d", "forbidden: no")]);
     }
 }
@@ -396,16 +417,18 @@ async fn what_came_before_a_bulk_get_broke_off_is_given() {
 }
 
 #[tokio::test]
-async fn a_bulk_get_that_is_cut_or_leaves_something_out_is_malformed() {
+async fn a_bulk_get_that_is_cut_broke_off_and_one_that_leaves_something_out_is_malformed() {
     let url = serve(|seen| match seen.path.starts_with("/cut/") {
         true => answer(200, &BULK[..BULK.len() - 3]),
         false => answer(200, r#"{"results":[{"id":"b","docs":[]}]}"#),
     });
     let url = url.await;
-    for path in ["cut", "short"] {
+    let error = async |path: &str| {
         let answer = peer(&format!("{url}/{path}")).bulk_get(wanted(&["a", "b"])).await.unwrap();
-        assert!(matches!(all(answer).await, Err(PeerError::Malformed { .. })), "{path}");
-    }
+        all(answer).await.unwrap_err()
+    };
+    assert!(matches!(error("cut").await, PeerError::Broken { .. }));
+    assert!(matches!(error("short").await, PeerError::Malformed { .. }));
 }
 
 #[tokio::test]
@@ -487,7 +510,7 @@ async fn without_bulk_get_documents_are_fetched_one_by_one() {
     for _ in 0..2 {
         let (texts, rest) = all(peer.bulk_get(wanted(&["a/b", "c"])).await.unwrap()).await.unwrap();
         assert_eq!(texts, [r#"{"_id":"a/b","_rev":"1-a"}"#]);
-        assert_eq!(rest.unavailable, [(DocId::from("c"), rev("1-a"), "missing".into())]);
+        assert_eq!(rest.unavailable, [Unavailable::missing(DocId::from("c"), rev("1-a"))]);
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the absence is remembered");
 }

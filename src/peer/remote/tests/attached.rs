@@ -176,6 +176,8 @@ async fn a_document_that_the_target_refuses_is_told_as_such() {
         "/db/_design/d%2Fe?new_edits=false" => answer(403, r#"{"error":"forbidden","reason":"no"}"#),
         "/db/stub?new_edits=false" => answer(412, r#"{"error":"missing_stub","reason":"x"}"#),
         "/db/busy?new_edits=false" => answer(503, ""),
+        // The database lets us in, so the document was refused.
+        "/db/" => info(),
         _ => answer(404, r#"{"error":"not_found","reason":"Database does not exist."}"#),
     });
     let peer = peer(&format!("{}/db", url.await));

@@ -46,6 +46,7 @@ use crate::registry::Registry;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
+pub use self::auth::Admins;
 use self::error::ApiError;
 
 /// The CouchDB release whose answers these are, for clients that look before they ask.
@@ -60,6 +61,8 @@ pub struct AppState {
     pub registry: Registry,
     /// Bytes that request bodies may still take in memory, all together.
     pub bodies: Arc<Semaphore>,
+    /// Who may do everything.
+    pub admins: Arc<Admins>,
     /// All settings.
     pub config: Arc<Config>,
     /// The server's uuid.

@@ -79,7 +79,7 @@ pub fn router(state: AppState) -> Router {
         .route("/_up", get(welcome::up))
         .route("/_uuids", get(welcome::uuids))
         .route("/_all_dbs", get(databases::list))
-        .route("/_session", get(welcome::session).fallback(welcome::no_sessions))
+        .route("/_session", get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions))
         .route("/_replicate", any(replication::replicate))
         .route("/_replicate/{id}/failures", get(replication::failures))
         .route("/_active_tasks", get(replication::active_tasks))

@@ -45,7 +45,8 @@ impl Tls {
 
 /// Options of the sockets to peers, written as an Erlang term: `[{keepalive, true}, {nodelay, false}]`.
 ///
-/// `sndbuf` and `recbuf` are checked and otherwise left to the system, which sizes buffers as they are needed.
+/// `sndbuf` and `recbuf` are checked and otherwise without effect: the HTTP client (reqwest 0.13) doesn't let its sockets
+/// be reached, and the system sizes buffers as they are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SocketOptions {

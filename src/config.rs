@@ -136,7 +136,7 @@ pub struct Http {
     pub max_body_bytes: usize,
     /// Bytes of all JSON request bodies that are in memory at once; a request that finds none left is answered 503.
     pub max_bodies_bytes: usize,
-    /// Between two pieces of a JSON request body.
+    /// Between two pieces of a request body.
     pub body_pause: Duration,
     /// `_uuids?count=` at most.
     pub max_uuids: usize,

@@ -15,6 +15,8 @@ mod answer;
 mod path;
 mod query;
 mod request;
+mod blob;
+mod draft;
 mod envelope;
 mod auth;
 mod error;

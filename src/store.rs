@@ -34,7 +34,7 @@ pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
 pub use database::{Database, DatabaseStats};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
 pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
-pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Snapshot};
+pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, Snapshot};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
 

@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt::Display;
 
 use axum::http::header::ALLOW;
 use axum::http::{HeaderValue, StatusCode};
@@ -268,9 +267,12 @@ impl From<Refusal> for ApiError {
     }
 }
 
-impl<E: Display> From<MultipartError<E>> for ApiError {
-    fn from(error: MultipartError<E>) -> Self {
-        Self::bad_request(error.to_string())
+impl From<MultipartError<Self>> for ApiError {
+    fn from(error: MultipartError<Self>) -> Self {
+        match error {
+            MultipartError::Stream(error) => error,
+            MultipartError::Truncated | MultipartError::Headers => Self::bad_request(error.to_string()),
+        }
     }
 }
 

@@ -78,6 +78,9 @@ pub struct ReplicatorOptions {
     /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]
     #[arg(long, value_name = "TIME")]
     pub stop_deadline: Option<Span>,
+    /// Without progress and without a heartbeat, until a replication counts as hung [default: 15m]
+    #[arg(long, value_name = "TIME")]
+    pub stall_limit: Option<Span>,
     /// First pause before a crashed continuous replication restarts; doubled each time [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub restart_pause: Option<Span>,
@@ -91,7 +94,7 @@ impl ReplicatorOptions {
         lay_over! { self over to:
             worker_batch_size, worker_processes, checkpoint_interval, retries_per_request, retry_time_limit,
             connection_timeout, http_connections, connections_per_server, socket_options, heartbeat, batch_bytes,
-            memory_budget, stop_deadline, restart_pause, max_restart_pause;
+            memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause;
             verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url
         }
         let tls = Tls { verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file };

@@ -53,8 +53,17 @@ async fn serve(respond: impl Fn(Seen) -> Response + Clone + Send + Sync + 'stati
     url
 }
 
+const SECRET: &str = "s3cret";
+
 fn peer(url: &str) -> RemotePeer {
-    peer_of(Endpoint::parse(url, Vec::new(), None).unwrap())
+    peer_of(Endpoint::parse(url, Vec::new()).unwrap())
+}
+
+/// The same, with a password.
+fn peer_as(user: &str, url: &str) -> RemotePeer {
+    let mut endpoint = Endpoint::parse(url, Vec::new()).unwrap();
+    endpoint.basic = Some((user.into(), SECRET.into()));
+    peer_of(endpoint)
 }
 
 fn peer_of(endpoint: Endpoint) -> RemotePeer {
@@ -65,7 +74,7 @@ fn peer_of(endpoint: Endpoint) -> RemotePeer {
         ..config::Replicator::default()
     };
     let clients = Clients::new(&settings).unwrap();
-    RemotePeer::new(&clients, endpoint, Arc::new(settings)).unwrap()
+    RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).unwrap()
 }
 
 fn answer(status: u16, body: impl Into<Body>) -> Response {

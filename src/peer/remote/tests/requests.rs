@@ -43,10 +43,10 @@ async fn a_peer_that_stays_away_is_told_soon_and_without_credentials() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = peer(&format!("http://user:s3cret@{address}/db")).info().await.unwrap_err();
+    let error = peer_as("user", &format!("http://{address}/db?key={SECRET}")).info().await.unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(matches!(error, PeerError::Unreachable { tries: 4, .. }), "{text}");
-    assert!(text.contains(&format!("http://{address}/")) && !text.contains("s3cret"), "{text}");
+    assert!(text.contains(&format!("http://{address}/")) && !text.contains(SECRET), "{text}");
 }
 
 #[tokio::test]
@@ -86,8 +86,9 @@ async fn credentials_follow_a_redirect_within_the_host_only() {
         "/round/" => moved(302, "/round/"),
         _ => tells(seen),
     });
-    let url = url.await.replace("http://", "http://user:s3cret@");
-    let told = async |path: &str| peer(&format!("{url}{path}")).info().await.map(|info| info.instance_start_time);
+    let url = url.await;
+    let told =
+        async |path: &str| peer_as("user", &format!("{url}{path}")).info().await.map(|info| info.instance_start_time);
     assert_eq!(told("/near/").await.unwrap(), "true");
     assert_eq!(told("/far/").await.unwrap(), "false");
     assert!(matches!(told("/round/").await, Err(PeerError::Malformed { .. })));

@@ -89,9 +89,9 @@ impl Editor {
         }
         let (start, token) = (hashes.len(), hashes[0].clone());
         let sum: u32 = token.bytes().map(u32::from).sum();
-        let mut doc = json!({"_id": id, "token": token, "_deleted": sum % 4 == 0});
+        let mut doc = json!({"_id": id, "token": token, "_deleted": sum.is_multiple_of(4)});
         let mut attachments = Vec::new();
-        if sum % 3 == 0 {
+        if sum.is_multiple_of(3) {
             let data = STANDARD.encode(token.repeat(sum as usize % 90));
             let content_type = TYPES[sum as usize % TYPES.len()];
             doc["_attachments"] = json!({"tree.bin": {"content_type": content_type, "data": data, "revpos": start}});
@@ -112,7 +112,7 @@ impl Editor {
         let Some(winner) = self.winner(&id).await else { return Vec::new() };
         let path = format!("{}/three.txt?rev={}", path(&id), winner["_rev"].as_str().unwrap());
         let bytes = self.bytes();
-        let answer = self.ask(Method::PUT, &path, Some(bytes.into())).await;
+        let answer = self.ask(Method::PUT, &path, Some(bytes)).await;
         kept(answer, id, winner["token"].as_str().map(str::to_owned), None)
     }
 

@@ -31,6 +31,7 @@ use self::request::{Feed, Request};
 use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Sink, Stopped};
+use super::draft::Draft;
 use super::error::{ApiError, causes};
 use super::query::Query;
 use super::request::{Db, Payload};
@@ -89,8 +90,11 @@ impl Feeding {
         loop {
             updates.mark_unchanged();
             while !progress.caught_up {
-                match self.piece(progress.clone()).await {
-                    Ok(Some(next)) => progress = next,
+                match self.read(progress.clone()).await {
+                    Ok(Some((piece, next))) => {
+                        self.deliver(piece).await?;
+                        progress = next;
+                    }
                     Ok(None) => break,
                     Err(Stopped::Failed(error)) if progress.opened => {
                         tracing::warn!(error = %causes(&error), "a feed ended with an error");
@@ -116,22 +120,31 @@ impl Feeding {
         self.send(self.request.closing(&progress)).await
     }
 
-    /// Sends what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
-    async fn piece(&mut self, progress: Progress) -> Result<Option<Progress>, Stopped> {
+    /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
+    async fn read(&mut self, progress: Progress) -> Result<Option<(Draft, Progress)>, Stopped> {
         let request = self.request.clone();
         let reading =
             self.db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress));
-        let (piece, next) = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.stopping.cancelled() => return Ok(None),
-            () = self.sink.hung_up() => return Err(Stopped::HungUp),
-            piece = reading => piece?,
-        };
+            () = self.stopping.cancelled() => Ok(None),
+            () = self.sink.hung_up() => Err(Stopped::HungUp),
+            piece = reading => Ok(Some(piece?)),
+        }
+    }
+
+    async fn deliver(&mut self, piece: Draft) -> Result<(), Stopped> {
         // A filter that lets little through leaves long pauses; an empty line between rows means nothing in JSON.
         let pause = self.request.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
-        let silent = piece.is_empty() && self.last_sent.elapsed() >= pause;
-        self.send(if silent { b"\n".to_vec() } else { piece }).await?;
-        Ok(Some(next))
+        match piece.json.is_empty() {
+            true if self.last_sent.elapsed() < pause => Ok(()),
+            true => self.send("\n").await,
+            false => {
+                piece.send(&self.sink, &self.db).await?;
+                self.last_sent = Instant::now();
+                Ok(())
+            }
+        }
     }
 
     async fn send(&mut self, piece: impl Into<Bytes>) -> Result<(), Stopped> {

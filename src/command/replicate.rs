@@ -141,13 +141,15 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
     let (id, log_ids) = context.ids(&request, &CallerHeaders::default()).await?;
+    let progress: Arc<Progress> = Arc::default();
     Ok(Job {
         id,
         log_ids,
         stop: context.tasks.stopping().child_token(),
+        places: context.budget.places(progress.pulse()),
         request,
         context,
-        progress: Arc::default(),
+        progress,
         failures: Arc::default(),
     })
 }

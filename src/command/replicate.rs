@@ -172,7 +172,7 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
                 if job.stop.is_cancelled() {
                     return Err(ReplicateError::Cancelled);
                 }
-                screen.say("recording how far it is; a second signal ends it at once");
+                screen.note("recording how far it is; a second signal ends it at once");
                 job.stop.cancel();
             }
             () = &mut deadline => return Err(ReplicateError::Cancelled),

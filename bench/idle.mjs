@@ -38,7 +38,8 @@ async function measure(pairing, jobs) {
       await ask('PUT', `${url}/source-${n}/doc`, { n });
     }),
   );
-  const { replicator, source } = staged;
+  const { replicator, source, target } = staged;
+  await each(jobs, (n) => ask('PUT', `${target.url}/target-${n}`));
   // A first answer makes what every server has once.
   await Promise.all(staged.servers.map((server) => ask('GET', server.url)));
   const before = { replicator: replicator.residentKiB(), source: source.residentKiB(), cpu: replicator.cpuS() };

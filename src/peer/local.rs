@@ -112,7 +112,7 @@ impl LocalPeer {
 
     /// See [`super::Peer::changes`].
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
-        let database = self.database().await?;
+        let mut database = self.database().await?;
         let mut updates = database.updates();
         let since = parse_seq(&query.since);
         let filter = self.ready(&database, query).await?;
@@ -122,9 +122,12 @@ impl LocalPeer {
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
+            // It needn't stay open while nothing happens.
+            drop(database);
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
+            database = self.store.reopen(&self.name, &updates).await.map_err(|error| self.explain(error))?;
         }
     }
 

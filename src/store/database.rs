@@ -81,11 +81,13 @@ impl Database {
         path: &Path,
         settings: &StoreSettings,
         tasks: &Tasks,
+        updates: Arc<watch::Sender<u64>>,
         interpreters: Interpreters,
     ) -> Result<Self, StoreError> {
         let engine = Arc::new(redb::Database::builder().set_cache_size(settings.cache_bytes).create(path)?);
-        let (writer, updates, instance_start_time) = writer::start(engine.clone(), settings, tasks)?;
-        Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into(), interpreters })
+        let heard = updates.subscribe();
+        let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates)?;
+        Ok(Self { name, engine, writer, updates: heard, instance_start_time, path: path.into(), interpreters })
     }
 
     /// Its name.
@@ -120,7 +122,8 @@ impl Database {
         *self.updates.borrow()
     }
 
-    /// Tells of every new update seq; closes when the database is deleted or the store closes.
+    /// Tells of every new update seq, whether this handle is kept or not ([`super::Store::reopen`]); closes when the
+    /// database is deleted or the store closes.
     pub fn updates(&self) -> watch::Receiver<u64> {
         self.updates.clone()
     }

@@ -104,6 +104,9 @@ pub struct Replicator {
     pub memory_budget: usize,
     /// From a cancel or a shutdown until a task that doesn't come to its end is dropped.
     pub stop_deadline: Duration,
+    /// After so long without progress and without a heartbeat a replication counts as hung; it never is less than its
+    /// peers' limits of time together.
+    pub stall_limit: Duration,
     /// The first pause before a crashed continuous replication starts again; doubled each time.
     pub restart_pause: Duration,
     /// The longest such pause.
@@ -131,6 +134,7 @@ impl Default for Replicator {
             batch_bytes: 2 << 20,
             memory_budget: 64 << 20,
             stop_deadline: Duration::from_secs(8),
+            stall_limit: Duration::from_secs(900),
             restart_pause: Duration::from_secs(5),
             max_restart_pause: Duration::from_secs(600),
         }

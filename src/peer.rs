@@ -10,6 +10,7 @@
 
 pub mod remote;
 pub mod local;
+pub mod pulse;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;

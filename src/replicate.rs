@@ -23,7 +23,7 @@ pub mod fetch;
 pub mod write;
 pub mod retry;
 pub mod documents;
-pub mod repeat;
+pub mod pauses;
 pub mod budget;
 pub mod failures;
 pub mod progress;
@@ -43,6 +43,7 @@ use tracing::Instrument as _;
 use self::checkpoint::{RecordError, Session};
 pub use self::error::ReplicateError;
 pub use self::job::{Context, Job, Outcome};
+use self::pauses::Pauses;
 use crate::document::Seq;
 use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 
@@ -54,10 +55,11 @@ use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 /// [`ReplicateError::Cancelled`] where `job.stop` was cancelled: what had been written then is recorded.
 pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
     let settings = &job.context.settings;
-    let mut pause = settings.restart_pause;
+    let growing = || Pauses::growing(settings.restart_pause, settings.max_restart_pause);
+    let mut pauses = growing();
     loop {
         let through = job.progress.places().through_seq;
-        let life = AssertUnwindSafe(live(job)).catch_unwind().await;
+        let life = AssertUnwindSafe(watched(job)).catch_unwind().await;
         let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
             Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
             ended => {
@@ -66,20 +68,30 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
             }
         };
         if job.progress.places().through_seq != through {
-            pause = settings.restart_pause;
+            pauses = growing();
         }
-        let jittered = pause.mul_f64(rand::random_range(0.75..1.25));
-        tracing::warn!(error = %error.chain(), pause_ms = jittered.as_millis() as u64, "starting again after a pause");
-        let slept = job.stop.run_until_cancelled(tokio::time::sleep(jittered)).await;
+        let pause = pauses.next().unwrap_or(settings.max_restart_pause);
+        tracing::warn!(error = %error.chain(), pause_ms = pause.as_millis() as u64, "starting again after a pause");
+        let slept = job.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         slept.ok_or(ReplicateError::Cancelled)?;
-        pause = (pause * 2).min(settings.max_restart_pause);
+    }
+}
+
+/// One life, ended where it stands still: what is under way then is dropped.
+async fn watched(job: &Job) -> Result<Outcome, ReplicateError> {
+    let limit = job.stall_limit();
+    tokio::select! {
+        biased;
+        ended = live(job) => ended,
+        () = job.progress.pulse().failed(limit) => Err(ReplicateError::Stalled(limit)),
     }
 }
 
 /// From opening the databases to the answer.
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
-    let (source, target) = (request.source.open(&job.context)?, request.target.open(&job.context)?);
+    let pulse = job.progress.pulse();
+    let (source, target) = (request.source.open(&job.context, pulse)?, request.target.open(&job.context, pulse)?);
     if !request.use_bulk_get {
         source.avoid_bulk_get();
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::document::{DocId, Rev, Seq};
 use crate::peer::{Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError};
-use crate::replicate::repeat;
+use crate::replicate::pauses::Pauses;
 
 /// Rows of a page.
 const PAGE: usize = 1000;
@@ -146,7 +146,7 @@ async fn compare_page(
 
 /// Asks again, some times, where an answer broke off.
 async fn repeated<T>(question: impl AsyncFn() -> Result<T, PeerError>) -> Result<T, PeerError> {
-    for pause in repeat::pauses(TRIES) {
+    for pause in Pauses::between_tries(TRIES) {
         match question().await {
             Err(PeerError::Broken { .. }) => tokio::time::sleep(pause).await,
             answered => return answered,

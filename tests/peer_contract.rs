@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use couchrep::config;
 use couchrep::document::{DocBatch, DocId, Rev, Seq, Wanted};
 use couchrep::peer::local::LocalPeer;
+use couchrep::peer::pulse::Pulse;
 use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
 use couchrep::peer::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Filter, Peer, PeerError, Refused,
@@ -28,15 +29,16 @@ struct Bench {
 async fn local() -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), config::StoreSettings::default()).await.unwrap();
-    let peer = Peer::Local(LocalPeer::new(store, DbName::parse("db").unwrap()));
+    let peer = Peer::Local(LocalPeer::new(store, DbName::parse("db").unwrap(), Pulse::default()));
     Bench { peer, _lives_on: Box::new(directory) }
 }
 
 async fn remote() -> Bench {
     let server = Server::start().await;
     let settings = Arc::new(config::Replicator::default());
-    let endpoint = Endpoint::parse(&server.url("/db"), Vec::new(), None).unwrap();
-    let peer = Peer::Remote(RemotePeer::new(&Clients::new(&settings).unwrap(), endpoint, settings).unwrap());
+    let endpoint = Endpoint::parse(&server.url("/db"), Vec::new()).unwrap();
+    let peer =
+        Peer::Remote(RemotePeer::new(&Clients::new(&settings).unwrap(), endpoint, settings, Pulse::default()).unwrap());
     Bench { peer, _lives_on: Box::new(server) }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use couchrep::peer::pulse::Pulse;
 use couchrep::peer::{Peer, PeerError};
 use couchrep::replicate::Context;
 use couchrep::replicate::request::Request;
@@ -58,10 +59,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 async fn verify(arguments: Arguments, request: Request, screen: Screen) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
     let context = arguments.databases.open(&request).await?;
+    let (pulse, limit) = (Pulse::default(), context.settings.stall_limit);
     let compared = tokio::select! {
         biased;
         signal = signals.next() => Err(anyhow::anyhow!("ended by {signal}")),
-        compared = compare(&arguments, &request, &context, screen.clone()) => compared,
+        compared = compare(&arguments, &request, &context, &pulse, screen.clone()) => compared,
+        () = pulse.failed(limit) => Err(anyhow::anyhow!("the databases gave next to nothing for {limit:?}")),
     };
     screen.clear();
     databases::close(&context).await;
@@ -72,10 +75,11 @@ async fn compare(
     arguments: &Arguments,
     request: &Request,
     context: &Context,
+    pulse: &Pulse,
     mut screen: Screen,
 ) -> anyhow::Result<Exit> {
-    let source = (request.source.open(context)?, databases::name(&request.source));
-    let target = (request.target.open(context)?, databases::name(&request.target));
+    let source = (request.source.open(context, pulse)?, databases::name(&request.source));
+    let target = (request.target.open(context, pulse)?, databases::name(&request.target));
     let mut ways = vec![(&source, &target)];
     if arguments.both {
         ways.push((&target, &source));

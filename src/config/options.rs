@@ -224,6 +224,9 @@ pub struct ReplicatorOptions {
     /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]
     #[arg(long, env = "COUCHREP_STOP_DEADLINE", hide_env = true, value_name = "TIME", hide_short_help = true)]
     pub stop_deadline: Option<Span>,
+    /// Without progress and without a heartbeat, until a replication counts as hung [default: 15m]
+    #[arg(long, env = "COUCHREP_STALL_LIMIT", hide_env = true, value_name = "TIME", hide_short_help = true)]
+    pub stall_limit: Option<Span>,
     /// First pause before a crashed continuous replication restarts; doubled each time [default: 5s]
     #[arg(long, env = "COUCHREP_RESTART_PAUSE", hide_env = true, value_name = "TIME", hide_short_help = true)]
     pub restart_pause: Option<Span>,
@@ -345,6 +348,7 @@ impl Options {
         set(&mut to.batch_bytes, size(from.batch_bytes));
         set(&mut to.memory_budget, size(from.memory_budget));
         set(&mut to.stop_deadline, span(from.stop_deadline));
+        set(&mut to.stall_limit, span(from.stall_limit));
         set(&mut to.restart_pause, span(from.restart_pause));
         set(&mut to.max_restart_pause, span(from.max_restart_pause));
 

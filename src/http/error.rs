@@ -229,6 +229,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::Peer(error) => peer(error),
         ReplicateError::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "replication_cancelled", reason()),
         ReplicateError::Crashed => INTERNAL,
+        ReplicateError::Stalled(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout", reason()),
         ReplicateError::ShuttingDown => CLOSING,
     }
 }

@@ -18,6 +18,7 @@ use super::{
     LocalDoc, PeerError, Refused,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
+use crate::peer::pulse::Pulse;
 use crate::store::{
     self, Asker, Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding,
     Following, Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
@@ -32,6 +33,8 @@ const PAGE_TIME: Duration = Duration::from_secs(2);
 pub struct LocalPeer {
     store: Store,
     name: DbName,
+    /// Of the job that it was opened for.
+    pulse: Pulse,
 }
 
 impl std::fmt::Debug for LocalPeer {
@@ -42,8 +45,8 @@ impl std::fmt::Debug for LocalPeer {
 
 impl LocalPeer {
     /// A database by its name; whether it is there, its operations tell.
-    pub fn new(store: Store, name: DbName) -> Self {
-        Self { store, name }
+    pub fn new(store: Store, name: DbName, pulse: Pulse) -> Self {
+        Self { store, name, pulse }
     }
 
     /// The database's name.
@@ -118,16 +121,43 @@ impl LocalPeer {
         let filter = self.ready(&database, query).await?;
         loop {
             updates.mark_unchanged();
-            let page = read_page(&database, since, query.limit, &filter).await?;
+            let page = self.read_page(&database, since, query.limit, &filter).await?;
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
             // It needn't stay open while nothing happens.
             drop(database);
+            let rest = self.pulse.rest();
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
+            drop(rest);
             database = self.store.reopen(&self.name, &updates).await.map_err(|error| self.explain(error))?;
+        }
+    }
+
+    async fn read_page(
+        &self,
+        database: &Database,
+        since: u64,
+        limit: usize,
+        filter: &Ready,
+    ) -> Result<ChangesPage, StoreError> {
+        let mut page = ChangesPage { changes: Vec::new(), last_seq: since.into(), pending: None };
+        let mut since = since;
+        let started = Instant::now();
+        // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
+        // would say that there is no more.
+        loop {
+            let room = limit.saturating_sub(page.changes.len());
+            let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
+            self.pulse.beat();
+            page.changes.extend(sifted.changes);
+            (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
+            let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
+            if sifted.pending == 0 || page.changes.len() >= limit || long {
+                return Ok(page);
+            }
         }
     }
 
@@ -194,8 +224,9 @@ impl LocalPeer {
             Ok(Some((id, leaf.rev, Bytes::from(json), attachments)))
         });
         let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
-        let parts =
-            stream::iter(attachments).flat_map(move |attachment| attachment_pieces(database.clone(), attachment));
+        let pulse = self.pulse.clone();
+        let parts = stream::iter(attachments)
+            .flat_map(move |attachment| attachment_pieces(database.clone(), attachment, pulse.clone()));
         Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
     }
 
@@ -283,24 +314,6 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
     record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
 }
 
-async fn read_page(database: &Database, since: u64, limit: usize, filter: &Ready) -> Result<ChangesPage, StoreError> {
-    let mut page = ChangesPage { changes: Vec::new(), last_seq: since.into(), pending: None };
-    let mut since = since;
-    let started = Instant::now();
-    // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
-    // would say that there is no more.
-    loop {
-        let room = limit.saturating_sub(page.changes.len());
-        let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
-        page.changes.extend(sifted.changes);
-        (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
-        let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
-        if sifted.pending == 0 || page.changes.len() >= limit || long {
-            return Ok(page);
-        }
-    }
-}
-
 struct Sifted {
     changes: Vec<Change>,
     last_seq: u64,
@@ -328,6 +341,7 @@ fn sifted(snapshot: &Snapshot, sieve: &mut Sieve, since: u64, limit: usize) -> R
 fn attachment_pieces(
     database: Arc<Database>,
     attachment: Attachment,
+    pulse: Pulse,
 ) -> impl stream::Stream<Item = Result<AttachmentPiece, PeerError>> {
     let head = AttachmentHead {
         name: attachment.name.clone(),
@@ -336,9 +350,10 @@ fn attachment_pieces(
         gzip: attachment.encoding == Encoding::Gzip,
     };
     let data = stream::try_unfold(0, move |offset| {
-        let (database, attachment) = (database.clone(), attachment.clone());
+        let (database, attachment, pulse) = (database.clone(), attachment.clone(), pulse.clone());
         async move {
             let piece = database.attachment_piece(&attachment, offset).await?;
+            pulse.moved(piece.len());
             let end = offset + piece.len() as u64;
             Ok((!piece.is_empty()).then_some((AttachmentPiece::Data(piece), end)))
         }

@@ -43,6 +43,7 @@ use self::call::Call;
 use self::pace::Servers;
 use super::*;
 use crate::config;
+use crate::peer::pulse::Pulse;
 use crate::replicate::retry::Operation;
 
 pub use auth::Auth;
@@ -72,6 +73,8 @@ struct Inner {
     /// Places for requests under way.
     requests: Arc<Semaphore>,
     settings: Arc<config::Replicator>,
+    /// Of the job that it was opened for.
+    pulse: Pulse,
     /// Where a permanent redirect sent a request; guards nothing else.
     moved: RwLock<Option<Url>>,
     /// It answered once: later requests are tried longer.
@@ -90,7 +93,12 @@ impl RemotePeer {
     /// # Errors
     /// [`PeerError::Malformed`] where the endpoint was built by hand with headers that [`Endpoint::parse`] refuses,
     /// [`PeerError::Client`] where its certificate files can't be used.
-    pub fn new(clients: &Clients, endpoint: Endpoint, settings: Arc<config::Replicator>) -> Result<Self, PeerError> {
+    pub fn new(
+        clients: &Clients,
+        endpoint: Endpoint,
+        settings: Arc<config::Replicator>,
+        pulse: Pulse,
+    ) -> Result<Self, PeerError> {
         let name = endpoint.name();
         let malformed = |error: InvalidEndpoint| PeerError::Malformed {
             request: name.clone(),
@@ -113,6 +121,7 @@ impl RemotePeer {
             servers: clients.servers.clone(),
             requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),
             settings,
+            pulse,
             moved: RwLock::default(),
             met: AtomicBool::default(),
             lacks_bulk_get: AtomicBool::default(),

@@ -11,16 +11,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::ExponentialBackoff;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use super::failures::FailureLog;
+use super::pauses::Pauses;
 use super::progress::{Counts, Progress};
 use super::write::Attached;
-use super::{ReplicateError, fetch, missing, repeat, write};
+use super::{ReplicateError, fetch, missing, write};
 use crate::document::{DocId, Rev, Wanted};
 use crate::peer::{Change, Peer, PeerError};
 
@@ -64,11 +64,7 @@ impl Route {
     }
 
     /// Pauses after an answer that broke off; gives any other error back, and this one when there were tries enough.
-    pub async fn repeat_after(
-        &self,
-        error: ReplicateError,
-        pauses: &mut ExponentialBackoff,
-    ) -> Result<(), ReplicateError> {
+    pub async fn repeat_after(&self, error: ReplicateError, pauses: &mut Pauses) -> Result<(), ReplicateError> {
         let broken = matches!(&error, ReplicateError::Peer(error) if matches!(**error, PeerError::Broken { .. }));
         match pauses.next().filter(|_| broken) {
             Some(pause) => {
@@ -86,7 +82,7 @@ pub async fn copy(route: Route, changes: Vec<Change>) -> Result<(), ReplicateErr
         return Ok(());
     }
     let mut batch = Batch { route: &route, refused: HashSet::new() };
-    let mut pauses = repeat::pauses(route.tries);
+    let mut pauses = Pauses::between_tries(route.tries);
     let mut first = true;
     loop {
         let wanted = missing::ask(&route, &changes, first).await?;
@@ -101,7 +97,7 @@ pub async fn copy(route: Route, changes: Vec<Change>) -> Result<(), ReplicateErr
 /// Copies all leaves of these documents, whether the target has them or not. Documents that don't exist are passed over.
 pub async fn copy_docs(route: Route, ids: Vec<DocId>) -> Result<(), ReplicateError> {
     let mut batch = Batch { route: &route, refused: HashSet::new() };
-    let mut pauses = repeat::pauses(route.tries);
+    let mut pauses = Pauses::between_tries(route.tries);
     loop {
         let all_leaves = |id: &DocId| Wanted { id: id.clone(), revs: Vec::new(), atts_since: Vec::new() };
         match batch.copy(ids.iter().map(all_leaves).collect()).await {

@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use backon::ExponentialBackoff;
 use futures::Stream;
 use futures::stream;
 use tokio::time::Instant;
@@ -17,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::{ReplicateError, repeat};
+use super::ReplicateError;
+use super::pauses::Pauses;
 use crate::document::Seq;
 use crate::peer::{ChangesPage, ChangesQuery, Filter, Peer, PeerError};
 use crate::tasks::Tasks;
@@ -55,7 +55,7 @@ pub fn pages(
     let course = Course::new(reading.continuous, reading.limit);
     let Reading { since, limit, filter, winners_only, .. } = reading;
     let query = ChangesQuery { since, limit, wait: false, filter, winners_only };
-    let broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+    let broken_waits = Pauses::between_tries(MAX_BROKEN_WAITS);
     let feed = Feed { source: reading.source, query, course, tasks, stop, asked: None, broken_waits };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
@@ -69,7 +69,7 @@ struct Feed {
     /// The page that is being read; its task gives `None` when it was stopped.
     asked: Option<AbortOnDropHandle<Option<Result<ChangesPage, PeerError>>>>,
     /// The pauses that are left before a wait is asked again.
-    broken_waits: ExponentialBackoff,
+    broken_waits: Pauses,
 }
 
 impl Feed {
@@ -86,7 +86,7 @@ impl Feed {
                 Err(_) => return Some(Err(ReplicateError::Crashed)),
             };
             if page.is_ok() || begun.elapsed() >= LONG_WAIT {
-                self.broken_waits = repeat::pauses(MAX_BROKEN_WAITS);
+                self.broken_waits = Pauses::between_tries(MAX_BROKEN_WAITS);
             }
             match &page {
                 Err(error @ PeerError::Broken { .. }) if self.query.wait => {

@@ -329,6 +329,7 @@ mod tests {
 
     use crate::config::StoreSettings;
     use crate::peer::local::LocalPeer;
+    use crate::peer::pulse::Pulse;
     use crate::store::{DbName, Store};
 
     /// A target that went away between the two writes of a checkpoint cost a long session everything: its earlier
@@ -337,7 +338,7 @@ mod tests {
     async fn a_checkpoint_written_on_one_side_only_costs_no_more_than_itself() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path(), StoreSettings::default()).await.unwrap();
-        let peer = |name| Peer::Local(LocalPeer::new(store.clone(), DbName::parse(name).unwrap()));
+        let peer = |name| Peer::Local(LocalPeer::new(store.clone(), DbName::parse(name).unwrap(), Pulse::default()));
         let (source, target, progress) = (peer("a"), peer("b"), Progress::default());
         source.create().await.unwrap();
         target.create().await.unwrap();

@@ -7,6 +7,7 @@
 //! The parts of a URL are kept as they were written, since they enter the replication id that way (FACTS 4).
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,8 +17,10 @@ use serde_json::{Map, Value};
 
 use super::job::Context;
 use super::{ReplicateError, connection};
+use crate::config::Replicator;
 use crate::peer::Peer;
 use crate::peer::local::LocalPeer;
+use crate::peer::pulse::Pulse;
 use crate::peer::remote::{self, RemotePeer};
 use crate::store::DbName;
 
@@ -106,21 +109,29 @@ impl Endpoint {
         }
     }
 
-    /// Opens the database; that it is there is found out by the first question to it.
-    pub fn open(&self, context: &Context) -> Result<Peer, ReplicateError> {
+    /// The longest silence of the peer that isn't taken for death.
+    pub fn connection_timeout(&self, settings: &Replicator) -> Duration {
+        match self {
+            Self::Local(_) => Duration::ZERO,
+            Self::Remote(site) => site.connection.connection_timeout.unwrap_or(settings.connection_timeout),
+        }
+    }
+
+    /// Opens the database for a job with this pulse; that it is there is found out by the first question to it.
+    pub fn open(&self, context: &Context, pulse: &Pulse) -> Result<Peer, ReplicateError> {
         match self {
             Self::Local(name) => match &context.store {
-                Some(store) => Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone()))),
+                Some(store) => Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), pulse.clone()))),
                 None => Err(ReplicateError::BadRequest(format!("there is no store to look `{name}` up in"))),
             },
             Self::Remote(site) => {
-                let basic = site.credentials.as_ref().map(Credentials::pair);
                 let headers = site.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-                let mut endpoint = remote::Endpoint::parse(&site.url, headers, basic)
+                let mut endpoint = remote::Endpoint::parse(&site.url, headers)
                     .map_err(|error| ReplicateError::InvalidReplication(error.to_string()))?;
+                endpoint.basic = site.credentials.as_ref().map(Credentials::pair);
                 endpoint.auth.clone_from(&site.auth);
                 endpoint.connection.clone_from(&site.connection);
-                Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone())?))
+                Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone(), pulse.clone())?))
             }
         }
     }

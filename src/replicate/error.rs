@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::peer::PeerError;
 
@@ -40,6 +41,9 @@ pub enum ReplicateError {
     /// It ended in a panic, which was logged where it happened.
     #[error("the replication crashed")]
     Crashed,
+    /// It stood still: its peers keep within their limits and give next to nothing.
+    #[error("the replication stood still for {0:?}")]
+    Stalled(Duration),
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -112,6 +112,15 @@ impl Job {
         self.request.checkpoint_interval.unwrap_or(self.context.settings.checkpoint_interval)
     }
 
+    /// How long it may stand still: in any case longer than any single wait for a peer.
+    pub fn stall_limit(&self) -> Duration {
+        let settings = &self.context.settings;
+        let longest =
+            [&self.request.source, &self.request.target].map(|endpoint| endpoint.connection_timeout(settings));
+        let wait = longest.into_iter().fold(settings.heartbeat, Duration::max) + settings.retry_time_limit;
+        settings.stall_limit.max(wait * 2)
+    }
+
     /// What the source is to let through.
     pub fn filter(&self) -> Filter {
         match (&self.request.filter, &self.request.doc_ids, &self.request.selector) {

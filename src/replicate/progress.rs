@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::rate::Rate;
 use crate::document::Seq;
+use crate::peer::pulse::Pulse;
 
 /// How far a job has come.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Progress {
     places: Mutex<Places>,
     started_on: u64,
     updated_on: AtomicU64,
+    pulse: Pulse,
 }
 
 /// Places in the source's feed.
@@ -94,6 +96,7 @@ impl Default for Progress {
             places: Mutex::new(places),
             started_on: now,
             updated_on: AtomicU64::new(now),
+            pulse: Pulse::default(),
         }
     }
 }
@@ -114,7 +117,7 @@ impl Progress {
         add(&self.doc_write_failures, more.doc_write_failures);
         add(&self.bulk_get_docs, more.bulk_get_docs);
         add(&self.bulk_get_attempts, more.bulk_get_attempts);
-        self.updated_on.store(unix_seconds(), Ordering::Relaxed);
+        self.touch();
     }
 
     /// The totals.
@@ -172,6 +175,11 @@ impl Progress {
         self.rate.per_second(Instant::now(), self.docs_written.load(Ordering::Relaxed))
     }
 
+    /// Signs of life, these and those of the peers that were opened with it.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// Unix seconds of the start.
     pub fn started_on(&self) -> u64 {
         self.started_on
@@ -184,7 +192,12 @@ impl Progress {
 
     fn change(&self, change: impl FnOnce(&mut Places)) {
         change(&mut self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        self.touch();
+    }
+
+    fn touch(&self) {
         self.updated_on.store(unix_seconds(), Ordering::Relaxed);
+        self.pulse.beat();
     }
 }
 

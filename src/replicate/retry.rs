@@ -6,8 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-
+use super::pauses::Pauses;
 use crate::config;
 
 /// A request of a replication.
@@ -139,22 +138,20 @@ impl Budget {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Jitter may make it up to twice as long.
-const MAX_PAUSE: Duration = Duration::from_secs(6);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The tries of one request.
 #[derive(Debug)]
 pub struct Schedule {
     budget: Budget,
-    pauses: ExponentialBackoff,
+    pauses: Pauses,
     tries: u32,
 }
 
 impl Schedule {
     /// A request's tries within `budget`.
     pub fn new(budget: Budget) -> Self {
-        let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(MAX_PAUSE).with_factor(2.0);
-        Self { budget, pauses: pauses.with_jitter().without_max_times().build(), tries: 0 }
+        Self { budget, pauses: Pauses::growing(FIRST_PAUSE, LONGEST_PAUSE), tries: 0 }
     }
 
     /// Tries so far.
@@ -223,13 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_up_to_a_limit() {
-        let pauses = pauses(Budget { tries: 10, time: Duration::from_secs(3600) }, Verdict::Retry);
-        assert_eq!(pauses.len(), 9);
-        for (pause, doubled) in pauses.iter().zip(0..) {
-            let least = (FIRST_PAUSE * 2u32.pow(doubled)).min(MAX_PAUSE);
-            assert!((least..=least * 2).contains(pause), "{pause:?}");
-        }
+    fn a_request_has_as_many_tries_as_its_budget() {
+        let ample = Budget { tries: 10, time: Duration::from_secs(3600) };
+        assert_eq!(pauses(ample, Verdict::Retry).len(), 9);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 
 use super::ReplicateError;
 use super::batch::Route;
+use super::pauses::Pauses;
 use super::progress::Counts;
-use super::repeat;
 use crate::document::{DocBatch, DocId, Rev};
 use crate::peer::{PeerError, Refused};
 
@@ -45,7 +45,7 @@ pub enum Attached {
 /// everything is sent again. What breaks off on the way is repeated some times.
 pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
     let mut atts_since = atts_since;
-    let mut pauses = repeat::pauses(route.tries);
+    let mut pauses = Pauses::between_tries(route.tries);
     loop {
         let written = match route.unless_stopped(route.source.open_rev(&id, &rev, atts_since)).await? {
             Ok(None) => return Ok(Attached::Unavailable(id, rev)),

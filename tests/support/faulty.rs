@@ -76,18 +76,24 @@ struct Script {
     client: Client,
     /// Method, a part of the path and query, what to do; each is used once, in order.
     faults: Mutex<Vec<(Method, String, Fault)>>,
+    /// What happens to any other request.
+    chance: Mutex<Chance>,
     /// `METHOD /path?query` of every request, in the order of arrival.
     seen: Mutex<Vec<String>>,
     down_until: watch::Sender<Instant>,
 }
 
+/// Decides about a request that no queued fault waits for.
+type Chance = Box<dyn FnMut() -> Option<Fault> + Send>;
+
 impl FaultyPeer {
     /// Stands before this server.
     pub async fn before(server: &Server) -> Self {
         let (faults, seen) = (Mutex::default(), Mutex::default());
+        let chance: Mutex<Chance> = Mutex::new(Box::new(|| None));
         let (down_until, down) = watch::channel(Instant::now());
         let upstream = server.anonymous_url("");
-        let script = Arc::new(Script { upstream, client: client(), faults, seen, down_until });
+        let script = Arc::new(Script { upstream, client: client(), faults, chance, seen, down_until });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, tasks) = (listener.local_addr().unwrap(), Tasks::default());
         let listener = Door { addr, listener: Some(listener), down };
@@ -110,6 +116,11 @@ impl FaultyPeer {
     pub fn fail(&self, method: Method, part: &str, fault: Fault) -> &Self {
         self.script.faults.lock().unwrap().push((method, part.into(), fault));
         self
+    }
+
+    /// Lets `chance` decide about every request from now on that no queued fault waits for.
+    pub fn fail_at_random(&self, chance: impl FnMut() -> Option<Fault> + Send + 'static) {
+        *self.script.chance.lock().unwrap() = Box::new(chance);
     }
 
     /// Every request so far: `METHOD /path?query`.
@@ -147,7 +158,10 @@ impl Script {
             None => target.contains(part),
         };
         let place = faults.iter().position(|(method, part, _)| method == request.method() && meets(part));
-        place.map(|place| faults.remove(place).2)
+        match place {
+            Some(place) => Some(faults.remove(place).2),
+            None => (self.chance.lock().unwrap())(),
+        }
     }
 
     async fn pass_on(&self, request: Request) -> Response {

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::PeerError;
 use super::clients::reason;
 use super::pace::Permit;
+use crate::peer::pulse::Pulse;
 
 /// Bytes of an answer that is held in memory whole: a page of the feed, a document's JSON.
 pub(super) const MAX_HELD_BYTES: usize = 256 << 20;
@@ -29,6 +30,7 @@ pub(super) struct Answer {
     request: Arc<str>,
     response: Response,
     silence: Duration,
+    pulse: Pulse,
     /// Held until the body has been read, or until a caller takes its time with it.
     _permit: Option<Permit>,
 }
@@ -43,8 +45,8 @@ pub(super) struct Reply {
 }
 
 impl Answer {
-    pub(super) fn new(request: Arc<str>, response: Response, silence: Duration) -> Self {
-        Self { request, response, silence, _permit: None }
+    pub(super) fn new(request: Arc<str>, response: Response, silence: Duration, pulse: Pulse) -> Self {
+        Self { request, response, silence, pulse, _permit: None }
     }
 
     /// The same, counted as under way.
@@ -76,7 +78,10 @@ impl Answer {
     /// The next bytes; `None` at the body's end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, PeerError> {
         let reason = match tokio::time::timeout(self.silence, self.response.chunk()).await {
-            Ok(Ok(chunk)) => return Ok(chunk),
+            Ok(Ok(chunk)) => {
+                self.pulse.moved(chunk.as_ref().map_or(0, Bytes::len));
+                return Ok(chunk);
+            }
             Ok(Err(error)) => reason(&error),
             Err(_) => format!("nothing came for {:?}", self.silence),
         };
@@ -93,16 +98,17 @@ impl Answer {
         chunks.boxed()
     }
 
-    /// Reads it whole. Heartbeats before it, which are line ends, take no memory.
+    /// Reads it whole. Heartbeats take no memory: line ends on their own, which mean nothing anywhere in JSON.
     pub(super) async fn whole(mut self) -> Result<Reply, PeerError> {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.chunk().await? {
-            let heartbeat = body.is_empty() && chunk.iter().all(u8::is_ascii_whitespace);
+            let heartbeat = chunk.iter().all(|byte| matches!(byte, b'\n' | b'\r'));
             if body.len() + chunk.len() > MAX_HELD_BYTES {
                 return Err(malformed(&self.request, "an answer of at most 256 MiB", "more".into()));
             }
-            if !heartbeat {
-                body.extend_from_slice(&chunk);
+            match heartbeat {
+                true => self.pulse.beat(),
+                false => body.extend_from_slice(&chunk),
             }
         }
         let (status, headers) = (self.status(), self.response.headers().clone());

@@ -32,6 +32,7 @@ use url::Url;
 use super::answer::{Answer, Reply};
 use super::call::{Failed, exchange};
 use super::{Endpoint, PeerError};
+use crate::peer::pulse::Pulse;
 use crate::replicate::retry::{self, Failure};
 use oauth1::OAuth1;
 use session::Login;
@@ -257,7 +258,7 @@ impl Desk<'_> {
             builder = builder.header(AUTHORIZATION, basic);
         }
         let response = exchange(builder, self.silence, &Default::default(), &request).await?;
-        let reply = Answer::new(request, response, self.silence).whole().await;
+        let reply = Answer::new(request, response, self.silence, Pulse::default()).whole().await;
         let reply = reply.map_err(|error| Failed { failure: Failure::BrokeOff, asked: None, error })?;
         let failure = Failure::Status(reply.status);
         if retry::verdict(retry::Operation::Info, failure) != retry::Verdict::Stop {

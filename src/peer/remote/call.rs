@@ -22,6 +22,7 @@ use super::auth::{Desk, Pass};
 use super::clients::{failure, reason};
 use super::pace::Permit;
 use super::{PeerError, RemotePeer};
+use crate::peer::pulse::Pulse;
 use crate::replicate::retry::{self, Budget, Failure, Operation, Schedule, Verdict};
 
 /// Redirects followed for one request.
@@ -146,7 +147,7 @@ impl RemotePeer {
             let mut builder = self.client(&url).request(method.clone(), url.clone());
             if let Some(body) = &body {
                 headers.insert(CONTENT_LENGTH, body.len().into());
-                builder = builder.body(outgoing(body.clone(), sent.clone()));
+                builder = builder.body(outgoing(body.clone(), sent.clone(), self.inner.pulse.clone()));
             }
             let (response, permit) = self.exchange(call, &url, builder.headers(headers), &sent, &request).await?;
             if self.should_renew(pass.as_ref(), response.status()).await && !renewed {
@@ -154,7 +155,7 @@ impl RemotePeer {
                 continue;
             }
             match redirect(&response, &url) {
-                None => return judged(call, Answer::new(request, response, silence).holding(permit)).await,
+                None => return judged(call, self.answer(request, response, silence).holding(permit)).await,
                 Some(Err(found)) => return Err(lost(&request, response.status(), found)),
                 Some(Ok(next)) => {
                     self.learn_move(response.status(), &call.path, &next);
@@ -183,8 +184,11 @@ impl RemotePeer {
         headers.insert(CONTENT_LENGTH, body.length.into());
         let sent = Arc::new(AtomicU64::new(0));
         let pieces = body.pieces.inspect_ok({
-            let sent = sent.clone();
-            move |_| _ = sent.fetch_add(1, Ordering::Relaxed)
+            let (sent, pulse) = (sent.clone(), self.inner.pulse.clone());
+            move |piece| {
+                sent.fetch_add(1, Ordering::Relaxed);
+                pulse.moved(piece.len());
+            }
         });
         let builder = self.client(&url).request(call.method.clone(), url.clone()).headers(headers);
         let builder = builder.body(reqwest::Body::wrap_stream(pieces));
@@ -197,7 +201,7 @@ impl RemotePeer {
             return Err(again("the login has ended"));
         }
         match redirect(&response, &url) {
-            None => Ok(Answer::new(request, response, silence)),
+            None => Ok(self.answer(request, response, silence)),
             Some(Err(found)) => Err(lost(&request, response.status(), found)),
             Some(Ok(next)) => {
                 self.learn_move(StatusCode::PERMANENT_REDIRECT, &call.path, &next);
@@ -214,6 +218,10 @@ impl RemotePeer {
             None => (call.path.as_str(), ""),
         };
         format!("{} {}{path}{cut}", call.method, self.inner.name)
+    }
+
+    fn answer(&self, request: Arc<str>, response: Response, silence: Duration) -> Answer {
+        Answer::new(request, response, silence, self.inner.pulse.clone())
     }
 
     fn silence(&self, call: &Call) -> Duration {
@@ -278,6 +286,7 @@ impl RemotePeer {
         })?;
         let response = exchange(request, self.silence(call), sent, name).await?;
         server.answered(response.status().as_u16());
+        self.inner.pulse.beat();
         Ok((response, permit))
     }
 
@@ -384,13 +393,14 @@ fn lost(request: &str, status: StatusCode, found: String) -> Failed {
 }
 
 /// A body as it goes out: whole where it is small, else in pieces that are counted.
-fn outgoing(body: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
+fn outgoing(body: Bytes, sent: Arc<AtomicU64>, pulse: Pulse) -> reqwest::Body {
     if body.len() <= PIECE_BYTES {
         return body.into();
     }
     reqwest::Body::wrap_stream(futures::stream::unfold(body, move |mut rest| {
         sent.fetch_add(1, Ordering::Relaxed);
         let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        pulse.moved(piece.len());
         let next = (!piece.is_empty()).then_some((Ok::<_, std::convert::Infallible>(piece), rest));
         std::future::ready(next)
     }))

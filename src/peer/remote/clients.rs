@@ -215,7 +215,7 @@ pub(super) fn failure(error: &reqwest::Error) -> Failure {
     let has = |wanted: fn(&(dyn Error + 'static)) -> bool| causes(error).any(wanted);
     if has(|cause| cause.is::<NoAddress>()) {
         Failure::Unresolved
-    } else if has(is_tls) {
+    } else if has(|cause| cause.is::<rustls::Error>()) {
         Failure::Tls
     } else if error.is_connect() {
         Failure::NoConnection
@@ -238,10 +238,13 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
 
 /// Every cause below the error itself, whose own text has the URL in it.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source())
+    std::iter::successors(error.source(), |cause| below(*cause))
 }
 
-fn is_tls(cause: &(dyn Error + 'static)) -> bool {
-    let wrapped = |cause: &io::Error| cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-    cause.is::<rustls::Error>() || cause.downcast_ref::<io::Error>().is_some_and(wrapped)
+/// What an I/O error wraps is the error itself, not its cause, as far as `source` is concerned.
+fn below<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => cause.source(),
+    }
 }

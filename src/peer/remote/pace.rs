@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::replicate::pauses::jittered;
 use crate::replicate::retry::Operation;
 
 /// The first pause, and the least that a good answer takes off.
@@ -86,7 +87,7 @@ impl Server {
     pub(super) async fn admit(&self, operation: Operation, peers: &Arc<Semaphore>) -> Option<Permit> {
         let pause = self.pace().at(Instant::now());
         if !pause.is_zero() {
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.75..1.25))).await;
+            tokio::time::sleep(jittered(pause)).await;
         }
         if matches!(operation, Operation::Wait | Operation::StreamDoc) {
             return None;

@@ -51,8 +51,17 @@ async fn serve(respond: impl Fn(Seen) -> Response + Clone + Send + Sync + 'stati
     url
 }
 
+const SECRET: &str = "s3cret";
+
 fn peer(url: &str) -> RemotePeer {
-    peer_of(Endpoint::parse(url, Vec::new(), None).unwrap())
+    peer_of(Endpoint::parse(url, Vec::new()).unwrap())
+}
+
+/// The same, with a password.
+fn peer_as(user: &str, url: &str) -> RemotePeer {
+    let mut endpoint = Endpoint::parse(url, Vec::new()).unwrap();
+    endpoint.basic = Some((user.into(), SECRET.into()));
+    peer_of(endpoint)
 }
 
 fn peer_of(endpoint: Endpoint) -> RemotePeer {
@@ -63,7 +72,7 @@ fn peer_of(endpoint: Endpoint) -> RemotePeer {
         ..config::Replicator::default()
     };
     let clients = Clients::new(&settings).unwrap();
-    RemotePeer::new(&clients, endpoint, Arc::new(settings)).unwrap()
+    RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).unwrap()
 }
 
 fn answer(status: u16, body: impl Into<Body>) -> Response {
@@ -156,10 +165,10 @@ async fn a_peer_that_stays_away_is_told_soon_and_without_credentials() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = peer(&format!("http://user:s3cret@{address}/db")).info().await.unwrap_err();
+    let error = peer_as("user", &format!("http://{address}/db?key={SECRET}")).info().await.unwrap_err();
     let text = format!("{error} {error:?}");
     assert!(matches!(error, PeerError::Unreachable { tries: 4, .. }), "{text}");
-    assert!(text.contains(&format!("http://{address}/")) && !text.contains("s3cret"), "{text}");
+    assert!(text.contains(&format!("http://{address}/")) && !text.contains(SECRET), "{text}");
 }
 
 #[tokio::test]
@@ -199,8 +208,9 @@ async fn credentials_follow_a_redirect_within_the_host_only() {
         "/round/" => moved(302, "/round/"),
         _ => tells(seen),
     });
-    let url = url.await.replace("http://", "http://user:s3cret@");
-    let told = async |path: &str| peer(&format!("{url}{path}")).info().await.map(|info| info.instance_start_time);
+    let url = url.await;
+    let told =
+        async |path: &str| peer_as("user", &format!("{url}{path}")).info().await.map(|info| info.instance_start_time);
     assert_eq!(told("/near/").await.unwrap(), "true");
     assert_eq!(told("/far/").await.unwrap(), "false");
     assert!(matches!(told("/round/").await, Err(PeerError::Malformed { .. })));

@@ -1,0 +1,298 @@
+//! Random runs: edits, conflicts, deletions and attachments on both sides while replications go both ways, faults on the
+//! wire, `kill -9` of the replicator. Then it is quiet, each way is replicated once more, and both sides must have equal
+//! leaves, and every revision that either side ever acknowledged.
+//!
+//! A run is drawn from its seed, as far as it is the run's to decide: what the machine decides (which task is faster)
+//! isn't repeated. A failure tells the seed: `COUCHREP_SEED=42 cargo nextest run -E 'test(random::)'` runs it alone.
+//! `COUCHREP_SEEDS` is how many runs there are, in all.
+
+mod edits;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use futures::{StreamExt, stream};
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use self::edits::{Editor, Kept};
+use crate::support::{Fault, FaultyPeer, Leaf, Process, Server, client, leaves};
+
+const RUNS: u64 = 200;
+/// Runs at once in one test: they mostly wait for pauses and silences.
+const AT_ONCE: usize = 6;
+/// For a run that has come to be quiet to come to an end.
+const LIMIT: Duration = Duration::from_secs(90);
+/// What makes pauses short, batches many, and what nobody has asked to be synced lost in a kill.
+const OPTIONS: [&str; 16] = [
+    "--connection-timeout=2s",
+    "--retry-time-limit=4s",
+    "--retries-per-request=4",
+    "--heartbeat=500ms",
+    "--checkpoint-interval=30ms",
+    "--restart-pause=20ms",
+    "--max-restart-pause=200ms",
+    "--worker-batch-size=5",
+    "--worker-processes=3",
+    "--batch-bytes=20KB",
+    "--memory-budget=1MB",
+    "--stop-deadline=2s",
+    "--drain-deadline=1s",
+    "--open-databases=4",
+    "--cache-bytes=1MB",
+    "--sync-interval=3s",
+];
+
+/// Where a run's two databases are.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    /// In the replicator's own store, which dies with it.
+    Local,
+    /// On another server, behind a peer that fails at random.
+    Remote,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_equal_after_random_faults_between_two_servers() {
+    runs([Side::Remote, Side::Remote], 0..RUNS * 2 / 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_equal_after_random_faults_between_the_store_and_a_server() {
+    runs([Side::Local, Side::Remote], RUNS * 2 / 5..RUNS * 4 / 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_equal_after_random_kills_within_the_store() {
+    runs([Side::Local, Side::Local], RUNS * 4 / 5..RUNS).await;
+}
+
+/// Makes the runs with these seeds, more or fewer of them where the environment says so.
+async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
+    let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
+    let seeds: Vec<u64> = match (number("COUCHREP_SEED"), number("COUCHREP_SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, Some(all)) => (seeds.start * all / RUNS..seeds.end * all / RUNS).collect(),
+        (None, None) => seeds.collect(),
+    };
+    let world = Server::start().await;
+    let failed: Vec<_> = stream::iter(seeds)
+        .map(|seed| {
+            let run = std::panic::AssertUnwindSafe(Run::new(seed, sides, &world).run());
+            async move { futures::FutureExt::catch_unwind(run).await.is_err().then_some(seed) }
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    assert!(failed.is_empty(), "these seeds failed: {failed:?}");
+}
+
+/// One run.
+struct Run<'a> {
+    seed: u64,
+    rng: StdRng,
+    sides: [Side; 2],
+    world: &'a Server,
+    client: Client,
+    data_dir: TempDir,
+    kept: [Vec<Kept>; 2],
+}
+
+impl<'a> Run<'a> {
+    fn new(seed: u64, sides: [Side; 2], world: &'a Server) -> Self {
+        let (rng, data_dir) = (StdRng::seed_from_u64(seed), tempfile::tempdir().unwrap());
+        Self { seed, rng, sides, world, client: client(), data_dir, kept: Default::default() }
+    }
+
+    async fn run(mut self) {
+        let peer = FaultyPeer::before(self.world).await;
+        let mut process = self.start();
+        for side in 0..2 {
+            let made = self.client.put(self.url(side, &process)).send().await.unwrap();
+            assert_eq!(made.status(), StatusCode::CREATED);
+        }
+        peer.fail_at_random(self.chance());
+        for _ in 0..self.rng.random_range(2..5) {
+            process = self.phase(process, &peer).await;
+        }
+        peer.fail_at_random(|| None);
+        let seed = self.seed;
+        let quiet = tokio::time::timeout(LIMIT, self.quiet(&process, &peer)).await;
+        quiet.unwrap_or_else(|_| panic!("seed {seed}: it doesn't come to an end"));
+    }
+
+    fn start(&self) -> Process {
+        Process::with_args(self.data_dir.path(), &[&["serve", "--log=error"][..], &OPTIONS].concat())
+    }
+
+    /// The URL of a side's database, for editors.
+    fn url(&self, side: usize, process: &Process) -> String {
+        let path = format!("/run{}_{side}", self.seed);
+        match self.sides[side] {
+            Side::Local => process.url(&path),
+            Side::Remote => self.world.url(&path),
+        }
+    }
+
+    /// The same, for the replicator.
+    fn name(&self, side: usize, peer: &FaultyPeer) -> String {
+        let name = format!("run{}_{side}", self.seed);
+        match self.sides[side] {
+            Side::Local => name,
+            Side::Remote => peer.url(&format!("/{name}")),
+        }
+    }
+
+    /// Edits on both sides and replications, faults and maybe a kill meanwhile.
+    async fn phase(&mut self, process: Process, peer: &FaultyPeer) -> Process {
+        let mut editors = [0, 1].map(|side| Editor {
+            rng: StdRng::seed_from_u64(self.rng.next_u64()),
+            client: self.client.clone(),
+            url: self.url(side, &process),
+            run: self.seed,
+        });
+        let editing = join_all(editors.iter_mut().map(async |editor| {
+            let mut kept = Vec::new();
+            for _ in 0..editor.rng.random_range(3..15) {
+                kept.extend(editor.edit().await);
+            }
+            kept
+        }));
+        let jobs: Vec<_> = (0..self.rng.random_range(1..4)).map(|_| self.job(peer)).collect();
+        let replicate = process.url("/_replicate");
+        let replicating = join_all(jobs.into_iter().map(|job| {
+            let request = self.client.post(&replicate).header(CONTENT_TYPE, "application/json");
+            // Whatever comes of it: a caller that hangs up stops nothing, and in the end it is done once more.
+            tokio::time::timeout(Duration::from_millis(400), request.body(job.to_string()).send())
+        }));
+        let kill = self.rng.random_bool(0.6).then(|| Duration::from_millis(self.rng.random_range(0..400)));
+        let working = join(editing, replicating);
+        let (process, (kept, _)) = match kill {
+            None => (process, working.await),
+            Some(after) => {
+                let killing = async {
+                    tokio::time::sleep(after).await;
+                    process.kill();
+                };
+                let (worked, ()) = join(working, killing).await;
+                (self.start(), worked)
+            }
+        };
+        for (side, kept) in kept.into_iter().enumerate() {
+            self.kept[side].extend(kept);
+        }
+        process
+    }
+
+    /// A request for a replication one way or the other.
+    fn job(&mut self, peer: &FaultyPeer) -> Value {
+        let from = self.rng.random_range(0..2);
+        let mut job = json!({"source": self.name(from, peer), "target": self.name(1 - from, peer)});
+        let mut maybe = |name: &str, value: Value| {
+            if self.rng.random_bool(0.3) {
+                job[name] = value;
+            }
+        };
+        maybe("continuous", json!(true));
+        maybe("use_bulk_get", json!(false));
+        maybe("worker_batch_size", json!(1));
+        maybe("checkpoint_interval", json!(1));
+        job
+    }
+
+    /// What the peer does to a request.
+    fn chance(&mut self) -> impl FnMut() -> Option<Fault> + Send + 'static {
+        let mut rng = StdRng::seed_from_u64(self.rng.next_u64());
+        let one_in = rng.random_range(4..20);
+        move || (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng))
+    }
+
+    /// Each way once more, and then both sides are looked at.
+    async fn quiet(&mut self, process: &Process, peer: &FaultyPeer) {
+        // What still runs may answer for what it saw before the last edit: only what starts now counts.
+        for way in [[0, 1], [1, 0], [0, 1], [1, 0]] {
+            let [source, target] = way.map(|side| self.name(side, peer));
+            let job = json!({"source": source, "target": target}).to_string();
+            loop {
+                let request = self.client.post(process.url("/_replicate")).header(CONTENT_TYPE, "application/json");
+                let answer = request.body(job.clone()).send().await.unwrap();
+                if answer.status() == StatusCode::OK {
+                    break;
+                }
+            }
+        }
+        let [here, there] = [leaves(&self.url(0, process)).await, leaves(&self.url(1, process)).await];
+        let seed = self.seed;
+        for (this, other) in [(&here, &there), (&there, &here)] {
+            let lacking: Vec<_> = this.iter().filter(|leaf| !other.contains(leaf)).collect();
+            assert!(lacking.is_empty(), "seed {seed}: only on one side: {lacking:#?}");
+        }
+        for kept in self.kept.iter().flatten() {
+            check(kept, &here).unwrap_or_else(|problem| panic!("seed {seed}: {problem}: {kept:?}"));
+        }
+        assert!(!here.iter().any(|leaf| leaf.id.starts_with("_local/")), "seed {seed}: a local document has travelled");
+    }
+}
+
+/// A fault that passes.
+fn fault(rng: &mut StdRng) -> Fault {
+    let retry_after = vec![("retry-after", "0".to_owned())];
+    let page = vec![("content-type", "text/html".to_owned())];
+    let bytes = rng.random_range(0..400);
+    match rng.random_range(0..32) {
+        0 => Fault::Hang,
+        1 => Fault::Silence,
+        2 | 3 => Fault::Down(Duration::from_millis(40)),
+        4..=6 => Fault::Disconnect,
+        7..=9 => Fault::Cut(bytes),
+        10..=12 => Fault::ApplyThenDisconnect,
+        13..=15 => Fault::ApplyThenFail(500),
+        16 | 17 => Fault::status(500),
+        18 | 19 => Fault::status(429),
+        20 | 21 => Fault::Answer(503, retry_after, "busy".into()),
+        22..=24 => Fault::Truncate(bytes),
+        25 => Fault::WrongLength(5),
+        26 => Fault::WrongLength(-2),
+        27 => Fault::Answer(200, page, "<html>Please log in</html>".into()),
+        28 => Fault::BreakOff,
+        29 => Fault::Drip(5, Duration::from_millis(20)),
+        _ => Fault::Slow(Duration::from_millis(bytes as u64 / 4)),
+    }
+}
+
+/// Checks that a revision that was acknowledged is there: as a leaf with its content, or as a leaf's ancestor.
+fn check(kept: &Kept, leaves: &[Leaf]) -> Result<(), String> {
+    let of_document: Vec<_> = leaves.iter().filter(|leaf| leaf.id == kept.id).collect();
+    let (start, hash) = kept.rev.split_once('-').unwrap();
+    if let Some(leaf) = of_document.iter().find(|leaf| leaf.rev == kept.rev) {
+        let body: Value = serde_json::from_str(&leaf.body).unwrap();
+        if body["token"].as_str() != kept.token.as_deref() {
+            return Err(format!("another body: {leaf:?}"));
+        }
+        let sent = kept.attachments.as_ref().map(|sent| sent.iter().cloned().collect::<BTreeMap<_, _>>());
+        let found: BTreeMap<_, _> =
+            leaf.attachments.iter().map(|(name, _, data)| (name.clone(), data.clone())).collect();
+        return if sent.is_none_or(|sent| sent == found) {
+            Ok(())
+        } else {
+            Err(format!("other attachments: {leaf:?}"))
+        };
+    }
+    let known: BTreeSet<_> = of_document.iter().flat_map(|leaf| ancestors(leaf)).collect();
+    match known.contains(&(start.parse().unwrap(), hash)) {
+        true => Ok(()),
+        false => Err(format!("a revision is lost, there are {of_document:?}")),
+    }
+}
+
+/// A leaf's revisions: generation and hash.
+fn ancestors(leaf: &Leaf) -> impl Iterator<Item = (usize, &str)> {
+    let start: usize = leaf.rev.split_once('-').unwrap().0.parse().unwrap();
+    leaf.path.iter().enumerate().map(move |(back, hash)| (start - back, hash.as_str()))
+}

@@ -1,0 +1,187 @@
+//! Random edits, and what of them a database has promised to keep.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, RngExt as _};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+/// Few, so that both sides edit the same ones; and as odd as ids may be.
+const IDS: [&str; 12] =
+    ["a", "b", "c d", "e/f", "g+h", "i%20j", "ü", "日本", "k?l#m&n=o", "p\"q\\r", ".s", "_design/t"];
+const TYPES: [&str; 4] = ["text/plain", "application/json", "image/png", "application/octet-stream"];
+
+/// A revision that a database took, and has answered so.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub id: String,
+    pub rev: String,
+    /// The member `token` of its body; `None` for a deletion without a body.
+    pub token: Option<String>,
+    /// Its attachments' names and base64, where all of them were sent with it.
+    pub attachments: Option<Vec<(String, String)>>,
+}
+
+/// Somebody who edits one database.
+pub struct Editor {
+    pub rng: StdRng,
+    pub client: Client,
+    /// The database's, without a slash at the end.
+    pub url: String,
+    /// The same for all editors of a run: a revision written as it is has one content, wherever it is written.
+    pub run: u64,
+}
+
+impl Editor {
+    /// Does one thing, if the database can be reached; what it has taken.
+    pub async fn edit(&mut self) -> Vec<Kept> {
+        let id = (*IDS.choose(&mut self.rng).unwrap()).to_owned();
+        match self.rng.random_range(0..10) {
+            0..=3 => self.put(id).await,
+            4 => self.delete(id).await,
+            5 | 6 => self.write_revision(id).await,
+            7 => self.put_attachment(id).await,
+            8 => self.put_several().await,
+            _ => self.put_local().await,
+        }
+    }
+
+    /// Creates the document or goes on from its winner, its attachments kept, replaced or left out.
+    async fn put(&mut self, id: String) -> Vec<Kept> {
+        let (token, winner) = (self.token(), self.winner(&id).await);
+        let mut doc = json!({"token": token, "number": 1e300, "": {"deep": [[[[null]]]]}});
+        let mut attachments = Some(Vec::new());
+        if let Some(winner) = winner {
+            doc["_rev"] = winner["_rev"].clone();
+            if self.rng.random_bool(0.5) && winner.get("_attachments").is_some() {
+                doc["_attachments"] = winner["_attachments"].clone();
+                attachments = None;
+            }
+        }
+        for name in ["one.txt", "two/ä.png"] {
+            if self.rng.random_bool(0.2) {
+                let data = STANDARD.encode(self.bytes());
+                let content_type = *TYPES.choose(&mut self.rng).unwrap();
+                doc["_attachments"][name] = json!({"content_type": content_type, "data": data});
+                attachments.iter_mut().for_each(|sent| sent.push((name.to_owned(), data.clone())));
+            }
+        }
+        let answer = self.ask(Method::PUT, &path(&id), Some(doc.to_string().into())).await;
+        kept(answer, id, Some(token), attachments)
+    }
+
+    async fn delete(&mut self, id: String) -> Vec<Kept> {
+        let Some(winner) = self.winner(&id).await else { return Vec::new() };
+        let rev = winner["_rev"].as_str().unwrap();
+        let answer = self.ask(Method::DELETE, &format!("{}?rev={rev}", path(&id)), None).await;
+        kept(answer, id, None, Some(Vec::new()))
+    }
+
+    /// Writes a revision as it is, of a tree that all editors of the run grow: conflicts, deletions.
+    async fn write_revision(&mut self, id: String) -> Vec<Kept> {
+        let (mut hashes, mut way) = (Vec::new(), format!("{}/{id}", self.run));
+        for _ in 0..self.rng.random_range(1..6) {
+            way.push(if self.rng.random_bool(0.3) { '1' } else { '0' });
+            hashes.insert(0, hex::encode(md5(&way)));
+        }
+        let (start, token) = (hashes.len(), hashes[0].clone());
+        let sum: u32 = token.bytes().map(u32::from).sum();
+        let mut doc = json!({"_id": id, "token": token, "_deleted": sum.is_multiple_of(4)});
+        let mut attachments = Vec::new();
+        if sum.is_multiple_of(3) {
+            let data = STANDARD.encode(token.repeat(sum as usize % 90));
+            let content_type = TYPES[sum as usize % TYPES.len()];
+            doc["_attachments"] = json!({"tree.bin": {"content_type": content_type, "data": data, "revpos": start}});
+            attachments.push(("tree.bin".to_owned(), data));
+        }
+        doc["_revisions"] = json!({"start": start, "ids": hashes});
+        let body = json!({"new_edits": false, "docs": [doc]}).to_string();
+        match self.ask(Method::POST, "_bulk_docs", Some(body.into())).await {
+            Some(rows) if rows.as_array().is_some_and(Vec::is_empty) => {
+                let rev = format!("{start}-{token}");
+                vec![Kept { id, rev, token: Some(token), attachments: Some(attachments) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn put_attachment(&mut self, id: String) -> Vec<Kept> {
+        let Some(winner) = self.winner(&id).await else { return Vec::new() };
+        let path = format!("{}/three.txt?rev={}", path(&id), winner["_rev"].as_str().unwrap());
+        let bytes = self.bytes();
+        let answer = self.ask(Method::PUT, &path, Some(bytes)).await;
+        kept(answer, id, winner["token"].as_str().map(str::to_owned), None)
+    }
+
+    async fn put_several(&mut self) -> Vec<Kept> {
+        let tokens: Vec<_> = (0..self.rng.random_range(1..20)).map(|_| self.token()).collect();
+        let docs: Vec<_> = tokens.iter().map(|token| json!({"_id": token, "token": token})).collect();
+        let answer = self.ask(Method::POST, "_bulk_docs", Some(json!({ "docs": docs }).to_string().into())).await;
+        let rows = answer.and_then(|rows| rows.as_array().cloned()).unwrap_or_default();
+        let row = |(row, token): (Value, String)| kept(Some(row), token.clone(), Some(token), Some(Vec::new()));
+        rows.into_iter().zip(tokens).flat_map(row).collect()
+    }
+
+    /// A document that stays where it is.
+    async fn put_local(&mut self) -> Vec<Kept> {
+        let body = json!({"token": self.token()}).to_string();
+        self.ask(Method::PUT, "_local/own", Some(body.into())).await;
+        Vec::new()
+    }
+
+    async fn winner(&self, id: &str) -> Option<Value> {
+        self.ask(Method::GET, &path(id), None).await
+    }
+
+    /// The answer to a request that succeeded.
+    async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Option<Value> {
+        let mut request = self.client.request(method, format!("{}/{path}", self.url));
+        if let Some(body) = body {
+            let content_type = if path.contains("three.txt") { "text/plain" } else { "application/json" };
+            request = request.header("content-type", content_type).body(body);
+        }
+        let answer = request.send().await.ok()?;
+        let success = answer.status().is_success();
+        let text = answer.text().await.ok()?;
+        success.then(|| serde_json::from_str(&text).unwrap())
+    }
+
+    fn token(&mut self) -> String {
+        format!("{:016x}", self.rng.next_u64())
+    }
+
+    /// Some bytes, rarely many; half of them go well through a compressor.
+    fn bytes(&mut self) -> Vec<u8> {
+        let length = if self.rng.random_bool(0.2) { 40_000 } else { 400 };
+        let mut bytes = vec![b'x'; self.rng.random_range(0..length)];
+        if self.rng.random_bool(0.5) {
+            self.rng.fill_bytes(&mut bytes);
+        }
+        bytes
+    }
+}
+
+fn kept(
+    answer: Option<Value>,
+    id: String,
+    token: Option<String>,
+    attachments: Option<Vec<(String, String)>>,
+) -> Vec<Kept> {
+    let rev = answer.as_ref().and_then(|answer| answer.get("rev")).and_then(Value::as_str).map(str::to_owned);
+    rev.map(|rev| Kept { id, rev, token, attachments }).into_iter().collect()
+}
+
+fn path(id: &str) -> String {
+    match id.strip_prefix("_design/") {
+        Some(name) => format!("_design/{name}"),
+        None => utf8_percent_encode(id, NON_ALPHANUMERIC).to_string(),
+    }
+}
+
+fn md5(text: &str) -> [u8; 16] {
+    use md5::Digest as _;
+    md5::Md5::digest(text).into()
+}

@@ -50,6 +50,8 @@ use crate::tasks::{self, Panicked, Tasks};
 const REGISTRY_CACHE_BYTES: usize = 1 << 20;
 /// Databases that are made, opened or closed at once.
 const LOCKS: usize = 64;
+/// Databases closed together beyond those that have become too many.
+const CLOSED_AHEAD: usize = 16;
 
 /// Why the store didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +133,8 @@ struct Inner {
     /// Held while a database is made, opened, closed or deleted, each of which runs to its end once it has begun. Names
     /// are spread over them, so that one database's disk holds up few others. Nobody but [`Store::close`] holds two.
     changing: [tokio::sync::Mutex<Closed>; LOCKS],
+    /// Held by whoever closes databases that have become too many; nothing that waits for it holds another lock.
+    closing_excess: tokio::sync::Mutex<()>,
     tasks: Tasks,
     /// Shared by all databases, so that their number is bounded.
     interpreters: Interpreters,
@@ -172,6 +176,7 @@ impl Store {
                 files: Mutex::new(files),
                 open: DashMap::new(),
                 updates: DashMap::new(),
+                closing_excess: tokio::sync::Mutex::default(),
                 changing: std::array::from_fn(|_| tokio::sync::Mutex::default()),
                 tasks: Tasks::default(),
             };
@@ -287,18 +292,32 @@ impl Store {
         database
     }
 
-    /// Closes the databases that nobody has used for longest if there are too many.
+    /// Closes the databases that nobody has used for longest if there are too many; some more than need be, so that the
+    /// next ones to be opened needn't look for others.
     async fn close_excess(&self) {
-        let open = &self.inner.open;
-        while open.len() > self.inner.settings.open_databases {
-            let idle = open.iter().filter(|open| unused(open)).min_by_key(|open| open.last_used);
-            let Some(name) = idle.map(|open| open.key().clone()) else { return };
-            let Ok(_changing) = self.inner.change(&name).await else { return };
-            // Somebody may have taken it up since; a handle that is given out is given out under the map's lock.
-            if let Some((_, closing)) = open.remove_if(&name, |_, open| unused(open)) {
-                // An engine that fails to close is found out when it is opened again.
-                _ = closing.close().await;
-            }
+        let (open, limit) = (&self.inner.open, self.inner.settings.open_databases);
+        if open.len() <= limit {
+            return;
+        }
+        // Whoever waits here waits for what would be theirs to close.
+        let _closing = self.inner.closing_excess.lock().await;
+        let excess = open.len().saturating_sub(limit);
+        if excess == 0 {
+            return;
+        }
+        let mut idle: Vec<_> =
+            open.iter().filter(|open| unused(open)).map(|open| (open.last_used, open.key().clone())).collect();
+        idle.sort();
+        idle.truncate(excess + CLOSED_AHEAD.min(limit / 10));
+        join_all(idle.iter().map(|(_, name)| self.close_unused(name))).await;
+    }
+
+    async fn close_unused(&self, name: &DbName) {
+        let Ok(_changing) = self.inner.change(name).await else { return };
+        // Somebody may have taken it up since; a handle that is given out is given out under the map's lock.
+        if let Some((_, closing)) = self.inner.open.remove_if(name, |_, open| unused(open)) {
+            // An engine that fails to close is found out when it is opened again.
+            _ = closing.close().await;
         }
     }
 }

@@ -24,6 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,13 +32,13 @@ use dashmap::DashMap;
 use futures::future::join_all;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::{MutexGuard, watch};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
 pub use database::{Database, DatabaseStats};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
 pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
-pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Snapshot};
+pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, Snapshot};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
 
@@ -52,6 +53,11 @@ const REGISTRY_CACHE_BYTES: usize = 1 << 20;
 const LOCKS: usize = 64;
 /// Databases closed together beyond those that have become too many.
 const CLOSED_AHEAD: usize = 16;
+
+/// How long whoever asks for a database that ended by itself waits until others let go of it.
+const LET_GO: Duration = Duration::from_secs(2);
+/// Nothing tells of the last one that lets go.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why the store didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +76,7 @@ pub enum StoreError {
     #[error("a stored record is damaged: {0}")]
     Damaged(&'static str),
     #[error("the data directory")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     #[error("the storage engine")]
     Engine(#[source] Box<redb::Error>),
     #[error("the write failed")]
@@ -78,11 +84,33 @@ pub enum StoreError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error("gzipped data is damaged")]
-    BadGzip(#[source] std::io::Error),
+    BadGzip(#[source] io::Error),
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error(transparent)]
     Panicked(#[from] Panicked),
+}
+
+impl StoreError {
+    /// Whether there was no room on the disk for what was to be written.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::WriteFailed(cause) => cause.is_disk_full(),
+            Self::Io(error) => no_room(error),
+            Self::Engine(error) => matches!(&**error, redb::Error::Io(error) if no_room(error)),
+            _ => false,
+        }
+    }
+
+    /// Whether the disk has failed under the engine, which then does nothing more with the file until it is opened anew.
+    fn is_fatal(&self) -> bool {
+        matches!(self, Self::Engine(error) if matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo))
+    }
+}
+
+/// The disk is full, or this user's or this process's part of it.
+fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// A database's name, valid by CouchDB's rule: `^[a-z][a-z0-9_$()+/-]*$`, or one of the system databases' names.
@@ -121,8 +149,9 @@ pub struct Store {
 struct Inner {
     directory: PathBuf,
     settings: StoreSettings,
-    /// Names and files; its lock keeps a second process out.
-    registry: redb::Database,
+    /// Names and files; its lock keeps a second process out. Opened anew where the disk failed under it. Held while a
+    /// name is booked, on a thread that may block.
+    registry: Mutex<Option<redb::Database>>,
     /// What the registry says. Guards nothing else; never held across an await.
     files: Mutex<BTreeMap<DbName, FileId>>,
     /// Databases that are open.
@@ -158,9 +187,7 @@ impl Store {
         let directory = directory.to_owned();
         tasks::blocking("open the store", move || {
             std::fs::create_dir_all(&directory)?;
-            let registry = redb::Database::builder()
-                .set_cache_size(REGISTRY_CACHE_BYTES)
-                .create(directory.join("databases.redb"))?;
+            let registry = open_registry(&directory)?;
             let transaction = registry.begin_write()?;
             let mut files = BTreeMap::new();
             for row in transaction.open_table(FILES)?.iter()? {
@@ -172,7 +199,7 @@ impl Store {
                 directory,
                 interpreters: Interpreters::new(settings.javascript.clone()),
                 settings,
-                registry,
+                registry: Mutex::new(Some(registry)),
                 files: Mutex::new(files),
                 open: DashMap::new(),
                 updates: DashMap::new(),
@@ -255,8 +282,13 @@ impl Store {
             return Ok(database);
         }
         let file = self.file(name).ok_or(StoreError::NoDatabase)?;
-        // One whose writer crashed is opened anew, as soon as nobody uses it any more.
-        self.inner.open.remove_if(name, |_, open| open.database.is_closed());
+        // One whose writer crashed or gave up is opened anew, as soon as nobody uses it any more.
+        if let Some((_, ended)) = self.inner.open.remove_if(name, |_, open| open.database.is_closed()) {
+            let limit = Instant::now() + LET_GO;
+            while !unused(&ended) && Instant::now() < limit {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
         let database = self.inner.clone().open_file(name.clone(), file).await?;
         Ok(self.keep_open(name, database))
     }
@@ -379,7 +411,8 @@ impl Inner {
         let path = self.path(file);
         tasks::blocking("make a database", move || {
             std::fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
-            let database = self.open_at(name, &path, file)?;
+            // What nobody knows of would take its place for ever.
+            let database = self.open_at(name, &path, file).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
             // The shard, `databases`, and the data directory.
             for directory in path.ancestors().skip(1).take(3) {
                 std::fs::File::open(directory)?.sync_all()?;
@@ -392,15 +425,21 @@ impl Inner {
     /// Books a name (or, with no file, strikes it out) before anyone is told.
     async fn register(self: Arc<Self>, name: DbName, file: Option<FileId>) -> Result<(), StoreError> {
         tasks::blocking("register a database", move || {
-            let transaction = self.registry.begin_write()?;
-            {
-                let mut table = transaction.open_table(FILES)?;
-                match file {
-                    Some(file) => drop(table.insert(name.as_str(), file)?),
-                    None => drop(table.remove(name.as_str())?),
+            let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = match registry.take() {
+                Some(open) => open,
+                None => open_registry(&self.directory)?,
+            };
+            let booked = book(&open, &name, file);
+            // Closed before it is opened, for only one may hold it.
+            *registry = match booked.as_ref().is_err_and(StoreError::is_fatal) {
+                true => {
+                    drop(open);
+                    open_registry(&self.directory).ok()
                 }
-            }
-            commit_synced(transaction)?;
+                false => Some(open),
+            };
+            booked?;
             match file {
                 Some(file) => drop(self.files().insert(name, file)),
                 None => drop(self.files().remove(&name)),
@@ -409,6 +448,23 @@ impl Inner {
         })
         .await?
     }
+}
+
+fn open_registry(directory: &Path) -> Result<redb::Database, StoreError> {
+    let file = directory.join("databases.redb");
+    Ok(redb::Database::builder().set_cache_size(REGISTRY_CACHE_BYTES).create(file)?)
+}
+
+fn book(registry: &redb::Database, name: &DbName, file: Option<FileId>) -> Result<(), StoreError> {
+    let transaction = registry.begin_write()?;
+    {
+        let mut table = transaction.open_table(FILES)?;
+        match file {
+            Some(file) => drop(table.insert(name.as_str(), file)?),
+            None => drop(table.remove(name.as_str())?),
+        }
+    }
+    commit_synced(transaction)
 }
 
 fn commit_synced(mut transaction: WriteTransaction) -> Result<(), StoreError> {

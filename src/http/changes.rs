@@ -33,6 +33,7 @@ use self::request::{Feed, Request};
 use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Sink, Stopped};
+use super::draft::Draft;
 use super::envelope::Place;
 use super::error::{ApiError, causes};
 use super::query::Query;
@@ -110,8 +111,11 @@ impl Feeding {
             // Heard of from here on: a write between a read and the wait behind it is not missed.
             self.updates.mark_unchanged();
             while !progress.caught_up {
-                match self.piece(progress.clone()).await {
-                    Ok(Some(next)) => progress = next,
+                match self.read(progress.clone()).await {
+                    Ok(Some((db, piece, next))) => {
+                        self.deliver(&db, piece).await?;
+                        progress = next;
+                    }
                     Ok(None) => break,
                     Err(Stopped::Failed(error)) if progress.opened => {
                         tracing::warn!(error = %causes(&error), "a feed ended with an error");
@@ -143,25 +147,35 @@ impl Feeding {
         self.send(self.request.closing(&progress)).await
     }
 
-    /// Sends what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
-    async fn piece(&mut self, progress: Progress) -> Result<Option<Progress>, Stopped> {
+    /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
+    async fn read(&mut self, progress: Progress) -> Result<Option<(Arc<Database>, Draft, Progress)>, Stopped> {
         let request = self.request.clone();
         let reading = async {
             // Kept open for a piece at a time, so that a feed that waits costs no more than its connection.
             let db = self.store.reopen(&self.name, &self.updates).await?;
-            db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress)).await
+            let sifted = db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress));
+            sifted.await.map(|(piece, progress)| (db, piece, progress))
         };
-        let (piece, next) = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.stopping.cancelled() => return Ok(None),
-            () = self.sink.hung_up() => return Err(Stopped::HungUp),
-            piece = reading => piece?,
-        };
+            () = self.stopping.cancelled() => Ok(None),
+            () = self.sink.hung_up() => Err(Stopped::HungUp),
+            piece = reading => Ok(Some(piece?)),
+        }
+    }
+
+    async fn deliver(&mut self, db: &Database, piece: Draft) -> Result<(), Stopped> {
         // A filter that lets little through leaves long pauses; an empty line between rows means nothing in JSON.
         let pause = self.request.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
-        let silent = piece.is_empty() && self.last_sent.elapsed() >= pause;
-        self.send(if silent { b"\n".to_vec() } else { piece }).await?;
-        Ok(Some(next))
+        match piece.json.is_empty() {
+            true if self.last_sent.elapsed() < pause => Ok(()),
+            true => self.send("\n").await,
+            false => {
+                piece.send(&self.sink, db).await?;
+                self.last_sent = Instant::now();
+                Ok(())
+            }
+        }
     }
 
     async fn send(&mut self, piece: impl Into<Bytes>) -> Result<(), Stopped> {

@@ -458,7 +458,7 @@ fn fetch(snapshot: &Snapshot, wanted: &Wanted, fetched: &mut Fetched) -> Result<
         }
         let mut rendered = Ok(());
         fetched.docs.push_with(wanted.id.clone(), leaf.rev.clone(), |out| {
-            rendered = snapshot.render(wanted.id.as_str(), &record, &leaf, &options, out);
+            rendered = snapshot.render(wanted.id.as_str(), &record, &leaf, &options, out).map(|_| ());
         });
         rendered?;
     }

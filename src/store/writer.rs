@@ -9,7 +9,9 @@
 //!   that finds the mark also skips [`SEQ_GAP`] update seqs, so that no seq which somebody saw before the crash stands
 //!   for another change after it.
 //!
-//! A transaction that fails changed nothing; everyone in its group is told why.
+//! A transaction that fails changed nothing; everyone in its group is told why. Where the disk failed, because it is full
+//! for example, the engine does nothing more with the file, and the writer ends: the database is opened anew by whoever
+//! asks for it next, as after a crash.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -109,6 +111,11 @@ impl WriterHandle {
         let _ = self.requests.try_send((Work::Discard { blob }, None));
     }
 
+    /// Has the writer end, because nothing can be done with the file any more.
+    pub(super) fn give_up(&self) {
+        self.closing.cancel();
+    }
+
     /// Whether the writer takes no more: it was told to close, or it crashed.
     pub(super) fn is_closed(&self) -> bool {
         self.requests.is_closed()
@@ -196,11 +203,12 @@ async fn run(
         }
         let requests = std::mem::replace(&mut group, Vec::with_capacity(GROUP));
         let served = tasks::blocking("write to a database", move || {
-            writer.serve(requests);
-            writer
+            let served = writer.serve(requests);
+            (writer, served)
         });
         match served.await {
-            Ok(served) => writer = served,
+            Ok((served, Ok(()))) => writer = served,
+            Ok((_, Err(failure))) => return refuse_all(queue, &failure),
             // Its state is gone with it; the next opening makes a new one from the file.
             Err(error) => return tracing::error!(error = %error, "a database's writer crashed"),
         }
@@ -210,8 +218,18 @@ async fn run(
             false => None,
         };
     }
-    if let Err(error) = tasks::blocking("sync a database", move || writer.serve(vec![(Work::Sync, None)])).await {
-        tracing::error!(error = %error, "a database's last sync crashed");
+    match tasks::blocking("sync a database", move || writer.serve(vec![(Work::Sync, None)])).await {
+        Ok(_) => {}
+        Err(error) => tracing::error!(error = %error, "a database's last sync crashed"),
+    }
+}
+
+/// Tells all who wait that nothing more is written.
+fn refuse_all(mut queue: mpsc::Receiver<(Work, Option<Reply>)>, failure: &Arc<StoreError>) {
+    queue.close();
+    while let Ok((_, reply)) = queue.try_recv() {
+        // Whoever asked may have gone.
+        let _ = reply.map(|reply| reply.send(Err(StoreError::WriteFailed(failure.clone()))));
     }
 }
 
@@ -227,8 +245,9 @@ struct Writer {
 }
 
 impl Writer {
-    /// Applies a group of requests in one transaction, and answers all of them.
-    fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) {
+    /// Applies a group of requests in one transaction, and answers all of them. Fails where the engine is done with the
+    /// file.
+    fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) -> Result<(), Arc<StoreError>> {
         let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         // Whoever asked may have gone.
         let answer = |reply: Option<Reply>, answer| {
@@ -247,6 +266,7 @@ impl Writer {
             Ok(done) => {
                 let done: Vec<Done> = done;
                 replies.into_iter().zip(done).for_each(|(reply, done)| answer(reply, Ok(done)));
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a write failed, nothing of it is stored");
@@ -254,6 +274,7 @@ impl Writer {
                 for reply in replies {
                     answer(reply, Err(StoreError::WriteFailed(error.clone())));
                 }
+                if error.is_fatal() { Err(error) } else { Ok(()) }
             }
         }
     }

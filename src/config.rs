@@ -4,6 +4,7 @@
 //! a CouchDB's own file, else from the defaults below. [`options`] reads the first three, all of them through one
 //! description of each option, and lays them over the others; the rest of the crate only sees [`Config`].
 
+mod admin;
 pub mod connection;
 mod couchdb_ini;
 pub mod options;
@@ -11,20 +12,11 @@ pub mod options;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use url::Url;
 
 use self::connection::{SocketOptions, Tls};
+pub use admin::{Admin, Password};
 pub use options::{ConfigError, Options};
-
-/// A server administrator.
-#[derive(Debug, Clone)]
-pub struct Admin {
-    /// The name.
-    pub name: String,
-    /// The password.
-    pub password: SecretString,
-}
 
 /// All of a server's settings.
 #[derive(Debug, Clone)]
@@ -148,7 +140,7 @@ pub struct Http {
     pub max_body_bytes: usize,
     /// Bytes of all JSON request bodies that are in memory at once; a request that finds none left is answered 503.
     pub max_bodies_bytes: usize,
-    /// Between two pieces of a JSON request body.
+    /// Between two pieces of a request body.
     pub body_pause: Duration,
     /// `_uuids?count=` at most.
     pub max_uuids: usize,

@@ -15,6 +15,8 @@ mod answer;
 mod path;
 mod query;
 mod request;
+mod blob;
+mod draft;
 mod envelope;
 mod auth;
 mod error;
@@ -46,6 +48,7 @@ use crate::registry::Registry;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
+pub use self::auth::Admins;
 use self::error::ApiError;
 
 /// The CouchDB release whose answers these are, for clients that look before they ask.
@@ -60,6 +63,8 @@ pub struct AppState {
     pub registry: Registry,
     /// Bytes that request bodies may still take in memory, all together.
     pub bodies: Arc<Semaphore>,
+    /// Who may do everything.
+    pub admins: Arc<Admins>,
     /// All settings.
     pub config: Arc<Config>,
     /// The server's uuid.
@@ -76,7 +81,7 @@ pub fn router(state: AppState) -> Router {
         .route("/_up", get(welcome::up))
         .route("/_uuids", get(welcome::uuids))
         .route("/_all_dbs", get(databases::list))
-        .route("/_session", get(welcome::session).fallback(welcome::no_sessions))
+        .route("/_session", get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions))
         .route("/_replicate", any(replication::replicate))
         .route("/_replicate/{id}/failures", get(replication::failures))
         .route("/_active_tasks", get(replication::active_tasks))

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::http::{self, AppState};
+use crate::http::{self, Admins, AppState};
 use crate::peer::remote::{ClientError, Clients};
 use crate::registry::Registry;
 use crate::replicate::Context;
@@ -88,6 +88,7 @@ impl Server {
             store: store.clone(),
             registry: registry.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
+            admins: Arc::new(Admins::new(config.admins.clone())),
             config: Arc::new(config.clone()),
             uuid: uuid.clone(),
             tasks: connections.clone(),

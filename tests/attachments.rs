@@ -1,11 +1,17 @@
 //! Attachments: inline, by themselves, behind their document (transcripts 01, 02-verify, 08-wire).
 
-use std::io::Write;
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::StreamExt;
 use serde_json::json;
 
 use crate::asking::{ask, get, request, send, with_db};
-use crate::support::Server;
+use crate::support::{Process, Server, client};
 
 async fn with_hello() -> (Server, String) {
     let server = with_db().await;
@@ -110,4 +116,96 @@ async fn a_document_whose_attachment_doesnt_follow_is_refused() {
     let put = request(&server, "PUT", "/db/d").header("Content-Type", "multipart/related; boundary=b").body(body);
     assert_eq!(send(put).await.status, 400);
     assert_eq!(get(&server, "/db/d").await.status, 404);
+}
+
+/// Text that repeats, but with a period that fits neither pieces nor base64.
+fn text(bytes: usize) -> Vec<u8> {
+    (0..).flat_map(|n: u32| format!("{n}\n").into_bytes()).take(bytes).collect()
+}
+
+#[tokio::test]
+async fn large_attachments_stand_inline_wherever_they_are_asked_for() {
+    let server = with_db().await;
+    // Stored gzipped and as it came; both are larger than what is rendered at once.
+    let (gzipped, plain) = (text(700_001), text(400_000));
+    let put = |name: &str, rev: String, content_type: &str, data: &[u8]| {
+        let path = format!("/db/doc/{name}?rev={rev}").trim_end_matches("?rev=").to_owned();
+        request(&server, "PUT", &path).header("Content-Type", content_type.to_owned()).body(data.to_vec())
+    };
+    let rev = send(put("a.txt", String::new(), "text/plain", &gzipped)).await.rev();
+    let rev = send(put("b.bin", rev, "application/octet-stream", &plain)).await.rev();
+    let rev = send(put("c.bin", rev, "application/octet-stream", b"small")).await.rev();
+    ask(&server, "PUT", "/db/zlast", "{}").await;
+
+    let body = json!({ "docs": [{ "id": "doc", "rev": rev }, { "id": "zlast" }] }).to_string();
+    let bulk = request(&server, "POST", "/db/_bulk_get?attachments=true").header("Content-Type", "application/json");
+    for (answer, at) in [
+        (get(&server, "/db/doc?attachments=true").await, ""),
+        (get(&server, "/db/doc?attachments=true&open_revs=all").await, "/0/ok"),
+        (send(bulk.body(body)).await, "/results/0/docs/0/ok"),
+        (get(&server, "/db/_changes?include_docs=true&attachments=true").await, "/results/0/doc"),
+        (get(&server, "/db/_all_docs?include_docs=true&attachments=true").await, "/rows/0/doc"),
+    ] {
+        assert_eq!(answer.status, 200, "{at}");
+        let json = answer.json();
+        let attachments = json.pointer(at).unwrap()["_attachments"].as_object().unwrap();
+        let data = |name: &str| STANDARD.decode(attachments[name]["data"].as_str().unwrap()).unwrap();
+        assert!(data("a.txt") == gzipped && data("b.bin") == plain && data("c.bin") == b"small", "{at}");
+    }
+    let stored = get(&server, "/db/doc?attachments=true&att_encoding_info=true").await.json();
+    let stored = &stored["_attachments"]["a.txt"];
+    let data = STANDARD.decode(stored["data"].as_str().unwrap()).unwrap();
+    assert_eq!((&stored["encoding"], &stored["encoded_length"]), (&json!("gzip"), &json!(data.len())));
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(data.as_slice()).read_to_end(&mut unpacked).unwrap();
+    assert!(unpacked == gzipped);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_large_attachment_inline_takes_no_more_memory_than_a_small_one() {
+    const LENGTH: usize = 128 << 20;
+    const LIMIT_KIB: u64 = 100 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(dir.path());
+    let client = client();
+    assert_eq!(client.put(server.url("/db")).send().await.unwrap().status(), 201);
+    let pieces = futures::stream::repeat(Ok::<_, Infallible>(Bytes::from(vec![7; 1 << 20]))).take(LENGTH >> 20);
+    let put = client.put(server.url("/db/doc/large.bin")).header("Content-Type", "application/octet-stream");
+    assert_eq!(put.body(reqwest::Body::wrap_stream(pieces)).send().await.unwrap().status(), 201);
+
+    let answer = client.get(server.url("/db/doc?attachments=true")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut pieces = answer.bytes_stream();
+    let mut length = 0;
+    while let Some(piece) = pieces.next().await {
+        length += piece.unwrap().len();
+    }
+    assert!(length > LENGTH / 3 * 4, "{length}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+    let peak: u64 = peak.parse().unwrap();
+    assert!(peak < LIMIT_KIB, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_is_ended() {
+    let server = Server::with_config(|config| config.http.body_pause = Duration::from_millis(100)).await;
+    server.database("db").await;
+    let begun = || {
+        let related = "--b\r\nContent-Type: application/json\r\n\r\n{\"_attachments\":{\"a\":{\"length\":9,\"follows\":true}}}\r\n\
+                       --b\r\n\r\n12345";
+        let first = futures::stream::once(async move { Ok::<_, Infallible>(Bytes::from(related)) });
+        reqwest::Body::wrap_stream(first.chain(futures::stream::pending()))
+    };
+    for (path, content_type) in [
+        ("/db/doc/a", "application/octet-stream"),
+        ("/db/doc", "multipart/related; boundary=b"),
+        ("/db/doc", "application/json"),
+    ] {
+        let put = request(&server, "PUT", path).header("Content-Type", content_type).body(begun());
+        let answer = send(put).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (408, &json!("timeout")), "{path} {content_type}");
+    }
+    assert_eq!(get(&server, "/db/doc").await.status, 404);
 }

@@ -109,3 +109,22 @@ fn a_data_dir_in_use_is_refused() {
     assert_eq!(code, Some(1));
     assert!(text.contains("could not open the store in"), "{text}");
 }
+
+#[tokio::test]
+async fn admins_whom_couchdb_hashed_log_in_with_their_passwords() {
+    let dir = tempfile::tempdir().unwrap();
+    let ini = dir.path().join("local.ini");
+    // `secret`; computed with Python's hashlib.
+    let hash = "-pbkdf2:sha256-bfe6fdbe61ad363383eb08faf515e04254417563d2430470e7c97e54bbc7fec0,\
+                921a12f74df0c1052b3e562a23cd227f,50000";
+    std::fs::write(&ini, format!("[admins]\nroot = {hash}\n")).unwrap();
+    let process = Process::with_args(dir.path(), &["--couchdb-ini", ini.to_str().unwrap()]);
+    let url = |user: &str| process.url("/_all_dbs").replace("http://", &format!("http://{user}@"));
+    for _ in 0..2 {
+        assert_eq!(json(&client(), Method::GET, url("root:secret"), None, 200).await, serde_json::json!([]));
+        for wrong in ["root:wrong", "other:secret"] {
+            let answer = json(&client(), Method::GET, url(wrong), None, 401).await;
+            assert_eq!(answer["reason"], "Name or password is incorrect.");
+        }
+    }
+}

@@ -81,6 +81,21 @@ async fn chosen_documents_are_copied_alone_under_the_ids_as_written() {
     assert_eq!(ids, ["a%2Fb", "doc0001"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_a_selector_matches_are_copied_alone() {
+    let server = two_databases().await;
+    server.put("/src/soup", json!({ "kind": "soup" }), 201).await;
+    let ran = couchrep(&[
+        "replicate",
+        &server.url("/src"),
+        &server.url("/tgt"),
+        "--selector",
+        r#"{"kind": {"$in": ["soup"]}}"#,
+    ]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "done: 1 document written\n"), "{}", ran.err);
+    assert_eq!(server.get("/tgt/soup", 200).await["kind"], "soup");
+}
+
 #[test]
 fn names_are_databases_of_the_data_dir_which_is_not_made_for_a_source() {
     let dir = tempfile::tempdir().unwrap();
@@ -92,6 +107,17 @@ fn names_are_databases_of_the_data_dir_which_is_not_made_for_a_source() {
 
     let missing = couchrep(&["replicate", "a", "b", "--data-dir", data_dir, "--create-target"]);
     assert_eq!((missing.code, missing.err.as_str()), (1, "couchrep: there is no database a\n"));
+}
+
+#[test]
+fn the_data_dir_may_stand_in_a_servers_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("couchrep.toml");
+    let missing = dir.path().join("missing");
+    std::fs::write(&file, format!("data_dir = '{}'\nadmin = ['root:secret']\n", missing.display())).unwrap();
+    let ran = couchrep(&["replicate", "a", "b", "--config", file.to_str().unwrap()]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains(&format!("there is no store in {}", missing.display())), "{}", ran.err);
 }
 
 #[tokio::test]
@@ -115,6 +141,12 @@ fn wrong_usage_ends_with_2_and_shows_no_password() {
         (&["replicate", "a", "b", "--filter", "x/y", "--query", "z"], "expected KEY=VALUE"),
         (&["replicate", "a", "b", "--filter", "x/y", "--doc-id", "z"], "cannot be used with"),
         (&["replicate", "a", "b", "--query", "z=1"], "--filter <DDOC/NAME>"),
+        (&["replicate", "a", "b", "--selector", r#"{"a": 1, b: 2}"#], "key must be a string at line 1 column 10"),
+        (&["replicate", "a", "b", "--selector", "[]"], "a selector must be a JSON object"),
+        (&["replicate", "a", "b", "--selector", r#"{"a": {"$near": 1}}"#], "unsupported operator: $near"),
+        (&["replicate", "a", "b", "--selector", r#"{"a": {"$in": 1}}"#], "operator $in: it must be an array"),
+        (&["replicate", "a", "b", "--selector", "{}", "--doc-id", "z"], "cannot be used with"),
+        (&["replicate", "a", "b", "--selector", "{}", "--filter", "x/y"], "cannot be used with"),
         (
             &["replicate", "http://h/a", "http://h/b", "--worker-processes", "0"],
             "--worker-processes must be at least 1",

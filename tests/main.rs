@@ -30,5 +30,7 @@ mod standstill;
 mod shutdown;
 mod readme;
 mod crash;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod random;
 mod review_http;

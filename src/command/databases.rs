@@ -2,7 +2,7 @@
 //!
 //! URLs need nothing but an HTTP client. A name is a database of the store under the data dir, which only one process
 //! may have open; then the replication has the id that a server with this data dir on its default address gives it
-//! where everyone is admin, and so they share checkpoints. With URLs alone, checkpoints are found again by a uuid that
+//! where everyone is admin, and so they share checkpoints; with `--config`, that server's own address counts. With URLs alone, checkpoints are found again by a uuid that
 //! is the same everywhere, since a URL mostly means the same database everywhere; where it doesn't, `--uuid` tells apart.
 
 use std::path::PathBuf;
@@ -39,9 +39,9 @@ pub struct Databases {
     /// The database to compare or write to, likewise
     pub target: String,
 
-    /// Where the databases live that are given by name
-    #[arg(long, env = "COUCHREP_DATA_DIR", hide_env = true, value_name = "DIR", default_value = "data")]
-    data_dir: PathBuf,
+    /// Where the databases live that are given by name [default: data]
+    #[arg(long, env = "COUCHREP_DATA_DIR", hide_env = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 
     /// Enters the name of the checkpoints, 32 hex digits [default: that of the data dir; with URLs alone, a fixed one]
     ///
@@ -52,6 +52,10 @@ pub struct Databases {
     /// What to log to stderr: error, warn, info, debug or trace [default: warn]
     #[arg(long, env = "COUCHREP_LOG", hide_env = true, value_name = "LEVEL")]
     log: Option<String>,
+
+    /// A server's TOML file: its data dir, uuid and settings of replications are taken
+    #[arg(long, env = "COUCHREP_CONFIG", hide_env = true, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     #[command(flatten)]
     replicator: ReplicatorOptions,
@@ -81,7 +85,8 @@ impl Databases {
     /// Opens what the request needs: the store, where it names a database of it.
     pub async fn open(&self, request: &Request) -> anyhow::Result<Context> {
         let options = Options {
-            data_dir: Some(self.data_dir.clone()),
+            data_dir: self.data_dir.clone(),
+            config: self.config.clone(),
             uuid: self.uuid.clone(),
             replicator: self.replicator.clone(),
             ..Options::default()
@@ -95,21 +100,21 @@ impl Databases {
             let identity = identity(config.uuid.as_deref().unwrap_or(UUID));
             return Ok(Context::new(None, FailureFiles::default(), clients, settings, identity));
         }
-        let store = self.open_store(&config, request.create_target && local(&request.target)).await?;
+        let store = open_store(&config, request.create_target && local(&request.target)).await?;
         let uuid = identity::uuid(&config).await?;
-        let failures = FailureFiles::under(&self.data_dir);
+        let failures = FailureFiles::under(&config.data_dir);
         Ok(Context::new(Some(store), failures, clients, settings, identity(&uuid)))
     }
+}
 
-    async fn open_store(&self, config: &Config, may_make: bool) -> anyhow::Result<Store> {
-        let dir = self.data_dir.display();
-        if !may_make && !self.data_dir.exists() {
-            bail!("there is no store in {dir}: say where with --data-dir, or give URLs");
-        }
-        Store::open(&self.data_dir, config.store.clone()).await.with_context(|| {
-            format!("could not open the store in {dir}; while a server has it open, give the server's URLs")
-        })
+async fn open_store(config: &Config, may_make: bool) -> anyhow::Result<Store> {
+    let dir = config.data_dir.display();
+    if !may_make && !config.data_dir.exists() {
+        bail!("there is no store in {dir}: say where with --data-dir, or give URLs");
     }
+    Store::open(&config.data_dir, config.store.clone()).await.with_context(|| {
+        format!("could not open the store in {dir}; while a server has it open, give the server's URLs")
+    })
 }
 
 /// What a person calls a database: its name, or its URL without credentials.

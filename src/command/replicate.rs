@@ -4,6 +4,7 @@
 //! record a checkpoint; the second ends it at once, which loses nothing but work.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use couchrep::replicate::id::CallerHeaders;
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
 use couchrep::replicate::{self, Context, Job, Outcome, ReplicateError};
+use couchrep::selector::Selector;
 use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
 use tokio::time::MissedTickBehavior;
@@ -26,14 +28,17 @@ use super::signals::Signals;
 use super::{Exit, UsageError, block_on, log};
 
 /// Shown below the options.
-pub const EXAMPLES: &str = "\
-Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 done, but documents were refused.
-Ctrl-C records how far it is and ends; run again, it goes on from there. A second Ctrl-C ends at once.
+pub const EXAMPLES: &str = r#"Exit codes:
+  0 done, 1 failed or interrupted, 2 wrong usage, 3 done, but documents were refused
+Ctrl-C records how far it is and ends; run again, it goes on from there.
+A second Ctrl-C ends at once.
 
 Examples:
-  couchrep replicate http://localhost:5984/recipes http://root:secret@backup:5984/recipes --create-target
-  couchrep replicate recipes http://backup:5984/recipes --data-dir /srv/couchrep --continuous
-  couchrep replicate http://localhost:5984/recipes copy --filter kitchen/vegan --query country=fr --json";
+  couchrep replicate recipes http://root:secret@backup:5984/recipes --create-target
+  couchrep replicate recipes http://backup:5984/recipes --continuous
+  couchrep replicate http://localhost:5984/recipes copy --data-dir /srv/couchrep
+  couchrep replicate recipes french --filter kitchen/vegan --query country=fr
+  couchrep replicate recipes soups --selector '{"serves": {"$gte": 4}}' --json"#;
 
 /// Between two looks at how far it is.
 const TICK: Duration = Duration::from_millis(200);
@@ -52,16 +57,20 @@ pub struct Arguments {
     create_target: bool,
 
     /// Copy this document alone; may be repeated
-    #[arg(long = "doc-id", value_name = "ID", conflicts_with = "filter")]
+    #[arg(long = "doc-id", value_name = "ID", conflicts_with_all = ["filter", "selector"])]
     doc_ids: Vec<String>,
 
     /// Copy what this filter of the source lets through: a design document's, or _design, or _view
-    #[arg(long, value_name = "DDOC/NAME")]
+    #[arg(long, value_name = "DDOC/NAME", conflicts_with = "selector")]
     filter: Option<String>,
 
     /// A parameter for the filter; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair, requires = "filter")]
     query: Vec<(String, String)>,
+
+    /// Copy the documents that match this Mango selector
+    #[arg(long, value_name = "JSON", value_parser = selector)]
+    selector: Option<Value>,
 
     /// Print JSON lines: started, progress, refused, result
     #[arg(long)]
@@ -74,6 +83,12 @@ pub struct Arguments {
 fn pair(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn selector(text: &str) -> Result<Value, Box<dyn Error + Send + Sync>> {
+    let value = serde_json::from_str(text).map_err(|error| format!("this isn't JSON: {error}"))?;
+    Selector::parse(&value)?;
+    Ok(value)
 }
 
 /// Replicates.
@@ -98,6 +113,9 @@ impl Arguments {
             let query = self.query.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
             fields.insert("filter".into(), filter.as_str().into());
             fields.insert("query_params".into(), Value::Object(query.collect()));
+        }
+        if let Some(selector) = &self.selector {
+            fields.insert("selector".into(), selector.clone());
         }
         self.databases.request(fields)
     }
@@ -154,7 +172,7 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
                 if job.stop.is_cancelled() {
                     return Err(ReplicateError::Cancelled);
                 }
-                screen.say("recording how far it is; a second signal ends it at once");
+                screen.note("recording how far it is; a second signal ends it at once");
                 job.stop.cancel();
             }
             () = &mut deadline => return Err(ReplicateError::Cancelled),
@@ -166,7 +184,8 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
 fn stand(progress: &Progress) -> Stand {
     let (counts, places) = (progress.counts(), progress.places());
     let rate = progress.docs_per_second().map(|rate| rate.round() as u64);
-    let mut words = format!("{} written", count(counts.docs_written, "document"));
+    // Short, since millions must fit into a terminal's line beside the bar.
+    let mut words = count(counts.docs_written, "doc");
     if let Some(rate) = rate {
         words += &format!(", {}/s", HumanCount(rate));
     }

@@ -16,8 +16,9 @@ const LINES_EVERY: Duration = Duration::from_secs(10);
 /// JSON, likewise.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
-const BAR: &str = "{bar:24} {percent:>3} %  {msg}, {eta} to go";
-const SPINNER: &str = "{spinner} {msg}";
+/// The bar takes what room the words leave, so that the line doesn't wrap.
+const BAR: &str = "{msg} {wide_bar} {percent:>3}% ETA {eta}";
+const SPINNER: &str = "{spinner} {wide_msg}";
 
 /// How far the work is.
 pub struct Stand {
@@ -75,6 +76,11 @@ impl Screen {
         if !self.json {
             self.bar.suspend(|| print(line));
         }
+    }
+
+    /// Prints a line that is no result.
+    pub fn note(&self, line: impl std::fmt::Display) {
+        self.bar.suspend(|| _ = writeln!(io::stderr(), "{line}"));
     }
 
     /// Takes the bar away.

@@ -45,8 +45,10 @@ impl Tls {
 
 /// Options of the sockets to peers, written as an Erlang term: `[{keepalive, true}, {nodelay, false}]`.
 ///
-/// `sndbuf` and `recbuf` are checked and otherwise left to the system, which sizes buffers as they are needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// `sndbuf` and `recbuf` are checked and otherwise without effect: the HTTP client (reqwest 0.13) doesn't let its sockets
+/// be reached, and the system sizes buffers as they are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct SocketOptions {
     /// Whether the system probes connections that are silent.
     pub keepalive: bool,
@@ -57,6 +59,14 @@ pub struct SocketOptions {
 impl Default for SocketOptions {
     fn default() -> Self {
         Self { keepalive: true, nodelay: true }
+    }
+}
+
+impl TryFrom<String> for SocketOptions {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

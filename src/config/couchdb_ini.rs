@@ -1,10 +1,9 @@
 //! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]` and `[couchdb] uuid`.
 //!
 //! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys of other
-//! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins` …);
-//! a value that can't be taken is an error that names its section and key and never shows a password.
-//!
-//! CouchDB writes hashes over the passwords of `[admins]`; those can't be turned back, and are refused.
+//! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins`, and
+//! `ssl_certificate_max_depth`, since rustls has a limit of its own); a value that can't be taken is an error that names
+//! its section and key and never shows a password.
 
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
         let value = value.split(" ;").next().unwrap_or_default().trim();
         let key = key.trim();
         let taken = match section.as_str() {
-            "admins" => admin(key, value).map(|admin| admins.push(admin)),
+            "admins" => Admin::new(key, value).map(|admin| admins.push(admin)),
             "couchdb" if key == "uuid" => {
                 config.uuid = Some(value.to_owned());
                 Ok(())
@@ -56,16 +55,6 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
         config.admins = admins;
     }
     Ok(())
-}
-
-fn admin(name: &str, password: &str) -> Result<Admin, &'static str> {
-    if password.starts_with("-pbkdf2") || password.starts_with("-hashed-") {
-        return Err("has a hash in place of a password: write the password itself");
-    }
-    match password.is_empty() {
-        true => Err("has no password"),
-        false => Ok(Admin { name: name.to_owned(), password: password.into() }),
-    }
 }
 
 fn replicator(key: &str, value: &str, config: &mut Config, tls: &mut Tls) -> Result<(), &'static str> {
@@ -98,8 +87,6 @@ fn boolean(value: &str) -> Result<bool, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::*;
 
     fn read(text: &str) -> Result<Config, String> {
@@ -111,14 +98,17 @@ mod tests {
     fn a_local_ini_is_taken_as_it_is() {
         let config = read(
             "; CouchDB Configuration Settings\n\n[couchdb]\nuuid = 0123456789abcdef0123456789abcdef\nmax_document_size = 9\n\
-             [admins]\nadmin = s3=c;ret ; not hashed yet\n[chttpd]\nport = 5984\n\
+             [admins]\nadmin = s3=c;ret ; not hashed yet\n\
+             hashed = -pbkdf2-96af052aaa3384add6895c65f483a9148b13c678,921a12f74df0c1052b3e562a23cd227f,10\n[chttpd]\nport = 5984\n\
              [replicator]\nhttp_connections=7\nconnection_timeout = 1500\nsocket_options = [{keepalive, false}]\n\
              verify_ssl_certificates = false\nmax_jobs = 500\n",
         )
         .unwrap();
         assert_eq!(config.uuid.as_deref(), Some("0123456789abcdef0123456789abcdef"));
         assert_eq!(config.admins[0].name, "admin");
-        assert_eq!(config.admins[0].password.expose_secret(), "s3=c;ret");
+        assert!(config.admins[0].password.is("s3=c;ret"));
+        assert_eq!(config.admins[1].name, "hashed");
+        assert!(config.admins[1].password.is("pass wörd"));
         assert_eq!(config.replicator.http_connections, 7);
         assert_eq!(config.replicator.connection_timeout, Duration::from_millis(1500));
         assert!(!config.replicator.socket_options.keepalive);
@@ -129,8 +119,8 @@ mod tests {
     #[test]
     fn what_can_not_be_taken_is_named_with_its_line_and_without_secrets() {
         let problem = |text: &str| read(text).unwrap_err();
-        assert!(problem("[admins]\nroot = -pbkdf2-s3cret,salt,10\n").starts_with("2: [admins] root has a hash"));
-        assert!(problem("[admins]\nroot = -pbkdf2:sha256-s3cret,salt,10\n").starts_with("2: [admins] root has a hash"));
+        assert!(problem("[admins]\nroot = -pbkdf2-s3cret,salt,10\n").starts_with("2: [admins] root has a broken hash"));
+        assert!(problem("[admins]\nroot =\n").starts_with("2: [admins] root has an empty password"));
         assert_eq!(
             problem("[replicator]\n\nworker_processes = 0\n"),
             "3: [replicator] worker_processes must be a positive integer"

@@ -15,6 +15,7 @@ use crate::json::push_string;
 use crate::store::{Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
 
 use super::answer::{APPLICATION_JSON, CHUNK, Sink, Stopped};
+use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{Db, Payload};
@@ -154,16 +155,16 @@ async fn write(sink: Sink, db: Arc<Database>, request: Request) -> Result<(), St
         let request = request.clone();
         let (piece, next) = db.read(move |snapshot| piece(snapshot, &request, progress)).await?;
         progress = next;
-        sink.send(piece).await?;
+        piece.send(&sink, &db).await?;
     }
     sink.send("\n]}\n").await
 }
 
-fn piece(snapshot: &Snapshot, request: &Request, mut progress: Progress) -> Result<(Vec<u8>, Progress), StoreError> {
-    let mut out = Vec::with_capacity(CHUNK + CHUNK / 4);
+fn piece(snapshot: &Snapshot, request: &Request, mut progress: Progress) -> Result<(Draft, Progress), StoreError> {
+    let mut out = Draft::from(Vec::with_capacity(CHUNK + CHUNK / 4));
     if !progress.started {
         progress.started = true;
-        out = request.head(snapshot);
+        out.json.extend(request.head(snapshot));
     }
     match &request.keys {
         Some(keys) => by_keys(snapshot, request, keys, &mut progress, &mut out)?,
@@ -177,11 +178,11 @@ fn by_keys(
     request: &Request,
     keys: &[Value],
     progress: &mut Progress,
-    out: &mut Vec<u8>,
+    out: &mut Draft,
 ) -> Result<(), StoreError> {
     // Descending, the keys come in reverse.
     let key_at = |at: usize| if request.descending { &keys[keys.len() - 1 - at] } else { &keys[at] };
-    while progress.keys < keys.len() && progress.rows < request.limit && out.len() < CHUNK {
+    while progress.keys < keys.len() && progress.rows < request.limit && out.json.len() < CHUNK {
         let key = key_at(progress.keys);
         progress.keys += 1;
         if progress.skipped < request.skip {
@@ -195,7 +196,7 @@ fn by_keys(
         };
         match found {
             Some((id, winner, record)) => push_row(snapshot, request, id, &record, &winner, out)?,
-            None => out.extend_from_slice(json!({ "key": key, "error": "not_found" }).to_string().as_bytes()),
+            None => out.json.extend_from_slice(json!({ "key": key, "error": "not_found" }).to_string().as_bytes()),
         }
     }
     progress.done = progress.keys == keys.len() || progress.rows >= request.limit;
@@ -206,7 +207,7 @@ fn by_range(
     snapshot: &Snapshot,
     request: &Request,
     progress: &mut Progress,
-    out: &mut Vec<u8>,
+    out: &mut Draft,
 ) -> Result<(), StoreError> {
     progress.done = true;
     if request.starts_past_all() || request.limit == 0 {
@@ -237,7 +238,7 @@ fn by_range(
         if progress.rows >= request.limit {
             return Ok(false);
         }
-        if out.len() >= CHUNK {
+        if out.json.len() >= CHUNK {
             progress.last = Some(id.into());
             progress.done = false;
             return Ok(false);
@@ -250,9 +251,9 @@ fn by_range(
     }
 }
 
-fn separate(progress: &mut Progress, out: &mut Vec<u8>) {
+fn separate(progress: &mut Progress, out: &mut Draft) {
     if progress.rows > 0 {
-        out.extend_from_slice(b",\n");
+        out.json.extend_from_slice(b",\n");
     }
     progress.rows += 1;
 }
@@ -263,23 +264,23 @@ fn push_row(
     id: &str,
     record: &DocRecord,
     winner: &Leaf,
-    out: &mut Vec<u8>,
+    out: &mut Draft,
 ) -> Result<(), StoreError> {
-    out.extend_from_slice(br#"{"id":"#);
-    push_string(out, id);
-    out.extend_from_slice(br#","key":"#);
-    push_string(out, id);
-    out.extend_from_slice(br#","value":{"rev":"#);
-    push_string(out, &winner.rev.to_string());
-    out.extend_from_slice(if winner.deleted { br#","deleted":true}"# } else { b"}" });
+    out.json.extend_from_slice(br#"{"id":"#);
+    push_string(&mut out.json, id);
+    out.json.extend_from_slice(br#","key":"#);
+    push_string(&mut out.json, id);
+    out.json.extend_from_slice(br#","value":{"rev":"#);
+    push_string(&mut out.json, &winner.rev.to_string());
+    out.json.extend_from_slice(if winner.deleted { br#","deleted":true}"# } else { b"}" });
     if request.include_docs {
-        out.extend_from_slice(br#","doc":"#);
+        out.json.extend_from_slice(br#","doc":"#);
         match winner.deleted {
-            true => out.extend_from_slice(b"null"),
-            false => snapshot.render(id, record, winner, &request.options, out)?,
+            true => out.json.extend_from_slice(b"null"),
+            false => out.render(snapshot, id, record, winner, &request.options)?,
         }
     }
-    out.push(b'}');
+    out.json.push(b'}');
     Ok(())
 }
 

@@ -4,7 +4,6 @@
 //! piece by piece. Writing or deleting one makes a new revision of its document: the body stays byte for byte, the
 //! other attachments stay as stubs.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,7 +14,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flate2::write::MultiGzDecoder;
 use futures::StreamExt;
 use serde_json::json;
 
@@ -25,12 +23,13 @@ use crate::store::{
 };
 use crate::store::{Snapshot, Uploaded};
 
-use super::answer::{self, Sink, Stopped};
+use super::AppState;
+use super::answer::{self, Sink};
+use super::blob::Blob;
 use super::documents::{Which, write_one};
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{AttachmentPath, Payload, durability, parent};
-use super::{AppState, related};
 
 /// `GET /{db}/{doc}/{attachment}`.
 pub async fn get(
@@ -53,12 +52,7 @@ pub async fn get(
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => {
             let head = head(&attachment, decode);
-            let write = move |sink: Sink| async move {
-                match decode {
-                    true => send_decoded(&sink, &db, &attachment).await,
-                    false => related::send_stored(&sink, &db, &attachment).await,
-                }
-            };
+            let write = move |sink: Sink| async move { Blob::new(&db, &attachment, decode).send(&sink).await };
             (head, answer::streamed(&state.tasks, "attachment", write).await?).into_response()
         }
     };
@@ -89,29 +83,6 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         let refused = quality.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
         matches!(name.trim(), "gzip" | "x-gzip" | "*") && !refused
     })
-}
-
-/// Compressed bytes that are decoded at a time: a hostile kilobyte unpacks to a megabyte at most.
-const DECODED_AT_ONCE: usize = 1024;
-
-async fn send_decoded(sink: &Sink, db: &Database, attachment: &Attachment) -> Result<(), Stopped> {
-    let broken = |_| Stopped::from(StoreError::Damaged("a gzipped attachment"));
-    let mut decoder = MultiGzDecoder::new(Vec::with_capacity(answer::CHUNK));
-    let mut offset = 0;
-    while offset < attachment.stored_length {
-        let piece = db.attachment_piece(attachment, offset).await?;
-        if piece.is_empty() {
-            return Err(StoreError::AttachmentGone.into());
-        }
-        offset += piece.len() as u64;
-        for some in piece.chunks(DECODED_AT_ONCE) {
-            decoder.write_all(some).map_err(broken)?;
-            if decoder.get_ref().len() >= answer::CHUNK {
-                sink.send(std::mem::take(decoder.get_mut())).await?;
-            }
-        }
-    }
-    sink.send(decoder.finish().map_err(broken)?).await
 }
 
 /// `PUT /{db}/{doc}/{attachment}`; makes the document where there is none.
@@ -160,7 +131,7 @@ async fn upload(
     let mut upload = db.upload(content_type, gzipped);
     let mut stream = payload.stream();
     while let Some(chunk) = stream.next().await {
-        upload.push(chunk.map_err(|_| ApiError::bad_request("The request's body ended early."))?).await?;
+        upload.push(chunk?).await?;
     }
     let (blob, digest) = upload.finish().await?;
     match announced {

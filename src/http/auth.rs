@@ -1,8 +1,10 @@
 //! Who asks, and whether they may.
 //!
-//! Basic authentication against `config.admins`, compared in constant time. Without admins everyone is one. With them
+//! Basic authentication against the admins of the settings ([`admins`]). Without admins everyone is one. With them
 //! everybody may greet the server (`/`, `/_up`, `/_uuids`, `/_session`), and only admins may do anything else, since
 //! databases have CouchDB 3's default security. Credentials that are wrong are refused everywhere, as in CouchDB.
+
+mod admins;
 
 use std::sync::Arc;
 
@@ -13,18 +15,18 @@ use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::{ExposeSecret, SecretString};
-use subtle::{Choice, ConstantTimeEq};
+use secrecy::SecretString;
 
-use crate::config::Admin;
 use crate::registry::Caller;
 
 use super::AppState;
 use super::error::ApiError;
 
+pub use self::admins::Admins;
+
 /// Finds out who asks and refuses who may not; handlers find an `Arc<Caller>` in the request's extensions.
 pub async fn check(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let caller = caller(&state.config.admins, request.headers())?;
+    let caller = caller(&state.admins, request.headers()).await?;
     if !caller.is_admin
         && let Some(reason) = refusal(request.method(), request.uri().path())
     {
@@ -34,7 +36,7 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
     Ok(next.run(request).await)
 }
 
-fn caller(admins: &[Admin], headers: &HeaderMap) -> Result<Caller, ApiError> {
+async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let secret = |text: &str| SecretString::from(text.to_owned());
     let mut caller = Caller {
@@ -46,21 +48,13 @@ fn caller(admins: &[Admin], headers: &HeaderMap) -> Result<Caller, ApiError> {
     if !admins.is_empty()
         && let Some((name, password)) = authorization.and_then(basic)
     {
-        if !bool::from(known(admins, &name, password.expose_secret())) {
+        if !admins.know(&name, password).await? {
             return Err(ApiError::Unauthorized("Name or password is incorrect."));
         }
         caller.is_admin = true;
         caller.name = Some(name);
     }
     Ok(caller)
-}
-
-/// Compares with every admin, so that the time tells neither which names exist nor how much of a password is right.
-fn known(admins: &[Admin], name: &str, password: &str) -> Choice {
-    admins.iter().fold(Choice::from(0), |found, admin| {
-        let same_password = admin.password.expose_secret().as_bytes().ct_eq(password.as_bytes());
-        found | (admin.name.as_bytes().ct_eq(name.as_bytes()) & same_password)
-    })
 }
 
 /// What an `Authorization: Basic` header says; `None` for another kind, which is nobody's here.
@@ -92,10 +86,13 @@ fn refusal(method: &Method, path: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use secrecy::ExposeSecret;
 
-    fn admins() -> Vec<Admin> {
-        vec![Admin { name: "admin".into(), password: "se:cret".into() }]
+    use super::*;
+    use crate::config::Admin;
+
+    fn admins() -> Admins {
+        Admins::new(vec![Admin { name: "admin".into(), password: "se:cret".into() }])
     }
 
     fn headers(user: &str, cookie: &str) -> HeaderMap {
@@ -105,26 +102,26 @@ mod tests {
         headers
     }
 
-    #[test]
-    fn an_admin_is_known_by_name_and_password() {
-        let caller = caller(&admins(), &headers("admin:se:cret", "a=b; AuthSession=abc")).unwrap();
+    #[tokio::test]
+    async fn an_admin_is_known_by_name_and_password() {
+        let caller = caller(&admins(), &headers("admin:se:cret", "a=b; AuthSession=abc")).await.unwrap();
         assert!(caller.is_admin);
         assert_eq!(caller.name.as_deref(), Some("admin"));
         assert_eq!(caller.cookie.unwrap().expose_secret(), "abc");
     }
 
-    #[test]
-    fn wrong_credentials_are_refused_and_none_are_nobodys() {
+    #[tokio::test]
+    async fn wrong_credentials_are_refused_and_none_are_nobodys() {
         for user in ["admin:wrong", "nobody:se:cret", "admin:"] {
-            let error = caller(&admins(), &headers(user, "")).unwrap_err();
+            let error = caller(&admins(), &headers(user, "")).await.unwrap_err();
             assert_eq!(error.pair(), ("unauthorized", "Name or password is incorrect.".into()));
         }
-        assert!(!caller(&admins(), &HeaderMap::new()).unwrap().is_admin);
+        assert!(!caller(&admins(), &HeaderMap::new()).await.unwrap().is_admin);
     }
 
-    #[test]
-    fn without_admins_everyone_is_one_without_a_name() {
-        let caller = caller(&[], &headers("a:b", "")).unwrap();
+    #[tokio::test]
+    async fn without_admins_everyone_is_one_without_a_name() {
+        let caller = caller(&Admins::new(Vec::new()), &headers("a:b", "")).await.unwrap();
         assert!(caller.is_admin && caller.name.is_none() && caller.authorization.is_some());
     }
 

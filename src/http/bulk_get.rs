@@ -17,6 +17,7 @@ use crate::json::push_string;
 use crate::store::{DocOptions, Snapshot, StoreError};
 
 use super::answer::{APPLICATION_JSON, CHUNK};
+use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{Db, Payload};
@@ -49,7 +50,7 @@ pub async fn post(
         loop {
             let job = request.clone();
             let (piece, next) = db.read(move |snapshot| piece(snapshot, &job, at)).await?;
-            sink.send(piece).await?;
+            piece.send(&sink, &db).await?;
             if next == request.entries.len() {
                 return sink.send("]}\n").await;
             }
@@ -70,14 +71,14 @@ fn parse(body: &[u8]) -> Result<Vec<Entry>, ApiError> {
 }
 
 /// Renders entries from `at` on until there is a chunk, and tells the first that isn't in it.
-fn piece(snapshot: &Snapshot, request: &Request, mut at: usize) -> Result<(Vec<u8>, usize), StoreError> {
-    let mut out = Vec::with_capacity(CHUNK + CHUNK / 4);
+fn piece(snapshot: &Snapshot, request: &Request, mut at: usize) -> Result<(Draft, usize), StoreError> {
+    let mut out = Draft::from(Vec::with_capacity(CHUNK + CHUNK / 4));
     if at == 0 {
-        out.extend_from_slice(br#"{"results":["#);
+        out.json.extend_from_slice(br#"{"results":["#);
     }
-    while at < request.entries.len() && out.len() < CHUNK {
+    while at < request.entries.len() && out.json.len() < CHUNK {
         if at > 0 {
-            out.push(b',');
+            out.json.push(b',');
         }
         render(snapshot, request, &request.entries[at], &mut out)?;
         at += 1;
@@ -85,13 +86,13 @@ fn piece(snapshot: &Snapshot, request: &Request, mut at: usize) -> Result<(Vec<u
     Ok((out, at))
 }
 
-fn render(snapshot: &Snapshot, request: &Request, entry: &Entry, out: &mut Vec<u8>) -> Result<(), StoreError> {
-    out.extend_from_slice(br#"{"id":"#);
-    push_string(out, &entry.id);
-    out.extend_from_slice(br#","docs":["#);
+fn render(snapshot: &Snapshot, request: &Request, entry: &Entry, out: &mut Draft) -> Result<(), StoreError> {
+    out.json.extend_from_slice(br#"{"id":"#);
+    push_string(&mut out.json, &entry.id);
+    out.json.extend_from_slice(br#","docs":["#);
     let rev = entry.rev.as_deref();
     match rev.map(Rev::parse) {
-        Some(None) => push_error(out, &entry.id, rev, "bad_request", "Invalid rev format"),
+        Some(None) => push_error(&mut out.json, &entry.id, rev, "bad_request", "Invalid rev format"),
         parsed => {
             let wanted = match parsed.flatten() {
                 None => open_revs::Wanted::All,
@@ -108,7 +109,7 @@ fn render(snapshot: &Snapshot, request: &Request, entry: &Entry, out: &mut Vec<u
             render_leaves(snapshot, entry, &wanted, options, out)?;
         }
     }
-    out.extend_from_slice(b"]}");
+    out.json.extend_from_slice(b"]}");
     Ok(())
 }
 
@@ -117,21 +118,21 @@ fn render_leaves(
     entry: &Entry,
     wanted: &open_revs::Wanted,
     options: &DocOptions,
-    out: &mut Vec<u8>,
+    out: &mut Draft,
 ) -> Result<(), StoreError> {
     let record = snapshot.document(&entry.id)?;
     let (leaves, _) = wanted.find(record.as_ref());
     let Some(record) = record.filter(|_| !leaves.is_empty()) else {
-        push_error(out, &entry.id, entry.rev.as_deref(), "not_found", "missing");
+        push_error(&mut out.json, &entry.id, entry.rev.as_deref(), "not_found", "missing");
         return Ok(());
     };
     for (index, leaf) in leaves.iter().enumerate() {
         if index > 0 {
-            out.push(b',');
+            out.json.push(b',');
         }
-        out.extend_from_slice(br#"{"ok":"#);
-        snapshot.render(&entry.id, &record, leaf, options, out)?;
-        out.push(b'}');
+        out.json.extend_from_slice(br#"{"ok":"#);
+        out.render(snapshot, &entry.id, &record, leaf, options)?;
+        out.json.push(b'}');
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::store::{Attachment, AttachmentsAs, Database, DocOptions, DocRecord, D
 use crate::store::{Snapshot, StoreError, Uploaded};
 use crate::tasks;
 
+use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{Db, DocPath, Payload, durability, parent};
@@ -58,7 +59,7 @@ impl Which {
 /// A document on its way out.
 pub struct Rendered {
     /// Its JSON text.
-    pub json: Vec<u8>,
+    pub draft: Draft,
     /// The attachments that follow it, where they do.
     pub following: Vec<Attachment>,
 }
@@ -71,14 +72,14 @@ pub fn render(
     leaf: &Leaf,
     options: &DocOptions,
 ) -> Result<Rendered, StoreError> {
-    let mut json = Vec::new();
-    snapshot.render(id, record, leaf, options, &mut json)?;
+    let mut draft = Draft::default();
+    draft.render(snapshot, id, record, leaf, options)?;
     let following = match (options.attachments, &options.atts_since) {
         (AttachmentsAs::Stubs | AttachmentsAs::Inline, _) => Vec::new(),
         (AttachmentsAs::Follows, None) => snapshot.attachments(leaf)?,
         (AttachmentsAs::Follows, Some(since)) => snapshot.attachments_since(record, leaf, since)?,
     };
-    Ok(Rendered { json, following })
+    Ok(Rendered { draft, following })
 }
 
 /// `GET /{db}/{doc}`.
@@ -118,7 +119,7 @@ pub async fn get(
     let (rev, rendered) = found?;
     let mut response = match rendered {
         None => StatusCode::NOT_MODIFIED.into_response(),
-        Some(rendered) if rendered.following.is_empty() => answer::text(StatusCode::OK, rendered.json),
+        Some(rendered) if rendered.following.is_empty() => rendered.draft.answer(&state.tasks, db).await?,
         Some(rendered) => related::document(&state.tasks, db, rendered).await?,
     };
     if lasting {

@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt::Display;
 
 use axum::http::header::ALLOW;
 use axum::http::{HeaderValue, StatusCode};
@@ -144,6 +143,9 @@ fn document(error: &DocumentError) -> Shown<'static> {
 
 fn store(error: &StoreError) -> Shown<'static> {
     match error {
+        error if error.is_disk_full() => {
+            (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage", "There is no room left on the disk.".into())
+        }
         StoreError::NoDatabase => (StatusCode::NOT_FOUND, "not_found", "Database does not exist.".into()),
         StoreError::AlreadyExists => {
             let reason = "The database could not be created, the file already exists.";
@@ -156,7 +158,10 @@ fn store(error: &StoreError) -> Shown<'static> {
             );
             (StatusCode::BAD_REQUEST, "illegal_database_name", reason.into())
         }
-        StoreError::Closing => CLOSING,
+        StoreError::Closing => {
+            let reason = "The database is being closed, try again.";
+            (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason.into())
+        }
         StoreError::Document(error) => document(error),
         StoreError::Filter(error) => filter(error),
         StoreError::BadGzip(_) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
@@ -270,9 +275,12 @@ impl From<Refusal> for ApiError {
     }
 }
 
-impl<E: Display> From<MultipartError<E>> for ApiError {
-    fn from(error: MultipartError<E>) -> Self {
-        Self::bad_request(error.to_string())
+impl From<MultipartError<Self>> for ApiError {
+    fn from(error: MultipartError<Self>) -> Self {
+        match error {
+            MultipartError::Stream(error) => error,
+            MultipartError::Truncated | MultipartError::Headers => Self::bad_request(error.to_string()),
+        }
     }
 }
 
@@ -313,6 +321,13 @@ mod tests {
         let error = ApiError::from(StoreError::Io(std::io::Error::other("/secret/path")));
         assert_eq!(error.pair(), (INTERNAL.1, INTERNAL.2));
         assert!(causes(&error).contains("/secret/path"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_such() {
+        let full = StoreError::Io(std::io::ErrorKind::StorageFull.into());
+        let error = ApiError::from(StoreError::WriteFailed(Arc::new(full)));
+        assert_eq!(error.shown().0, StatusCode::INSUFFICIENT_STORAGE);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::document::{DocId, Rev};
 use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Leaf};
 
 use super::documents::{Rendered, render};
+use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
 use super::{AppState, answer, related, welcome};
@@ -104,16 +105,22 @@ pub async fn get(
     }
     match mixed {
         true => as_parts(state, db, found, missing).await,
-        false => Ok(answer::text(StatusCode::OK, as_json(&found, &missing))),
+        false => as_json(found, &missing).answer(&state.tasks, db).await,
     }
 }
 
-fn as_json(found: &[Rendered], missing: &[Rev]) -> Vec<u8> {
-    let mut out = b"[".to_vec();
-    let ok = found.iter().map(|doc| [br#"{"ok":"#, doc.json.as_slice(), b"}"].concat());
-    let missing = missing.iter().map(|rev| json!({ "missing": rev }).to_string().into_bytes());
-    out.extend(ok.chain(missing).collect::<Vec<_>>().join(&b','));
-    out.push(b']');
+fn as_json(found: Vec<Rendered>, missing: &[Rev]) -> Draft {
+    let mut out = Draft::from(b"[".to_vec());
+    for doc in found {
+        out.json.extend_from_slice(if out.json.len() > 1 { br#",{"ok":"# } else { br#"{"ok":"# });
+        out.append(doc.draft);
+        out.json.push(b'}');
+    }
+    for rev in missing {
+        out.json.extend_from_slice(if out.json.len() > 1 { b"," } else { b"" });
+        out.json.extend(json!({ "missing": rev }).to_string().into_bytes());
+    }
+    out.json.push(b']');
     out
 }
 
@@ -129,7 +136,7 @@ async fn as_parts(
         sink.send(format!("--{outer}")).await?;
         for doc in found {
             if doc.following.is_empty() {
-                sink.send(plain_part("", &doc.json)).await?;
+                sink.send(plain_part("", &doc.draft.json)).await?;
             } else {
                 let inner = welcome::uuid();
                 sink.send(format!("\r\nContent-Type: multipart/related; boundary=\"{inner}\"\r\n\r\n")).await?;
@@ -168,11 +175,12 @@ mod tests {
 
     #[test]
     fn found_and_missing_make_one_array() {
-        let found = [Rendered { json: br#"{"_id":"a"}"#.to_vec(), following: Vec::new() }];
+        let found = || Rendered { draft: br#"{"_id":"a"}"#.to_vec().into(), following: Vec::new() };
         let missing = [Rev::parse("2-b").unwrap()];
-        let text = |found: &[Rendered], missing: &[Rev]| String::from_utf8(as_json(found, missing)).unwrap();
-        assert_eq!(text(&found, &missing), r#"[{"ok":{"_id":"a"}},{"missing":"2-b"}]"#);
-        assert_eq!(text(&[], &[]), "[]");
+        let text = |found, missing: &[Rev]| String::from_utf8(as_json(found, missing).json).unwrap();
+        assert_eq!(text(vec![found()], &missing), r#"[{"ok":{"_id":"a"}},{"missing":"2-b"}]"#);
+        assert_eq!(text(vec![found(), found()], &[]), r#"[{"ok":{"_id":"a"}},{"ok":{"_id":"a"}}]"#);
+        assert_eq!(text(Vec::new(), &[]), "[]");
     }
 
     #[test]

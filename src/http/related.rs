@@ -20,6 +20,7 @@ use crate::store::{Following, following};
 use crate::tasks::Tasks;
 
 use super::answer::{self, Sink, Stopped};
+use super::blob::Blob;
 use super::documents::Rendered;
 use super::error::ApiError;
 use super::request::Payload;
@@ -48,29 +49,16 @@ pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> R
 /// Writes a document and its attachments between boundaries.
 pub async fn write(sink: &Sink, db: &Database, boundary: &str, rendered: Rendered) -> Result<(), Stopped> {
     let mut head = format!("--{boundary}\r\nContent-Type: application/json\r\n\r\n").into_bytes();
-    head.extend_from_slice(&rendered.json);
+    // Nothing stands inline where attachments follow: there are no gaps.
+    head.extend_from_slice(&rendered.draft.json);
     head.extend_from_slice(format!("\r\n--{boundary}").as_bytes());
     sink.send(head).await?;
     for attachment in &rendered.following {
         sink.send(part_head(attachment)).await?;
-        send_stored(sink, db, attachment).await?;
+        Blob::new(db, attachment, false).send(sink).await?;
         sink.send(format!("\r\n--{boundary}")).await?;
     }
     sink.send("--").await
-}
-
-/// Sends an attachment's bytes as they are stored.
-pub async fn send_stored(sink: &Sink, db: &Database, attachment: &Attachment) -> Result<(), Stopped> {
-    let mut offset = 0;
-    while offset < attachment.stored_length {
-        let piece = db.attachment_piece(attachment, offset).await?;
-        if piece.is_empty() {
-            return Err(ApiError::from(crate::store::StoreError::AttachmentGone).into());
-        }
-        offset += piece.len() as u64;
-        sink.send(piece).await?;
-    }
-    Ok(())
 }
 
 fn part_head(attachment: &Attachment) -> String {

@@ -2,20 +2,21 @@
 //!
 //! A body is read whole only up to `config.http.max_body_bytes`, and all such bodies together only up to
 //! `max_bodies_bytes`: memory is taken as bytes come, so announcing many takes none from others, and a request that
-//! finds none left is refused rather than kept waiting with what it holds. Attachments stream and have no limit.
+//! finds none left is refused rather than kept waiting with what it holds. Attachments stream and have no limit but the
+//! one for the pause between two pieces, which every body has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -193,12 +194,12 @@ impl Payload {
         if length.is_some_and(|length| length > self.limit) {
             return Err(ApiError::TooLarge);
         }
-        let mut gathered = self.gathering();
-        let mut stream = self.body.into_data_stream();
-        while let Some(chunk) = timeout(self.pause, stream.next()).await.map_err(|_| ApiError::SlowBody)? {
-            gathered.push(&chunk.map_err(|_| ApiError::bad_request("The request's body ended early."))?)?;
+        let (mut gathered, time) = (self.gathering(), self.time.clone());
+        let mut stream = self.stream();
+        while let Some(chunk) = stream.next().await {
+            gathered.push(&chunk?)?;
         }
-        self.time.0.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        time.0.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
         Ok(gathered.whole())
     }
 
@@ -210,9 +211,16 @@ impl Payload {
         self.whole().await
     }
 
-    /// The body as it comes.
-    pub fn stream(self) -> BodyDataStream {
-        self.body.into_data_stream()
+    /// The body as it comes; a client that pauses too long is told so, and takes no place any more.
+    pub fn stream(self) -> BoxStream<'static, Result<Bytes, ApiError>> {
+        let pieces = stream::unfold(self.body.into_data_stream(), move |mut body| async move {
+            let piece = match timeout(self.pause, body.next()).await {
+                Ok(piece) => piece?.map_err(|_| ApiError::bad_request("The request's body ended early.")),
+                Err(_) => Err(ApiError::SlowBody),
+            };
+            Some((piece, body))
+        });
+        pieces.boxed()
     }
 }
 

@@ -60,7 +60,7 @@ pub async fn session(Extension(caller): Extension<Arc<Caller>>) -> Response {
     answer::json(StatusCode::OK, &session)
 }
 
-/// Any other method of `/_session`: there are no cookies to be had. CouchDB's replicator takes 404, and no other
+/// `POST` and `DELETE /_session`: there are no cookies to be had. CouchDB's replicator takes 404, and no other
 /// refusal, as the advice to send Basic credentials.
 pub async fn no_sessions() -> ApiError {
     ApiError::NoSessions

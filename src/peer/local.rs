@@ -121,7 +121,7 @@ impl LocalPeer {
 
     /// See [`super::Peer::changes`].
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
-        let database = self.database().await?;
+        let mut database = self.database().await?;
         let mut updates = database.updates();
         let since = parse_seq(&query.since);
         let filter = self.ready(&database, query).await?;
@@ -131,10 +131,14 @@ impl LocalPeer {
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
-            let _rest = self.pulse.rest();
+            // It needn't stay open while nothing happens.
+            drop(database);
+            let rest = self.pulse.rest();
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
+            drop(rest);
+            database = self.store.reopen(&self.name, &updates).await.map_err(|error| self.explain(error))?;
         }
     }
 
@@ -523,7 +527,7 @@ fn fetch(
         }
         let mut rendered = Ok(());
         fetched.docs.push_with(id.clone(), leaf.rev.clone(), |out| {
-            rendered = snapshot.render_stored(id.as_str(), &record, leaf, &stored, &options, out);
+            rendered = snapshot.render_stored(id.as_str(), &record, leaf, &stored, &options, out).map(|_| ());
         });
         rendered?;
     }

@@ -81,11 +81,18 @@ impl Database {
         path: &Path,
         settings: &StoreSettings,
         tasks: &Tasks,
+        updates: Arc<watch::Sender<u64>>,
         interpreters: Interpreters,
     ) -> Result<Self, StoreError> {
-        let engine = Arc::new(redb::Database::builder().set_cache_size(settings.cache_bytes).create(path)?);
-        let (writer, updates, instance_start_time) = writer::start(engine.clone(), settings, tasks)?;
-        Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into(), interpreters })
+        let engine = redb::Database::builder().set_cache_size(settings.cache_bytes).create(path);
+        let engine = Arc::new(engine.map_err(|error| match error {
+            // Somebody still reads what was closed.
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Closing,
+            error => error.into(),
+        })?);
+        let heard = updates.subscribe();
+        let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates)?;
+        Ok(Self { name, engine, writer, updates: heard, instance_start_time, path: path.into(), interpreters })
     }
 
     /// Its name.
@@ -120,7 +127,8 @@ impl Database {
         *self.updates.borrow()
     }
 
-    /// Tells of every new update seq; closes when the database is deleted or the store closes.
+    /// Tells of every new update seq, whether this handle is kept or not ([`super::Store::reopen`]); closes when the
+    /// database is deleted or the store closes.
     pub fn updates(&self) -> watch::Receiver<u64> {
         self.updates.clone()
     }
@@ -131,7 +139,20 @@ impl Database {
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let engine = self.engine.clone();
-        tasks::blocking("read a database", move || work(&Snapshot::new(&engine)?)).await?
+        self.blocking("read a database", move || work(&Snapshot::new(&engine)?)).await
+    }
+
+    /// Reads on a thread that may block. Where the disk fails, the engine is done with the file: it is opened anew.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        task: &'static str,
+        read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = tasks::blocking(task, read).await?;
+        if read.as_ref().is_err_and(StoreError::is_fatal) {
+            self.writer.give_up();
+        }
+        read
     }
 
     /// Writes documents in one transaction with whatever else waits; answers in order, one revision or refusal an edit.
@@ -155,13 +176,13 @@ impl Database {
     /// Reads `_local/{id}` (`id` without the prefix): its revision `0-N` and its body, a JSON object.
     pub async fn local_doc(&self, id: &str) -> Result<Option<(String, Vec<u8>)>, StoreError> {
         let (engine, id) = (self.engine.clone(), id.to_owned());
-        tasks::blocking("read a _local document", move || {
+        self.blocking("read a _local document", move || {
             let local = engine.begin_read()?.open_table(LOCAL)?;
             let Some(stored) = local.get(id.as_str())? else { return Ok(None) };
             let record = LocalRecord::decode(stored.value())?;
             Ok(Some((local_rev(record.number), record.json.to_vec())))
         })
-        .await?
+        .await
     }
 
     /// Writes (or, with no body, deletes) `_local/{id}`, synced with what was written before; answers the new revision.
@@ -179,7 +200,7 @@ impl Database {
     /// All `_local` documents: id without the prefix, revision, body.
     pub async fn local_docs(&self) -> Result<Vec<(String, String, Vec<u8>)>, StoreError> {
         let engine = self.engine.clone();
-        tasks::blocking("read _local documents", move || {
+        self.blocking("read _local documents", move || {
             let local = engine.begin_read()?.open_table(LOCAL)?;
             let rows = local.iter()?.map(|row| {
                 let (id, stored) = row?;
@@ -188,7 +209,7 @@ impl Database {
             });
             rows.collect()
         })
-        .await?
+        .await
     }
 
     /// Syncs everything written so far; answers `instance_start_time`.
@@ -210,7 +231,7 @@ impl Database {
             return Ok(Bytes::new());
         }
         let (engine, digest) = (self.engine.clone(), attachment.digest.0);
-        tasks::blocking("read an attachment", move || {
+        self.blocking("read an attachment", move || {
             let transaction = engine.begin_read()?;
             let stored = transaction.open_table(ATT_REFS)?.get(digest)?.ok_or(StoreError::AttachmentGone)?;
             let blob = BlobRef::decode(stored.value()).blob;
@@ -223,7 +244,7 @@ impl Database {
             let piece = Bytes::from(piece);
             if piece.len() <= within { Err(StoreError::AttachmentGone) } else { Ok(piece.slice(within..)) }
         })
-        .await?
+        .await
     }
 
     /// Whether nothing can be written any more: it was closed, or its writer crashed.

@@ -8,7 +8,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
@@ -50,7 +50,7 @@ pub enum AttachmentsAs {
     /// `"stub":true`.
     #[default]
     Stubs,
-    /// `"data":"<base64>"`.
+    /// `"data":"<base64>"`; of large ones only a [`Gap`] between the quotes.
     Inline,
     /// `"follows":true`, with their encoding, as they are stored.
     Follows,
@@ -75,6 +75,20 @@ pub struct DocOptions {
     pub atts_since: Option<Vec<Rev>>,
     /// `encoding` and `encoded_length` of attachments that are stored gzipped; inline data is then gzipped too.
     pub att_encoding_info: bool,
+}
+
+/// Bytes of a rendered document beyond which attachments are left out of it.
+const INLINE_BYTES: usize = 256 << 10;
+
+/// The place of an attachment's base64 data in a rendered document, for which it is too large to be held in memory.
+#[derive(Debug, Clone)]
+pub struct Gap {
+    /// Bytes of the text before it.
+    pub at: usize,
+    /// What is missing there.
+    pub attachment: Attachment,
+    /// Whether its bytes are wanted decoded, as opposed to as they are stored.
+    pub decoded: bool,
 }
 
 /// A row of the feed.
@@ -258,7 +272,8 @@ impl Snapshot {
         Ok(Stored(self.body(leaf)?))
     }
 
-    /// Appends a leaf's document as JSON.
+    /// Appends a leaf's document as JSON, and tells what it leaves out where attachments are to stand inline: enough that
+    /// neither one of them nor many take more memory than a body.
     pub fn render(
         &self,
         id: &str,
@@ -266,7 +281,7 @@ impl Snapshot {
         leaf: &Leaf,
         options: &DocOptions,
         out: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Gap>, StoreError> {
         self.render_stored(id, record, leaf, &self.stored(leaf)?, options, out)
     }
 
@@ -279,7 +294,8 @@ impl Snapshot {
         stored: &Stored<'_>,
         options: &DocOptions,
         out: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Gap>, StoreError> {
+        let mut gaps = Vec::new();
         let body = Body::decode(stored.0.value())?;
         out.reserve(body.json.len() + id.len() + 160);
         out.extend_from_slice(b"{\"_id\":");
@@ -296,10 +312,10 @@ impl Snapshot {
         }
         self.render_revisions(record, leaf, options, out);
         if body.has_attachments() {
-            self.render_attachments(record, leaf, body.attachments()?, options, out)?;
+            gaps = self.render_attachments(record, leaf, body.attachments()?, options, out)?;
         }
         out.push(b'}');
-        Ok(())
+        Ok(gaps)
     }
 
     fn render_revisions(&self, record: &DocRecord, leaf: &Leaf, options: &DocOptions, out: &mut Vec<u8>) {
@@ -354,7 +370,8 @@ impl Snapshot {
         attachments: Vec<Attachment>,
         options: &DocOptions,
         out: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Gap>, StoreError> {
+        let mut gaps = Vec::new();
         let had = options.atts_since.as_deref().map_or(0, |since| had_until(record, leaf, since));
         out.extend_from_slice(b",\"_attachments\":{");
         for (index, attachment) in attachments.iter().enumerate() {
@@ -370,8 +387,15 @@ impl Snapshot {
                 AttachmentsAs::Stubs => write!(out, ",\"length\":{},\"stub\":true", attachment.length)?,
                 AttachmentsAs::Follows => write!(out, ",\"length\":{},\"follows\":true", attachment.length)?,
                 AttachmentsAs::Inline => {
-                    let data = self.attachment_data(attachment, !options.att_encoding_info)?;
-                    write!(out, ",\"data\":\"{}\"", BASE64.encode(data))?;
+                    let decoded = !options.att_encoding_info;
+                    let bytes = if decoded { attachment.length } else { attachment.stored_length };
+                    out.extend_from_slice(b",\"data\":\"");
+                    if out.len() as u64 + bytes.max(attachment.stored_length) > INLINE_BYTES as u64 {
+                        gaps.push(Gap { at: out.len(), attachment: attachment.clone(), decoded });
+                    } else {
+                        write!(out, "{}", Base64Display::new(&self.attachment_data(attachment, decoded)?, &BASE64))?;
+                    }
+                    out.push(b'"');
                 }
             }
             let encoding_shown = options.att_encoding_info || shown == AttachmentsAs::Follows;
@@ -381,7 +405,7 @@ impl Snapshot {
             out.push(b'}');
         }
         out.push(b'}');
-        Ok(())
+        Ok(gaps)
     }
 
     /// Chunks of all attachments.

@@ -9,7 +9,9 @@
 //!   that finds the mark also skips [`SEQ_GAP`] update seqs, so that no seq which somebody saw before the crash stands
 //!   for another change after it.
 //!
-//! A transaction that fails changed nothing; everyone in its group is told why.
+//! A transaction that fails changed nothing; everyone in its group is told why. Where the disk failed, because it is full
+//! for example, the engine does nothing more with the file, and the writer ends: the database is opened anew by whoever
+//! asks for it next, as after a crash.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -69,8 +71,8 @@ type Reply = oneshot::Sender<Result<Done, StoreError>>;
 pub(super) struct WriterHandle {
     requests: mpsc::Sender<(Work, Option<Reply>)>,
     closing: CancellationToken,
-    /// Closes when the writer has ended.
-    updates: watch::Receiver<u64>,
+    /// Cancelled when the writer has ended.
+    ended: CancellationToken,
 }
 
 impl WriterHandle {
@@ -109,6 +111,11 @@ impl WriterHandle {
         let _ = self.requests.try_send((Work::Discard { blob }, None));
     }
 
+    /// Has the writer end, because nothing can be done with the file any more.
+    pub(super) fn give_up(&self) {
+        self.closing.cancel();
+    }
+
     /// Whether the writer takes no more: it was told to close, or it crashed.
     pub(super) fn is_closed(&self) -> bool {
         self.requests.is_closed()
@@ -117,19 +124,19 @@ impl WriterHandle {
     /// Has the writer finish what waits, sync and end.
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        let mut updates = self.updates.clone();
-        while updates.changed().await.is_ok() {}
+        self.ended.cancelled().await;
     }
 }
 
 /// Opens a database for writing and starts its writer. Blocks.
 ///
-/// Answers where to ask, the newest update's seq as it changes, and `instance_start_time`.
+/// Answers where to ask, and `instance_start_time`; `latest` is told the newest update's seq as it changes.
 pub(super) fn start(
     engine: Arc<redb::Database>,
     settings: &StoreSettings,
     tasks: &Tasks,
-) -> Result<(WriterHandle, watch::Receiver<u64>, String), StoreError> {
+    latest: Arc<watch::Sender<u64>>,
+) -> Result<(WriterHandle, String), StoreError> {
     let stored = stored_info(&engine)?;
     let mut info = stored.unwrap_or_default();
     if info.unsynced {
@@ -145,11 +152,15 @@ pub(super) fn start(
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
     }
     let (requests, queue) = mpsc::channel(QUEUE);
-    let (latest, updates) = watch::channel(info.update_seq);
-    let closing = CancellationToken::new();
-    tasks.spawn("database writer", run(writer, queue, latest, closing.clone(), settings.sync_interval));
-    let handle = WriterHandle { requests, closing, updates: updates.clone() };
-    Ok((handle, updates, info.instance_start_time.to_string()))
+    tell(&latest, info.update_seq);
+    let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
+    let running = run(writer, queue, latest, closing.clone(), settings.sync_interval);
+    let end = ended.clone().drop_guard();
+    tasks.spawn("database writer", async move {
+        running.await;
+        drop(end);
+    });
+    Ok((WriterHandle { requests, closing, ended }, info.instance_start_time.to_string()))
 }
 
 fn stored_info(engine: &redb::Database) -> Result<Option<Info>, StoreError> {
@@ -168,7 +179,7 @@ fn has_uploads(engine: &redb::Database) -> Result<bool, StoreError> {
 async fn run(
     mut writer: Writer,
     mut queue: mpsc::Receiver<(Work, Option<Reply>)>,
-    latest: watch::Sender<u64>,
+    latest: Arc<watch::Sender<u64>>,
     closing: CancellationToken,
     sync_interval: Duration,
 ) {
@@ -192,23 +203,38 @@ async fn run(
         }
         let requests = std::mem::replace(&mut group, Vec::with_capacity(GROUP));
         let served = tasks::blocking("write to a database", move || {
-            writer.serve(requests);
-            writer
+            let served = writer.serve(requests);
+            (writer, served)
         });
         match served.await {
-            Ok(served) => writer = served,
+            Ok((served, Ok(()))) => writer = served,
+            Ok((_, Err(failure))) => return refuse_all(queue, &failure),
             // Its state is gone with it; the next opening makes a new one from the file.
             Err(error) => return tracing::error!(error = %error, "a database's writer crashed"),
         }
-        latest.send_if_modified(|seq| std::mem::replace(seq, writer.info.update_seq) != writer.info.update_seq);
+        tell(&latest, writer.info.update_seq);
         sync_at = match writer.info.unsynced {
             true => sync_at.filter(|at| *at > Instant::now()).or_else(|| Some(Instant::now() + sync_interval)),
             false => None,
         };
     }
-    if let Err(error) = tasks::blocking("sync a database", move || writer.serve(vec![(Work::Sync, None)])).await {
-        tracing::error!(error = %error, "a database's last sync crashed");
+    match tasks::blocking("sync a database", move || writer.serve(vec![(Work::Sync, None)])).await {
+        Ok(_) => {}
+        Err(error) => tracing::error!(error = %error, "a database's last sync crashed"),
     }
+}
+
+/// Tells all who wait that nothing more is written.
+fn refuse_all(mut queue: mpsc::Receiver<(Work, Option<Reply>)>, failure: &Arc<StoreError>) {
+    queue.close();
+    while let Ok((_, reply)) = queue.try_recv() {
+        // Whoever asked may have gone.
+        let _ = reply.map(|reply| reply.send(Err(StoreError::WriteFailed(failure.clone()))));
+    }
+}
+
+fn tell(latest: &watch::Sender<u64>, update_seq: u64) {
+    latest.send_if_modified(|seq| std::mem::replace(seq, update_seq) != update_seq);
 }
 
 /// The writer's own state: it alone begins write transactions.
@@ -219,8 +245,9 @@ struct Writer {
 }
 
 impl Writer {
-    /// Applies a group of requests in one transaction, and answers all of them.
-    fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) {
+    /// Applies a group of requests in one transaction, and answers all of them. Fails where the engine is done with the
+    /// file.
+    fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) -> Result<(), Arc<StoreError>> {
         let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         // Whoever asked may have gone.
         let answer = |reply: Option<Reply>, answer| {
@@ -239,6 +266,7 @@ impl Writer {
             Ok(done) => {
                 let done: Vec<Done> = done;
                 replies.into_iter().zip(done).for_each(|(reply, done)| answer(reply, Ok(done)));
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a write failed, nothing of it is stored");
@@ -246,6 +274,7 @@ impl Writer {
                 for reply in replies {
                     answer(reply, Err(StoreError::WriteFailed(error.clone())));
                 }
+                if error.is_fatal() { Err(error) } else { Ok(()) }
             }
         }
     }

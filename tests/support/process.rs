@@ -34,6 +34,32 @@ impl Process {
         Self::spawn(command, data_dir)
     }
 
+    /// Starts one whose files can't grow beyond this many KiB: to it, the disk is full then.
+    pub fn with_file_limit(data_dir: &Path, kib: u64) -> Self {
+        let mut command = deaf(Command::new("sh"));
+        // A process that doesn't ignore the signal is ended by it.
+        command.args(["-c", r#"trap '' XFSZ; exec "$0" "$@""#]).arg(binary()).stderr(Stdio::inherit());
+        let process = Self::spawn(command, data_dir);
+        process.limit_files(kib);
+        process
+    }
+
+    /// Sets another limit.
+    pub fn limit_files(&self, kib: u64) {
+        self.set_file_limit(&(kib << 10).to_string());
+    }
+
+    /// Takes that limit away.
+    pub fn lift_file_limit(&self) {
+        self.set_file_limit("unlimited");
+    }
+
+    /// The soft limit, which anybody may raise again.
+    fn set_file_limit(&self, bytes: &str) {
+        let (id, limit) = (self.id().to_string(), format!("--fsize={bytes}:"));
+        assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().unwrap().success());
+    }
+
     fn spawn(mut command: Command, data_dir: &Path) -> Self {
         command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -112,7 +138,10 @@ pub fn signal(id: u32, name: &str) {
 
 /// The binary, deaf to the settings in the environment of whoever runs the tests.
 fn command() -> Command {
-    let mut command = Command::new(binary());
+    deaf(Command::new(binary()))
+}
+
+fn deaf(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUCHREP_")) {
         command.env_remove(name);
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::document::Rev;
 use crate::http::answer::CHUNK;
+use crate::http::draft::Draft;
 use crate::json::push_string;
 use crate::store::{ChangeRow, Sieve, Snapshot, StoreError};
 
@@ -39,10 +40,10 @@ pub fn piece(
     sieve: &mut Sieve,
     request: &Request,
     mut progress: Progress,
-) -> Result<(Vec<u8>, Progress), StoreError> {
-    let mut out = Vec::with_capacity(CHUNK + CHUNK / 4);
+) -> Result<(Draft, Progress), StoreError> {
+    let mut out = Draft::from(Vec::with_capacity(CHUNK + CHUNK / 4));
     if !progress.opened {
-        out.extend_from_slice(request.opening().as_bytes());
+        out.json.extend_from_slice(request.opening().as_bytes());
         progress.opened = true;
     }
     let mut ended = true;
@@ -51,11 +52,11 @@ pub fn piece(
         last = row.seq;
         let revs = sieve.passing(snapshot, &row)?;
         if !revs.is_empty() {
-            separate(request, progress.rows, &mut out);
+            separate(request, progress.rows, &mut out.json);
             push_row(snapshot, request, &row, &revs, &mut out)?;
             progress.rows += 1;
         }
-        ended = progress.rows < request.limit && out.len() < CHUNK && !sieve.is_tired();
+        ended = progress.rows < request.limit && out.json.len() < CHUNK && !sieve.is_tired();
         Ok(ended)
     };
     match request.descending {
@@ -83,20 +84,20 @@ fn push_row(
     request: &Request,
     row: &ChangeRow,
     revs: &[Rev],
-    out: &mut Vec<u8>,
+    out: &mut Draft,
 ) -> Result<(), StoreError> {
-    push_change(row, revs, out);
+    push_change(row, revs, &mut out.json);
     if request.include_docs {
-        out.extend_from_slice(br#","doc":"#);
+        out.json.extend_from_slice(br#","doc":"#);
         let record = snapshot.document(&row.id)?;
         match record.and_then(|record| Some((record.tree.winner()?, record))) {
-            Some((winner, record)) => snapshot.render(&row.id, &record, &winner, &request.options, out)?,
-            None => out.extend_from_slice(b"null"),
+            Some((winner, record)) => out.render(snapshot, &row.id, &record, &winner, &request.options)?,
+            None => out.json.extend_from_slice(b"null"),
         }
     }
-    out.push(b'}');
+    out.json.push(b'}');
     if request.feed == Feed::Continuous {
-        out.push(b'\n');
+        out.json.push(b'\n');
     }
     Ok(())
 }

@@ -1,0 +1,177 @@
+//! The options that stand in sections of the file: limits, which few people ever set.
+//!
+//! They are left out of the short help. One that is forgotten where its section is laid over the settings doesn't
+//! compile.
+
+use std::path::PathBuf;
+
+use clap::{Arg, Args};
+use serde::Deserialize;
+use url::Url;
+
+use super::values::{Size, Span};
+use super::{ConfigError, in_environment, lay_over};
+use crate::config::connection::{SocketOptions, Tls};
+use crate::config::{Http, Replicator, StoreSettings};
+
+/// What all options of sections have in common. Others pass by here too, and are left as they are.
+fn of_section(arg: Arg) -> Arg {
+    if arg.get_help_heading().is_some() { in_environment(arg).hide_short_help(true) } else { arg }
+}
+
+/// Options in the file's `[replicator]`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Replications, [replicator] in the file", mut_args(of_section))]
+pub struct ReplicatorOptions {
+    /// Rows of the feed that make a batch [default: 500]
+    #[arg(long, value_name = "ROWS")]
+    pub worker_batch_size: Option<usize>,
+    /// Batches in flight, each replication [default: 4]
+    #[arg(long, value_name = "N")]
+    pub worker_processes: Option<usize>,
+    /// From progress to the checkpoint that records it [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub checkpoint_interval: Option<Span>,
+    /// Tries of a request, the first included [default: 10]
+    #[arg(long, value_name = "N")]
+    pub retries_per_request: Option<u32>,
+    /// For all tries of a request together [default: 1m]
+    #[arg(long, value_name = "TIME")]
+    pub retry_time_limit: Option<Span>,
+    /// To connect, and between two pieces of an answer [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub connection_timeout: Option<Span>,
+    /// Requests under way at once to one peer of one replication [default: 20]
+    #[arg(long, value_name = "N")]
+    pub http_connections: Option<usize>,
+    /// Requests under way at once to one server, all replications together [default: 200]
+    #[arg(long, value_name = "N")]
+    pub connections_per_server: Option<usize>,
+    /// Of connections to peers, an Erlang term [default: [{keepalive, true}, {nodelay, true}]]
+    #[arg(long, value_name = "TERM")]
+    pub socket_options: Option<SocketOptions>,
+    /// Whether peers must show certificates that are trusted [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub verify_ssl_certificates: Option<bool>,
+    /// A PEM file of the authorities that are trusted, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ssl_trusted_certificates_file: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to peers
+    #[arg(long, value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with that certificate's key, unencrypted [default: the certificate's file]
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Where auth.iam gets its tokens [default: that of IBM Cloud]
+    #[arg(long, value_name = "URL")]
+    pub iam_token_url: Option<String>,
+    /// Between two signs of life of a waiting feed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: Option<Span>,
+    /// Bytes of documents that one batch gathers before it writes them [default: 2MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub batch_bytes: Option<Size>,
+    /// Bytes of documents in memory, all replications together; none larger than a quarter is copied [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_budget: Option<Size>,
+    /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]
+    #[arg(long, value_name = "TIME")]
+    pub stop_deadline: Option<Span>,
+    /// Without progress and without a heartbeat, until a replication counts as hung [default: 15m]
+    #[arg(long, value_name = "TIME")]
+    pub stall_limit: Option<Span>,
+    /// First pause before a crashed continuous replication restarts; doubled each time [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub restart_pause: Option<Span>,
+    /// Longest such pause [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub max_restart_pause: Option<Span>,
+}
+
+impl ReplicatorOptions {
+    pub(super) fn lay_over(self, to: &mut Replicator) -> Result<(), ConfigError> {
+        lay_over! { self over to:
+            worker_batch_size, worker_processes, checkpoint_interval, retries_per_request, retry_time_limit,
+            connection_timeout, http_connections, connections_per_server, socket_options, heartbeat, batch_bytes,
+            memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause;
+            verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url
+        }
+        let tls = Tls { verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file };
+        if let Some(problem) = tls.problem() {
+            return Err(ConfigError::Value { option: "--key-file", problem });
+        }
+        to.tls = tls.over(&to.tls);
+        if let Some(url) = iam_token_url {
+            let url = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let problem = "must be an http or https URL";
+            to.iam_token_url = url.ok_or(ConfigError::Value { option: "--iam-token-url", problem })?;
+        }
+        Ok(())
+    }
+}
+
+/// Options in the file's `[http]`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "HTTP server, [http] in the file", mut_args(of_section))]
+pub struct HttpOptions {
+    /// Largest JSON request body; attachments stream and have no limit [default: 128MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_body_bytes: Option<Size>,
+    /// All JSON request bodies that are in memory at once; what finds no room is answered 503 [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_bodies_bytes: Option<Size>,
+    /// Between two pieces of a request body [default: 1m]
+    #[arg(long, value_name = "TIME")]
+    pub body_pause: Option<Span>,
+    /// `_uuids?count=` at most [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_uuids: Option<usize>,
+    /// Requests worked on at once [default: 2048]
+    #[arg(long, value_name = "N")]
+    pub max_requests: Option<usize>,
+    /// Connections open at once; further ones wait [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Largest request line and headers together, at least 8KiB [default: 128KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_header_bytes: Option<Size>,
+    /// To send a request's headers, and for a kept connection to stay idle [default: 2m]
+    #[arg(long, value_name = "TIME")]
+    pub header_timeout: Option<Span>,
+    /// For open requests to end at a shutdown, once the replications have stopped [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub drain_deadline: Option<Span>,
+}
+
+impl HttpOptions {
+    pub(super) fn lay_over(self, to: &mut Http) {
+        lay_over! { self over to:
+            max_body_bytes, max_bodies_bytes, body_pause, max_uuids, max_requests, max_connections, max_header_bytes,
+            header_timeout, drain_deadline;
+        }
+    }
+}
+
+/// Options in the file's `[store]`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Embedded store, [store] in the file", mut_args(of_section))]
+pub struct StoreOptions {
+    /// Databases kept open while nobody uses them [default: 500]
+    #[arg(long, value_name = "N")]
+    pub open_databases: Option<usize>,
+    /// Page cache of each database [default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_bytes: Option<Size>,
+    /// How long an unsynced write may stay so [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub sync_interval: Option<Span>,
+}
+
+impl StoreOptions {
+    pub(super) fn lay_over(self, to: &mut StoreSettings) {
+        lay_over! { self over to: open_databases, cache_bytes, sync_interval; }
+    }
+}

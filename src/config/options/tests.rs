@@ -1,0 +1,89 @@
+use std::fs;
+use std::time::Duration;
+
+use super::*;
+
+fn read(toml: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("couchrep.toml");
+    fs::write(&path, toml).unwrap();
+    Options { config: Some(path), ..Options::default() }.config()
+}
+
+fn problem(result: Result<Config, ConfigError>) -> String {
+    let text = result.unwrap_err().to_string();
+    text.rsplit_once("couchrep.toml, ").map_or(text.clone(), |(_, problem)| problem.to_owned())
+}
+
+#[test]
+fn the_file_sets_what_it_names_and_leaves_the_rest() {
+    let config = read(
+        "listen = '[::1]:0'\nadmin = ['root:se:cret']\n\
+         [replicator]\ncheckpoint_interval = '500ms'\nmemory_budget = '1GiB'\n[store]\ncache_bytes = 4096\n",
+    )
+    .unwrap();
+    assert_eq!(config.listen, "[::1]:0");
+    assert_eq!(config.admins[0].name, "root");
+    assert!(config.admins[0].password.is("se:cret"));
+    assert_eq!(config.replicator.checkpoint_interval, Duration::from_millis(500));
+    assert_eq!(config.replicator.memory_budget, 1 << 30);
+    assert_eq!(config.store.cache_bytes, 4096);
+    assert_eq!(config.replicator.worker_batch_size, 500);
+}
+
+#[test]
+fn options_win_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("couchrep.toml");
+    fs::write(&path, "listen = 'a:1'\nadmin = ['file:x']\n").unwrap();
+    let options =
+        Options { config: Some(path), listen: Some("b:2".into()), admin: vec!["line:y".into()], ..Options::default() };
+    let config = options.config().unwrap();
+    assert_eq!(config.listen, "b:2");
+    assert_eq!(config.admins.len(), 1);
+    assert_eq!(config.admins[0].name, "line");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    assert!(problem(read("log = 'info'\nlissten = 'x'\n")).starts_with("line 2: unknown field `lissten`"));
+    assert!(problem(read("[http]\nmax_bodies = 1\n")).starts_with("line 2: unknown field `max_bodies`"));
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told_with_its_line() {
+    assert_eq!(
+        problem(read("[replicator]\n\nheartbeat = '10 parsecs'\n")),
+        "line 3: expected a span of time such as 500ms, 5s or 10m"
+    );
+}
+
+#[test]
+fn values_that_make_no_sense_name_their_option() {
+    assert_eq!(problem(read("uuid = 'xyz'\n")), "--uuid must be 32 hex digits");
+    assert_eq!(problem(read("local_address = 'h'\n")), "--local-address must be HOST:PORT");
+    assert_eq!(problem(read("hostname = ''\n")), "--hostname must not be empty");
+    assert_eq!(problem(read("[replicator]\nworker_processes = 0\n")), "--worker-processes must be at least 1");
+    assert_eq!(problem(read("[http]\nmax_bodies_bytes = 1\n")), "--max-bodies-bytes must be at least --max-body-bytes");
+}
+
+#[test]
+fn a_broken_admin_is_refused_without_showing_it() {
+    for toml in ["admin = ['hunter2']", "admin = [':hunter2']", "admin = ['root:hunter2'", "admin = {root = 'hunter2'}"]
+    {
+        let error = read(toml).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+#[test]
+fn settings_can_be_printed_without_their_passwords() {
+    let config = read("admin = ['root:hunter2']").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_empty_admin_is_none() {
+    let options = Options { admin: vec!["".into()], ..Options::default() };
+    assert!(options.config().unwrap().admins.is_empty());
+}

@@ -1,0 +1,92 @@
+//! How single values are written: spans of time, sizes, administrators.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use super::ConfigError;
+use crate::config::Admin;
+
+/// A span of time as people write it: `500ms`, `5s`, `10m`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(Duration);
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+impl FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self).map_err(|_| "expected a span of time such as 500ms, 5s or 10m")
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// A number of bytes as people write it: `4096`, `64KiB`, `2MB`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(from = "ByteSize")]
+pub struct Size(ByteSize);
+
+impl From<ByteSize> for Size {
+    fn from(size: ByteSize) -> Self {
+        Self(size)
+    }
+}
+
+impl From<Size> for usize {
+    fn from(size: Size) -> Self {
+        Self::try_from(size.0.as_u64()).unwrap_or(Self::MAX)
+    }
+}
+
+impl FromStr for Size {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| "expected a size such as 4096, 64KiB or 2MB")
+    }
+}
+
+/// Reads `NAME:PASSWORD`.
+pub fn admin(text: &SecretString) -> Result<Admin, ConfigError> {
+    let wrong = |problem| ConfigError::Value { option: "--admin", problem };
+    match text.expose_secret().split_once(':') {
+        Some((name, password)) if !name.is_empty() => Admin::new(name, password).map_err(wrong),
+        _ => Err(wrong("must be NAME:PASSWORD, neither of them empty")),
+    }
+}
+
+/// Takes any text: clap would print a value that its parser refuses.
+pub fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(text.into())
+}
+
+/// Takes a text or a list of them; serde's own message would print a value of the wrong type.
+pub fn secrets<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SecretString>, D::Error> {
+    let texts = match toml::Value::deserialize(value)? {
+        toml::Value::Array(texts) => texts,
+        one => vec![one],
+    };
+    let secret = |text| match text {
+        toml::Value::String(text) => Ok(SecretString::from(text)),
+        _ => Err(D::Error::custom("admin must be a list of texts NAME:PASSWORD")),
+    };
+    texts.into_iter().map(secret).collect()
+}

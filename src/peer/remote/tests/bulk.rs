@@ -1,0 +1,177 @@
+//! Documents in bulk, there and back, and what is asked instead where a peer can't.
+
+use super::*;
+
+const BULK: &str = r#"{"results": [
+    {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}}]},
+    {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0}}]},
+    {"id":"b","docs":[{"ok":{"_rev":"2-b","_id":"b","_revisions":{"start":2,"ids":["b","a"]},"_attachments":{"x":{"stub":true}}}}]},
+    {"id":"c","docs":[{"error":{"id":"c","rev":"1-a","error":"not_found","reason":"missing"}}]},
+    {"id":"d","docs":[{"error":"forbidden","reason":"no"}]} ]}"#;
+
+#[tokio::test]
+async fn bulk_get_is_read_however_it_is_split() {
+    let url = serve(|seen| {
+        let step: usize = seen.path.split('/').nth(1).unwrap().parse().unwrap();
+        let pieces: Vec<_> =
+            BULK.as_bytes().chunks(step).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+        answer(200, Body::from_stream(stream::iter(pieces)))
+    });
+    let url = url.await;
+    for step in [1, 2, 3, 7, 50, 61, 1000] {
+        let peer = peer(&format!("{url}/{step}"));
+        let answer = peer.bulk_get(wanted(&["a", "b", "c", "d", "_design/d"])).await.unwrap();
+        let (texts, rest) = all(answer).await.unwrap();
+        assert_eq!(texts, [r#"{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}"#]);
+        assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a")), (DocId::from("b"), rev("2-b"))]);
+        let reason = |id: &str, reason: &str| Unavailable {
+            id: DocId::from(id),
+            rev: rev("1-a"),
+            reason: reason.to_owned(),
+            passing: false,
+        };
+        assert_eq!(rest.unavailable, [reason("c", "not_found: missing"), reason("d", "forbidden: no")]);
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_bulk_get_broke_off_is_given() {
+    let url = serve(|_| {
+        let cut = BULK.find("{\"id\":\"b\"").unwrap();
+        let pieces = [Ok(&BULK.as_bytes()[..cut]), Err(std::io::Error::other("cut"))];
+        answer(
+            200,
+            Body::from_stream(stream::iter(pieces).then(|piece| async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                piece
+            })),
+        )
+    });
+    let mut answer = peer(&url.await).bulk_get(wanted(&["a", "b"])).await.unwrap();
+    assert_eq!(answer.next(1 << 20, &mut share()).await.unwrap().unwrap().docs.docs().len(), 1);
+    assert!(matches!(answer.next(1 << 20, &mut share()).await, Err(PeerError::Broken { .. })));
+}
+
+#[tokio::test]
+async fn a_bulk_get_that_is_cut_broke_off_and_one_that_leaves_something_out_is_malformed() {
+    let url = serve(|seen| match seen.path.starts_with("/cut/") {
+        true => answer(200, &BULK[..BULK.len() - 3]),
+        false => answer(200, r#"{"results":[{"id":"b","docs":[]}]}"#),
+    });
+    let url = url.await;
+    let error = async |path: &str| {
+        let answer = peer(&format!("{url}/{path}")).bulk_get(wanted(&["a", "b"])).await.unwrap();
+        all(answer).await.unwrap_err()
+    };
+    assert!(matches!(error("cut").await, PeerError::Broken { .. }));
+    assert!(matches!(error("short").await, PeerError::Malformed { .. }));
+}
+
+#[tokio::test]
+async fn a_revision_that_an_answer_leaves_out_is_never_taken_for_done() {
+    let given = r#"{"ok":{"_id":"a","_rev":"2-b","_revisions":{"start":2,"ids":["b","a"]}}}"#;
+    let url = serve(move |seen| match seen.path.as_str() {
+        "/bulk/_bulk_get?latest=true&revs=true&attachments=false" => {
+            answer(200, format!(r#"{{"results":[{{"id":"a","docs":[{given}]}}]}}"#))
+        }
+        path if path.starts_with("/single/a?") => answer(200, format!("[{given}]")),
+        _ => answer(404, r#"{"error":"not_found","reason":"missing"}"#),
+    });
+    let url = url.await;
+    for path in ["bulk", "single"] {
+        let asked = |revs: &[&str]| {
+            let revs = revs.iter().map(|text| rev(text)).collect();
+            vec![Wanted { id: DocId::from("a"), revs, atts_since: vec![] }]
+        };
+        let peer = peer(&format!("{url}/{path}"));
+        let (texts, _) = all(peer.bulk_get(asked(&["1-a"])).await.unwrap()).await.unwrap();
+        assert_eq!(texts.len(), 1, "its descendant came");
+        let answer = peer.bulk_get(asked(&["1-a", "1-x"])).await.unwrap();
+        assert!(matches!(all(answer).await, Err(PeerError::Malformed { .. })), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
+    let doc = r#"{"ok":{"_id":"_design/d","_rev":"1-a"}}"#;
+    let url = serve(move |seen| match seen.path.as_str() {
+        "/bulk/_bulk_get?latest=true&revs=true&attachments=false" => {
+            let missing = r#"{"error":{"id":"no","rev":"undefined","error":"not_found","reason":"missing"}}"#;
+            let results = format!(r#"{{"id":"_design/d","docs":[{doc}]}},{{"id":"no","docs":[{missing}]}}"#);
+            answer(200, format!(r#"{{"results":[{results}]}}"#))
+        }
+        "/single/_design/d?revs=true&open_revs=all&latest=true" => answer(200, format!("[{doc}]")),
+        _ => answer(404, r#"{"error":"not_found","reason":"missing"}"#),
+    });
+    let url = url.await;
+    for path in ["bulk", "single"] {
+        let wanted = |id: &str| Wanted { id: DocId::from(id), revs: vec![], atts_since: vec![] };
+        let answer = peer(&format!("{url}/{path}")).bulk_get(vec![wanted("_design/d"), wanted("no")]).await.unwrap();
+        let (texts, rest) = all(answer).await.unwrap();
+        assert_eq!((texts.len(), rest.unavailable.len()), (0, 0), "{path}");
+        assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a"))], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_met_a_clusters_trouble_is_not_refused() {
+    let url = serve(|seen| match seen.path.starts_with("/trouble/") {
+        true => answer(201, r#"[{"id":"b","rev":"1-a","error":"timeout","reason":"one node"}]"#),
+        false => answer(201, r#"[{"id":"b","error":"forbidden","reason":"no"}]"#),
+    });
+    let url = url.await;
+    let troubled = peer(&format!("{url}/trouble")).bulk_docs(batch(&["a", "b"])).await;
+    assert!(matches!(troubled, Err(PeerError::Broken { .. })), "{troubled:?}");
+    let refused = peer(&format!("{url}/refusing")).bulk_docs(batch(&["a", "b"])).await.unwrap();
+    assert_eq!(refused[0].rev, Some(rev("1-a")), "only one revision of it was sent");
+}
+
+#[tokio::test]
+async fn without_bulk_get_documents_are_fetched_one_by_one() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = serve({
+        let asked = asked.clone();
+        move |seen| match seen.path.as_str() {
+            "/db/a%2Fb?revs=true&open_revs=%5B%221-a%22%5D&latest=true" => {
+                ok(json!([{"ok": {"_id": "a/b", "_rev": "1-a"}}]))
+            }
+            "/db/c?revs=true&open_revs=%5B%221-a%22%5D&latest=true" => ok(json!([{"missing": "1-a"}])),
+            _ => {
+                asked.fetch_add(1, Ordering::Relaxed);
+                answer(404, r#"{"error":"not_found","reason":"missing"}"#)
+            }
+        }
+    });
+    let peer = peer(&format!("{}/db", url.await));
+    for _ in 0..2 {
+        let (texts, rest) = all(peer.bulk_get(wanted(&["a/b", "c"])).await.unwrap()).await.unwrap();
+        assert_eq!(texts, [r#"{"_id":"a/b","_rev":"1-a"}"#]);
+        assert_eq!(rest.unavailable, [Unavailable::missing(DocId::from("c"), rev("1-a"))]);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the absence is remembered");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_is_halved_and_failures_are_told() {
+    let url = serve(|seen| {
+        assert!(seen.is("POST /db/_bulk_docs") && seen.headers["x-couch-full-commit"] == "false");
+        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+        let ids: Vec<_> = body["docs"].as_array().unwrap().iter().map(|doc| doc["_id"].as_str().unwrap()).collect();
+        match ids.as_slice() {
+            ids if ids.contains(&"huge") || ids.len() > 2 => answer(413, r#"{"error":"too_large","reason":"huge"}"#),
+            ids => ok(ids
+                .iter()
+                .map(|id| match *id {
+                    "bad" => json!({"id": "bad", "rev": "1-a", "error": "forbidden", "reason": "no"}),
+                    "pouch" => json!({"id": "pouch", "error": true, "name": "conflict", "reason": {}}),
+                    id => json!({"ok": true, "id": id, "rev": "1-a"}),
+                })
+                .collect()),
+        }
+    });
+    let peer = peer(&format!("{}/db", url.await));
+    let refused = peer.bulk_docs(batch(&["a", "b", "bad", "huge", "pouch"])).await.unwrap();
+    let told: Vec<_> = refused.iter().map(|refused| (refused.id.as_str(), refused.error.as_str())).collect();
+    assert_eq!(told, [("bad", "forbidden"), ("huge", "too_large"), ("pouch", "conflict")]);
+    assert!(peer.bulk_docs(DocBatch::default()).await.unwrap().is_empty());
+}

@@ -1,0 +1,118 @@
+//! Single requests: tried again, redirected, refused.
+
+use super::*;
+
+#[tokio::test]
+async fn a_request_is_tried_again_until_it_succeeds() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let url = serve({
+        let tries = tries.clone();
+        move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => answer(503, "busy"),
+            1 => {
+                let pieces = [Ok(Bytes::from_static(b"{\"update")), Err(std::io::Error::other("cut"))];
+                answer(200, Body::from_stream(stream::iter(pieces)))
+            }
+            _ => info(),
+        }
+    });
+    let info = peer(&format!("{}/db", url.await)).info().await.unwrap();
+    assert_eq!((info.instance_start_time.as_str(), info.update_seq.as_json()), ("7", "\"5-x\""));
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let url = serve(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => {
+            let mut response = answer(429, "");
+            response.headers_mut().insert("retry-after", "1".parse().unwrap());
+            response
+        }
+        _ => info(),
+    });
+    let peer = peer(&url.await);
+    let start = std::time::Instant::now();
+    peer.info().await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_peer_that_stays_away_is_told_soon_and_without_credentials() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = peer_as("user", &format!("http://{address}/db?key={SECRET}")).info().await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(matches!(error, PeerError::Unreachable { tries: 4, .. }), "{text}");
+    assert!(text.contains(&format!("http://{address}/")) && !text.contains(SECRET), "{text}");
+}
+
+#[tokio::test]
+async fn a_name_without_address_is_told_as_such() {
+    let error = peer("http://couchrep.invalid/db").info().await.unwrap_err();
+    assert!(matches!(error, PeerError::Unresolved { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn opening_tells_missing_from_forbidden() {
+    let url = serve(|seen| match seen.path.as_str() {
+        "/missing/" => answer(404, r#"{"error":"not_found","reason":"no_db_file"}"#),
+        "/Bad/" => answer(400, r#"{"error":"illegal_database_name"}"#),
+        "/there/" => answer(412, r#"{"error":"file_exists"}"#),
+        _ => answer(401, ""),
+    });
+    let url = url.await;
+    let at = |path: &str| peer(&format!("{url}/{path}"));
+    assert!(
+        matches!(at("missing").info().await, Err(PeerError::DatabaseMissing { database }) if database.ends_with("/missing/"))
+    );
+    assert!(matches!(at("Bad").create(&[]).await, Err(PeerError::DatabaseMissing { .. })));
+    assert!(at("there").create(&[]).await.is_ok());
+    assert!(matches!(at("secret").info().await, Err(PeerError::Unauthorized { .. })));
+    assert!(matches!(at("secret").create(&[]).await, Err(PeerError::Unauthorized { .. })));
+}
+
+#[tokio::test]
+async fn credentials_follow_a_redirect_within_the_host_only() {
+    let tells = |seen: Seen| {
+        ok(json!({"update_seq": 1, "instance_start_time": seen.headers.contains_key(AUTHORIZATION).to_string()}))
+    };
+    let other = serve(tells).await;
+    let url = serve(move |seen| match seen.path.as_str() {
+        "/near/" => moved(307, "/here/"),
+        "/far/" => moved(301, &format!("{other}/here/")),
+        "/round/" => moved(302, "/round/"),
+        _ => tells(seen),
+    });
+    let url = url.await;
+    let told =
+        async |path: &str| peer_as("user", &format!("{url}{path}")).info().await.map(|info| info.instance_start_time);
+    assert_eq!(told("/near/").await.unwrap(), "true");
+    assert_eq!(told("/far/").await.unwrap(), "false");
+    assert!(matches!(told("/round/").await, Err(PeerError::Malformed { .. })));
+}
+
+#[tokio::test]
+async fn a_redirected_post_keeps_its_body_and_a_moved_database_is_remembered() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = serve({
+        let asked = asked.clone();
+        move |seen| match seen.path.strip_prefix("/old/") {
+            Some(rest) => {
+                asked.fetch_add(1, Ordering::Relaxed);
+                moved(301, &format!("/new/{rest}"))
+            }
+            None => answer(200, seen.body),
+        }
+    });
+    let peer = peer(&format!("{}/old", url.await));
+    let change = Change { seq: Seq::from(1), id: DocId::from("a"), revs: vec![rev("1-a")] };
+    // The body comes back as the answer, which has the wrong shape: what it was stands in the error.
+    for _ in 0..2 {
+        let error = peer.revs_diff(std::slice::from_ref(&change)).await.unwrap_err().to_string();
+        assert!(error.contains(r#"{"a":["1-a"]}"#), "{error}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}

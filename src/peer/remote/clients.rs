@@ -122,6 +122,8 @@ impl Clients {
 fn build(way: &Way, files: &Files, tls: &Tls) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
+        // One connection an answer: one that isn't read on holds up no other, and no memory but its own buffer.
+        .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .connect_timeout(way.connect_timeout)

@@ -41,4 +41,4 @@ deny:
 # BENCH passes options on: make bench BENCH="--docs 20000"
 bench: $(PEERS)
 	cargo build --release --locked
-	node bench/replicate.mjs $(BENCH)
+	node bench/main.mjs $(BENCH)

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -37,8 +37,24 @@ class Server {
 
   /** Peak resident memory in MiB since the start. */
   peakMiB() {
+    return this.#statusKiB('VmHWM') / 1024;
+  }
+
+  /** Resident memory in KiB. */
+  residentKiB() {
+    return this.#statusKiB('VmRSS');
+  }
+
+  /** Open files, and how many of them are sockets. */
+  openFiles() {
+    const dir = `/proc/${this.child.pid}/fd`;
+    const kinds = readdirSync(dir).map((fd) => readlinkSync(join(dir, fd)));
+    return { files: kinds.length, sockets: kinds.filter((kind) => kind.startsWith('socket:')).length };
+  }
+
+  #statusKiB(field) {
     const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
-    return Number(/VmHWM:\s+(\d+) kB/.exec(status)[1]) / 1024;
+    return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)[1]);
   }
 
   /** Ends it and removes its data. */
@@ -64,7 +80,9 @@ class Server {
 
 /** Starts couchrep on a free port. */
 export async function startCouchrep(dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'couchrep-bench-'))) {
-  const child = spawn(binary, ['serve', '--log', 'error', '--listen', '127.0.0.1:0', '--data-dir', dir], {
+  // The port changes, ids stay: a replication of local names is known again after a restart.
+  const args = ['serve', '--listen', '127.0.0.1:0', '--local-address', '127.0.0.1:5984', '--data-dir', dir];
+  const child = spawn(binary, [...args, '--log', 'error'], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, COUCHREP_LOG: 'warn' },
   });
@@ -91,6 +109,13 @@ export async function startPouchdbServer() {
     await sleep(100);
   }
   return server;
+}
+
+/** Runs couchrep as a command to its end. */
+export async function runCouchrep(...args) {
+  const child = spawn(binary, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const [code] = await once(child, 'exit');
+  if (code !== 0) throw new Error(`couchrep ${args[0]} ended with ${code}`);
 }
 
 /** Ends whatever still runs. */

@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises';
 
 const MIB = 1 << 20;
 const DOCS_PER_REQUEST = 1000;
+const ATTACHED_PER_REQUEST = 100;
 
 /** Sends JSON; anything but success is an error. */
 export async function ask(method, url, body) {
@@ -83,6 +84,21 @@ export async function fillLarge(db, count, size) {
   await ask('PUT', db);
   for (let n = 0; n < count; n += 1) {
     await ask('PUT', `${db}/large-${n}`, { n, text: `${n} large `.repeat(size / 8).slice(0, size) });
+  }
+  return count * size;
+}
+
+/** Writes `count` documents with an attachment of `size` bytes each, of a type that isn't compressed. */
+export async function fillAttached(db, count, size) {
+  await ask('PUT', db);
+  for (let first = 0; first < count; first += ATTACHED_PER_REQUEST) {
+    const docs = [];
+    for (let n = first; n < Math.min(count, first + ATTACHED_PER_REQUEST); n += 1) {
+      const [data] = noise(size, n + 1);
+      const photo = { content_type: 'image/jpeg', data: data.toString('base64') };
+      docs.push({ ...smallDoc(n), _attachments: { 'photo.jpg': photo } });
+    }
+    await ask('POST', `${db}/_bulk_docs`, { docs });
   }
   return count * size;
 }

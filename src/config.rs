@@ -92,7 +92,7 @@ pub struct Replicator {
     pub heartbeat: Duration,
     /// Bytes of documents that one batch gathers before it writes them.
     pub batch_bytes: usize,
-    /// Bytes of documents in memory, all replications together.
+    /// Bytes of documents in memory, all replications together. One larger than a quarter of this is recorded as failed.
     pub memory_budget: usize,
     /// From a cancel or a shutdown until a task that doesn't come to its end is dropped.
     pub stop_deadline: Duration,

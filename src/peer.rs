@@ -17,6 +17,7 @@ use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
 use crate::document::{DocBatch, DocId, DocumentError, Rev, Seq, Wanted};
+use crate::replicate::budget::Share;
 use crate::selector::Selector;
 use crate::store::StoreError;
 
@@ -81,6 +82,14 @@ pub enum PeerError {
         /// What came instead, shortened.
         found: String,
     },
+    /// An answer, or a document, that is longer than may be held.
+    #[error("the answer to {request} is longer than {limit} bytes")]
+    TooLong {
+        /// As above.
+        request: String,
+        /// Bytes of the longest that may be.
+        limit: usize,
+    },
     /// There is no client to reach the peer with, as where a certificate file can't be used.
     #[error(transparent)]
     Client(#[from] remote::ClientError),
@@ -118,8 +127,10 @@ pub struct Change {
 /// A page of the feed.
 #[derive(Debug, Clone)]
 pub struct ChangesPage {
-    /// At most as many as were asked for.
+    /// At most `limit`.
     pub changes: Vec<Change>,
+    /// Rows that were asked for in the end: fewer than in the query, where so many were too long for one page.
+    pub limit: usize,
     /// Where the next page starts; progress even where no change passed the filter.
     pub last_seq: Seq,
     /// Changes behind this page, where the peer tells.
@@ -133,6 +144,8 @@ pub struct ChangesQuery {
     pub since: Seq,
     /// Rows at most.
     pub limit: usize,
+    /// Bytes of a page at most, about: a longer one is [`PeerError::TooLong`], or has fewer rows.
+    pub max_bytes: usize,
     /// Wait for a change where there is none yet (`feed=longpoll` with a heartbeat), instead of an empty page.
     pub wait: bool,
     /// What the source lets through.
@@ -178,6 +191,21 @@ pub struct Fetched {
     pub attached: Vec<(DocId, Rev)>,
     /// Revisions that the source announced and can't give, each with its reason.
     pub unavailable: Vec<(DocId, Rev, String)>,
+    /// Documents that are too large to be held.
+    pub refused: Vec<Refused>,
+}
+
+impl Fetched {
+    /// Whether nothing was fetched, nor told.
+    pub fn is_empty(&self) -> bool {
+        self.docs.is_empty() && self.attached.is_empty() && self.unavailable.is_empty() && self.refused.is_empty()
+    }
+}
+
+/// What becomes of a document that may not be held: a failure that is recorded.
+pub(crate) fn too_large(id: DocId, rev: Option<Rev>, max_document: usize) -> Refused {
+    let reason = format!("larger than {max_document} bytes, a quarter of the memory budget");
+    Refused { id, rev, error: "document_too_large".into(), reason }
 }
 
 /// A document whose attachments follow it.
@@ -316,8 +344,19 @@ impl Peer {
     }
 
     /// Fetches one revision with its attachments; `None` where the source doesn't have it.
-    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
-        either!(self, peer => peer.open_rev(id, rev, atts_since).await)
+    ///
+    /// The document's JSON is held within `share`, which goes with it.
+    ///
+    /// # Errors
+    /// [`PeerError::TooLong`] where the JSON is larger than may be held.
+    pub async fn open_rev(
+        &self,
+        id: &DocId,
+        rev: &Rev,
+        atts_since: &[Rev],
+        share: Share,
+    ) -> Result<Option<AttachedDoc>, PeerError> {
+        either!(self, peer => peer.open_rev(id, rev, atts_since, share).await)
     }
 
     /// Writes documents as they are (`POST {db}/_bulk_docs`, `new_edits:false`), unsynced until [`Peer::ensure_full_commit`].
@@ -358,12 +397,15 @@ impl Peer {
 impl BulkGet {
     /// The next documents, about `max_bytes` of them (a single document may be larger); `None` at the end.
     ///
+    /// They are held within `share` until the next call, for which all of them must have been dropped. Waits for more
+    /// than the share has only while it holds no whole document.
+    ///
     /// # Errors
     /// [`PeerError::Broken`] where the answer broke off: what hasn't been given yet is to be asked for again.
-    pub async fn next(&mut self, max_bytes: usize) -> Result<Option<Fetched>, PeerError> {
+    pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
         match self {
-            Self::Remote(answer) => answer.next(max_bytes).await,
-            Self::Local(answer) => answer.next(max_bytes).await,
+            Self::Remote(answer) => answer.next(max_bytes, share).await,
+            Self::Local(answer) => answer.next(max_bytes, share).await,
         }
     }
 }

@@ -151,12 +151,14 @@ impl Registry {
         caller: &Caller,
     ) -> oneshot::Receiver<Verdict> {
         self.running.start_or_join(id, caller.name.as_deref(), |number, stop| {
+            let progress: Arc<Progress> = Arc::default();
             let job = Job {
+                places: self.context.budget.places(progress.pulse()),
                 id: id.clone(),
                 log_ids: log_ids.to_vec(),
                 request: request.clone(),
                 context: self.context.clone(),
-                progress: Arc::default(),
+                progress,
                 failures: Arc::default(),
                 stop,
             };

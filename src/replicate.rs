@@ -214,18 +214,18 @@ async fn copy(
     };
     let filtered = reading.filter != Filter::None;
     let route = job.route(source, target, scope);
-    let pages = changes::pages(reading, job.context.tasks.clone(), scope.clone());
+    let pages = changes::pages(reading, job.context.tasks.clone(), job.places.clone(), scope.clone());
     let batches = pages.map(|page| {
-        let batch = page.map(|page| {
+        let batch = page.map(|(page, place)| {
             job.progress.read(&page.last_seq);
             let span = tracing::info_span!("batch", seq = %page.last_seq);
             let rows = (!filtered).then_some(page.changes.len() as u64);
             let copying = batch::copy(route.clone(), page.changes).instrument(span);
             let copying = AbortOnDropHandle::new(job.context.tasks.spawn("batch", copying));
-            (page.last_seq, rows, page.pending, copying)
+            (page.last_seq, rows, page.pending, copying, place)
         });
         async move {
-            let (seq, rows, pending, copying) = batch?;
+            let (seq, rows, pending, copying, _place) = batch?;
             copying.await.unwrap_or(Err(ReplicateError::Crashed))?;
             Ok((seq, rows, pending))
         }

@@ -23,12 +23,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
+use futures::future::join_all;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use tokio::sync::{MutexGuard, watch};
 use tokio::time::{Duration, Instant};
 
 pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
@@ -46,6 +49,10 @@ use crate::tasks::{self, Panicked, Tasks};
 
 /// The registry is small.
 const REGISTRY_CACHE_BYTES: usize = 1 << 20;
+/// Databases that are made, opened or closed at once.
+const LOCKS: usize = 64;
+/// Databases closed together beyond those that have become too many.
+const CLOSED_AHEAD: usize = 16;
 
 /// How long whoever asks for a database that ended by itself waits until others let go of it.
 const LET_GO: Duration = Duration::from_secs(2);
@@ -142,15 +149,21 @@ pub struct Store {
 struct Inner {
     directory: PathBuf,
     settings: StoreSettings,
-    /// Names and files; its lock keeps a second process out. Opened anew where the disk failed under it. Held only by the
-    /// one change that is under way.
+    /// Names and files; its lock keeps a second process out. Opened anew where the disk failed under it. Held while a
+    /// name is booked, on a thread that may block.
     registry: Mutex<Option<redb::Database>>,
     /// What the registry says. Guards nothing else; never held across an await.
     files: Mutex<BTreeMap<DbName, FileId>>,
     /// Databases that are open.
     open: DashMap<DbName, OpenDatabase>,
-    /// Held while a database is made, opened, closed or deleted, each of which runs to its end once it has begun.
-    changing: tokio::sync::Mutex<Closed>,
+    /// The newest update seq of every database that was opened, as it changes: whoever waits for one needn't keep it
+    /// open. Closes when the database is deleted or the store closes.
+    updates: DashMap<FileId, Arc<watch::Sender<u64>>>,
+    /// Held while a database is made, opened, closed or deleted, each of which runs to its end once it has begun. Names
+    /// are spread over them, so that one database's disk holds up few others. Nobody but [`Store::close`] holds two.
+    changing: [tokio::sync::Mutex<Closed>; LOCKS],
+    /// Held by whoever closes databases that have become too many; nothing that waits for it holds another lock.
+    closing_excess: tokio::sync::Mutex<()>,
     tasks: Tasks,
     /// Shared by all databases, so that their number is bounded.
     interpreters: Interpreters,
@@ -189,7 +202,9 @@ impl Store {
                 registry: Mutex::new(Some(registry)),
                 files: Mutex::new(files),
                 open: DashMap::new(),
-                changing: tokio::sync::Mutex::new(false),
+                updates: DashMap::new(),
+                closing_excess: tokio::sync::Mutex::default(),
+                changing: std::array::from_fn(|_| tokio::sync::Mutex::default()),
                 tasks: Tasks::default(),
             };
             Ok(Self { inner: Arc::new(inner) })
@@ -200,22 +215,23 @@ impl Store {
     /// Makes a database. [`StoreError::AlreadyExists`] where it is there.
     pub async fn create(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
         let (store, name) = (self.clone(), name.clone());
-        self.inner.tasks.to_its_end("create a database", async move { store.create_whole(&name).await }).await?
+        let creating = async move {
+            let created = store.create_whole(&name).await;
+            store.close_excess().await;
+            created
+        };
+        self.inner.tasks.to_its_end("create a database", creating).await?
     }
 
     async fn create_whole(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
-        let closed = self.inner.changing.lock().await;
-        if *closed {
-            return Err(StoreError::Closing);
-        }
+        let _changing = self.inner.change(name).await?;
         if self.file(name).is_some() {
             return Err(StoreError::AlreadyExists);
         }
         let file = rand::random();
         let database = self.inner.clone().make_file(name.clone(), file).await?;
         self.inner.clone().register(name.clone(), Some(file)).await?;
-        self.keep_open(name, &database).await;
-        Ok(database)
+        Ok(self.keep_open(name, database))
     }
 
     /// Deletes a database and all that is in it. [`StoreError::NoDatabase`] where it isn't there.
@@ -227,11 +243,12 @@ impl Store {
     }
 
     async fn delete_whole(&self, name: &DbName) -> Result<(), StoreError> {
-        let _changing = self.inner.changing.lock().await;
+        let _changing = self.inner.change(name).await?;
         let file = self.file(name).ok_or(StoreError::NoDatabase)?;
         self.inner.clone().register(name.clone(), None).await?;
+        self.inner.updates.remove(&file);
         if let Some((_, open)) = self.inner.open.remove(name) {
-            open.database.close().await;
+            open.close().await?;
         }
         let path = self.inner.path(file);
         tasks::blocking("delete a database's file", move || std::fs::remove_file(path)).await??;
@@ -244,16 +261,25 @@ impl Store {
             return Ok(database);
         }
         let (store, name) = (self.clone(), name.clone());
-        self.inner.tasks.to_its_end("open a database", async move { store.open_whole(&name).await }).await?
+        let opening = async move {
+            let opened = store.open_whole(&name).await;
+            store.close_excess().await;
+            opened
+        };
+        self.inner.tasks.to_its_end("open a database", opening).await?
+    }
+
+    /// Opens a database that somebody waits for ([`Database::updates`]) without keeping it open.
+    /// [`StoreError::NoDatabase`] where it was deleted, even if there is another one of its name.
+    pub async fn reopen(&self, name: &DbName, updates: &watch::Receiver<u64>) -> Result<Arc<Database>, StoreError> {
+        let database = self.database(name).await?;
+        if database.updates().same_channel(updates) { Ok(database) } else { Err(StoreError::NoDatabase) }
     }
 
     async fn open_whole(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
-        let closed = self.inner.changing.lock().await;
+        let _changing = self.inner.change(name).await?;
         if let Some(database) = self.opened(name) {
             return Ok(database);
-        }
-        if *closed {
-            return Err(StoreError::Closing);
         }
         let file = self.file(name).ok_or(StoreError::NoDatabase)?;
         // One whose writer crashed or gave up is opened anew, as soon as nobody uses it any more.
@@ -264,8 +290,7 @@ impl Store {
             }
         }
         let database = self.inner.clone().open_file(name.clone(), file).await?;
-        self.keep_open(name, &database).await;
-        Ok(database)
+        Ok(self.keep_open(name, database))
     }
 
     /// The names of all databases, sorted.
@@ -275,11 +300,12 @@ impl Store {
 
     /// Syncs and closes all databases; later operations answer [`StoreError::Closing`].
     pub async fn close(&self) {
-        let mut closed = self.inner.changing.lock().await;
-        *closed = true;
+        let mut changing = join_all(self.inner.changing.iter().map(tokio::sync::Mutex::lock)).await;
+        changing.iter_mut().for_each(|closed| **closed = true);
         let open: Vec<_> = self.inner.open.iter().map(|open| open.database.clone()).collect();
         self.inner.open.clear();
-        futures::future::join_all(open.iter().map(|database| database.close())).await;
+        join_all(open.iter().map(|database| database.close())).await;
+        self.inner.updates.clear();
     }
 
     fn file(&self, name: &DbName) -> Option<FileId> {
@@ -292,23 +318,48 @@ impl Store {
         Some(open.database.clone())
     }
 
-    /// Keeps a database open, and closes the ones that nobody has used for longest if they have become too many.
-    async fn keep_open(&self, name: &DbName, database: &Arc<Database>) {
-        let open = &self.inner.open;
-        open.insert(name.clone(), OpenDatabase { database: database.clone(), last_used: Instant::now() });
-        let excess = open.len().saturating_sub(self.inner.settings.open_databases);
+    fn keep_open(&self, name: &DbName, database: Arc<Database>) -> Arc<Database> {
+        let last_used = Instant::now();
+        self.inner.open.insert(name.clone(), OpenDatabase { database: database.clone(), last_used });
+        database
+    }
+
+    /// Closes the databases that nobody has used for longest if there are too many; some more than need be, so that the
+    /// next ones to be opened needn't look for others.
+    async fn close_excess(&self) {
+        let (open, limit) = (&self.inner.open, self.inner.settings.open_databases);
+        if open.len() <= limit {
+            return;
+        }
+        // Whoever waits here waits for what would be theirs to close.
+        let _closing = self.inner.closing_excess.lock().await;
+        let excess = open.len().saturating_sub(limit);
         if excess == 0 {
             return;
         }
         let mut idle: Vec<_> =
             open.iter().filter(|open| unused(open)).map(|open| (open.last_used, open.key().clone())).collect();
         idle.sort();
-        for (_, name) in idle.into_iter().take(excess) {
-            // Somebody may have taken it up since; a handle that is given out is given out under the map's lock.
-            if let Some((_, closing)) = open.remove_if(&name, |_, open| unused(open)) {
-                closing.database.close().await;
-            }
+        idle.truncate(excess + CLOSED_AHEAD.min(limit / 10));
+        join_all(idle.iter().map(|(_, name)| self.close_unused(name))).await;
+    }
+
+    async fn close_unused(&self, name: &DbName) {
+        let Ok(_changing) = self.inner.change(name).await else { return };
+        // Somebody may have taken it up since; a handle that is given out is given out under the map's lock.
+        if let Some((_, closing)) = self.inner.open.remove_if(name, |_, open| unused(open)) {
+            // An engine that fails to close is found out when it is opened again.
+            _ = closing.close().await;
         }
+    }
+}
+
+impl OpenDatabase {
+    /// Ends its writer, and closes its file where nobody else has it.
+    async fn close(self) -> Result<(), StoreError> {
+        self.database.close().await;
+        // The engine writes and syncs once more.
+        Ok(tasks::blocking("close a database", move || drop(self)).await?)
     }
 }
 
@@ -318,6 +369,18 @@ fn unused(open: &OpenDatabase) -> bool {
 }
 
 impl Inner {
+    /// Waits until nobody else makes, opens, closes or deletes the database.
+    async fn change(&self, name: &DbName) -> Result<MutexGuard<'_, Closed>, StoreError> {
+        let place = BuildHasherDefault::<DefaultHasher>::default().hash_one(name) as usize % LOCKS;
+        let changing = self.changing[place].lock().await;
+        if *changing { Err(StoreError::Closing) } else { Ok(changing) }
+    }
+
+    /// Where the database's updates are told.
+    fn updates(&self, file: FileId) -> Arc<watch::Sender<u64>> {
+        self.updates.entry(file).or_default().clone()
+    }
+
     fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<DbName, FileId>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -334,9 +397,13 @@ impl Inner {
             // The engine would make a missing file anew, and everyone would take the database for an empty one.
             let there = path.try_exists()?;
             there.then_some(()).ok_or(StoreError::Damaged("a database's file is missing"))?;
-            Ok(Arc::new(Database::open(name, &path, &self.settings, &self.tasks, self.interpreters.clone())?))
+            Ok(Arc::new(self.open_at(name, &path, file)?))
         })
         .await?
+    }
+
+    fn open_at(&self, name: DbName, path: &Path, file: FileId) -> Result<Database, StoreError> {
+        Database::open(name, path, &self.settings, &self.tasks, self.updates(file), self.interpreters.clone())
     }
 
     /// Makes a database's file, so that it is there after a power cut once a name points to it.
@@ -344,9 +411,8 @@ impl Inner {
         let path = self.path(file);
         tasks::blocking("make a database", move || {
             std::fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
-            let database = Database::open(name, &path, &self.settings, &self.tasks, self.interpreters.clone());
             // What nobody knows of would take its place for ever.
-            let database = database.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+            let database = self.open_at(name, &path, file).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
             // The shard, `databases`, and the data directory.
             for directory in path.ancestors().skip(1).take(3) {
                 std::fs::File::open(directory)?.sync_all()?;

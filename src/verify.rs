@@ -16,10 +16,15 @@ use serde::Serialize;
 
 use crate::document::{DocId, Rev, Seq};
 use crate::peer::{Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError};
+use crate::replicate::budget::Budget;
 use crate::replicate::pauses::Pauses;
 
 /// Rows of a page.
 const PAGE: usize = 1000;
+/// Bytes of a page, which has fewer rows where they are long.
+const MAX_PAGE_BYTES: usize = 8 << 20;
+/// Bytes of documents that are looked at, for their attachments.
+const BUDGET_BYTES: usize = 256 << 20;
 /// Pages asked about at once.
 const PAGES_AT_ONCE: usize = 4;
 /// Differences that are named; all are counted.
@@ -94,9 +99,10 @@ pub async fn compare(
     with_attachments: bool,
     mut seen: impl FnMut(&Report),
 ) -> Result<Report, PeerError> {
+    let budget = Budget::new(BUDGET_BYTES);
     // A missing database is told as such, even by a peer whose feed would only say 404.
     futures::future::try_join(this.info(), other.info()).await?;
-    let pages = pages(this).map_ok(|changes| compare_page(this, other, changes, with_attachments));
+    let pages = pages(this).map_ok(|changes| compare_page(this, other, changes, with_attachments.then_some(&budget)));
     let mut reports = std::pin::pin!(pages.try_buffered(PAGES_AT_ONCE));
     let mut report = Report::default();
     while let Some(page) = reports.try_next().await? {
@@ -110,7 +116,8 @@ pub async fn compare(
 fn pages(peer: &Peer) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
     stream::try_unfold(Some(Seq::zero()), move |since| async move {
         let Some(since) = since else { return Ok(None) };
-        let query = ChangesQuery { since, limit: PAGE, wait: false, filter: Filter::None, winners_only: false };
+        let (limit, max_bytes) = (PAGE, MAX_PAGE_BYTES);
+        let query = ChangesQuery { since, limit, max_bytes, wait: false, filter: Filter::None, winners_only: false };
         let page = repeated(async || peer.changes(&query).await).await?;
         Ok(Some(after(page)))
     })
@@ -126,7 +133,7 @@ async fn compare_page(
     this: &Peer,
     other: &Peer,
     changes: Vec<Change>,
-    with_attachments: bool,
+    with_attachments: Option<&Budget>,
 ) -> Result<Report, PeerError> {
     let leaves = changes.iter().map(|change| change.revs.len() as u64).sum();
     let mut report = Report { docs: changes.len() as u64, leaves, ..Report::default() };
@@ -138,8 +145,8 @@ async fn compare_page(
             report.lacks(Difference { id: wanted.id.clone(), rev, attachment: None, problem: Problem::Missing });
         }
     }
-    if with_attachments {
-        attachments::compare(this, other, &changes, &mut report).await?;
+    if let Some(budget) = with_attachments {
+        attachments::compare(this, other, &changes, budget, &mut report).await?;
     }
     Ok(report)
 }

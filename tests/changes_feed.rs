@@ -6,6 +6,16 @@ use serde_json::json;
 use crate::asking::{ask, get, request, with_db};
 use crate::support::Server;
 
+/// Puts a database and starts a longpoll on it, which has given its first sign of life.
+async fn waiting(server: &Server, db: &'static str) -> impl futures::Stream<Item = String> + Unpin + use<> {
+    server.put(&format!("/{db}"), json!({}), 201).await;
+    let path = format!("/{db}/_changes?feed=longpoll&since=0&heartbeat=10");
+    let pieces = request(server, "GET", &path).send().await.unwrap().bytes_stream();
+    let mut pieces = pieces.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap());
+    while pieces.next().await.unwrap() != "\n" {}
+    pieces
+}
+
 async fn with_changes() -> Server {
     let server = with_db().await;
     let body = r#"{"new_edits":false,"docs":[
@@ -80,4 +90,38 @@ async fn a_continuous_feed_goes_on_with_signs_of_life() {
     }
     let row = format!("{{\"seq\":4,\"id\":\"new\",\"changes\":[{{\"rev\":\"{rev}\"}}]}}\n");
     assert_eq!(text.trim_start(), format!("{row}{{\"last_seq\":4,\"pending\":0}}\n"));
+}
+
+#[tokio::test]
+async fn a_feed_that_waits_leaves_its_place_to_other_requests() {
+    let server = Server::with_config(|config| config.http.max_requests = 1).await;
+    let feeds = [waiting(&server, "a").await, waiting(&server, "b").await];
+    for (db, feed) in ["a", "b"].into_iter().zip(feeds) {
+        server.put(&format!("/{db}/doc"), json!({}), 201).await;
+        let text: Vec<_> = feed.collect().await;
+        assert!(text.concat().contains(r#""id":"doc""#), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_feed_that_waits_needs_no_open_database() {
+    let server = Server::with_config(|config| config.store.open_databases = 1).await;
+    let feeds = [waiting(&server, "a").await, waiting(&server, "b").await];
+    // Closes what nobody uses.
+    server.put("/c", json!({}), 201).await;
+    for (db, feed) in ["a", "b"].into_iter().zip(feeds) {
+        server.put(&format!("/{db}/doc"), json!({}), 201).await;
+        let text: Vec<_> = feed.collect().await;
+        assert!(text.concat().contains(r#""id":"doc""#), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_feed_that_waits_ends_when_its_database_is_deleted() {
+    let server = Server::start().await;
+    let feed = waiting(&server, "a").await;
+    server.delete("/a", 200).await;
+    server.put("/a", json!({}), 201).await;
+    let text: Vec<_> = feed.collect().await;
+    assert!(text.concat().ends_with("\n],\n\"last_seq\":0,\"pending\":0}\n"), "{text:?}");
 }

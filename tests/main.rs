@@ -20,6 +20,7 @@ mod replications;
 mod checkpoints;
 mod listeners;
 mod malformed;
+mod memory;
 mod secrets;
 mod faults;
 mod selection;

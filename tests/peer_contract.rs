@@ -13,6 +13,7 @@ use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
 use couchrep::peer::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Filter, Peer, PeerError, Refused,
 };
+use couchrep::replicate::budget::{Budget, Share};
 use couchrep::store::{DbName, Store};
 use futures::{StreamExt, stream};
 use serde_json::json;
@@ -102,16 +103,28 @@ async fn write(peer: &Peer, documents: &[(&str, &[&str], &str)]) -> Vec<Refused>
     peer.bulk_docs(batch).await.unwrap()
 }
 
+fn share() -> Share {
+    Budget::new(64 << 20).nothing(&Pulse::default())
+}
+
 async fn page(peer: &Peer, since: &Seq, limit: usize) -> couchrep::peer::ChangesPage {
-    let query = ChangesQuery { since: since.clone(), limit, wait: false, filter: Filter::None, winners_only: false };
+    let query = ChangesQuery {
+        since: since.clone(),
+        limit,
+        max_bytes: 1 << 20,
+        wait: false,
+        filter: Filter::None,
+        winners_only: false,
+    };
     peer.changes(&query).await.unwrap()
 }
 
 /// Everything that `bulk_get` gives: documents as text, attached revisions, unavailable revisions.
 async fn fetch(peer: &Peer, wanted: Vec<Wanted>, max_bytes: usize) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let mut share = share();
     let mut answer = peer.bulk_get(wanted).await.unwrap();
     let (mut docs, mut attached, mut unavailable) = (Vec::new(), Vec::new(), Vec::new());
-    while let Some(fetched) = answer.next(max_bytes).await.unwrap() {
+    while let Some(fetched) = answer.next(max_bytes, &mut share).await.unwrap() {
         let text = |doc| String::from_utf8(fetched.docs.text(doc).to_vec()).unwrap();
         docs.extend(fetched.docs.docs().iter().map(text));
         attached.extend(fetched.attached.iter().map(|(id, rev)| format!("{id} {rev}")));
@@ -124,7 +137,14 @@ async fn a_database_that_is_not_there_is_said_to_be_missing(peer: &Peer) {
     let missing = |error| matches!(error, PeerError::DatabaseMissing { .. });
     assert!(missing(peer.info().await.unwrap_err()));
     assert!(missing(peer.local_doc("x").await.unwrap_err()));
-    let query = ChangesQuery { since: Seq::zero(), limit: 1, wait: false, filter: Filter::None, winners_only: false };
+    let query = ChangesQuery {
+        since: Seq::zero(),
+        limit: 1,
+        max_bytes: 1 << 20,
+        wait: false,
+        filter: Filter::None,
+        winners_only: false,
+    };
     assert!(missing(peer.changes(&query).await.unwrap_err()));
 }
 
@@ -173,7 +193,8 @@ async fn a_waiting_feed_wakes_up_at_a_change(peer: &Peer) {
     peer.create().await.unwrap();
     write(peer, &[("a", &["1-a"], "")]).await;
     let since = page(peer, &Seq::zero(), 10).await.last_seq;
-    let query = ChangesQuery { since, limit: 10, wait: true, filter: Filter::None, winners_only: false };
+    let query =
+        ChangesQuery { since, limit: 10, max_bytes: 1 << 20, wait: true, filter: Filter::None, winners_only: false };
     let waiting = peer.changes(&query);
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
@@ -189,7 +210,8 @@ async fn a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress(peer: &Pe
         write(peer, &[(id, &["1-a"], "")]).await;
     }
     let filter = Filter::DocIds(vec!["b".into(), "_design/d".into(), "nosuch".into()]);
-    let query = ChangesQuery { since: Seq::zero(), limit: 10, wait: false, filter, winners_only: false };
+    let query =
+        ChangesQuery { since: Seq::zero(), limit: 10, max_bytes: 1 << 20, wait: false, filter, winners_only: false };
     let page = peer.changes(&query).await.unwrap();
     let ids: Vec<_> = page.changes.iter().map(|change| change.id.as_str()).collect();
     assert_eq!(ids, ["b", "_design/d"]);
@@ -252,9 +274,10 @@ async fn many_documents_come_in_pieces_and_none_twice(peer: &Peer) {
             ids.iter().map(|id| (id.as_str(), ["1-a"].as_slice(), text.as_str())).collect();
         write(peer, &documents).await;
     }
+    let mut share = share();
     let mut answer = peer.bulk_get(ids.iter().map(|id| wanted(id, &["1-a"])).collect()).await.unwrap();
     let (mut seen, mut pieces) = (Vec::new(), 0);
-    while let Some(fetched) = answer.next(20_000).await.unwrap() {
+    while let Some(fetched) = answer.next(20_000, &mut share).await.unwrap() {
         assert!(fetched.docs.size() < 60_000, "a piece of {} bytes", fetched.docs.size());
         seen.extend(fetched.docs.docs().iter().map(|doc| doc.id.to_string()));
         pieces += 1;
@@ -278,7 +301,7 @@ async fn documents_with_attachments_and_design_documents_are_left_for_open_rev(p
     let (docs, mut attached, _) = fetch(peer, all, 1 << 20).await;
     attached.sort();
     assert_eq!((docs.len(), attached), (1, vec!["_design/d 1-a".to_owned(), "a 1-a".to_owned()]));
-    let design = peer.open_rev(&"_design/d".into(), &rev("1-a"), &[]).await.unwrap().unwrap();
+    let design = peer.open_rev(&"_design/d".into(), &rev("1-a"), &[], share()).await.unwrap().unwrap();
     assert_eq!(design.parts.count().await, 0);
 }
 
@@ -330,7 +353,7 @@ async fn attachments_travel_with_their_document(peer: &Peer) {
     ];
     let id: DocId = "with/slash".into();
     assert_eq!(peer.put_doc(attached("with/slash", &["1-a"], attachments)).await.unwrap(), None);
-    let doc = peer.open_rev(&id, &rev("1-a"), &[]).await.unwrap().unwrap();
+    let doc = peer.open_rev(&id, &rev("1-a"), &[], share()).await.unwrap().unwrap();
     assert_eq!((doc.id.clone(), doc.rev.clone()), (id.clone(), rev("1-a")));
     let json = doc.json.clone();
     assert!(json.windows(7).any(|window| window == br#""n":1.0"#), "{json:?}");
@@ -342,14 +365,14 @@ async fn attachments_travel_with_their_document(peer: &Peer) {
     assert!(found[1].0.gzip, "text is stored gzipped, and travels so");
     assert_eq!(found[2].1.len(), 0);
     // And back in, as it came out.
-    let again = peer.open_rev(&id, &rev("1-a"), &[]).await.unwrap().unwrap();
+    let again = peer.open_rev(&id, &rev("1-a"), &[], share()).await.unwrap().unwrap();
     let copy = AttachedDoc { id: "copy".into(), json: again.json, rev: again.rev, parts: again.parts };
     let text = String::from_utf8(copy.json.to_vec()).unwrap().replacen("with/slash", "copy", 1);
     assert_eq!(peer.put_doc(AttachedDoc { json: text.into(), ..copy }).await.unwrap(), None);
-    let copied = following(peer.open_rev(&"copy".into(), &rev("1-a"), &[]).await.unwrap().unwrap()).await;
+    let copied = following(peer.open_rev(&"copy".into(), &rev("1-a"), &[], share()).await.unwrap().unwrap()).await;
     assert_eq!(copied, found);
-    assert!(peer.open_rev(&id, &rev("7-x"), &[]).await.unwrap().is_none());
-    assert!(peer.open_rev(&"nosuch".into(), &rev("1-a"), &[]).await.unwrap().is_none());
+    assert!(peer.open_rev(&id, &rev("7-x"), &[], share()).await.unwrap().is_none());
+    assert!(peer.open_rev(&"nosuch".into(), &rev("1-a"), &[], share()).await.unwrap().is_none());
 }
 
 async fn attachments_that_an_ancestor_has_stay_stubs(peer: &Peer) {
@@ -358,9 +381,9 @@ async fn attachments_that_an_ancestor_has_stay_stubs(peer: &Peer) {
     let both =
         r#","_attachments":{"old":{"stub":true,"revpos":1},"new":{"content_type":"a/b","revpos":2,"data":"aGVsbG8="}}"#;
     assert_eq!(write(peer, &[("a", &["2-b", "1-a"], both)]).await, []);
-    let all = following(peer.open_rev(&"a".into(), &rev("2-b"), &[]).await.unwrap().unwrap()).await;
+    let all = following(peer.open_rev(&"a".into(), &rev("2-b"), &[], share()).await.unwrap().unwrap()).await;
     assert_eq!(all.len(), 2);
-    let doc = peer.open_rev(&"a".into(), &rev("2-b"), &[rev("1-a")]).await.unwrap().unwrap();
+    let doc = peer.open_rev(&"a".into(), &rev("2-b"), &[rev("1-a")], share()).await.unwrap().unwrap();
     let new = following(doc).await;
     assert_eq!((new.len(), new[0].0.name.as_str(), &new[0].1[..]), (1, "new", b"hello".as_slice()));
 }

@@ -141,13 +141,15 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
     let (id, log_ids) = context.ids(&request, &CallerHeaders::default()).await?;
+    let progress: Arc<Progress> = Arc::default();
     Ok(Job {
         id,
         log_ids,
         stop: context.tasks.stopping().child_token(),
+        places: context.budget.places(progress.pulse()),
         request,
         context,
-        progress: Arc::default(),
+        progress,
         failures: Arc::default(),
     })
 }
@@ -170,7 +172,7 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
                 if job.stop.is_cancelled() {
                     return Err(ReplicateError::Cancelled);
                 }
-                screen.say("recording how far it is; a second signal ends it at once");
+                screen.note("recording how far it is; a second signal ends it at once");
                 job.stop.cancel();
             }
             () = &mut deadline => return Err(ReplicateError::Cancelled),

@@ -78,6 +78,11 @@ impl Screen {
         }
     }
 
+    /// Prints a line that is no result.
+    pub fn note(&self, line: impl std::fmt::Display) {
+        self.bar.suspend(|| _ = writeln!(io::stderr(), "{line}"));
+    }
+
     /// Takes the bar away.
     pub fn clear(&self) {
         self.bar.finish_and_clear();

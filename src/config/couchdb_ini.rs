@@ -2,8 +2,8 @@
 //!
 //! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys of other
 //! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins`, and
-//! `ssl_certificate_max_depth`, since rustls has a limit of its own);
-//! a value that can't be taken is an error that names its section and key and never shows a password.
+//! `ssl_certificate_max_depth`, since rustls has a limit of its own); a value that can't be taken is an error that names
+//! its section and key and never shows a password.
 
 use std::time::Duration;
 

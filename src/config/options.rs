@@ -213,6 +213,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         (replicator.batch_bytes > 0, "--batch-bytes", "must be at least 1"),
         (replicator.memory_budget >= replicator.batch_bytes, "--memory-budget", "must be at least --batch-bytes"),
         (!replicator.heartbeat.is_zero(), "--heartbeat", "must be more than nothing"),
+        (http.max_bodies_bytes >= http.max_body_bytes, "--max-bodies-bytes", "must be at least --max-body-bytes"),
+        (!http.body_pause.is_zero(), "--body-pause", "must be more than nothing"),
         (http.max_requests > 0, "--max-requests", "must be at least 1"),
         (http.max_connections > 0, "--max-connections", "must be at least 1"),
         (http.max_header_bytes >= 8192, "--max-header-bytes", "must be at least 8KiB"),

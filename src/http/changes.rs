@@ -2,7 +2,8 @@
 //!
 //! Rows are rendered about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow; a
 //! document that changes meanwhile moves to the feed's end, where it is met again. Waiting costs nothing but the
-//! connection: the database tells of every new seq. A feed ends cleanly, with its `last_seq`, when it has what was asked
+//! connection: the store tells of every new seq, the database needn't stay open, and the feed's place among the open
+//! requests is left to others. A feed ends cleanly, with its `last_seq`, when it has what was asked
 //! for, at its timeout, when the database is deleted and when the server stops; a client that hangs up ends it too.
 //!
 //! A filter that can't be used is answered with its error. One that fails later ends the feed: its error is the last
@@ -15,6 +16,7 @@ mod rows;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -24,7 +26,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Asker, Database, Ready};
+use crate::store::{Asker, Database, DbName, Ready, Store};
 
 use self::asked::Asked;
 use self::request::{Feed, Request};
@@ -32,6 +34,7 @@ use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Sink, Stopped};
 use super::draft::Draft;
+use super::envelope::Place;
 use super::error::{ApiError, causes};
 use super::query::Query;
 use super::request::{Db, Payload};
@@ -41,28 +44,43 @@ use super::{AppState, answer};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// `GET /{db}/_changes`.
-pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query, asked: Asked) -> Result<Response, ApiError> {
-    feed(&state, db, Request::parse(&query, None)?, asked.by(query, None)).await
+pub async fn get(
+    State(state): State<AppState>,
+    Db(db): Db,
+    Extension(place): Extension<Place>,
+    query: Query,
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    feed(&state, db, place, Request::parse(&query, None)?, asked.by(query, None)).await
 }
 
 /// `POST /{db}/_changes`: `doc_ids` may stand in the body.
 pub async fn post(
     State(state): State<AppState>,
     Db(db): Db,
+    Extension(place): Extension<Place>,
     query: Query,
     asked: Asked,
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let body = payload.json().await?;
-    feed(&state, db, Request::parse(&query, Some(&body))?, asked.by(query, Some(&body))).await
+    feed(&state, db, place, Request::parse(&query, Some(&body))?, asked.by(query, Some(&body))).await
 }
 
-async fn feed(state: &AppState, db: Arc<Database>, request: Request, asker: Asker) -> Result<Response, ApiError> {
+async fn feed(
+    state: &AppState,
+    db: Arc<Database>,
+    place: Place,
+    request: Request,
+    asker: Asker,
+) -> Result<Response, ApiError> {
     let stopping = state.tasks.stopping().clone();
     let filter = db.ready(request.filter.clone(), request.all_leaves, &asker).await?;
+    let (store, name, updates) = (state.store.clone(), db.name().clone(), db.updates());
     let write = |sink| async move {
-        let mut feed = Feeding { sink, db, request: Arc::new(request), filter, stopping, last_sent: Instant::now() };
-        feed.write().await
+        let request = Arc::new(request);
+        let last_sent = Instant::now();
+        Feeding { sink, place, store, name, updates, request, filter, stopping, last_sent }.write().await
     };
     let body = answer::streamed(&state.tasks, "_changes", write).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
@@ -71,7 +89,10 @@ async fn feed(state: &AppState, db: Arc<Database>, request: Request, asker: Aske
 /// A feed that is being written.
 struct Feeding {
     sink: Sink,
-    db: Arc<Database>,
+    place: Place,
+    store: Store,
+    name: DbName,
+    updates: watch::Receiver<u64>,
     request: Arc<Request>,
     filter: Ready,
     stopping: CancellationToken,
@@ -80,19 +101,19 @@ struct Feeding {
 
 impl Feeding {
     async fn write(&mut self) -> Result<(), Stopped> {
-        // Heard of from here on: a write between a read and the wait behind it is not missed.
-        let mut updates = self.db.updates();
-        let mut progress = Progress::new(self.request.since.unwrap_or_else(|| self.db.update_seq()));
+        let newest = *self.updates.borrow();
+        let mut progress = Progress::new(self.request.since.unwrap_or(newest));
         if self.request.feed != Feed::Normal {
             self.send(self.request.opening()).await?;
             progress.opened = true;
         }
         loop {
-            updates.mark_unchanged();
+            // Heard of from here on: a write between a read and the wait behind it is not missed.
+            self.updates.mark_unchanged();
             while !progress.caught_up {
                 match self.read(progress.clone()).await {
-                    Ok(Some((piece, next))) => {
-                        self.deliver(piece).await?;
+                    Ok(Some((db, piece, next))) => {
+                        self.deliver(&db, piece).await?;
                         progress = next;
                     }
                     Ok(None) => break,
@@ -109,7 +130,13 @@ impl Feeding {
                 Feed::Longpoll => progress.rows > 0,
                 Feed::Continuous => progress.rows >= self.request.limit,
             };
-            if enough || !self.wait(&mut updates).await? {
+            if enough {
+                break;
+            }
+            self.place.leave();
+            let updated = self.wait().await?;
+            self.place.take().await;
+            if !updated {
                 break;
             }
             progress.caught_up = false;
@@ -121,10 +148,14 @@ impl Feeding {
     }
 
     /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
-    async fn read(&mut self, progress: Progress) -> Result<Option<(Draft, Progress)>, Stopped> {
+    async fn read(&mut self, progress: Progress) -> Result<Option<(Arc<Database>, Draft, Progress)>, Stopped> {
         let request = self.request.clone();
-        let reading =
-            self.db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress));
+        let reading = async {
+            // Kept open for a piece at a time, so that a feed that waits costs no more than its connection.
+            let db = self.store.reopen(&self.name, &self.updates).await?;
+            let sifted = db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress));
+            sifted.await.map(|(piece, progress)| (db, piece, progress))
+        };
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => Ok(None),
@@ -133,14 +164,14 @@ impl Feeding {
         }
     }
 
-    async fn deliver(&mut self, piece: Draft) -> Result<(), Stopped> {
+    async fn deliver(&mut self, db: &Database, piece: Draft) -> Result<(), Stopped> {
         // A filter that lets little through leaves long pauses; an empty line between rows means nothing in JSON.
         let pause = self.request.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
         match piece.json.is_empty() {
             true if self.last_sent.elapsed() < pause => Ok(()),
             true => self.send("\n").await,
             false => {
-                piece.send(&self.sink, &self.db).await?;
+                piece.send(&self.sink, db).await?;
                 self.last_sent = Instant::now();
                 Ok(())
             }
@@ -156,7 +187,7 @@ impl Feeding {
     }
 
     /// Waits for an update, giving signs of life; `false` where the feed is over instead.
-    async fn wait(&mut self, updates: &mut watch::Receiver<u64>) -> Result<bool, Stopped> {
+    async fn wait(&mut self) -> Result<bool, Stopped> {
         let (heartbeat, timeout) = (self.request.heartbeat, self.request.timeout);
         let deadline = heartbeat.is_none().then(|| Instant::now() + timeout);
         // Without a heartbeat the interval never comes before the deadline.
@@ -167,7 +198,7 @@ impl Feeding {
                 biased;
                 () = self.stopping.cancelled() => return Ok(false),
                 () = self.sink.hung_up() => return Err(Stopped::HungUp),
-                updated = updates.changed() => return Ok(updated.is_ok()),
+                updated = self.updates.changed() => return Ok(updated.is_ok()),
                 () = tokio::time::sleep_until(deadline.unwrap_or(next_beat)) => match deadline {
                     Some(_) => return Ok(false),
                     None => self.send("\n").await?,

@@ -1,11 +1,11 @@
 //! What stands around every answer: CouchDB's headers, the body of a 405, and the limit of open requests.
 //!
-//! A request counts as open until its answer's last byte is sent or its client hung up, so the permit travels with the
-//! body. `Server` starts with a CouchDB release, since clients look there for what they may ask for.
+//! A request counts as open until its answer's last byte is sent or its client hung up, so its [`Place`] travels with the
+//! body. A feed that waits leaves its place to others: thousands may wait, which costs next to nothing. `Server` starts with a CouchDB release, since clients look there for what they may ask for.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -65,18 +65,46 @@ fn bare_405(response: &Response) -> Option<String> {
     Some(methods.join(","))
 }
 
-/// Answers 503 where too many requests are open.
-pub async fn limit(State(open): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    match open.try_acquire_owned() {
-        Ok(permit) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
+/// Answers 503 where too many requests are open; handlers find their [`Place`] in the request's extensions.
+pub async fn limit(State(open): State<Arc<Semaphore>>, mut request: Request, next: Next) -> Response {
+    match open.clone().try_acquire_owned() {
+        Ok(permit) => {
+            let place = Place { open, held: Arc::new(Mutex::new(Some(permit))) };
+            request.extensions_mut().insert(place.clone());
+            next.run(request).await.map(|body| Body::new(Held { body, _place: place }))
+        }
         Err(_) => ApiError::Busy.into_response(),
     }
 }
 
-/// A body that holds its request's permit.
+/// A request's place among those that are open; free again when the last clone is dropped.
+#[derive(Clone)]
+pub struct Place {
+    open: Arc<Semaphore>,
+    held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl Place {
+    /// Leaves it to others while there is nothing to do.
+    pub fn leave(&self) {
+        self.hold(None);
+    }
+
+    /// Waits for one again.
+    pub async fn take(&self) {
+        // The semaphore is never closed.
+        self.hold(self.open.clone().acquire_owned().await.ok());
+    }
+
+    fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+}
+
+/// A body that holds its request's place.
 struct Held {
     body: Body,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl HttpBody for Held {
@@ -105,6 +133,7 @@ mod tests {
     use axum::Router;
     use axum::middleware::{from_fn, from_fn_with_state};
     use axum::routing::get;
+    use futures::FutureExt as _;
     use tower::ServiceExt;
 
     fn app(open: usize) -> Router {
@@ -151,5 +180,19 @@ mod tests {
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text(first).await, "hello");
         assert_eq!(app.oneshot(request("GET")).await.unwrap().status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_left_is_for_others_until_it_is_taken_again() {
+        let open = Arc::new(Semaphore::new(1));
+        let place = Place { open: open.clone(), held: Arc::new(Mutex::new(open.clone().try_acquire_owned().ok())) };
+        place.leave();
+        let other = open.clone().try_acquire_owned().unwrap();
+        assert!(place.take().now_or_never().is_none());
+        drop(other);
+        place.take().now_or_never().unwrap();
+        assert!(open.try_acquire().is_err());
+        drop(place);
+        assert!(open.try_acquire().is_ok());
     }
 }

@@ -249,6 +249,7 @@ fn peer(error: &PeerError) -> Shown<'static> {
         | PeerError::Broken { .. }
         | PeerError::Status { .. }
         | PeerError::Malformed { .. }
+        | PeerError::TooLong { .. }
         | PeerError::Document(_) => (StatusCode::BAD_GATEWAY, "http_request_failed", reason),
         PeerError::Client(_) => (StatusCode::BAD_REQUEST, "bad_request", reason),
         PeerError::Conflict => (StatusCode::CONFLICT, "conflict", reason),

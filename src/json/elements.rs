@@ -10,8 +10,9 @@ use super::plain_run;
 /// Finds the elements of the first array that is a member of an object, while the object's text is still arriving.
 ///
 /// For `{"results":[a,b,…],…}`: hand [`Elements::next`] the text so far, less what [`Elements::consume`] took away, and it
-/// gives the next whole element. Members before and behind the array are skipped, other arrays too.
-#[derive(Debug, Default)]
+/// gives the next whole element. Members before and behind the array are skipped, other arrays too. [`Elements::of_array`]
+/// does the same for a text that is an array itself.
+#[derive(Debug)]
 pub struct Elements {
     /// Bytes of the text that were looked at.
     at: usize,
@@ -20,6 +21,10 @@ pub struct Elements {
     depth: usize,
     in_string: bool,
     array: Array,
+    /// The depth of the elements: 2 in `{"results":[…]}`, 1 in `[…]`.
+    elements_at: usize,
+    /// The element in hand isn't wanted.
+    skipping: bool,
     finished: bool,
 }
 
@@ -31,10 +36,31 @@ enum Array {
     Behind,
 }
 
-/// The depth of an array's elements in `{"results":[…]}`.
-const ELEMENT_DEPTH: usize = 2;
+impl Default for Elements {
+    fn default() -> Self {
+        Self::at_depth(2)
+    }
+}
 
 impl Elements {
+    /// Finds the elements of the array that the text is.
+    pub fn of_array() -> Self {
+        Self::at_depth(1)
+    }
+
+    fn at_depth(elements_at: usize) -> Self {
+        Self {
+            at: 0,
+            start: None,
+            depth: 0,
+            in_string: false,
+            array: Array::Ahead,
+            elements_at,
+            skipping: false,
+            finished: false,
+        }
+    }
+
     /// The next whole element's place in `text`; `None` until more text has come.
     pub fn next(&mut self, text: &[u8]) -> Option<Range<usize>> {
         while !self.finished {
@@ -74,6 +100,14 @@ impl Elements {
         self.start.unwrap_or(self.at)
     }
 
+    /// Leaves the element in hand out: what came of it may be dropped, and what comes isn't given. Tells whether there was
+    /// one that hadn't ended.
+    pub fn skip(&mut self) -> bool {
+        let in_hand = self.start.take().is_some();
+        self.skipping |= in_hand;
+        in_hand
+    }
+
     /// Whether the array was whole and the object's closing bracket was seen.
     ///
     /// An object without any array never finishes: it isn't the answer that was asked for.
@@ -82,17 +116,21 @@ impl Elements {
     }
 
     fn among_elements(&self) -> bool {
-        self.depth == ELEMENT_DEPTH && self.array == Array::Here
+        self.depth == self.elements_at && self.array == Array::Here
     }
 
     /// The element that the byte looked at last, a comma or a bracket, has ended.
     fn element(&mut self, text: &[u8]) -> Option<Range<usize>> {
-        let start = self.start.take_if(|_| self.depth == ELEMENT_DEPTH)?;
+        if self.depth != self.elements_at {
+            return None;
+        }
+        self.skipping = false;
+        let start = self.start.take()?;
         Some(start..start + text[start..self.at - 1].trim_ascii_end().len())
     }
 
     fn open(&mut self, byte: u8) {
-        if self.among_elements() && self.start.is_none() {
+        if self.among_elements() && self.start.is_none() && !self.skipping {
             self.start = Some(self.at - 1);
         }
         match byte {
@@ -100,7 +138,7 @@ impl Elements {
             b'{' => self.depth += 1,
             b'[' => {
                 self.depth += 1;
-                if self.depth == ELEMENT_DEPTH && self.array == Array::Ahead {
+                if self.depth == self.elements_at && self.array == Array::Ahead {
                     self.array = Array::Here;
                 }
             }

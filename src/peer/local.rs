@@ -6,6 +6,7 @@
 //! A handle, not an open database: each operation opens it anew (a look into a map while it is open), so a deleted
 //! database is [`PeerError::DatabaseMissing`] from then on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,11 @@ use serde_json::value::RawValue;
 
 use super::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Fetched, Filter,
-    LocalDoc, PeerError, Refused,
+    LocalDoc, PeerError, Refused, too_large,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::peer::pulse::Pulse;
+use crate::replicate::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::store::{
     self, Asker, Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding,
     Following, Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
@@ -27,6 +29,10 @@ use crate::tasks;
 
 /// After so long a page that a filter's function has begun is given.
 const PAGE_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes of a row of the feed over HTTP, and of each revision in it.
+const ROW_BYTES: usize = 40;
+const REV_BYTES: usize = 45;
 
 /// A database of the embedded store.
 #[derive(Clone)]
@@ -115,20 +121,24 @@ impl LocalPeer {
 
     /// See [`super::Peer::changes`].
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
-        let database = self.database().await?;
+        let mut database = self.database().await?;
         let mut updates = database.updates();
         let since = parse_seq(&query.since);
         let filter = self.ready(&database, query).await?;
         loop {
             updates.mark_unchanged();
-            let page = self.read_page(&database, since, query.limit, &filter).await?;
+            let page = self.read_page(&database, since, (query.limit, query.max_bytes), &filter).await?;
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
-            let _rest = self.pulse.rest();
+            // It needn't stay open while nothing happens.
+            drop(database);
+            let rest = self.pulse.rest();
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
+            drop(rest);
+            database = self.store.reopen(&self.name, &updates).await.map_err(|error| self.explain(error))?;
         }
     }
 
@@ -136,22 +146,24 @@ impl LocalPeer {
         &self,
         database: &Database,
         since: u64,
-        limit: usize,
+        (limit, max_bytes): (usize, usize),
         filter: &Ready,
     ) -> Result<ChangesPage, StoreError> {
-        let mut page = ChangesPage { changes: Vec::new(), last_seq: since.into(), pending: None };
+        let mut page = ChangesPage { changes: Vec::new(), limit, last_seq: since.into(), pending: None };
+        let mut bytes = 0;
         let mut since = since;
         let started = Instant::now();
         // A filter's function looks at some of the feed at a time; what it found in a long time is a page, but an empty page
         // would say that there is no more.
         loop {
-            let room = limit.saturating_sub(page.changes.len());
+            let room = (limit.saturating_sub(page.changes.len()), max_bytes.saturating_sub(bytes));
             let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
             self.pulse.beat();
+            bytes += sifted.bytes;
             page.changes.extend(sifted.changes);
             (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
             let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
-            if sifted.pending == 0 || page.changes.len() >= limit || long {
+            if sifted.pending == 0 || page.changes.len() >= limit || bytes >= max_bytes || long {
                 return Ok(page);
             }
         }
@@ -198,12 +210,30 @@ impl LocalPeer {
 
     /// See [`super::Peer::bulk_get`].
     pub fn bulk_get(&self, wanted: Vec<Wanted>) -> LocalBulkGet {
-        LocalBulkGet { peer: self.clone(), wanted, next: 0 }
+        LocalBulkGet { peer: self.clone(), wanted: wanted.into() }
     }
 
     /// See [`super::Peer::open_rev`].
-    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
+    pub async fn open_rev(
+        &self,
+        id: &DocId,
+        rev: &Rev,
+        atts_since: &[Rev],
+        mut share: Share,
+    ) -> Result<Option<AttachedDoc>, PeerError> {
         let database = self.database().await?;
+        let (asked_id, asked) = (id.clone(), rev.clone());
+        let size = database.read(move |snapshot| {
+            let Some(record) = snapshot.document(asked_id.as_str())? else { return Ok(0) };
+            newest(&record, &asked).map_or(Ok(0), |leaf| Ok(snapshot.stored(&leaf)?.size()))
+        });
+        let size = size.await?;
+        if size > share.max_document() {
+            return Err(PeerError::TooLong { request: format!("{}/{id}", self.name), limit: share.max_document() });
+        }
+        if size > STREAMED_JSON_BYTES {
+            share.hold(cost(size), 0).await;
+        }
         let (id, rev, atts_since) = (id.clone(), rev.clone(), atts_since.to_vec());
         let opened = database.read(move |snapshot| {
             let Some(record) = snapshot.document(id.as_str())? else { return Ok(None) };
@@ -217,13 +247,13 @@ impl LocalPeer {
             };
             let mut json = Vec::new();
             snapshot.render(id.as_str(), &record, &leaf, &options, &mut json)?;
-            Ok(Some((id, leaf.rev, Bytes::from(json), attachments)))
+            Ok(Some((id, leaf.rev, json, attachments)))
         });
         let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
         let pulse = self.pulse.clone();
         let parts = stream::iter(attachments)
             .flat_map(move |attachment| attachment_pieces(database.clone(), attachment, pulse.clone()));
-        Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
+        Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: parts.boxed() }))
     }
 
     /// See [`super::Peer::bulk_docs`].
@@ -312,25 +342,33 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
 
 struct Sifted {
     changes: Vec<Change>,
+    /// About as many as they would be over HTTP.
+    bytes: usize,
     last_seq: u64,
     pending: u64,
 }
 
-fn sifted(snapshot: &Snapshot, sieve: &mut Sieve, since: u64, limit: usize) -> Result<Sifted, StoreError> {
-    let mut changes = Vec::new();
+fn sifted(
+    snapshot: &Snapshot,
+    sieve: &mut Sieve,
+    since: u64,
+    (limit, max_bytes): (usize, usize),
+) -> Result<Sifted, StoreError> {
+    let (mut changes, mut bytes) = (Vec::new(), 0);
     let mut last_seq = since.max(snapshot.update_seq());
     snapshot.changes(since, |row| {
         let revs = sieve.passing(snapshot, &row)?;
         if !revs.is_empty() {
+            bytes += ROW_BYTES + row.id.len() + revs.len() * REV_BYTES;
             changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs });
         }
-        let ended = changes.len() >= limit || sieve.is_tired();
+        let ended = changes.len() >= limit || bytes >= max_bytes || sieve.is_tired();
         if ended {
             last_seq = row.seq;
         }
         Ok(!ended)
     })?;
-    Ok(Sifted { changes, last_seq, pending: snapshot.pending(last_seq)? })
+    Ok(Sifted { changes, bytes, last_seq, pending: snapshot.pending(last_seq)? })
 }
 
 /// An attachment's head and bytes, read as they are asked for.
@@ -406,38 +444,62 @@ fn refused_by_store(id: DocId, rev: Rev, refusal: &Refusal) -> Refused {
 /// Documents that are read as they are asked for.
 pub struct LocalBulkGet {
     peer: LocalPeer,
-    wanted: Vec<Wanted>,
-    /// The first of `wanted` that wasn't read yet.
-    next: usize,
+    /// What wasn't read yet.
+    wanted: VecDeque<Wanted>,
 }
 
 impl LocalBulkGet {
     /// See [`super::BulkGet::next`].
-    pub async fn next(&mut self, max_bytes: usize) -> Result<Option<Fetched>, PeerError> {
-        if self.next >= self.wanted.len() {
-            return Ok(None);
-        }
-        let (wanted, mut next) = (std::mem::take(&mut self.wanted), self.next);
-        let read = self.peer.read(move |snapshot| {
-            let mut fetched = Fetched::default();
-            while next < wanted.len() && fetched.docs.size() < max_bytes {
-                fetch(snapshot, &wanted[next], &mut fetched)?;
-                next += 1;
+    pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
+        // More room at once makes larger pieces; without it, documents come in smaller ones.
+        share.keep(cost(max_bytes));
+        share.try_hold(cost(max_bytes));
+        while !self.wanted.is_empty() {
+            let mut wanted = std::mem::take(&mut self.wanted);
+            let (held, max_document) = (share.bytes(), share.max_document());
+            let read = self.peer.read(move |snapshot| {
+                let mut fetched = Fetched::default();
+                let mut lacking = None;
+                while fetched.docs.size() < max_bytes
+                    && lacking.is_none()
+                    && let Some(next) = wanted.pop_front()
+                {
+                    let fits = |bytes| cost(bytes) <= held;
+                    if let Some((rest, bytes)) = fetch(snapshot, next, &mut fetched, fits, max_document)? {
+                        wanted.push_front(rest);
+                        lacking = Some(bytes);
+                    }
+                }
+                Ok((fetched, wanted, lacking))
+            });
+            let (fetched, lacking);
+            (fetched, self.wanted, lacking) = read.await?;
+            if !fetched.is_empty() {
+                share.keep(cost(fetched.docs.size()));
+                return Ok(Some(fetched));
             }
-            Ok((fetched, wanted, next))
-        });
-        let fetched;
-        (fetched, self.wanted, self.next) = read.await?;
-        Ok(Some(fetched))
+            if let Some(bytes) = lacking {
+                share.hold(cost(bytes), cost(max_bytes)).await;
+            }
+        }
+        Ok(None)
     }
 }
 
-fn fetch(snapshot: &Snapshot, wanted: &Wanted, fetched: &mut Fetched) -> Result<(), StoreError> {
+/// Reads what is wanted of a document as far as there is room; else answers the rest, and the bytes that it needs.
+fn fetch(
+    snapshot: &Snapshot,
+    wanted: Wanted,
+    fetched: &mut Fetched,
+    fits: impl Fn(usize) -> bool,
+    max_document: usize,
+) -> Result<Option<(Wanted, usize)>, StoreError> {
     let options = DocOptions { revs: true, ..DocOptions::default() };
-    let unavailable = |rev: &Rev| (wanted.id.clone(), rev.clone(), "missing".to_owned());
-    let Some(record) = snapshot.document(wanted.id.as_str())? else {
+    let id = &wanted.id;
+    let unavailable = |rev: &Rev| (id.clone(), rev.clone(), "missing".to_owned());
+    let Some(record) = snapshot.document(id.as_str())? else {
         fetched.unavailable.extend(wanted.revs.iter().map(unavailable));
-        return Ok(());
+        return Ok(None);
     };
     let mut leaves: Vec<Leaf> = if wanted.revs.is_empty() { record.tree.leaves() } else { Vec::new() };
     for rev in &wanted.revs {
@@ -447,16 +509,27 @@ fn fetch(snapshot: &Snapshot, wanted: &Wanted, fetched: &mut Fetched) -> Result<
             None => fetched.unavailable.push(unavailable(rev)),
         }
     }
-    for leaf in leaves {
-        if leaf.attached || wanted.id.is_design() {
-            fetched.attached.push((wanted.id.clone(), leaf.rev));
+    for (place, leaf) in leaves.iter().enumerate() {
+        if leaf.attached || id.is_design() {
+            fetched.attached.push((id.clone(), leaf.rev.clone()));
             continue;
         }
+        let stored = snapshot.stored(leaf)?;
+        if stored.size() > max_document {
+            fetched.refused.push(too_large(id.clone(), Some(leaf.rev.clone()), max_document));
+            continue;
+        }
+        let before = if fetched.docs.is_empty() { 0 } else { fetched.docs.size() };
+        let bytes = before + stored.size();
+        if !fits(bytes) {
+            let revs = leaves[place..].iter().map(|leaf| leaf.rev.clone()).collect();
+            return Ok(Some((Wanted { revs, ..wanted }, bytes)));
+        }
         let mut rendered = Ok(());
-        fetched.docs.push_with(wanted.id.clone(), leaf.rev.clone(), |out| {
-            rendered = snapshot.render(wanted.id.as_str(), &record, &leaf, &options, out).map(|_| ());
+        fetched.docs.push_with(id.clone(), leaf.rev.clone(), |out| {
+            rendered = snapshot.render_stored(id.as_str(), &record, leaf, &stored, &options, out).map(|_| ());
         });
         rendered?;
     }
-    Ok(())
+    Ok(None)
 }

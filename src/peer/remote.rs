@@ -21,6 +21,8 @@ mod answer;
 mod feed;
 mod missing;
 mod bulk_get;
+mod cutting;
+mod results;
 mod open_rev;
 mod attachments;
 mod bulk_docs;

@@ -4,8 +4,8 @@
 //! error, and then may be done again from its start: what is there already is not fetched again. Where an answer of the
 //! source breaks off, it does so by itself, some times, with growing pauses.
 //!
-//! Memory: a batch holds one reservation of [`Route::reservation`] bytes while it copies documents in bulk. Those with
-//! attachments come behind and aren't counted in: they stream.
+//! Memory: what is copied in bulk is held within a share of the budget ([`super::budget`]), which is given back before
+//! documents with attachments stream.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
+use super::budget::{Budget, Places};
 use super::failures::FailureLog;
 use super::pauses::Pauses;
 use super::progress::{Counts, Progress};
@@ -44,6 +44,8 @@ pub struct Route {
     pub failures: Arc<FailureLog>,
     /// Memory, all replications together.
     pub budget: Budget,
+    /// The job's own part of it.
+    pub places: Places,
     /// Bytes of documents gathered before they are written.
     pub batch_bytes: usize,
     /// Tries of what broke off.
@@ -56,11 +58,6 @@ impl Route {
     /// Waits for something that changes nothing, unless the route is stopped.
     pub async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, ReplicateError> {
         self.stop.run_until_cancelled(wait).await.ok_or(ReplicateError::Cancelled)
-    }
-
-    /// Bytes that a batch takes: what it gathers, and as much again on its way through the HTTP client.
-    pub fn reservation(&self) -> usize {
-        self.batch_bytes.saturating_mul(2)
     }
 
     /// Pauses after an answer that broke off; gives any other error back, and this one when there were tries enough.
@@ -195,10 +192,12 @@ impl Batch<'_> {
 
     async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<Named, ReplicateError> {
         let mut named = Named::default();
-        // Given back before attachments stream, which may take hours and don't need it.
-        let _reserved = self.route.unless_stopped(self.route.budget.reserve(self.route.reservation())).await?;
         let mut fetching = fetch::ask(self.route, wanted).await?;
         while let Some(fetched) = fetching.next().await? {
+            for refused in fetched.refused {
+                write::refused_here(self.route, &refused);
+                self.refused.extend(refused.rev.map(|rev| (refused.id, rev)));
+            }
             let refused = write::docs(self.route, fetched.docs).await?;
             self.refused.extend(refused.into_iter().filter_map(|refused| Some((refused.id, refused.rev?))));
             named.attached.extend(fetched.attached);

@@ -3,6 +3,10 @@
 //! No answer stays half read while batches are busy: a page is asked for (`limit`), read whole, and only then the next
 //! is asked for. A page's `last_seq` counts as progress even where no change passed the filter.
 //!
+//! A page that has come takes a place ([`super::budget::Places`]) before the next is asked for, and holds it until its
+//! changes are copied. So each job holds a page, and one that is on its way, whatever the others hold. A single row that
+//! is too long for a page is asked for alone, when its turn has come.
+//!
 //! A one-shot ends where the feed ends, or when it has read as many rows as there were when it began: a busy source
 //! doesn't keep it going for ever. A continuous replication that has caught up waits in one longpoll. A wait that breaks
 //! off is the network's everyday (proxies cut what is idle): it is asked again from where it was.
@@ -17,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::ReplicateError;
+use super::budget::{PAGE_BYTES, Place, Places, ROW_BYTES};
 use super::pauses::Pauses;
 use crate::document::Seq;
 use crate::peer::{ChangesPage, ChangesQuery, Filter, Peer, PeerError};
@@ -50,21 +55,25 @@ pub struct Reading {
 pub fn pages(
     reading: Reading,
     tasks: Tasks,
+    places: Places,
     stop: CancellationToken,
-) -> impl Stream<Item = Result<ChangesPage, ReplicateError>> {
-    let course = Course::new(reading.continuous, reading.limit);
-    let Reading { since, limit, filter, winners_only, .. } = reading;
-    let query = ChangesQuery { since, limit, wait: false, filter, winners_only };
+) -> impl Stream<Item = Result<(ChangesPage, Option<Place>), ReplicateError>> {
+    let course = Course::new(reading.continuous);
+    let Reading { source, since, limit, filter, winners_only, .. } = reading;
+    let query = ChangesQuery { since, limit, max_bytes: PAGE_BYTES, wait: false, filter, winners_only };
     let broken_waits = Pauses::between_tries(MAX_BROKEN_WAITS);
-    let feed = Feed { source: reading.source, query, course, tasks, stop, asked: None, broken_waits };
+    let feed = Feed { source, query, limit, course, tasks, places, stop, asked: None, broken_waits };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
 
 struct Feed {
     source: Peer,
     query: ChangesQuery,
+    /// Rows of a page, unless they are too long.
+    limit: usize,
     course: Course,
     tasks: Tasks,
+    places: Places,
     stop: CancellationToken,
     /// The page that is being read; its task gives `None` when it was stopped.
     asked: Option<AbortOnDropHandle<Option<Result<ChangesPage, PeerError>>>>,
@@ -78,7 +87,8 @@ impl Feed {
         self
     }
 
-    async fn next(&mut self) -> Option<Result<ChangesPage, ReplicateError>> {
+    async fn next(&mut self) -> Option<Result<(ChangesPage, Option<Place>), ReplicateError>> {
+        let mut place = None;
         let page = loop {
             let begun = Instant::now();
             let page = match self.asked.take()?.await {
@@ -94,13 +104,27 @@ impl Feed {
                     tracing::debug!(%error, ?pause, "waiting again");
                     self.ask(pause);
                 }
+                Err(PeerError::TooLong { .. }) if place.is_none() => {
+                    place = Some(self.stop.run_until_cancelled(self.places.row()).await?);
+                    (self.query.limit, self.query.max_bytes) = (1, ROW_BYTES);
+                    self.ask(Duration::ZERO);
+                }
                 _ => break page,
             }
         };
-        Some(page.map_err(ReplicateError::from).inspect(|page| {
+        if place.is_none()
+            && let Ok(page) = &page
+            && !page.changes.is_empty()
+        {
+            place = Some(self.stop.run_until_cancelled(self.places.page()).await?);
+        }
+        Some(page.map_err(ReplicateError::from).map(|page| {
             let waited = self.query.wait;
             self.query.since = page.last_seq.clone();
-            match self.course.after(page) {
+            // Where rows were too long, the next ones may be shorter again.
+            self.query.limit = self.limit.min(page.limit.saturating_mul(2));
+            self.query.max_bytes = PAGE_BYTES;
+            match self.course.after(&page) {
                 Next::End => {}
                 Next::More => {
                     self.query.wait = false;
@@ -112,6 +136,7 @@ impl Feed {
                     self.ask(if empty { PAUSE_AFTER_EMPTY_WAIT } else { Duration::ZERO });
                 }
             }
+            (page, place)
         }))
     }
 
@@ -140,7 +165,6 @@ enum Next {
 /// How far a feed is to be read.
 struct Course {
     continuous: bool,
-    limit: usize,
     rows_read: u64,
     /// Rows that there were at the first page, where the source told.
     rows_at_start: Option<u64>,
@@ -148,8 +172,8 @@ struct Course {
 }
 
 impl Course {
-    fn new(continuous: bool, limit: usize) -> Self {
-        Self { continuous, limit, rows_read: 0, rows_at_start: None, begun: false }
+    fn new(continuous: bool) -> Self {
+        Self { continuous, rows_read: 0, rows_at_start: None, begun: false }
     }
 
     fn after(&mut self, page: &ChangesPage) -> Next {
@@ -161,7 +185,7 @@ impl Course {
         self.rows_read += rows;
         let at_end = match page.pending {
             Some(pending) => rows == 0 || pending == 0,
-            None => page.changes.len() < self.limit,
+            None => page.changes.len() < page.limit,
         };
         let enough = self.rows_at_start.is_some_and(|total| self.rows_read >= total);
         match (self.continuous, at_end) {
@@ -180,11 +204,11 @@ mod tests {
 
     fn page(rows: usize, pending: Option<u64>) -> ChangesPage {
         let change = Change { seq: Seq::zero(), id: "a".into(), revs: Vec::new() };
-        ChangesPage { changes: vec![change; rows], last_seq: Seq::zero(), pending }
+        ChangesPage { changes: vec![change; rows], limit: 10, last_seq: Seq::zero(), pending }
     }
 
     fn course(continuous: bool, pages: &[(usize, Option<u64>)]) -> Vec<Next> {
-        let mut course = Course::new(continuous, 10);
+        let mut course = Course::new(continuous);
         pages.iter().map(|(rows, pending)| course.after(&page(*rows, *pending))).collect()
     }
 

@@ -100,6 +100,13 @@ impl FailureLog {
         self.add(refused.id.clone(), refused.rev.clone(), &refused.error, &refused.reason);
     }
 
+    /// A document is too large to be held on its way.
+    pub fn too_large(&self, refused: &Refused) {
+        let rev = refused.rev.as_ref().map(tracing::field::display);
+        tracing::warn!(doc.id = %refused.id, doc.rev = rev, reason = refused.reason, "a document is too large to be copied");
+        self.add(refused.id.clone(), refused.rev.clone(), &refused.error, &refused.reason);
+    }
+
     /// The source announced a revision that it can't give.
     pub fn unavailable(&self, id: &DocId, rev: &Rev, reason: &str) {
         tracing::warn!(doc.id = %id, doc.rev = %rev, reason, "the source announced a revision that it can't give");

@@ -1,34 +1,43 @@
 //! Stage 3: fetches what the target lacks from the source.
 //!
 //! Documents without attachments come in bulk, in pieces of a bounded size that are handed on before the next is read,
-//! so a slow target slows the source down instead of filling memory. Documents with attachments are only named here
+//! so a slow target slows the source down instead of filling memory. The memory for them is taken before the source is
+//! asked, and given back where it keeps us waiting ([`super::budget`]). Documents with attachments are only named here
 //! ([`Fetched::attached`]); they are fetched one by one, each streaming from source to target, once the bulk answer
 //! has been read to its end. Every read races the stop token.
 
 use super::ReplicateError;
 use super::batch::Route;
+use super::budget::{Share, cost};
 use super::progress::Counts;
 use crate::document::Wanted;
 use crate::peer::{BulkGet, Fetched};
+
+/// Bytes kept free for a document where only few are wanted. More are taken as they come; generous, so that few documents
+/// are begun that must then wait for memory halfway.
+const EXPECTED_BYTES: usize = 128 << 10;
 
 /// A bulk answer that is being read.
 pub struct Fetching<'a> {
     route: &'a Route,
     answer: BulkGet,
+    share: Share,
 }
 
 /// Asks the source. A document that is wanted without any revision is wanted with all its leaves.
 pub async fn ask(route: &Route, wanted: Vec<Wanted>) -> Result<Fetching<'_>, ReplicateError> {
     let attempts = wanted.iter().map(|wanted| wanted.revs.len().max(1) as u64).sum();
     route.progress.count(Counts { bulk_get_attempts: attempts, ..Counts::default() });
-    let answer = route.unless_stopped(route.source.bulk_get(wanted)).await??;
-    Ok(Fetching { route, answer })
+    let expected = wanted.len().saturating_mul(EXPECTED_BYTES).min(route.batch_bytes);
+    let mut share = route.unless_stopped(route.budget.share(cost(expected), route.progress.pulse())).await?;
+    let answer = route.unless_stopped(share.waiting(0, route.source.bulk_get(wanted))).await??;
+    Ok(Fetching { route, answer, share })
 }
 
 impl Fetching<'_> {
-    /// The next piece; `None` at the end.
+    /// The next piece; `None` at the end. The piece before must have been written and dropped.
     pub async fn next(&mut self) -> Result<Option<Fetched>, ReplicateError> {
-        let fetched = self.route.unless_stopped(self.answer.next(self.route.batch_bytes)).await??;
+        let fetched = self.route.unless_stopped(self.answer.next(self.route.batch_bytes, &mut self.share)).await??;
         if let Some(fetched) = &fetched {
             let docs = fetched.docs.docs().len() as u64;
             self.route.progress.count(Counts { docs_read: docs, bulk_get_docs: docs, ..Counts::default() });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Route;
-use super::budget::Budget;
+use super::budget::{Budget, Places};
 use super::endpoint::Endpoint;
 use super::failures::{Failure, FailureFiles, FailureLog};
 use super::id::{CallerHeaders, Identity, ReplicationId};
@@ -81,6 +81,8 @@ pub struct Job {
     pub progress: Arc<Progress>,
     /// What didn't get to the target.
     pub failures: Arc<FailureLog>,
+    /// Where its pages and streams find place.
+    pub places: Places,
     /// Cancelled: what is under way is finished and recorded, then the job ends.
     pub stop: CancellationToken,
 }
@@ -139,6 +141,7 @@ impl Job {
             progress: self.progress.clone(),
             failures: self.failures.clone(),
             budget: self.context.budget.clone(),
+            places: self.places.clone(),
             batch_bytes: self.context.settings.batch_bytes,
             tries: self.context.settings.retries_per_request,
             stop: stop.clone(),

@@ -9,7 +9,7 @@ use super::batch::Route;
 use super::pauses::Pauses;
 use super::progress::Counts;
 use crate::document::{DocBatch, DocId, Rev};
-use crate::peer::{PeerError, Refused};
+use crate::peer::{PeerError, Refused, too_large};
 
 /// Writes documents without attachments; answers those that the target refused.
 pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, ReplicateError> {
@@ -17,7 +17,6 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, Replica
         return Ok(Vec::new());
     }
     let sent = docs.docs().len() as u64;
-    let _place = if docs.size() > route.reservation() { Some(route.budget.large().await) } else { None };
     let refused = route.target.bulk_docs(docs).await?;
     refused.iter().for_each(|refused| route.failures.refused(refused));
     let failures = refused.len() as u64;
@@ -27,6 +26,12 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, Replica
         ..Counts::default()
     });
     Ok(refused)
+}
+
+/// Notes a document that the target isn't even asked to take.
+pub fn refused_here(route: &Route, refused: &Refused) {
+    route.failures.too_large(refused);
+    route.progress.count(Counts { doc_write_failures: 1, ..Counts::default() });
 }
 
 /// What became of a document with attachments.
@@ -44,11 +49,17 @@ pub enum Attached {
 /// Attachments that the target has, by its own word (`atts_since`), travel as stubs; if it misses one after all (412),
 /// everything is sent again. What breaks off on the way is repeated some times.
 pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
+    let _place = route.unless_stopped(route.places.stream()).await?;
     let mut atts_since = atts_since;
     let mut pauses = Pauses::between_tries(route.tries);
     loop {
-        let written = match route.unless_stopped(route.source.open_rev(&id, &rev, atts_since)).await? {
+        let opened = route.source.open_rev(&id, &rev, atts_since, route.budget.nothing(route.progress.pulse()));
+        let written = match route.unless_stopped(opened).await? {
             Ok(None) => return Ok(Attached::Unavailable(id, rev)),
+            Err(PeerError::TooLong { limit, .. }) => {
+                refused_here(route, &too_large(id.clone(), Some(rev.clone()), limit));
+                return Ok(Attached::Refused(id, rev));
+            }
             Ok(Some(doc)) => route.target.put_doc(doc).await,
             Err(error) => Err(error),
         };

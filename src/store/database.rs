@@ -81,6 +81,7 @@ impl Database {
         path: &Path,
         settings: &StoreSettings,
         tasks: &Tasks,
+        updates: Arc<watch::Sender<u64>>,
         interpreters: Interpreters,
     ) -> Result<Self, StoreError> {
         let engine = redb::Database::builder().set_cache_size(settings.cache_bytes).create(path);
@@ -89,8 +90,9 @@ impl Database {
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Closing,
             error => error.into(),
         })?);
-        let (writer, updates, instance_start_time) = writer::start(engine.clone(), settings, tasks)?;
-        Ok(Self { name, engine, writer, updates, instance_start_time, path: path.into(), interpreters })
+        let heard = updates.subscribe();
+        let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates)?;
+        Ok(Self { name, engine, writer, updates: heard, instance_start_time, path: path.into(), interpreters })
     }
 
     /// Its name.
@@ -125,7 +127,8 @@ impl Database {
         *self.updates.borrow()
     }
 
-    /// Tells of every new update seq; closes when the database is deleted or the store closes.
+    /// Tells of every new update seq, whether this handle is kept or not ([`super::Store::reopen`]); closes when the
+    /// database is deleted or the store closes.
     pub fn updates(&self) -> watch::Receiver<u64> {
         self.updates.clone()
     }

@@ -110,6 +110,16 @@ impl ChangeRow {
     }
 }
 
+/// A leaf's body as it is stored.
+pub struct Stored<'a>(redb::AccessGuard<'a, &'static [u8]>);
+
+impl Stored<'_> {
+    /// Bytes, about those of the document that it makes.
+    pub fn size(&self) -> usize {
+        self.0.value().len()
+    }
+}
+
 /// The database at one moment. Blocking: use it within [`super::Database::read`].
 pub struct Snapshot {
     transaction: ReadTransaction,
@@ -257,6 +267,11 @@ impl Snapshot {
         self.bodies.get(leaf.body)?.ok_or(StoreError::Damaged("a leaf has no body"))
     }
 
+    /// A leaf's body as it is stored.
+    pub fn stored(&self, leaf: &Leaf) -> Result<Stored<'_>, StoreError> {
+        Ok(Stored(self.body(leaf)?))
+    }
+
     /// Appends a leaf's document as JSON, and tells what it leaves out where attachments are to stand inline: enough that
     /// neither one of them nor many take more memory than a body.
     pub fn render(
@@ -267,9 +282,21 @@ impl Snapshot {
         options: &DocOptions,
         out: &mut Vec<u8>,
     ) -> Result<Vec<Gap>, StoreError> {
+        self.render_stored(id, record, leaf, &self.stored(leaf)?, options, out)
+    }
+
+    /// The same, of a body that was looked up before.
+    pub fn render_stored(
+        &self,
+        id: &str,
+        record: &DocRecord,
+        leaf: &Leaf,
+        stored: &Stored<'_>,
+        options: &DocOptions,
+        out: &mut Vec<u8>,
+    ) -> Result<Vec<Gap>, StoreError> {
         let mut gaps = Vec::new();
-        let stored = self.body(leaf)?;
-        let body = Body::decode(stored.value())?;
+        let body = Body::decode(stored.0.value())?;
         out.reserve(body.json.len() + id.len() + 160);
         out.extend_from_slice(b"{\"_id\":");
         push_string(out, id);

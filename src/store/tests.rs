@@ -221,6 +221,33 @@ async fn databases_that_nobody_uses_are_closed_beyond_the_limit_and_open_again()
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_database_hears_of_writes_after_it_was_closed_and_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { open_databases: 1, ..StoreSettings::default() };
+    let store = Store::open(directory.path(), settings).await.unwrap();
+    let mut updates = store.create(&name("a")).await.unwrap().updates();
+    store.create(&name("b")).await.unwrap();
+    assert!(!store.inner.open.contains_key(&name("a")));
+    let parts = DocParts::parse(br#"{"_id":"x"}"#).unwrap();
+    let edit = Edit::new(&parts, "x".into(), false, Vec::new()).unwrap();
+    let again = store.reopen(&name("a"), &updates).await.unwrap();
+    assert!(!updates.has_changed().unwrap());
+    again.write(vec![edit], Durability::Unsynced).await.unwrap().remove(0).unwrap();
+    updates.changed().await.unwrap();
+    assert_eq!(*updates.borrow(), 1);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_database_hears_of_its_end_and_is_given_no_other_of_its_name() {
+    let bench = bench().await;
+    let mut updates = bench.database.updates();
+    bench.store.delete(&name("db")).await.unwrap();
+    assert!(updates.changed().await.is_err());
+    bench.store.create(&name("db")).await.unwrap();
+    assert!(matches!(bench.store.reopen(&name("db"), &updates).await, Err(StoreError::NoDatabase)));
+}
+
+#[tokio::test]
 async fn a_local_document_is_written_over_the_revision_it_has() {
     let database = bench().await.database;
     let put = async |rev: Option<&str>, body: Option<&str>| {

@@ -71,8 +71,8 @@ type Reply = oneshot::Sender<Result<Done, StoreError>>;
 pub(super) struct WriterHandle {
     requests: mpsc::Sender<(Work, Option<Reply>)>,
     closing: CancellationToken,
-    /// Closes when the writer has ended.
-    updates: watch::Receiver<u64>,
+    /// Cancelled when the writer has ended.
+    ended: CancellationToken,
 }
 
 impl WriterHandle {
@@ -124,19 +124,19 @@ impl WriterHandle {
     /// Has the writer finish what waits, sync and end.
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        let mut updates = self.updates.clone();
-        while updates.changed().await.is_ok() {}
+        self.ended.cancelled().await;
     }
 }
 
 /// Opens a database for writing and starts its writer. Blocks.
 ///
-/// Answers where to ask, the newest update's seq as it changes, and `instance_start_time`.
+/// Answers where to ask, and `instance_start_time`; `latest` is told the newest update's seq as it changes.
 pub(super) fn start(
     engine: Arc<redb::Database>,
     settings: &StoreSettings,
     tasks: &Tasks,
-) -> Result<(WriterHandle, watch::Receiver<u64>, String), StoreError> {
+    latest: Arc<watch::Sender<u64>>,
+) -> Result<(WriterHandle, String), StoreError> {
     let stored = stored_info(&engine)?;
     let mut info = stored.unwrap_or_default();
     if info.unsynced {
@@ -152,11 +152,15 @@ pub(super) fn start(
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
     }
     let (requests, queue) = mpsc::channel(QUEUE);
-    let (latest, updates) = watch::channel(info.update_seq);
-    let closing = CancellationToken::new();
-    tasks.spawn("database writer", run(writer, queue, latest, closing.clone(), settings.sync_interval));
-    let handle = WriterHandle { requests, closing, updates: updates.clone() };
-    Ok((handle, updates, info.instance_start_time.to_string()))
+    tell(&latest, info.update_seq);
+    let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
+    let running = run(writer, queue, latest, closing.clone(), settings.sync_interval);
+    let end = ended.clone().drop_guard();
+    tasks.spawn("database writer", async move {
+        running.await;
+        drop(end);
+    });
+    Ok((WriterHandle { requests, closing, ended }, info.instance_start_time.to_string()))
 }
 
 fn stored_info(engine: &redb::Database) -> Result<Option<Info>, StoreError> {
@@ -175,7 +179,7 @@ fn has_uploads(engine: &redb::Database) -> Result<bool, StoreError> {
 async fn run(
     mut writer: Writer,
     mut queue: mpsc::Receiver<(Work, Option<Reply>)>,
-    latest: watch::Sender<u64>,
+    latest: Arc<watch::Sender<u64>>,
     closing: CancellationToken,
     sync_interval: Duration,
 ) {
@@ -208,7 +212,7 @@ async fn run(
             // Its state is gone with it; the next opening makes a new one from the file.
             Err(error) => return tracing::error!(error = %error, "a database's writer crashed"),
         }
-        latest.send_if_modified(|seq| std::mem::replace(seq, writer.info.update_seq) != writer.info.update_seq);
+        tell(&latest, writer.info.update_seq);
         sync_at = match writer.info.unsynced {
             true => sync_at.filter(|at| *at > Instant::now()).or_else(|| Some(Instant::now() + sync_interval)),
             false => None,
@@ -227,6 +231,10 @@ fn refuse_all(mut queue: mpsc::Receiver<(Work, Option<Reply>)>, failure: &Arc<St
         // Whoever asked may have gone.
         let _ = reply.map(|reply| reply.send(Err(StoreError::WriteFailed(failure.clone()))));
     }
+}
+
+fn tell(latest: &watch::Sender<u64>, update_seq: u64) {
+    latest.send_if_modified(|seq| std::mem::replace(seq, update_seq) != update_seq);
 }
 
 /// The writer's own state: it alone begins write transactions.

@@ -17,7 +17,9 @@ use serde::Deserialize;
 
 use super::{Difference, Problem, Report, repeated};
 use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
+use crate::peer::pulse::Pulse;
 use crate::peer::{AttachedDoc, AttachmentPiece, Change, Peer, PeerError};
+use crate::replicate::budget::{Budget, cost};
 
 /// Leaves asked for at once, and bytes of their documents held: those with small attachments come with them.
 const LEAVES_AT_ONCE: usize = 100;
@@ -33,18 +35,27 @@ struct Told {
 }
 
 /// Compares what both sides tell of the attachments of these leaves, and adds to the report what `other` lacks.
-pub async fn compare(this: &Peer, other: &Peer, changes: &[Change], report: &mut Report) -> Result<(), PeerError> {
+///
+/// # Errors
+/// [`PeerError::TooLong`] where a document is too large for the budget.
+pub async fn compare(
+    this: &Peer,
+    other: &Peer,
+    changes: &[Change],
+    budget: &Budget,
+    report: &mut Report,
+) -> Result<(), PeerError> {
     for changes in changes.chunks(LEAVES_AT_ONCE) {
-        let ours = repeated(async || told(this, changes).await).await?;
+        let ours = repeated(async || told(this, changes, budget).await).await?;
         let with_attachments: Vec<_> =
             changes.iter().filter(|change| ours.keys().any(|(id, _)| *id == change.id)).cloned().collect();
         if with_attachments.is_empty() {
             continue;
         }
-        let mut theirs = repeated(async || told(other, &with_attachments).await).await?;
+        let mut theirs = repeated(async || told(other, &with_attachments, budget).await).await?;
         for (leaf, attachments) in ours {
             let theirs = theirs.remove(&leaf).unwrap_or_default();
-            compare_leaf(this, other, leaf, attachments, &theirs, report).await?;
+            compare_leaf(this, other, leaf, attachments, &theirs, budget, report).await?;
         }
     }
     Ok(())
@@ -56,6 +67,7 @@ async fn compare_leaf(
     leaf: Leaf,
     ours: Attachments,
     theirs: &Attachments,
+    budget: &Budget,
     report: &mut Report,
 ) -> Result<(), PeerError> {
     let known_missing =
@@ -72,7 +84,7 @@ async fn compare_leaf(
             Some(_) => {
                 let (ours, theirs) = match &hashed {
                     Some(hashed) => hashed,
-                    None => hashed.insert((hash(this, &leaf).await?, hash(other, &leaf).await?)),
+                    None => hashed.insert((hash(this, &leaf, budget).await?, hash(other, &leaf, budget).await?)),
                 };
                 (ours.get(&name) != theirs.get(&name)).then_some(Problem::Different)
             }
@@ -86,21 +98,28 @@ async fn compare_leaf(
 }
 
 /// What a database tells of the attachments of these leaves; those without any are absent.
-async fn told(peer: &Peer, changes: &[Change]) -> Result<HashMap<Leaf, Attachments>, PeerError> {
+async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMap<Leaf, Attachments>, PeerError> {
     let wanted = |change: &Change| Wanted { id: change.id.clone(), revs: change.revs.clone(), atts_since: Vec::new() };
+    let mut share = budget.share(cost(PIECE_BYTES), &Pulse::default()).await;
     let mut answer = peer.bulk_get(changes.iter().map(wanted).collect()).await?;
     let (mut told, mut attached) = (HashMap::new(), Vec::new());
-    while let Some(fetched) = answer.next(PIECE_BYTES).await? {
+    while let Some(fetched) = answer.next(PIECE_BYTES, &mut share).await? {
         for doc in fetched.docs.docs() {
             if let Some(attachments) = read(fetched.docs.text(doc))? {
                 told.insert((doc.id.clone(), doc.rev.clone()), attachments);
             }
         }
         attached.extend(fetched.attached);
+        if let Some(refused) = fetched.refused.first() {
+            let request = format!("_bulk_get of {}{}", peer.name(), refused.id);
+            return Err(PeerError::TooLong { request, limit: share.max_document() });
+        }
     }
+    drop(share);
     for (id, rev) in attached {
         // The revision itself as `atts_since`: the database needn't send what hasn't changed since.
-        if let Some(doc) = peer.open_rev(&id, &rev, std::slice::from_ref(&rev)).await?
+        if let Some(doc) =
+            peer.open_rev(&id, &rev, std::slice::from_ref(&rev), budget.nothing(&Pulse::default())).await?
             && let Some(attachments) = read(&doc.json)?
         {
             told.insert((doc.id, doc.rev), attachments);
@@ -115,8 +134,8 @@ fn read(json: &[u8]) -> Result<Option<Attachments>, DocumentError> {
 }
 
 /// The hashes of a leaf's attachments, decoded, by name; none where the leaf is gone.
-async fn hash(peer: &Peer, (id, rev): &Leaf) -> Result<HashMap<String, String>, PeerError> {
-    repeated(async || match peer.open_rev(id, rev, &[]).await? {
+async fn hash(peer: &Peer, (id, rev): &Leaf, budget: &Budget) -> Result<HashMap<String, String>, PeerError> {
+    repeated(async || match peer.open_rev(id, rev, &[], budget.nothing(&Pulse::default())).await? {
         Some(doc) => hash_parts(doc, peer.name()).await,
         None => Ok(HashMap::new()),
     })

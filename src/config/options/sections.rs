@@ -72,7 +72,7 @@ pub struct ReplicatorOptions {
     /// Bytes of documents that one batch gathers before it writes them [default: 2MiB]
     #[arg(long, value_name = "SIZE")]
     pub batch_bytes: Option<Size>,
-    /// Bytes of documents in memory, all replications together [default: 64MiB]
+    /// Bytes of documents in memory, all replications together; none larger than a quarter is copied [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     pub memory_budget: Option<Size>,
     /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]

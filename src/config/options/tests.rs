@@ -64,6 +64,7 @@ fn values_that_make_no_sense_name_their_option() {
     assert_eq!(problem(read("local_address = 'h'\n")), "--local-address must be HOST:PORT");
     assert_eq!(problem(read("hostname = ''\n")), "--hostname must not be empty");
     assert_eq!(problem(read("[replicator]\nworker_processes = 0\n")), "--worker-processes must be at least 1");
+    assert_eq!(problem(read("[http]\nmax_bodies_bytes = 1\n")), "--max-bodies-bytes must be at least --max-body-bytes");
 }
 
 #[test]

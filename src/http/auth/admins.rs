@@ -2,8 +2,9 @@
 //!
 //! A plain password is compared at once. A hash is slow to check, on purpose, and every request brings a password, so
 //! what was found right is remembered: one keyed hash of name and password an admin, in memory, under a key that this
-//! process made up. Guessing stays slow, yet can't take the machine: one hash is checked at a time, and who can't get
-//! a turn is told to come back. An unknown name costs as much as a known one, so that the time doesn't tell them apart.
+//! process made up. Guessing stays slow, yet can't take the machine: one hash is checked at a time, few logins wait for
+//! their turn, and who gets none is told to come back. An unknown name costs as much as a known one, so that the time
+//! doesn't tell them apart.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,12 +22,17 @@ use crate::tasks;
 /// How long a login waits for its turn: hashes that take a quarter of a second leave forty logins before it.
 const TURN: Duration = Duration::from_secs(10);
 
+/// Logins that wait for their turn; more would be as many requests that others can't make.
+const WAITING: usize = 64;
+
 /// Those who may do everything.
 pub struct Admins {
     all: Vec<Entry>,
     key: hmac::Key,
     /// Who checks a hash.
     turn: Arc<Semaphore>,
+    /// Who checks one or waits for it.
+    line: Semaphore,
     patience: Duration,
 }
 
@@ -41,7 +47,13 @@ impl Admins {
     pub fn new(admins: Vec<Admin>) -> Self {
         let all = admins.into_iter().map(|admin| Entry { admin: Arc::new(admin), right: Mutex::default() });
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
-        Self { all: all.collect(), key, turn: Arc::new(Semaphore::new(1)), patience: TURN }
+        Self {
+            all: all.collect(),
+            key,
+            turn: Arc::new(Semaphore::new(1)),
+            line: Semaphore::new(WAITING),
+            patience: TURN,
+        }
     }
 
     /// Whether there are none.
@@ -59,6 +71,7 @@ impl Admins {
         let named = slow().find(|entry| is(&entry.admin, name).into());
         let Some(entry) = named.or_else(|| slow().next()) else { return Ok(false) };
 
+        let _place = self.line.try_acquire().map_err(|_| ApiError::Busy)?;
         let turn = timeout(self.patience, self.turn.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(ApiError::Busy) };
         // The one before may have brought the same password.
@@ -145,5 +158,14 @@ mod tests {
         assert!(know(&admins, "plain", "open").await);
         assert!(matches!(admins.know("root", "guess".into()).await, Err(ApiError::Busy)));
         assert!(matches!(admins.know("nobody", "secret".into()).await, Err(ApiError::Busy)));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_full_takes_no_more_and_lets_pass_who_was_known() {
+        let admins = admins();
+        assert!(know(&admins, "root", "secret").await);
+        let _line = admins.line.acquire_many(WAITING as u32).await.unwrap();
+        assert!(matches!(admins.know("root", "guess".into()).await, Err(ApiError::Busy)));
+        assert!(know(&admins, "root", "secret").await);
     }
 }

@@ -19,8 +19,8 @@ use super::clients::reason;
 use super::pace::Permit;
 use crate::peer::pulse::Pulse;
 
-/// Bytes of an answer that is held in memory whole: a page of the feed, a document's JSON.
-pub(super) const MAX_HELD_BYTES: usize = 256 << 20;
+/// Bytes of an answer that is held in memory whole, where its call says nothing else.
+pub(super) const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Bytes of an answer shown in an error.
 const SHOWN_BYTES: usize = 100;
 
@@ -99,12 +99,17 @@ impl Answer {
     }
 
     /// Reads it whole. Heartbeats take no memory: line ends on their own, which mean nothing anywhere in JSON.
-    pub(super) async fn whole(mut self) -> Result<Reply, PeerError> {
+    pub(super) async fn whole(self) -> Result<Reply, PeerError> {
+        self.whole_within(MAX_ANSWER_BYTES).await
+    }
+
+    /// The same, up to so many bytes.
+    pub(super) async fn whole_within(mut self, limit: usize) -> Result<Reply, PeerError> {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.chunk().await? {
             let heartbeat = chunk.iter().all(|byte| matches!(byte, b'\n' | b'\r'));
-            if body.len() + chunk.len() > MAX_HELD_BYTES {
-                return Err(malformed(&self.request, "an answer of at most 256 MiB", "more".into()));
+            if body.len() + chunk.len() > limit {
+                return Err(too_long(&self.request, limit));
             }
             match heartbeat {
                 true => self.pulse.beat(),
@@ -179,6 +184,10 @@ impl Reply {
 
 pub(super) fn malformed(request: &str, expected: &'static str, found: String) -> PeerError {
     PeerError::Malformed { request: request.to_owned(), expected, found }
+}
+
+pub(super) fn too_long(request: &str, limit: usize) -> PeerError {
+    PeerError::TooLong { request: request.to_owned(), limit }
 }
 
 /// The beginning of a text, on one line.

@@ -17,7 +17,7 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
-use super::answer::{Answer, Reply};
+use super::answer::{Answer, MAX_ANSWER_BYTES, Reply};
 use super::auth::{Desk, Pass};
 use super::clients::{failure, reason};
 use super::pace::Permit;
@@ -44,11 +44,14 @@ pub(super) struct Call {
     pub body: Option<Bytes>,
     /// The longest silence that isn't taken for death; else the settings' `connection_timeout`.
     pub silence: Option<Duration>,
+    /// Bytes of an answer that is read whole.
+    pub max_answer: usize,
 }
 
 impl Call {
     pub(super) fn new(operation: Operation, method: Method, path: impl Into<String>) -> Self {
-        Self { operation, method, path: path.into(), accept: "application/json", body: None, silence: None }
+        let (accept, max_answer) = ("application/json", MAX_ANSWER_BYTES);
+        Self { operation, method, path: path.into(), accept, body: None, silence: None, max_answer }
     }
 
     pub(super) fn get(operation: Operation, path: impl Into<String>) -> Self {
@@ -96,7 +99,7 @@ impl RemotePeer {
         let attempt = || async move {
             let answer = self.attempt(call).await?;
             let broke = |error| Failed { failure: Failure::BrokeOff, asked: None, error };
-            answer.whole().await.map_err(broke)
+            answer.whole_within(call.max_answer).await.map_err(broke)
         };
         self.retrying(call, attempt).await
     }
@@ -119,7 +122,7 @@ impl RemotePeer {
                 Err(failed) => failed,
             };
             let verdict = match &failed.error {
-                PeerError::Malformed { .. } => Verdict::Stop,
+                PeerError::Malformed { .. } | PeerError::TooLong { .. } => Verdict::Stop,
                 _ => retry::verdict(call.operation, failed.failure),
             };
             let Some(pause) = schedule.pause(verdict, failed.asked, start.elapsed()) else {

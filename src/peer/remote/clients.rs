@@ -25,6 +25,10 @@ use crate::replicate::retry::Failure;
 const KEPT: usize = 64;
 /// Bytes of a PEM file; more is none.
 const MAX_PEM_BYTES: u64 = 4 << 20;
+/// How long a connection is kept that nobody uses: many jobs that have nothing to do keep their waiting feeds' alone.
+const IDLE: Duration = Duration::from_secs(30);
+/// Unused connections kept to a server, as those of feeds that all heard of something at once.
+const MAX_IDLE: usize = 100;
 /// Of silence before the system probes a connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -118,9 +122,13 @@ impl Clients {
 fn build(way: &Way, files: &Files, tls: &Tls) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
+        // One connection an answer: one that isn't read on holds up no other, and no memory but its own buffer.
+        .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .connect_timeout(way.connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
         .tcp_nodelay(way.socket.nodelay)
         .tcp_keepalive(way.socket.keepalive.then_some(KEEPALIVE))
         .tls_danger_accept_invalid_certs(!way.verify)

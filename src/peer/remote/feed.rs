@@ -15,28 +15,39 @@ use super::*;
 const MISSED_HEARTBEATS: u32 = 2;
 
 impl RemotePeer {
-    /// Reads a page of the feed.
+    /// Reads a page of the feed. One that is too long is asked for again with half as many rows.
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
-        let reply = self.ask(&self.changes_call(query)?).await?;
+        let mut limit = query.limit;
+        loop {
+            match self.page(query, limit).await {
+                Err(PeerError::TooLong { .. }) if limit > 1 => limit /= 2,
+                page => return page,
+            }
+        }
+    }
+
+    async fn page(&self, query: &ChangesQuery, limit: usize) -> Result<ChangesPage, PeerError> {
+        let reply = self.ask(&self.changes_call(query, limit)?).await?;
         let page: Page = self.present(reply)?.success()?.json("a page of the feed")?;
         let changes = page.results.into_iter().map(|row| Change {
             seq: row.seq,
             id: row.id,
             revs: row.changes.into_iter().map(|change| change.rev).collect(),
         });
-        Ok(ChangesPage { changes: changes.collect(), last_seq: page.last_seq, pending: page.pending })
+        Ok(ChangesPage { changes: changes.collect(), limit, last_seq: page.last_seq, pending: page.pending })
     }
 
-    fn changes_call(&self, query: &ChangesQuery) -> Result<Call, PeerError> {
+    fn changes_call(&self, query: &ChangesQuery, limit: usize) -> Result<Call, PeerError> {
         let heartbeat = self.inner.settings.heartbeat;
         let style = if query.winners_only { "main_only" } else { "all_docs" };
         let mut path = match query.wait {
             true => format!("_changes?feed=longpoll&style={style}&heartbeat={}", heartbeat.as_millis()),
             false => format!("_changes?feed=normal&style={style}"),
         };
-        path += &format!("&limit={}&since={}", query.limit, encode(&query.since.as_query()));
+        path += &format!("&limit={}&since={}", limit, encode(&query.since.as_query()));
         let operation = if query.wait { Operation::Wait } else { Operation::Changes };
         let mut call = Call::get(operation, path);
+        call.max_answer = query.max_bytes;
         call.silence = query.wait.then(|| heartbeat * MISSED_HEARTBEATS);
         match &query.filter {
             Filter::None => {}

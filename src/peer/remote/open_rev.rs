@@ -9,24 +9,31 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap};
 
-use super::answer::{Answer, MAX_HELD_BYTES, Reply, malformed};
+use super::answer::{Answer, malformed, shorten, too_long};
 use super::attachments::{following, let_stubs_follow};
-use super::bulk_get::{Item, Looked, look, not_fetched, open_revs_path};
+use super::bulk_get::open_revs_path;
 use super::call::Call;
+use super::results::{Item, Looked, look, not_fetched};
 use super::*;
 use crate::multipart::{self, MultipartError, Reader};
+use crate::replicate::budget::{STREAMED_JSON_BYTES, cost};
 
 type Body = BoxStream<'static, Result<Bytes, PeerError>>;
 type Parts = BoxStream<'static, Result<AttachmentPiece, PeerError>>;
 
 impl RemotePeer {
     /// Fetches one revision; `None` where the source doesn't have it.
-    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Result<Option<AttachedDoc>, PeerError> {
+    pub async fn open_rev(
+        &self,
+        id: &DocId,
+        rev: &Rev,
+        atts_since: &[Rev],
+        share: Share,
+    ) -> Result<Option<AttachedDoc>, PeerError> {
         let mut call = Call::get(Operation::Fetch, open_revs_path(id, std::slice::from_ref(rev), atts_since));
         call.accept = "multipart/mixed";
         let answer = self.send(&call).await?;
@@ -35,16 +42,22 @@ impl RemotePeer {
             return if reply.status == 404 { Ok(None) } else { Err(reply.into_error()) };
         }
         match answer.header(CONTENT_TYPE.as_str()).and_then(multipart::boundary) {
-            Some(boundary) => read_mixed(answer, &boundary).await,
-            None => self.read_json(&call, answer.whole().await?),
+            Some(boundary) => read_mixed(answer, &boundary, share).await,
+            None => self.read_json(answer, share).await,
         }
     }
 
     /// Reads an answer that came as JSON.
-    fn read_json(&self, call: &Call, reply: Reply) -> Result<Option<AttachedDoc>, PeerError> {
-        let items: Vec<Item<'_>> = reply.json("an array of revisions")?;
+    async fn read_json(&self, mut answer: Answer, mut share: Share) -> Result<Option<AttachedDoc>, PeerError> {
+        let request = answer.request().clone();
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            gather(&mut text, &chunk, &request, &mut share).await?;
+        }
+        let items: Vec<Item<'_>> = serde_json::from_slice(&text).map_err(|error| {
+            malformed(&request, "an array of revisions", format!("`{}` ({error})", shorten(&text, 100)))
+        })?;
         let Some(text) = items.iter().find_map(|item| item.ok) else { return Ok(None) };
-        let request: Arc<str> = self.request_name(call).into();
         let Looked { id, rev, .. } = looked(&request, text.get().as_bytes())?;
         let (json, heads) = let_stubs_follow(text.get().as_bytes())?;
         let (peer, doc_id, doc_rev) = (self.clone(), id.clone(), rev.clone());
@@ -52,7 +65,7 @@ impl RemotePeer {
             let (peer, path) = (peer.clone(), format!("{}?rev={doc_rev}", path::attachment(&doc_id, &head.name)));
             async move { peer.attachment(head, path).await }
         });
-        Ok(Some(AttachedDoc { id, rev, json: json.into(), parts: attachments.try_flatten().boxed() }))
+        Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: attachments.try_flatten().boxed() }))
     }
 
     /// Fetches one attachment by its name.
@@ -77,16 +90,16 @@ impl RemotePeer {
 }
 
 /// Reads an answer that came as `multipart/mixed`, up to the document's JSON.
-async fn read_mixed(answer: Answer, boundary: &str) -> Result<Option<AttachedDoc>, PeerError> {
+async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<Option<AttachedDoc>, PeerError> {
     let request = answer.request().clone();
     let mut mixed = Reader::new(answer.into_stream(), boundary);
     let headers = mixed.next_part().await.map_err(|error| broken(&request, error))?;
     let content_type = headers.as_ref().and_then(content_type);
     let Some(content_type) = content_type else { return Err(malformed(&request, EXPECTED, "no part".into())) };
     let Some(boundary) = multipart::boundary(content_type) else {
-        let json = whole_part(&mut mixed, &request).await?;
+        let json = whole_part(&mut mixed, &request, &mut share).await?;
         mixed.skip_rest().await;
-        return alone(&request, content_type, json);
+        return alone(&request, content_type, json, share);
     };
     let part: Body = mixed
         .into_part()
@@ -99,9 +112,10 @@ async fn read_mixed(answer: Answer, boundary: &str) -> Result<Option<AttachedDoc
     if related.next_part().await.map_err(|error| broken(&request, error))?.is_none() {
         return Err(malformed(&request, EXPECTED, "no document".into()));
     }
-    let json = whole_part(&mut related, &request).await?;
+    let json = whole_part(&mut related, &request, &mut share).await?;
     let Looked { id, rev, .. } = looked(&request, &json)?;
     let heads = following(&json)?;
+    let json = share.around(json);
     if heads.is_empty() {
         related.skip_rest().await;
         return Ok(Some(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
@@ -115,12 +129,12 @@ async fn read_mixed(answer: Answer, boundary: &str) -> Result<Option<AttachedDoc
 const EXPECTED: &str = "a document in multipart";
 
 /// A part that is JSON: a document that nothing follows, or `{"missing":"rev"}`.
-fn alone(request: &str, content_type: &str, json: Bytes) -> Result<Option<AttachedDoc>, PeerError> {
+fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Result<Option<AttachedDoc>, PeerError> {
     if content_type.contains("error") {
         return Ok(None);
     }
     let Looked { id, rev, .. } = looked(request, &json)?;
-    Ok(Some(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }))
+    Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: stream::empty().boxed() }))
 }
 
 fn looked(request: &str, json: &[u8]) -> Result<Looked, PeerError> {
@@ -205,16 +219,26 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
 }
 
-async fn whole_part<S>(reader: &mut Reader<S>, request: &str) -> Result<Bytes, PeerError>
+async fn whole_part<S>(reader: &mut Reader<S>, request: &str, share: &mut Share) -> Result<Vec<u8>, PeerError>
 where
     S: Stream<Item = Result<Bytes, PeerError>> + Unpin,
 {
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     while let Some(chunk) = reader.next_chunk().await.map_err(|error| broken(request, error))? {
-        if whole.len() + chunk.len() > MAX_HELD_BYTES {
-            return Err(malformed(request, "a document of at most 256 MiB", "more".into()));
-        }
-        whole.extend_from_slice(&chunk);
+        gather(&mut whole, &chunk, request, share).await?;
     }
-    Ok(whole.freeze())
+    Ok(whole)
+}
+
+/// Adds a chunk; where there are many, within the share.
+async fn gather(whole: &mut Vec<u8>, chunk: &[u8], request: &str, share: &mut Share) -> Result<(), PeerError> {
+    let length = whole.len() + chunk.len();
+    if length > share.max_document() {
+        return Err(too_long(request, share.max_document()));
+    }
+    if length > STREAMED_JSON_BYTES {
+        share.hold(cost(length), 0).await;
+    }
+    whole.extend_from_slice(chunk);
+    Ok(())
 }

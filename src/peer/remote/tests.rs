@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::multipart::{self, Framing, Reader};
+use crate::replicate::budget::{Budget, PAGE_BYTES};
 use crate::tasks::Tasks;
 
 mod requests;
@@ -115,9 +116,14 @@ fn batch(ids: &[&str]) -> DocBatch {
     batch
 }
 
+fn share() -> Share {
+    Budget::new(64 << 20).nothing(&Pulse::default())
+}
+
 async fn all(mut answer: RemoteBulkGet) -> Result<(Vec<String>, Fetched), PeerError> {
+    let mut share = share();
     let (mut texts, mut rest) = (Vec::new(), Fetched::default());
-    while let Some(fetched) = answer.next(100).await? {
+    while let Some(fetched) = answer.next(100, &mut share).await? {
         let docs = &fetched.docs;
         texts.extend(docs.docs().iter().map(|doc| String::from_utf8(docs.text(doc).to_vec()).unwrap()));
         rest.attached.extend(fetched.attached);
@@ -192,8 +198,14 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
     });
     let peer = peer(&format!("{}/db", url.await));
     let seq = |json: &str| serde_json::from_str::<Seq>(json).unwrap();
-    let query =
-        ChangesQuery { since: seq("\"5-x=\""), limit: 2, wait: false, filter: Filter::None, winners_only: false };
+    let query = ChangesQuery {
+        since: seq("\"5-x=\""),
+        limit: 2,
+        max_bytes: PAGE_BYTES,
+        wait: false,
+        filter: Filter::None,
+        winners_only: false,
+    };
     let page = peer.changes(&query).await.unwrap();
     let change = Change { seq: seq("[7,\"o\"]"), id: DocId::from("a"), revs: vec![rev("2-b"), rev("1-a")] };
     assert_eq!((page.changes, page.last_seq, page.pending), (vec![change], seq("[7,\"o\"]"), None));
@@ -232,7 +244,7 @@ fn all_operations_may_run_in_tasks() {
     sendable(|peer| async move { peer.bulk_docs(batch(&[])).await });
     sendable(|peer| async move { all(peer.bulk_get(wanted(&[])).await?).await });
     sendable(|peer| async move {
-        match peer.open_rev(&DocId::from("a"), &rev("1-a"), &[]).await? {
+        match peer.open_rev(&DocId::from("a"), &rev("1-a"), &[], share()).await? {
             Some(doc) => peer.put_doc(doc).await,
             None => Ok(None),
         }

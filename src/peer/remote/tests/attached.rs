@@ -49,7 +49,7 @@ fn mixed(document: &str, step: usize) -> Response {
 }
 
 async fn fetch(peer: &RemotePeer) -> AttachedDoc {
-    peer.open_rev(&DocId::from("a"), &rev("1-a"), &[rev("1-b")]).await.unwrap().unwrap()
+    peer.open_rev(&DocId::from("a"), &rev("1-a"), &[rev("1-b")], share()).await.unwrap().unwrap()
 }
 
 async fn attachments(doc: AttachedDoc) -> Result<Vec<(AttachmentHead, Vec<u8>)>, PeerError> {
@@ -167,7 +167,7 @@ async fn a_source_that_answers_json_is_asked_for_each_attachment() {
     assert!(std::str::from_utf8(&doc.json).unwrap().contains(r#""follows":true"#));
     let head = AttachmentHead { name: "x/y z".into(), content_type: "text/plain".into(), length: 5, gzip: false };
     assert_eq!(attachments(doc).await.unwrap(), [(head, b"hello".to_vec())]);
-    assert!(peer.open_rev(&DocId::from("gone"), &rev("1-a"), &[]).await.unwrap().is_none());
+    assert!(peer.open_rev(&DocId::from("gone"), &rev("1-a"), &[], share()).await.unwrap().is_none());
 }
 
 #[tokio::test]

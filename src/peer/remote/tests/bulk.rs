@@ -43,8 +43,8 @@ async fn what_came_before_a_bulk_get_broke_off_is_given() {
         )
     });
     let mut answer = peer(&url.await).bulk_get(wanted(&["a", "b"])).await.unwrap();
-    assert_eq!(answer.next(1 << 20).await.unwrap().unwrap().docs.docs().len(), 1);
-    assert!(matches!(answer.next(1 << 20).await, Err(PeerError::Broken { .. })));
+    assert_eq!(answer.next(1 << 20, &mut share()).await.unwrap().unwrap().docs.docs().len(), 1);
+    assert!(matches!(answer.next(1 << 20, &mut share()).await, Err(PeerError::Broken { .. })));
 }
 
 #[tokio::test]

@@ -1,0 +1,210 @@
+//! What the results of an answer say: a document, why there is none, for which of the revisions asked for.
+//!
+//! With `latest=true` another revision than the asked one may come, or one twice: the second is dropped. Every asked
+//! revision must be mentioned, by itself, by a descendant or with a reason: what isn't told is never taken for done.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use super::answer::malformed;
+use super::*;
+use crate::document::Revisions;
+use crate::json;
+
+const EXPECTED: &str = "fetched documents";
+
+/// One of `results`.
+#[derive(Deserialize)]
+pub(super) struct BulkResult<'a> {
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub docs: Vec<Item<'a>>,
+}
+
+/// `{"ok":{…}}`, `{"missing":"rev"}`, `{"error":{"rev","error","reason"}}`, or express-pouchdb's
+/// `{"error":"…","reason":"…"}`.
+#[derive(Deserialize)]
+pub(super) struct Item<'a> {
+    #[serde(borrow)]
+    pub ok: Option<&'a RawValue>,
+    #[serde(borrow)]
+    missing: Option<Cow<'a, str>>,
+    error: Option<serde_json::Value>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+}
+
+/// Sorts documents by how they go on.
+#[derive(Default)]
+pub(super) struct Sorter {
+    /// What was asked for and not yet mentioned; without revisions: all leaves were asked for.
+    unmentioned: HashMap<DocId, Vec<Rev>>,
+    given: HashSet<(DocId, Rev)>,
+    /// Results that were left out because of their size.
+    left_out: usize,
+    pub ready: Fetched,
+}
+
+impl Sorter {
+    /// Expects these.
+    pub(super) fn new(wanted: &[Wanted]) -> Self {
+        let mut unmentioned = HashMap::<_, Vec<_>>::with_capacity(wanted.len());
+        for wanted in wanted {
+            unmentioned.entry(wanted.id.clone()).or_default().extend(wanted.revs.iter().cloned());
+        }
+        Self { unmentioned, ..Self::default() }
+    }
+
+    /// Bytes of the documents that are ready.
+    pub(super) fn ready_bytes(&self) -> usize {
+        if self.ready.docs.is_empty() { 0 } else { self.ready.docs.size() }
+    }
+
+    /// Sorts what was answered for a document.
+    pub(super) fn take(&mut self, request: &str, id: &DocId, items: &[Item<'_>]) -> Result<(), PeerError> {
+        self.all_leaves(id);
+        for item in items {
+            match (&item.ok, &item.missing) {
+                (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
+                (None, Some(rev)) => self.unavailable(id, Rev::parse(rev), "missing".into()),
+                (None, None) => {
+                    let (rev, reason) =
+                        item.refusal().ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
+                    self.unavailable(id, rev, reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where all leaves of a document were asked for, its answer gives all that there are.
+    pub(super) fn all_leaves(&mut self, id: &DocId) {
+        if self.unmentioned.get(id).is_some_and(Vec::is_empty) {
+            self.unmentioned.remove(id);
+        }
+    }
+
+    /// A result was too large to be looked at: which, the end will tell.
+    pub(super) fn leave_out(&mut self) {
+        self.left_out += 1;
+    }
+
+    /// A leaf of this document was too large, where all leaves were asked for; which, nobody can tell.
+    pub(super) fn leave_out_leaf(&mut self, id: &DocId, max_document: usize) {
+        self.ready.refused.push(too_large(id.clone(), None, max_document));
+    }
+
+    /// No document answers to this id.
+    pub(super) fn missing(&mut self, id: &DocId) {
+        self.unavailable(id, None, "missing".into());
+    }
+
+    /// Checks at the end that everything was mentioned. What wasn't is what was left out, where no more is lacking.
+    pub(super) fn end(&mut self, request: &str, max_document: usize) -> Result<(), PeerError> {
+        let lacking = self.unmentioned.values().map(|revs| revs.len().max(1)).sum::<usize>();
+        if lacking > self.left_out {
+            let id = self.unmentioned.keys().next().map(DocId::as_str).unwrap_or_default();
+            return Err(malformed(request, "every revision asked for, or why not", format!("not all of {id}")));
+        }
+        for (id, revs) in self.unmentioned.drain() {
+            match revs.is_empty() {
+                true => self.ready.refused.push(too_large(id, None, max_document)),
+                false => {
+                    let refused = revs.into_iter().map(|rev| too_large(id.clone(), Some(rev), max_document));
+                    self.ready.refused.extend(refused);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_doc(&mut self, request: &str, text: &[u8]) -> Result<(), PeerError> {
+        let looked = look(text).map_err(|error| not_fetched(request, text, &error))?;
+        let Some(Looked { id, rev, attached }) = looked else {
+            return Err(not_fetched(request, text, &"a document without `_id` and `_rev`"));
+        };
+        self.mention(&id, &rev, text)?;
+        if !self.given.insert((id.clone(), rev.clone())) {
+            return Ok(());
+        }
+        match attached || id.is_design() {
+            true => self.ready.attached.push((id, rev)),
+            false => self.ready.docs.push(id, rev, text),
+        }
+        Ok(())
+    }
+
+    /// Notes that a document answers for the revision that was asked for, or for those that it has gone on from.
+    fn mention(&mut self, id: &DocId, rev: &Rev, text: &[u8]) -> Result<(), PeerError> {
+        let Some(asked) = self.unmentioned.get_mut(id) else { return Ok(()) };
+        let before = asked.len();
+        asked.retain(|asked| asked != rev);
+        if asked.len() == before {
+            let path = revisions(text)?;
+            asked.retain(|asked| !path.as_ref().is_some_and(|path| path.contains(asked)));
+        }
+        if asked.is_empty() {
+            self.unmentioned.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Notes the revision, or all that are still asked for where the peer names none.
+    fn unavailable(&mut self, id: &DocId, rev: Option<Rev>, reason: String) {
+        let asked = self.unmentioned.remove(id).unwrap_or_default();
+        let (gone, left): (Vec<_>, Vec<_>) = match rev {
+            Some(rev) => {
+                let left = asked.into_iter().filter(|asked| *asked != rev).collect();
+                (vec![rev], left)
+            }
+            None => (asked, Vec::new()),
+        };
+        if !left.is_empty() {
+            self.unmentioned.insert(id.clone(), left);
+        }
+        self.ready.unavailable.extend(gone.into_iter().map(|rev| (id.clone(), rev, reason.clone())));
+    }
+}
+
+impl Item<'_> {
+    /// The revision, where it is named, and the reason why it didn't come.
+    fn refusal(&self) -> Option<(Option<Rev>, String)> {
+        let error = self.error.as_ref()?;
+        let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str);
+        let word = error.as_str().or_else(|| text("error")).unwrap_or("error");
+        let reason = self.reason.as_deref().or_else(|| text("reason")).unwrap_or_default();
+        Some((text("rev").and_then(Rev::parse), format!("{word}: {reason}")))
+    }
+}
+
+/// What replication looks at in a document.
+pub(super) struct Looked {
+    pub id: DocId,
+    pub rev: Rev,
+    pub attached: bool,
+}
+
+/// `None` where `_id` or `_rev` isn't there.
+pub(super) fn look(text: &[u8]) -> Result<Option<Looked>, DocumentError> {
+    let (mut id, mut rev, mut attached) = (None, None, false);
+    for member in json::members(text)? {
+        match &*member.key {
+            "_id" => id = json::string(member.value),
+            "_rev" => rev = json::string(member.value).and_then(|rev| Rev::parse(&rev)),
+            "_attachments" => attached = json::members(member.value)?.next().is_some(),
+            _ => {}
+        }
+    }
+    Ok(id.zip(rev).map(|(id, rev)| Looked { id: DocId::from(id), rev, attached }))
+}
+
+/// A document's `_revisions`.
+fn revisions(text: &[u8]) -> Result<Option<Revisions>, DocumentError> {
+    let mut members = json::members(text)?.filter(|member| member.key == "_revisions");
+    members.next().map(|member| Revisions::parse(member.value)).transpose()
+}
+
+pub(super) fn not_fetched(request: &str, text: &[u8], error: &dyn std::fmt::Display) -> PeerError {
+    malformed(request, EXPECTED, format!("`{}` ({error})", super::answer::shorten(text, 100)))
+}

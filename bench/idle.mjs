@@ -10,8 +10,8 @@ import { ask } from './data.mjs';
 import { each, stage } from './stage.mjs';
 import { number, table } from './table.mjs';
 
-/** Some heartbeats, which come every ten seconds. */
-const WATCHED_S = 20;
+/** A heartbeat of each feed. */
+const WATCHED_S = 10;
 const PATIENCE_S = 120;
 /** From the last checkpoint until connections are closed that were needed for it. */
 const SETTLING_S = 20;

@@ -1,6 +1,7 @@
 //! Random runs: edits, conflicts, deletions and attachments on both sides while replications go both ways, faults on the
-//! wire, `kill -9` of the replicator. Then it is quiet, each way is replicated once more, and both sides must have equal
-//! leaves, and every revision that either side ever acknowledged.
+//! wire, `kill -9` of the replicator and of the server that it copies from and to. Then it is quiet, each way is replicated
+//! once more, or continuously, and both sides must have equal leaves, and every revision that either side has ever
+//! acknowledged as synced.
 //!
 //! A run is drawn from its seed, as far as it is the run's to decide: what the machine decides (which task is faster)
 //! isn't repeated. A failure tells the seed: `COUCHREP_SEED=42 cargo nextest run -E 'test(random::)'` runs it alone.
@@ -11,17 +12,17 @@ mod edits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::future::{join, join_all};
+use futures::future::join_all;
 use futures::{StreamExt, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use self::edits::{Editor, Kept};
-use crate::support::{Fault, FaultyPeer, Leaf, Process, Server, client, leaves};
+use crate::support::{Fault, FaultyPeer, Leaf, Process, Server, client, json as json_of, leaves};
 
 const RUNS: u64 = 200;
 /// Runs at once in one test: they mostly wait for pauses and silences.
@@ -55,21 +56,34 @@ enum Side {
     Local,
     /// On another server, behind a peer that fails at random.
     Remote,
+    /// The same, on a server that is killed while it is written to: what it hadn't synced is to be copied again.
+    Mortal,
+}
+
+impl Side {
+    fn is_mortal(self) -> bool {
+        !matches!(self, Self::Remote)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_equal_after_random_faults_between_two_servers() {
-    runs([Side::Remote, Side::Remote], 0..RUNS * 2 / 5).await;
+    runs([Side::Remote, Side::Remote], 0..60).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_equal_after_random_faults_between_the_store_and_a_server() {
-    runs([Side::Local, Side::Remote], RUNS * 2 / 5..RUNS * 4 / 5).await;
+    runs([Side::Local, Side::Remote], 60..120).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_equal_after_random_kills_within_the_store() {
-    runs([Side::Local, Side::Local], RUNS * 4 / 5..RUNS).await;
+    runs([Side::Local, Side::Local], 120..150).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_equal_after_random_kills_of_the_other_server() {
+    runs([Side::Mortal, Side::Remote], 150..RUNS).await;
 }
 
 /// Makes the runs with these seeds, more or fewer of them where the environment says so.
@@ -83,7 +97,8 @@ async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
     let world = Server::start().await;
     let failed: Vec<_> = stream::iter(seeds)
         .map(|seed| {
-            let run = std::panic::AssertUnwindSafe(Run::new(seed, sides, &world).run());
+            let world = &world;
+            let run = std::panic::AssertUnwindSafe(async move { Run::new(seed, sides, world).await.run().await });
             async move { futures::FutureExt::catch_unwind(run).await.is_err().then_some(seed) }
         })
         .buffer_unordered(AT_ONCE)
@@ -93,68 +108,119 @@ async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
     assert!(failed.is_empty(), "these seeds failed: {failed:?}");
 }
 
+/// A process that is killed and started again with what it has kept.
+struct Machine {
+    data_dir: TempDir,
+    process: Process,
+}
+
+impl Machine {
+    fn start() -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
+        Self { process: start(&data_dir), data_dir }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill_in_place();
+    }
+
+    fn start_again(&mut self) {
+        self.process = start(&self.data_dir);
+    }
+}
+
+fn start(data_dir: &TempDir) -> Process {
+    Process::with_args(data_dir.path(), &[&["serve", "--log=error"][..], &OPTIONS].concat())
+}
+
 /// One run.
 struct Run<'a> {
     seed: u64,
     rng: StdRng,
     sides: [Side; 2],
-    world: &'a Server,
     client: Client,
-    data_dir: TempDir,
+    replicator: Machine,
+    world: &'a Server,
+    /// Stands before `world`.
+    peer: FaultyPeer,
+    /// Where mortal sides are, where there are any, and the peer before it.
+    mortal: Option<(Machine, FaultyPeer)>,
     kept: [Vec<Kept>; 2],
 }
 
 impl<'a> Run<'a> {
-    fn new(seed: u64, sides: [Side; 2], world: &'a Server) -> Self {
-        let (rng, data_dir) = (StdRng::seed_from_u64(seed), tempfile::tempdir().unwrap());
-        Self { seed, rng, sides, world, client: client(), data_dir, kept: Default::default() }
+    async fn new(seed: u64, sides: [Side; 2], world: &'a Server) -> Self {
+        let mut mortal = None;
+        if sides.iter().any(|side| matches!(side, Side::Mortal)) {
+            let machine = Machine::start();
+            let before = FaultyPeer::before_url(machine.process.url("")).await;
+            mortal = Some((machine, before));
+        }
+        Self {
+            seed,
+            rng: StdRng::seed_from_u64(seed),
+            sides,
+            client: client(),
+            replicator: Machine::start(),
+            world,
+            peer: FaultyPeer::before(world).await,
+            mortal,
+            kept: Default::default(),
+        }
     }
 
     async fn run(mut self) {
-        let peer = FaultyPeer::before(self.world).await;
-        let mut process = self.start();
         for side in 0..2 {
-            let made = self.client.put(self.url(side, &process)).send().await.unwrap();
+            let made = self.client.put(self.url(side)).send().await.unwrap();
             assert_eq!(made.status(), StatusCode::CREATED);
         }
-        peer.fail_at_random(self.chance());
-        for _ in 0..self.rng.random_range(2..5) {
-            process = self.phase(process, &peer).await;
+        let chances = [self.chance(), self.chance()];
+        for (peer, chance) in self.peers().zip(chances) {
+            peer.fail_at_random(chance);
         }
-        peer.fail_at_random(|| None);
+        for _ in 0..self.rng.random_range(2..5) {
+            self.phase().await;
+        }
+        self.peers().for_each(|peer| peer.fail_at_random(|| None));
+        let continuous = self.rng.random_bool(0.5);
         let seed = self.seed;
-        let quiet = tokio::time::timeout(LIMIT, self.quiet(&process, &peer)).await;
-        quiet.unwrap_or_else(|_| panic!("seed {seed}: it doesn't come to an end"));
+        let quiet = tokio::time::timeout(LIMIT, self.quiet(continuous)).await;
+        quiet.unwrap_or_else(|_| panic!("seed {seed}: it doesn't come to an end, continuous: {continuous}"));
+        self.compare().await;
     }
 
-    fn start(&self) -> Process {
-        Process::with_args(self.data_dir.path(), &[&["serve", "--log=error"][..], &OPTIONS].concat())
+    fn peers(&self) -> impl Iterator<Item = &FaultyPeer> {
+        [&self.peer].into_iter().chain(self.mortal.as_ref().map(|(_, before)| before))
     }
 
     /// The URL of a side's database, for editors.
-    fn url(&self, side: usize, process: &Process) -> String {
+    fn url(&self, side: usize) -> String {
         let path = format!("/run{}_{side}", self.seed);
         match self.sides[side] {
-            Side::Local => process.url(&path),
+            Side::Local => self.replicator.process.url(&path),
             Side::Remote => self.world.url(&path),
+            Side::Mortal => self.mortal.as_ref().unwrap().0.process.url(&path),
         }
     }
 
     /// The same, for the replicator.
-    fn name(&self, side: usize, peer: &FaultyPeer) -> String {
+    fn name(&self, side: usize) -> String {
         let name = format!("run{}_{side}", self.seed);
         match self.sides[side] {
             Side::Local => name,
-            Side::Remote => peer.url(&format!("/{name}")),
+            Side::Remote => self.peer.url(&format!("/{name}")),
+            Side::Mortal => self.mortal.as_ref().unwrap().1.url(&format!("/{name}")),
         }
     }
 
-    /// Edits on both sides and replications, faults and maybe a kill meanwhile.
-    async fn phase(&mut self, process: Process, peer: &FaultyPeer) -> Process {
+    /// Edits on both sides and replications, faults and maybe kills meanwhile.
+    async fn phase(&mut self) {
         let mut editors = [0, 1].map(|side| Editor {
             rng: StdRng::seed_from_u64(self.rng.next_u64()),
             client: self.client.clone(),
-            url: self.url(side, &process),
+            url: self.url(side),
+            mortal: self.sides[side].is_mortal(),
+            synced: true,
             run: self.seed,
         });
         let editing = join_all(editors.iter_mut().map(async |editor| {
@@ -164,36 +230,46 @@ impl<'a> Run<'a> {
             }
             kept
         }));
-        let jobs: Vec<_> = (0..self.rng.random_range(1..4)).map(|_| self.job(peer)).collect();
-        let replicate = process.url("/_replicate");
+        let jobs: Vec<_> = (0..self.rng.random_range(1..4)).map(|_| self.job()).collect();
+        let replicate = self.replicator.process.url("/_replicate");
+        let client = self.client.clone();
         let replicating = join_all(jobs.into_iter().map(|job| {
-            let request = self.client.post(&replicate).header(CONTENT_TYPE, "application/json");
+            let request = client.post(&replicate).header(CONTENT_TYPE, "application/json");
             // Whatever comes of it: a caller that hangs up stops nothing, and in the end it is done once more.
             tokio::time::timeout(Duration::from_millis(400), request.body(job.to_string()).send())
         }));
-        let kill = self.rng.random_bool(0.6).then(|| Duration::from_millis(self.rng.random_range(0..400)));
-        let working = join(editing, replicating);
-        let (process, (kept, _)) = match kill {
-            None => (process, working.await),
-            Some(after) => {
-                let killing = async {
-                    tokio::time::sleep(after).await;
-                    process.kill();
-                };
-                let (worked, ()) = join(working, killing).await;
-                (self.start(), worked)
+        let mut kill =
+            |chance| self.rng.random_bool(chance).then(|| Duration::from_millis(self.rng.random_range(0..400)));
+        let (kill_replicator, kill_mortal) = (kill(0.6), kill(0.8));
+        let (replicator, mortal) = (&mut self.replicator, &mut self.mortal);
+        let killing_replicator = async {
+            if let Some(after) = kill_replicator {
+                tokio::time::sleep(after).await;
+                replicator.kill();
             }
         };
+        // Started again at once: the replications that write to it live on.
+        let killing_mortal = async {
+            if let (Some(after), Some((machine, before))) = (kill_mortal, mortal) {
+                tokio::time::sleep(after).await;
+                machine.kill();
+                machine.start_again();
+                before.moved(machine.process.url(""));
+            }
+        };
+        let (kept, ..) = futures::join!(editing, replicating, killing_replicator, killing_mortal);
+        if kill_replicator.is_some() {
+            self.replicator.start_again();
+        }
         for (side, kept) in kept.into_iter().enumerate() {
             self.kept[side].extend(kept);
         }
-        process
     }
 
     /// A request for a replication one way or the other.
-    fn job(&mut self, peer: &FaultyPeer) -> Value {
+    fn job(&mut self) -> Value {
         let from = self.rng.random_range(0..2);
-        let mut job = json!({"source": self.name(from, peer), "target": self.name(1 - from, peer)});
+        let mut job = json!({"source": self.name(from), "target": self.name(1 - from)});
         let mut maybe = |name: &str, value: Value| {
             if self.rng.random_bool(0.3) {
                 job[name] = value;
@@ -213,21 +289,40 @@ impl<'a> Run<'a> {
         move || (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng))
     }
 
-    /// Each way once more, and then both sides are looked at.
-    async fn quiet(&mut self, process: &Process, peer: &FaultyPeer) {
+    /// Each way once more, or continuously until both sides have the same.
+    async fn quiet(&self, continuous: bool) {
         // What still runs may answer for what it saw before the last edit: only what starts now counts.
         for way in [[0, 1], [1, 0], [0, 1], [1, 0]] {
-            let [source, target] = way.map(|side| self.name(side, peer));
-            let job = json!({"source": source, "target": target}).to_string();
+            let [source, target] = way.map(|side| self.name(side));
+            let job = json!({"source": source, "target": target, "continuous": continuous}).to_string();
             loop {
-                let request = self.client.post(process.url("/_replicate")).header(CONTENT_TYPE, "application/json");
+                let replicate = self.replicator.process.url("/_replicate");
+                let request = self.client.post(replicate).header(CONTENT_TYPE, "application/json");
                 let answer = request.body(job.clone()).send().await.unwrap();
-                if answer.status() == StatusCode::OK {
+                if answer.status().is_success() {
                     break;
                 }
             }
         }
-        let [here, there] = [leaves(&self.url(0, process)).await, leaves(&self.url(1, process)).await];
+        while continuous && self.revs(0).await != self.revs(1).await {
+            // Nobody signals that two databases have become equal.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A side's documents and their leaves' revisions.
+    async fn revs(&self, side: usize) -> BTreeMap<String, BTreeSet<String>> {
+        let feed = json_of(&self.client, Method::GET, self.url(side) + "/_changes?style=all_docs", None, 200).await;
+        let rows = feed["results"].as_array().unwrap().iter();
+        let revs = |row: &Value| {
+            row["changes"].as_array().unwrap().iter().map(|change| change["rev"].as_str().unwrap().to_owned()).collect()
+        };
+        rows.map(|row| (row["id"].as_str().unwrap().to_owned(), revs(row))).collect()
+    }
+
+    /// Looks at both sides.
+    async fn compare(&self) {
+        let [here, there] = [leaves(&self.url(0)).await, leaves(&self.url(1)).await];
         let seed = self.seed;
         for (this, other) in [(&here, &there), (&there, &here)] {
             let lacking: Vec<_> = this.iter().filter(|leaf| !other.contains(leaf)).collect();

@@ -31,6 +31,10 @@ pub struct Editor {
     pub client: Client,
     /// The database's, without a slash at the end.
     pub url: String,
+    /// Whether the database's server is killed: then only what it was asked to sync is promised.
+    pub mortal: bool,
+    /// Whether the edit in hand is to be synced.
+    pub synced: bool,
     /// The same for all editors of a run: a revision written as it is has one content, wherever it is written.
     pub run: u64,
 }
@@ -39,20 +43,22 @@ impl Editor {
     /// Does one thing, if the database can be reached; what it has taken.
     pub async fn edit(&mut self) -> Vec<Kept> {
         let id = (*IDS.choose(&mut self.rng).unwrap()).to_owned();
-        match self.rng.random_range(0..10) {
+        self.synced = self.rng.random_bool(0.8);
+        let taken = match self.rng.random_range(0..10) {
             0..=3 => self.put(id).await,
             4 => self.delete(id).await,
             5 | 6 => self.write_revision(id).await,
             7 => self.put_attachment(id).await,
             8 => self.put_several().await,
             _ => self.put_local().await,
-        }
+        };
+        if self.synced || !self.mortal { taken } else { Vec::new() }
     }
 
     /// Creates the document or goes on from its winner, its attachments kept, replaced or left out.
     async fn put(&mut self, id: String) -> Vec<Kept> {
         let (token, winner) = (self.token(), self.winner(&id).await);
-        let mut doc = json!({"token": token, "number": 1e300, "": {"deep": [[[[null]]]]}});
+        let mut doc = json!({"token": token, "body": self.value(4)});
         let mut attachments = Some(Vec::new());
         if let Some(winner) = winner {
             doc["_rev"] = winner["_rev"].clone();
@@ -138,7 +144,9 @@ impl Editor {
 
     /// The answer to a request that succeeded.
     async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Option<Value> {
+        let synced = if self.synced { "true" } else { "false" };
         let mut request = self.client.request(method, format!("{}/{path}", self.url));
+        request = request.header("x-couch-full-commit", synced);
         if let Some(body) = body {
             let content_type = if path.contains("three.txt") { "text/plain" } else { "application/json" };
             request = request.header("content-type", content_type).body(body);
@@ -151,6 +159,26 @@ impl Editor {
 
     fn token(&mut self) -> String {
         format!("{:016x}", self.rng.next_u64())
+    }
+
+    /// Any JSON value, at most so many levels deep.
+    fn value(&mut self, depth: u32) -> Value {
+        let atoms = [
+            "null",
+            "true",
+            "\"\"",
+            "\"\\u0000😀\\\"\"",
+            "-0",
+            "1.0",
+            "1E+300",
+            "123456789012345678901234567890",
+            "{}",
+        ];
+        match self.rng.random_range(0..4) {
+            0 if depth > 0 => (0..3).map(|_| self.value(depth - 1)).collect(),
+            1 if depth > 0 => ["", "a b", "Ω"].map(|key| (key.to_owned(), self.value(depth - 1))).into_iter().collect(),
+            _ => serde_json::from_str(atoms.choose(&mut self.rng).unwrap()).unwrap(),
+        }
     }
 
     /// Some bytes, rarely many; half of them go well through a compressor.

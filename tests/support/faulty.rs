@@ -72,7 +72,8 @@ pub struct FaultyPeer {
 }
 
 struct Script {
-    upstream: String,
+    /// The server behind, which may be started anew at another address.
+    upstream: Mutex<String>,
     client: Client,
     /// Method, a part of the path and query, what to do; each is used once, in order.
     faults: Mutex<Vec<(Method, String, Fault)>>,
@@ -89,10 +90,15 @@ type Chance = Box<dyn FnMut() -> Option<Fault> + Send>;
 impl FaultyPeer {
     /// Stands before this server.
     pub async fn before(server: &Server) -> Self {
+        Self::before_url(server.anonymous_url("")).await
+    }
+
+    /// Stands before the server at this address.
+    pub async fn before_url(upstream: String) -> Self {
         let (faults, seen) = (Mutex::default(), Mutex::default());
         let chance: Mutex<Chance> = Mutex::new(Box::new(|| None));
         let (down_until, down) = watch::channel(Instant::now());
-        let upstream = server.anonymous_url("");
+        let upstream = Mutex::new(upstream);
         let script = Arc::new(Script { upstream, client: client(), faults, chance, seen, down_until });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, tasks) = (listener.local_addr().unwrap(), Tasks::default());
@@ -104,6 +110,11 @@ impl FaultyPeer {
             stopping.run_until_cancelled(serving).await
         });
         Self { addr, script, tasks }
+    }
+
+    /// Stands before the same server, which has another address now.
+    pub fn moved(&self, upstream: String) {
+        *self.script.upstream.lock().unwrap() = upstream;
     }
 
     /// The URL of a path that starts with a slash.
@@ -169,7 +180,8 @@ impl Script {
         for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
             head.headers.remove(name);
         }
-        let url = format!("{}{}", self.upstream, head.uri.path_and_query().map_or("/", |target| target.as_str()));
+        let upstream = self.upstream.lock().unwrap().clone();
+        let url = format!("{upstream}{}", head.uri.path_and_query().map_or("/", |target| target.as_str()));
         let mut request = self.client.request(head.method, url).headers(head.headers.clone());
         if head.headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
             request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
@@ -191,7 +203,7 @@ impl Script {
 
 async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response {
     if *script.down_until.borrow() > Instant::now() {
-        return disconnect();
+        disconnect();
     }
     match script.fault(&request) {
         None => script.pass_on(request).await,
@@ -227,7 +239,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         }
         Some(Fault::Cut(length)) => {
             let (mut head, body) = script.pass_on(request).await.into_parts();
-            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let bytes = all(body).await;
             head.headers.remove(CONTENT_LENGTH);
             let piece = Ok(bytes.slice(..length.min(bytes.len())));
             // The first piece leaves on its own: hyper drops what is still unsent when a body fails.
@@ -248,7 +260,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         }
         Some(Fault::Drip(pieces, pause)) => {
             let (mut head, body) = script.pass_on(request).await.into_parts();
-            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let bytes = all(body).await;
             head.headers.remove(CONTENT_LENGTH);
             let step = bytes.len().div_ceil(pieces).max(1);
             let pieces: Vec<_> = bytes.chunks(step).map(Bytes::copy_from_slice).collect();
@@ -268,7 +280,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
 /// An answer with another body, and the length that is told of it, whether it is true or not.
 async fn changed(response: Response, change: impl FnOnce(Bytes) -> (usize, Vec<Bytes>)) -> Response {
     let (mut head, body) = response.into_parts();
-    let (length, pieces) = change(axum::body::to_bytes(body, usize::MAX).await.unwrap());
+    let (length, pieces) = change(all(body).await);
     head.headers.insert(CONTENT_LENGTH, length.into());
     let body = stream::iter(pieces).map(Ok::<_, io::Error>).chain(stream::once(async {
         // What came before leaves on its own: hyper drops what is still unsent when a connection fails.
@@ -316,7 +328,12 @@ impl Listener for Door {
 }
 
 async fn whole(response: Response) -> Bytes {
-    axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap()
+    all(response.into_body()).await
+}
+
+/// A body's bytes; where the server behind dies meanwhile, the connection ends as well.
+async fn all(body: Body) -> Bytes {
+    axum::body::to_bytes(body, usize::MAX).await.unwrap_or_else(|_| disconnect())
 }
 
 fn response(status: u16, headers: &[(&'static str, String)], body: Body) -> Response {
@@ -328,6 +345,6 @@ fn response(status: u16, headers: &[(&'static str, String)], body: Body) -> Resp
 }
 
 /// Ends the connection's task, and the connection with it, without the noise of a panic.
-fn disconnect() -> Response {
+fn disconnect() -> ! {
     std::panic::resume_unwind(Box::new("disconnect"))
 }

@@ -93,6 +93,11 @@ impl Process {
 
     /// Kills it without warning, as `kill -9` or a lost machine does.
     pub fn kill(mut self) {
+        self.kill_in_place();
+    }
+
+    /// The same, for who keeps its address to find it dead.
+    pub fn kill_in_place(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

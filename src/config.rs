@@ -178,7 +178,7 @@ impl Default for Http {
 pub struct StoreSettings {
     /// Databases kept open while nobody uses them.
     pub open_databases: usize,
-    /// Bytes of page cache a database.
+    /// Bytes of all open databases' page caches together.
     pub cache_bytes: usize,
     /// How long an unsynced write may stay so.
     pub sync_interval: Duration,
@@ -190,7 +190,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             open_databases: 500,
-            cache_bytes: 16 << 20,
+            cache_bytes: 256 << 20,
             sync_interval: Duration::from_secs(1),
             javascript: Javascript::default(),
         }

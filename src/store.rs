@@ -17,6 +17,7 @@ mod attachments;
 mod edit;
 mod new_rev;
 mod database;
+mod caches;
 mod filter;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, Snapshot};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
 
+use self::caches::Caches;
 use crate::config::StoreSettings;
 use crate::document::DocumentError;
 use crate::javascript::Interpreters;
@@ -167,6 +169,7 @@ struct Inner {
     tasks: Tasks,
     /// Shared by all databases, so that their number is bounded.
     interpreters: Interpreters,
+    caches: Caches,
 }
 
 /// The name of a database's file: random, so that a name that is used again never meets an old file.
@@ -198,6 +201,7 @@ impl Store {
             let inner = Inner {
                 directory,
                 interpreters: Interpreters::new(settings.javascript.clone()),
+                caches: Caches::new(settings.cache_bytes),
                 settings,
                 registry: Mutex::new(Some(registry)),
                 files: Mutex::new(files),
@@ -403,7 +407,8 @@ impl Inner {
     }
 
     fn open_at(&self, name: DbName, path: &Path, file: FileId) -> Result<Database, StoreError> {
-        Database::open(name, path, &self.settings, &self.tasks, self.updates(file), self.interpreters.clone())
+        let (updates, interpreters, cache) = (self.updates(file), self.interpreters.clone(), self.caches.cache());
+        Database::open(name, path, &self.settings, &self.tasks, updates, interpreters, cache)
     }
 
     /// Makes a database's file, so that it is there after a power cut once a name points to it.

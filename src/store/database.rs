@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::attachments::{Attachment, Upload};
+use super::caches::Cache;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::keys::{ATT_REFS, ATTS, BlobRef, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
 use super::read::Snapshot;
@@ -72,6 +73,8 @@ pub struct Database {
     instance_start_time: String,
     path: Box<Path>,
     interpreters: Interpreters,
+    /// Behind the engine, since the engine fills it.
+    _cache: Cache,
 }
 
 impl Database {
@@ -83,8 +86,9 @@ impl Database {
         tasks: &Tasks,
         updates: Arc<watch::Sender<u64>>,
         interpreters: Interpreters,
+        cache: Cache,
     ) -> Result<Self, StoreError> {
-        let engine = redb::Database::builder().set_cache_size(settings.cache_bytes).create(path);
+        let engine = redb::Database::builder().set_cache_size(cache.bytes()).create(path);
         let engine = Arc::new(engine.map_err(|error| match error {
             // Somebody still reads what was closed.
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Closing,
@@ -92,7 +96,16 @@ impl Database {
         })?);
         let heard = updates.subscribe();
         let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates)?;
-        Ok(Self { name, engine, writer, updates: heard, instance_start_time, path: path.into(), interpreters })
+        Ok(Self {
+            name,
+            engine,
+            writer,
+            updates: heard,
+            instance_start_time,
+            path: path.into(),
+            interpreters,
+            _cache: cache,
+        })
     }
 
     /// Its name.

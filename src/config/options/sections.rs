@@ -162,7 +162,7 @@ pub struct StoreOptions {
     /// Databases kept open while nobody uses them [default: 500]
     #[arg(long, value_name = "N")]
     pub open_databases: Option<usize>,
-    /// Page cache of each database [default: 16MiB]
+    /// Page caches of all open databases together [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_bytes: Option<Size>,
     /// How long an unsynced write may stay so [default: 1s]

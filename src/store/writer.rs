@@ -13,7 +13,7 @@
 //! for example, the engine does nothing more with the file, and the writer ends: the database is opened anew by whoever
 //! asks for it next, as after a crash.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -73,14 +73,21 @@ pub(super) struct WriterHandle {
     closing: CancellationToken,
     /// Cancelled when the writer has ended.
     ended: CancellationToken,
+    /// Why it gave up, if it did.
+    failure: Arc<OnceLock<Arc<StoreError>>>,
 }
 
 impl WriterHandle {
     /// Asks, and waits for the answer. The work is done even if the caller is dropped meanwhile.
     pub(super) async fn ask(&self, work: Work) -> Result<Done, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send((work, Some(reply))).await.map_err(|_| StoreError::Closing)?;
-        answer.await.map_err(|_| StoreError::Closing)?
+        self.requests.send((work, Some(reply))).await.map_err(|_| self.why())?;
+        answer.await.map_err(|_| self.why())?
+    }
+
+    /// Why nobody answers.
+    fn why(&self) -> StoreError {
+        self.failure.get().map_or(StoreError::Closing, |failure| StoreError::WriteFailed(failure.clone()))
     }
 
     pub(super) async fn write(
@@ -154,13 +161,14 @@ pub(super) fn start(
     let (requests, queue) = mpsc::channel(QUEUE);
     tell(&latest, info.update_seq);
     let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
-    let running = run(writer, queue, latest, closing.clone(), settings.sync_interval);
-    let end = ended.clone().drop_guard();
+    let handle = WriterHandle { requests, closing: closing.clone(), ended: ended.clone(), failure: Arc::default() };
+    let running = run(writer, queue, latest, closing, handle.failure.clone(), settings.sync_interval);
+    let end = ended.drop_guard();
     tasks.spawn("database writer", async move {
         running.await;
         drop(end);
     });
-    Ok((WriterHandle { requests, closing, ended }, info.instance_start_time.to_string()))
+    Ok((handle, info.instance_start_time.to_string()))
 }
 
 fn stored_info(engine: &redb::Database) -> Result<Option<Info>, StoreError> {
@@ -181,6 +189,7 @@ async fn run(
     mut queue: mpsc::Receiver<(Work, Option<Reply>)>,
     latest: Arc<watch::Sender<u64>>,
     closing: CancellationToken,
+    failure: Arc<OnceLock<Arc<StoreError>>>,
     sync_interval: Duration,
 ) {
     let mut group = Vec::with_capacity(GROUP);
@@ -208,7 +217,8 @@ async fn run(
         });
         match served.await {
             Ok((served, Ok(()))) => writer = served,
-            Ok((_, Err(failure))) => return refuse_all(queue, &failure),
+            // Dropping the queue refuses whoever waits in it.
+            Ok((_, Err(error))) => return drop(failure.set(error)),
             // Its state is gone with it; the next opening makes a new one from the file.
             Err(error) => return tracing::error!(error = %error, "a database's writer crashed"),
         }
@@ -221,15 +231,6 @@ async fn run(
     match tasks::blocking("sync a database", move || writer.serve(vec![(Work::Sync, None)])).await {
         Ok(_) => {}
         Err(error) => tracing::error!(error = %error, "a database's last sync crashed"),
-    }
-}
-
-/// Tells all who wait that nothing more is written.
-fn refuse_all(mut queue: mpsc::Receiver<(Work, Option<Reply>)>, failure: &Arc<StoreError>) {
-    queue.close();
-    while let Ok((_, reply)) = queue.try_recv() {
-        // Whoever asked may have gone.
-        let _ = reply.map(|reply| reply.send(Err(StoreError::WriteFailed(failure.clone()))));
     }
 }
 

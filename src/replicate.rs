@@ -257,6 +257,7 @@ async fn record(job: &Job, mut session: Session, mut finished: watch::Receiver<S
     while finished.changed().await.is_ok() {
         wait_or_end(job.checkpoint_interval(), &mut finished).await;
         let seq = finished.borrow_and_update().clone();
+        let _work = job.progress.pulse().work();
         job.keep_failures(Vec::new()).await?;
         session.record(&seq, &job.progress).await?;
     }

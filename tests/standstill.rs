@@ -61,3 +61,25 @@ async fn a_continuous_replication_that_waits_for_changes_does_not_stand_still() 
     assert_eq!(infos, 1, "it was started again: {:?}", peer.requests());
     assert_eq!(server.get("/_active_tasks", 200).await.as_array().unwrap().len(), 2);
 }
+
+/// The feed's heartbeats, or its rest in the embedded store, once counted as the whole job's life.
+#[tokio::test]
+async fn a_batch_that_hangs_does_not_hide_behind_a_feed_that_has_caught_up() {
+    let (server, peer) = bench().await;
+    let more: Vec<_> = (0..100).map(|n| json!({"_id": format!("more{n}")})).collect();
+    server.post("/src/_bulk_docs", json!({"docs": more}), 201).await;
+    server.database("other").await;
+    for (source, target) in [("src".to_owned(), "tgt"), (peer.url("/src"), "other")] {
+        peer.fail(Method::POST, &format!("/{target}/_revs_diff"), DRIP);
+        let target = peer.url(&format!("/{target}"));
+        server.replicate(json!({"source": source, "target": target, "continuous": true})).await;
+    }
+    let arrived = async {
+        for target in ["tgt", "other"] {
+            while server.leaves(target).await != server.leaves("src").await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), arrived).await.expect("an answer that drips for minutes is given up");
+}

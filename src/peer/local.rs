@@ -133,11 +133,11 @@ impl LocalPeer {
             }
             // It needn't stay open while nothing happens.
             drop(database);
-            let rest = self.pulse.rest();
+            let idle = self.pulse.idle();
             if updates.changed().await.is_err() {
                 return Err(PeerError::DatabaseMissing { database: self.name.to_string() });
             }
-            drop(rest);
+            drop(idle);
             database = self.store.reopen(&self.name, &updates).await.map_err(|error| self.explain(error))?;
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! Every wait for a peer has a limit of its own, but a peer that sends a byte within each of them keeps them all and
 //! gets nowhere. So what counts here is an amount: the bytes that moved, and events, each worth [`EVENT`] bytes: an
-//! answer's head, a heartbeat of the waiting feed, work done. A job that waits for a change in the embedded store
-//! rests, which no limit ends.
+//! answer's head, a heartbeat of the waiting feed, work done.
+//!
+//! A job does several things at once, and one that hangs mustn't hide behind one that may wait. So a waiting feed
+//! ([`Pulse::idle`], [`Pulse::waits`]) is a sign of life only while nothing is at work ([`Pulse::work`]), and waiting for
+//! memory ([`Pulse::rest`]) only while all that is at work does.
 //!
 //! [`Pulse::failed`] is the watchdog: it notices a standstill within one to two limits, and costs one timer a limit.
 
@@ -23,13 +26,25 @@ pub struct Pulse {
 #[derive(Debug, Default)]
 struct Signs {
     amount: AtomicU64,
+    at_work: AtomicUsize,
     resting: AtomicUsize,
+    idle: AtomicUsize,
 }
 
-/// A job rests until this is dropped.
+/// Something is at work until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Work(Pulse);
+
+/// What is at work rests until this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Rest(Pulse);
+
+/// The feed waits until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Idle(Pulse);
 
 impl Pulse {
     /// Something happened that doesn't happen to a job that hangs.
@@ -42,10 +57,29 @@ impl Pulse {
         self.signs.amount.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Nothing is to be done, and nothing stands between the job and its next change.
+    /// The source let the feed wait on, which says nothing of what is at work.
+    pub fn waits(&self) {
+        if self.signs.at_work.load(Ordering::Relaxed) == 0 {
+            self.beat();
+        }
+    }
+
+    /// Something is at work that does one thing behind the other, and rests itself at most once at a time.
+    pub fn work(&self) -> Work {
+        self.signs.at_work.fetch_add(1, Ordering::Relaxed);
+        Work(self.clone())
+    }
+
+    /// What is at work waits for memory, which isn't its own doing.
     pub fn rest(&self) -> Rest {
         self.signs.resting.fetch_add(1, Ordering::Relaxed);
         Rest(self.clone())
+    }
+
+    /// The feed waits for a change in the embedded store, or for what is at work to need its next page.
+    pub fn idle(&self) -> Idle {
+        self.signs.idle.fetch_add(1, Ordering::Relaxed);
+        Idle(self.clone())
     }
 
     /// Ends when a whole `limit` has brought less than an event.
@@ -64,7 +98,16 @@ impl Pulse {
     }
 
     fn stood_still_since(&self, before: u64) -> bool {
-        self.signs.resting.load(Ordering::Relaxed) == 0 && self.amount() - before < EVENT
+        let [at_work, resting, idle] =
+            [&self.signs.at_work, &self.signs.resting, &self.signs.idle].map(|count| count.load(Ordering::Relaxed));
+        let may_wait = resting + idle > 0 && at_work <= resting;
+        !may_wait && self.amount() - before < EVENT
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.signs.at_work.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,6 +115,13 @@ impl Drop for Rest {
     fn drop(&mut self) {
         self.0.beat();
         self.0.signs.resting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.0.beat();
+        self.0.signs.idle.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -109,5 +159,37 @@ mod tests {
         drop(rest);
         assert!(!pulse.stood_still_since(0));
         assert!(pulse.stood_still_since(pulse.amount()));
+    }
+
+    /// A batch whose target dripped was never ended once the feed had caught up: the feed's waiting counted as life. Nor
+    /// where other batches of the same job waited for the memory that it held.
+    #[test]
+    fn what_hangs_does_not_hide_behind_what_waits() {
+        let pulse = Pulse::default();
+        let (_hangs, _idle) = (pulse.work(), pulse.idle());
+        (0..9).for_each(|_| pulse.waits());
+        assert!(pulse.stood_still_since(0));
+        let (_other, _rest) = (pulse.work(), pulse.rest());
+        assert!(pulse.stood_still_since(0));
+    }
+
+    #[test]
+    fn a_job_lives_while_all_that_is_at_work_waits_for_memory() {
+        let pulse = Pulse::default();
+        let (_one, _rest) = (pulse.work(), pulse.rest());
+        assert!(!pulse.stood_still_since(0));
+        let other = pulse.work();
+        assert!(pulse.stood_still_since(0));
+        drop(other);
+        assert!(!pulse.stood_still_since(0));
+    }
+
+    #[test]
+    fn a_feed_that_waits_is_life_while_nothing_is_at_work() {
+        let pulse = Pulse::default();
+        pulse.waits();
+        assert!(!pulse.stood_still_since(0));
+        let _idle = pulse.idle();
+        assert!(!pulse.stood_still_since(pulse.amount()));
     }
 }

@@ -188,6 +188,7 @@ impl Batch<'_> {
     }
 
     async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<Named, ReplicateError> {
+        let _work = self.route.progress.pulse().work();
         let mut named = Named::default();
         let mut fetching = fetch::ask(self.route, wanted).await?;
         while let Some(fetched) = fetching.next().await? {

@@ -29,8 +29,9 @@
 //! 5. Pages and streams take their places holding no share, and a job's own place doesn't depend on other jobs. What
 //!    holds a page waits for shares, which never wait for pages.
 //!
-//! Who waits for memory rests ([`Pulse::rest`]): the job's watchdog doesn't count that against it. Whoever holds the memory is
-//! watched itself, so that a peer which drips byte after byte doesn't hold it for ever either.
+//! Who waits for memory rests ([`Pulse::rest`]): the job's watchdog doesn't count that against it, unless another part of
+//! the same job is at work. So whoever holds memory is watched, and a peer which drips byte after byte doesn't hold it for
+//! ever either.
 //!
 //! A target that hangs in the middle of a write keeps its documents in memory until the write's own limit.
 
@@ -258,29 +259,30 @@ pub struct Place {
 impl Places {
     /// Waits for a place for a page of the feed, the job's own or one of all.
     pub async fn page(&self) -> Place {
-        self.first(&self.own_page, &self.budget.parts.pages).await
+        let _idle = self.pulse.idle();
+        first(&self.own_page, &self.budget.parts.pages).await
     }
 
     /// Waits for the one place for a long row.
     pub async fn row(&self) -> Place {
-        let _rest = self.pulse.rest();
+        let _idle = self.pulse.idle();
         Place { _permit: self.budget.parts.rows.clone().acquire_owned().await.ok() }
     }
 
     /// Waits for a place for a document whose attachments stream, the job's own or one of all.
     pub async fn stream(&self) -> Place {
-        self.first(&self.own_stream, &self.budget.parts.streams).await
-    }
-
-    async fn first(&self, own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> Place {
         let _rest = self.pulse.rest();
-        let permit = tokio::select! {
-            biased;
-            own = own.clone().acquire_owned() => own,
-            common = common.clone().acquire_owned() => common,
-        };
-        Place { _permit: permit.ok() }
+        first(&self.own_stream, &self.budget.parts.streams).await
     }
+}
+
+async fn first(own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> Place {
+    let permit = tokio::select! {
+        biased;
+        own = own.clone().acquire_owned() => own,
+        common = common.clone().acquire_owned() => common,
+    };
+    Place { _permit: permit.ok() }
 }
 
 fn units(bytes: usize) -> u32 {

@@ -106,7 +106,8 @@ impl Feed {
                 }
                 Err(PeerError::TooLong { .. }) if place.is_none() => {
                     place = Some(self.stop.run_until_cancelled(self.places.row()).await?);
-                    (self.query.limit, self.query.max_bytes) = (1, ROW_BYTES);
+                    // Whoever holds the place doesn't wait for changes: the row may be gone by now.
+                    (self.query.limit, self.query.max_bytes, self.query.wait) = (1, ROW_BYTES, false);
                     self.ask(Duration::ZERO);
                 }
                 _ => break page,

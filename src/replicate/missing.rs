@@ -12,6 +12,7 @@ use crate::peer::Change;
 
 /// Asks. `first` says that these changes weren't asked for before, and are to be counted.
 pub async fn ask(route: &Route, changes: &[Change], first: bool) -> Result<Vec<Wanted>, ReplicateError> {
+    let _work = route.progress.pulse().work();
     let wanted = route.unless_stopped(route.target.revs_diff(changes)).await??;
     if first {
         route.progress.count(Counts {

@@ -49,6 +49,7 @@ pub enum Attached {
 /// Attachments that the target has, by its own word (`atts_since`), travel as stubs; if it misses one after all (412),
 /// everything is sent again. What breaks off on the way is repeated some times.
 pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
+    let _work = route.progress.pulse().work();
     let _place = route.unless_stopped(route.places.stream()).await?;
     let mut atts_since = atts_since;
     let mut pauses = Pauses::between_tries(route.tries);

@@ -113,7 +113,7 @@ impl Answer {
                 return Err(too_long(&self.request, limit));
             }
             match heartbeat {
-                true => self.pulse.beat(),
+                true => self.pulse.waits(),
                 false => body.extend_from_slice(&chunk),
             }
         }

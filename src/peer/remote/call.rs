@@ -289,7 +289,10 @@ impl RemotePeer {
         })?;
         let response = exchange(request, self.silence(call), sent, name).await?;
         server.answered(response.status().as_u16());
-        self.inner.pulse.beat();
+        match call.operation {
+            Operation::Wait => self.inner.pulse.waits(),
+            _ => self.inner.pulse.beat(),
+        }
         Ok((response, permit))
     }
 

@@ -64,27 +64,47 @@ impl Sorter {
 
     /// Sorts what was answered for a document.
     pub(super) fn take(&mut self, request: &str, id: &DocId, items: &[Item<'_>]) -> Result<(), PeerError> {
-        self.all_leaves(id);
+        let all_leaves = self.all_leaves(id);
         for item in items {
             match (&item.ok, &item.missing) {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
                 (None, Some(rev)) => self.unavailable(id, Rev::parse(rev), "missing".into(), false),
                 (None, None) => {
                     let refusal = item.refusal();
-                    let Refusal { rev, reason, passing } =
-                        refusal.ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
-                    self.unavailable(id, rev, reason, passing);
+                    let refusal = refusal.ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
+                    match all_leaves && refusal.rev.is_none() {
+                        true => self.no_leaves(request, id, refusal)?,
+                        false => self.unavailable(id, refusal.rev, refusal.reason, refusal.passing),
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Where all leaves of a document were asked for, its answer gives all that there are.
-    pub(super) fn all_leaves(&mut self, id: &DocId) {
-        if self.unmentioned.get(id).is_some_and(Vec::is_empty) {
+    /// Where all leaves of a document were asked for, its answer gives all that there are. Tells whether they were.
+    pub(super) fn all_leaves(&mut self, id: &DocId) -> bool {
+        let all_leaves = self.unmentioned.get(id).is_some_and(Vec::is_empty);
+        if all_leaves {
             self.unmentioned.remove(id);
         }
+        all_leaves
+    }
+
+    /// Why a document of which all leaves were asked for gave none: there is no such document, or it is to be asked for
+    /// again, or it is refused.
+    fn no_leaves(&mut self, request: &str, id: &DocId, refusal: Refusal) -> Result<(), PeerError> {
+        let Refusal { error, reason, passing, missing, .. } = refusal;
+        if passing {
+            return Err(PeerError::Broken {
+                request: request.to_owned(),
+                reason: format!("{id} was answered {reason}"),
+            });
+        }
+        if !missing {
+            self.ready.refused.push(Refused { id: id.clone(), rev: None, error, reason });
+        }
+        Ok(())
     }
 
     /// A result was too large to be looked at: which, the end will tell.
@@ -187,7 +207,10 @@ impl Item<'_> {
         let word = error.as_str().or_else(|| text("error")).unwrap_or("error");
         let reason = self.reason.as_deref().or_else(|| text("reason")).unwrap_or_default();
         let rev = text("rev").and_then(Rev::parse);
-        Some(Refusal { rev, reason: format!("{word}: {reason}"), passing: passes(word) })
+        // PouchDB's word stands in `name`.
+        let missing = word == "not_found" || text("name") == Some("not_found");
+        let (error, reason) = (word.to_owned(), format!("{word}: {reason}"));
+        Some(Refusal { rev, error, reason, passing: passes(word), missing })
     }
 }
 
@@ -195,8 +218,11 @@ impl Item<'_> {
 struct Refusal {
     /// Where it is named.
     rev: Option<Rev>,
+    error: String,
     reason: String,
     passing: bool,
+    /// There is no such revision, or no such document.
+    missing: bool,
 }
 
 /// What replication looks at in a document.

@@ -128,6 +128,7 @@ async fn all(mut answer: RemoteBulkGet) -> Result<(Vec<String>, Fetched), PeerEr
         texts.extend(docs.docs().iter().map(|doc| String::from_utf8(docs.text(doc).to_vec()).unwrap()));
         rest.attached.extend(fetched.attached);
         rest.unavailable.extend(fetched.unavailable);
+        rest.refused.extend(fetched.refused);
     }
     Ok((texts, rest))
 }

@@ -113,6 +113,25 @@ async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
     }
 }
 
+/// With all leaves asked for there is no revision to be named as unavailable: such a document was passed over.
+#[tokio::test]
+async fn a_document_that_gives_no_leaves_is_passed_over_only_where_it_does_not_exist() {
+    let url = serve(|seen| {
+        let word = seen.path.split('/').nth(1).unwrap();
+        let error = json!({"id": "a", "rev": "undefined", "error": word, "reason": "why"});
+        ok(json!({"results": [{"id": "a", "docs": [{"error": error}]}]}))
+    });
+    let url = url.await;
+    let told = async |word: &str| {
+        let wanted = Wanted { id: DocId::from("a"), revs: vec![], atts_since: vec![] };
+        all(peer(&format!("{url}/{word}")).bulk_get(vec![wanted]).await.unwrap()).await
+    };
+    assert!(told("not_found").await.unwrap().1.is_empty());
+    assert!(matches!(told("timeout").await, Err(PeerError::Broken { .. })));
+    let (_, rest) = told("forbidden").await.unwrap();
+    assert_eq!((rest.refused[0].rev.as_ref(), rest.refused[0].error.as_str()), (None, "forbidden"));
+}
+
 #[tokio::test]
 async fn a_document_that_met_a_clusters_trouble_is_not_refused() {
     let url = serve(|seen| match seen.path.starts_with("/trouble/") {

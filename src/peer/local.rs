@@ -6,7 +6,8 @@
 //! A handle, not an open database: each operation opens it anew (a look into a map while it is open), so a deleted
 //! database is [`PeerError::DatabaseMissing`] from then on.
 
-use std::collections::VecDeque;
+mod bulk_get;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use futures::stream::{self, StreamExt as _};
 use serde_json::value::RawValue;
 
 use super::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Fetched, Filter,
-    LocalDoc, PeerError, Refused, Unavailable, too_large,
+    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Filter, LocalDoc,
+    PeerError, Refused,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::peer::pulse::Pulse;
@@ -26,6 +27,8 @@ use crate::store::{
     Following, Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
 };
 use crate::tasks;
+
+pub use self::bulk_get::LocalBulkGet;
 
 /// After so long a page that a filter's function has begun is given.
 const PAGE_TIME: Duration = Duration::from_secs(2);
@@ -210,7 +213,7 @@ impl LocalPeer {
 
     /// See [`super::Peer::bulk_get`].
     pub fn bulk_get(&self, wanted: Vec<Wanted>) -> LocalBulkGet {
-        LocalBulkGet { peer: self.clone(), wanted: wanted.into() }
+        LocalBulkGet::new(self.clone(), wanted)
     }
 
     /// See [`super::Peer::open_rev`].
@@ -439,97 +442,4 @@ fn refused_by_store(id: DocId, rev: Rev, refusal: &Refusal) -> Refused {
         Refusal::MissingStub { .. } => "missing_stub",
     };
     Refused { id, rev: Some(rev), error: error.into(), reason: refusal.to_string() }
-}
-
-/// Documents that are read as they are asked for.
-pub struct LocalBulkGet {
-    peer: LocalPeer,
-    /// What wasn't read yet.
-    wanted: VecDeque<Wanted>,
-}
-
-impl LocalBulkGet {
-    /// See [`super::BulkGet::next`].
-    pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
-        // More room at once makes larger pieces; without it, documents come in smaller ones.
-        share.keep(cost(max_bytes));
-        share.try_hold(cost(max_bytes));
-        while !self.wanted.is_empty() {
-            let mut wanted = std::mem::take(&mut self.wanted);
-            let (held, max_document) = (share.bytes(), share.max_document());
-            let read = self.peer.read(move |snapshot| {
-                let mut fetched = Fetched::default();
-                let mut lacking = None;
-                while fetched.docs.size() < max_bytes
-                    && lacking.is_none()
-                    && let Some(next) = wanted.pop_front()
-                {
-                    let fits = |bytes| cost(bytes) <= held;
-                    if let Some((rest, bytes)) = fetch(snapshot, next, &mut fetched, fits, max_document)? {
-                        wanted.push_front(rest);
-                        lacking = Some(bytes);
-                    }
-                }
-                Ok((fetched, wanted, lacking))
-            });
-            let (fetched, lacking);
-            (fetched, self.wanted, lacking) = read.await?;
-            if !fetched.is_empty() {
-                share.keep(cost(fetched.docs.size()));
-                return Ok(Some(fetched));
-            }
-            if let Some(bytes) = lacking {
-                share.hold(cost(bytes), cost(max_bytes)).await;
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Reads what is wanted of a document as far as there is room; else answers the rest, and the bytes that it needs.
-fn fetch(
-    snapshot: &Snapshot,
-    wanted: Wanted,
-    fetched: &mut Fetched,
-    fits: impl Fn(usize) -> bool,
-    max_document: usize,
-) -> Result<Option<(Wanted, usize)>, StoreError> {
-    let options = DocOptions { revs: true, ..DocOptions::default() };
-    let id = &wanted.id;
-    let unavailable = |rev: &Rev| Unavailable::missing(id.clone(), rev.clone());
-    let Some(record) = snapshot.document(id.as_str())? else {
-        fetched.unavailable.extend(wanted.revs.iter().map(unavailable));
-        return Ok(None);
-    };
-    let mut leaves: Vec<Leaf> = if wanted.revs.is_empty() { record.tree.leaves() } else { Vec::new() };
-    for rev in &wanted.revs {
-        match newest(&record, rev) {
-            Some(leaf) if leaves.contains(&leaf) => {}
-            Some(leaf) => leaves.push(leaf),
-            None => fetched.unavailable.push(unavailable(rev)),
-        }
-    }
-    for (place, leaf) in leaves.iter().enumerate() {
-        if leaf.attached || id.is_design() {
-            fetched.attached.push((id.clone(), leaf.rev.clone()));
-            continue;
-        }
-        let stored = snapshot.stored(leaf)?;
-        if stored.size() > max_document {
-            fetched.refused.push(too_large(id.clone(), Some(leaf.rev.clone()), max_document));
-            continue;
-        }
-        let before = if fetched.docs.is_empty() { 0 } else { fetched.docs.size() };
-        let bytes = before + stored.size();
-        if !fits(bytes) {
-            let revs = leaves[place..].iter().map(|leaf| leaf.rev.clone()).collect();
-            return Ok(Some((Wanted { revs, ..wanted }, bytes)));
-        }
-        let mut rendered = Ok(());
-        fetched.docs.push_with(id.clone(), leaf.rev.clone(), |out| {
-            rendered = snapshot.render_stored(id.as_str(), &record, leaf, &stored, &options, out).map(|_| ());
-        });
-        rendered?;
-    }
-    Ok(None)
 }

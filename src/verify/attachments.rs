@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{Difference, Problem, Report, repeated};
 use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
 use crate::peer::pulse::Pulse;
-use crate::peer::{AttachedDoc, AttachmentPiece, Change, Peer, PeerError};
+use crate::peer::{AttachedDoc, AttachmentPiece, Change, Peer, PeerError, Refused};
 use crate::replicate::budget::{Budget, cost};
 
 /// Leaves asked for at once, and bytes of their documents held: those with small attachments come with them.
@@ -37,7 +37,7 @@ struct Told {
 /// Compares what both sides tell of the attachments of these leaves, and adds to the report what `other` lacks.
 ///
 /// # Errors
-/// [`PeerError::TooLong`] where a document is too large for the budget.
+/// [`PeerError::Status`] where a document may not be read, or is too large for the budget.
 pub async fn compare(
     this: &Peer,
     other: &Peer,
@@ -110,9 +110,9 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
             }
         }
         attached.extend(fetched.attached);
-        if let Some(refused) = fetched.refused.first() {
-            let request = format!("_bulk_get of {}{}", peer.name(), refused.id);
-            return Err(PeerError::TooLong { request, limit: share.max_document() });
+        if let Some(Refused { id, error, reason, .. }) = fetched.refused.into_iter().next() {
+            let request = format!("_bulk_get of {}{id}", peer.name());
+            return Err(PeerError::Status { request, status: 403, error, reason });
         }
     }
     drop(share);

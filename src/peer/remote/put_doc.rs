@@ -85,7 +85,7 @@ impl RemotePeer {
         if self.inner.takes_gzip.load(Ordering::Relaxed) || !gzipped {
             return Ok(doc);
         }
-        let json = Bytes::from(let_plain_follow(&doc.json)?);
+        let json = Bytes::from_owner(Rewritten { json: let_plain_follow(&doc.json)?, _before: doc.json });
         let plain = Plain::new(doc.parts, following(&json)?);
         Ok(AttachedDoc { json, parts: plain.into_stream(), ..doc })
     }
@@ -101,6 +101,18 @@ impl RemotePeer {
             }
             (_, error) => error,
         }
+    }
+}
+
+/// A document's JSON in place of what it was, which the budget goes on counting.
+struct Rewritten {
+    json: Vec<u8>,
+    _before: Bytes,
+}
+
+impl AsRef<[u8]> for Rewritten {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
     }
 }
 

@@ -1,0 +1,109 @@
+//! Documents out of the embedded store, a piece at a time.
+//!
+//! A piece is as large as the caller's share of memory allows: where it has no more, documents come in smaller ones, and a
+//! document that alone needs more waits until there is as much.
+
+use std::collections::VecDeque;
+
+use super::{LocalPeer, newest};
+use crate::document::{Rev, Wanted};
+use crate::peer::{Fetched, PeerError, Unavailable, too_large};
+use crate::replicate::budget::{Share, cost};
+use crate::store::{DocOptions, Leaf, Snapshot, StoreError};
+
+/// Documents that are read as they are asked for.
+pub struct LocalBulkGet {
+    peer: LocalPeer,
+    /// What wasn't read yet.
+    wanted: VecDeque<Wanted>,
+}
+
+impl LocalBulkGet {
+    pub(super) fn new(peer: LocalPeer, wanted: Vec<Wanted>) -> Self {
+        Self { peer, wanted: wanted.into() }
+    }
+
+    /// See [`crate::peer::BulkGet::next`].
+    pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
+        // More room at once makes larger pieces; without it, documents come in smaller ones.
+        share.keep(cost(max_bytes));
+        share.try_hold(cost(max_bytes));
+        while !self.wanted.is_empty() {
+            let mut wanted = std::mem::take(&mut self.wanted);
+            let (held, max_document) = (share.bytes(), share.max_document());
+            let read = self.peer.read(move |snapshot| {
+                let mut fetched = Fetched::default();
+                let mut lacking = None;
+                while fetched.docs.size() < max_bytes
+                    && lacking.is_none()
+                    && let Some(next) = wanted.pop_front()
+                {
+                    let fits = |bytes| cost(bytes) <= held;
+                    if let Some((rest, bytes)) = fetch(snapshot, next, &mut fetched, fits, max_document)? {
+                        wanted.push_front(rest);
+                        lacking = Some(bytes);
+                    }
+                }
+                Ok((fetched, wanted, lacking))
+            });
+            let (fetched, lacking);
+            (fetched, self.wanted, lacking) = read.await?;
+            if !fetched.is_empty() {
+                share.keep(cost(fetched.docs.size()));
+                return Ok(Some(fetched));
+            }
+            if let Some(bytes) = lacking {
+                share.hold(cost(bytes), cost(max_bytes)).await;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Reads what is wanted of a document as far as there is room; else answers the rest, and the bytes that it needs.
+fn fetch(
+    snapshot: &Snapshot,
+    wanted: Wanted,
+    fetched: &mut Fetched,
+    fits: impl Fn(usize) -> bool,
+    max_document: usize,
+) -> Result<Option<(Wanted, usize)>, StoreError> {
+    let options = DocOptions { revs: true, ..DocOptions::default() };
+    let id = &wanted.id;
+    let unavailable = |rev: &Rev| Unavailable::missing(id.clone(), rev.clone());
+    let Some(record) = snapshot.document(id.as_str())? else {
+        fetched.unavailable.extend(wanted.revs.iter().map(unavailable));
+        return Ok(None);
+    };
+    let mut leaves: Vec<Leaf> = if wanted.revs.is_empty() { record.tree.leaves() } else { Vec::new() };
+    for rev in &wanted.revs {
+        match newest(&record, rev) {
+            Some(leaf) if leaves.contains(&leaf) => {}
+            Some(leaf) => leaves.push(leaf),
+            None => fetched.unavailable.push(unavailable(rev)),
+        }
+    }
+    for (place, leaf) in leaves.iter().enumerate() {
+        if leaf.attached || id.is_design() {
+            fetched.attached.push((id.clone(), leaf.rev.clone()));
+            continue;
+        }
+        let stored = snapshot.stored(leaf)?;
+        if stored.size() > max_document {
+            fetched.refused.push(too_large(id.clone(), Some(leaf.rev.clone()), max_document));
+            continue;
+        }
+        let before = if fetched.docs.is_empty() { 0 } else { fetched.docs.size() };
+        let bytes = before + stored.size();
+        if !fits(bytes) {
+            let revs = leaves[place..].iter().map(|leaf| leaf.rev.clone()).collect();
+            return Ok(Some((Wanted { revs, ..wanted }, bytes)));
+        }
+        let mut rendered = Ok(());
+        fetched.docs.push_with(id.clone(), leaf.rev.clone(), |out| {
+            rendered = snapshot.render_stored(id.as_str(), &record, leaf, &stored, &options, out).map(|_| ());
+        });
+        rendered?;
+    }
+    Ok(None)
+}

@@ -122,8 +122,8 @@ impl Feed {
         Some(page.map_err(ReplicateError::from).map(|page| {
             let waited = self.query.wait;
             self.query.since = page.last_seq.clone();
-            // Where rows were too long, the next ones may be shorter again.
-            self.query.limit = self.limit.min(page.limit.saturating_mul(2));
+            // Where rows were too long, the next ones may be shorter again; asking for too many costs a page.
+            self.query.limit = self.limit.min(page.limit.saturating_add(page.limit.div_ceil(4)));
             self.query.max_bytes = PAGE_BYTES;
             match self.course.after(&page) {
                 Next::End => {}

@@ -289,9 +289,12 @@ impl Store {
         // One whose writer crashed or gave up is opened anew, as soon as nobody uses it any more.
         if let Some((_, ended)) = self.inner.open.remove_if(name, |_, open| open.database.is_closed()) {
             let limit = Instant::now() + LET_GO;
+            // Its writer may not have come to its end yet; one that takes longer is found out when the file is opened.
+            _ = tokio::time::timeout_at(limit, ended.database.close()).await;
             while !unused(&ended) && Instant::now() < limit {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
+            tasks::blocking("close a database", move || drop(ended)).await?;
         }
         let database = self.inner.clone().open_file(name.clone(), file).await?;
         Ok(self.keep_open(name, database))

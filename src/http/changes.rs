@@ -134,10 +134,14 @@ impl Feeding {
                 break;
             }
             self.place.leave();
-            let updated = self.wait().await?;
-            self.place.take().await;
-            if !updated {
+            if !self.wait().await? {
                 break;
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => break,
+                () = self.sink.hung_up() => return Err(Stopped::HungUp),
+                () = self.place.take() => {}
             }
             progress.caught_up = false;
         }

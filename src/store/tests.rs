@@ -190,6 +190,27 @@ async fn an_upload_of_many_chunks_is_read_back_from_any_offset() {
     }
 }
 
+/// A deadline that passed while others were served was put off by a whole interval, each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_that_never_rest_do_not_put_off_the_sync() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { sync_interval: Duration::from_millis(20), ..StoreSettings::default() };
+    let store = Store::open(directory.path(), settings).await.unwrap();
+    let bench = Bench { database: store.create(&name("db")).await.unwrap(), store, directory };
+    let synced = async { while bench.database.read(|snapshot| Ok(snapshot.info().unsynced)).await.unwrap() {} };
+    bench.put("first", "{}").await.unwrap();
+    let writing = futures::future::join_all((0..64).map(async |writer| {
+        for number in 0.. {
+            bench.put(&format!("{writer}-{number}"), "{}").await.unwrap();
+        }
+    }));
+    tokio::select! {
+        () = synced => {}
+        _ = writing => unreachable!("they never end"),
+        () = tokio::time::sleep(Duration::from_secs(4)) => panic!("nothing was synced"),
+    }
+}
+
 #[tokio::test]
 async fn a_deleted_database_is_gone_and_its_name_starts_anew() {
     let bench = bench().await;

@@ -195,7 +195,7 @@ async fn run(
     let mut group = Vec::with_capacity(GROUP);
     let mut sync_at = None;
     loop {
-        let received = tokio::select! {
+        let (received, due) = tokio::select! {
             biased;
             () = closing.cancelled(), if !queue.is_closed() => {
                 queue.close();
@@ -203,9 +203,9 @@ async fn run(
             }
             () = sleep_until(sync_at.unwrap_or_else(Instant::now)), if sync_at.is_some() => {
                 group.push((Work::Sync, None));
-                1
+                (1, true)
             }
-            received = queue.recv_many(&mut group, GROUP) => received,
+            received = queue.recv_many(&mut group, GROUP) => (received, false),
         };
         if received == 0 {
             break;
@@ -224,7 +224,8 @@ async fn run(
         }
         tell(&latest, writer.info.update_seq);
         sync_at = match writer.info.unsynced {
-            true => sync_at.filter(|at| *at > Instant::now()).or_else(|| Some(Instant::now() + sync_interval)),
+            // A deadline that passed while others were served stays: writers that never rest would put it off for ever.
+            true => sync_at.filter(|_| !due).or_else(|| Some(Instant::now() + sync_interval)),
             false => None,
         };
     }

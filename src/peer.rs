@@ -8,6 +8,7 @@
 //! out of here is final for the request it names, except for answers that broke off while being read
 //! ([`PeerError::Broken`]), which the caller asks for again.
 
+pub mod failure;
 pub mod remote;
 pub mod local;
 pub mod pulse;
@@ -20,6 +21,8 @@ use crate::document::{DocBatch, DocId, DocumentError, Rev, Seq, Wanted};
 use crate::replicate::budget::Share;
 use crate::selector::Selector;
 use crate::store::StoreError;
+
+pub use failure::{Failure, Why};
 
 /// Why a peer didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +195,7 @@ pub struct Fetched {
     /// Revisions that the source announced and can't give.
     pub unavailable: Vec<Unavailable>,
     /// Documents that are too large to be held, or that the source doesn't let us read.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<Failure>,
 }
 
 impl Fetched {
@@ -200,12 +203,6 @@ impl Fetched {
     pub fn is_empty(&self) -> bool {
         self.docs.is_empty() && self.attached.is_empty() && self.unavailable.is_empty() && self.refused.is_empty()
     }
-}
-
-/// What becomes of a document that may not be held: a failure that is recorded.
-pub(crate) fn too_large(id: DocId, rev: Option<Rev>, max_document: usize) -> Refused {
-    let reason = format!("larger than {max_document} bytes, a quarter of the memory budget");
-    Refused { id, rev, error: "document_too_large".into(), reason }
 }
 
 /// A revision that the source announced and can't give.
@@ -260,19 +257,6 @@ pub struct AttachmentHead {
     pub length: u64,
     /// Whether they travel gzipped, because the source stores them so.
     pub gzip: bool,
-}
-
-/// A document that the target didn't take. The rest of its batch was taken.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Refused {
-    /// Its id.
-    pub id: DocId,
-    /// Its revision, where the target names it or only one was sent.
-    pub rev: Option<Rev>,
-    /// `forbidden`, `unauthorized`, …
-    pub error: String,
-    /// The target's words.
-    pub reason: String,
 }
 
 /// One database, opened for replication. Cheap to clone.
@@ -380,7 +364,7 @@ impl Peer {
     }
 
     /// Writes documents as they are (`POST {db}/_bulk_docs`, `new_edits:false`), unsynced until [`Peer::ensure_full_commit`].
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Refused>, PeerError> {
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Failure>, PeerError> {
         either!(self, peer => peer.bulk_docs(batch).await)
     }
 
@@ -389,7 +373,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Status`] with 412 where a stub's attachment isn't there: fetch again with no `atts_since`. Errors of
     /// the document's own stream come through unchanged.
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Failure>, PeerError> {
         either!(self, peer => peer.put_doc(doc).await)
     }
 

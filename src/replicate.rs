@@ -113,14 +113,14 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let mut infos = (source_info, target_info);
     for _ in 0..MAX_LOSSES {
         match session(job, (&source, infos.0), (&target, infos.1)).await {
-            Err(Failure::Lost(database)) => {
+            Err(Ended::Lost(database)) => {
                 tracing::warn!(database, "a database was restarted: starting again from the last checkpoint");
                 infos = (
                     job.opening(&request.source, source.info()).await?,
                     job.opening(&request.target, target.info()).await?,
                 );
             }
-            Err(Failure::Failed(error)) => return Err(error),
+            Err(Ended::Failed(error)) => return Err(error),
             Ok(session) => {
                 let committed_seq = session.recorded_seq().clone();
                 return Ok(Outcome { answer: session.answer(), source, committed_seq });
@@ -143,14 +143,14 @@ fn never_the_same() -> ReplicateError {
 const MAX_LOSSES: u32 = 10;
 
 /// Why a session ended early.
-enum Failure {
+enum Ended {
     /// A database may have lost writes.
     Lost(String),
     /// Anything else.
     Failed(ReplicateError),
 }
 
-impl From<RecordError> for Failure {
+impl From<RecordError> for Ended {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Lost { database } => Self::Lost(database),
@@ -159,7 +159,7 @@ impl From<RecordError> for Failure {
     }
 }
 
-impl From<PeerError> for Failure {
+impl From<PeerError> for Ended {
     fn from(error: PeerError) -> Self {
         Self::Failed(error.into())
     }
@@ -168,12 +168,12 @@ impl From<PeerError> for Failure {
 /// From the last checkpoint to the feed's end, recording checkpoints on the way and at the end.
 ///
 /// Returns only when no batch is under way any more, whatever failed.
-async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Failure> {
+async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Ended> {
     let log_ids = if job.request.use_checkpoints { &job.log_ids[..] } else { &[] };
     let peers = (source.0, target.0);
     let starting = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
-    let session = starting.ok_or(Failure::Failed(ReplicateError::Cancelled))??;
+    let session = starting.ok_or(Ended::Failed(ReplicateError::Cancelled))??;
     let (finished, progress) = watch::channel(session.start_seq().clone());
     let since = session.start_seq().clone();
     // Cancelled, batches under way finish what they write and begin nothing new.
@@ -185,11 +185,11 @@ async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, Datab
         recorded.inspect_err(|_| scope.cancel())
     };
     match join(copying, recording).await {
-        (_, Err(RecordError::Lost { database })) => Err(Failure::Lost(database)),
+        (_, Err(RecordError::Lost { database })) => Err(Ended::Lost(database)),
         // Copying that was ended because recording failed isn't why.
         (Err(ReplicateError::Cancelled), Err(error)) if !job.stop.is_cancelled() => Err(error.into()),
-        (Err(error), _) => Err(Failure::Failed(error)),
-        (Ok(()), recorded) => recorded.map_err(Failure::from),
+        (Err(error), _) => Err(Ended::Failed(error)),
+        (Ok(()), recorded) => recorded.map_err(Ended::from),
     }
 }
 

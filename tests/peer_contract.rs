@@ -11,7 +11,7 @@ use couchrep::peer::local::LocalPeer;
 use couchrep::peer::pulse::Pulse;
 use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
 use couchrep::peer::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Filter, Peer, PeerError, Refused,
+    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Failure, Filter, Peer, PeerError,
 };
 use couchrep::replicate::budget::{Budget, Share};
 use couchrep::store::{DbName, Store};
@@ -95,7 +95,7 @@ fn document(id: &str, path: &[&str], members: &str) -> String {
     format!(r#"{{"_id":{},"_rev":"{}"{members},"_revisions":{revisions}}}"#, json!(id), path[0])
 }
 
-async fn write(peer: &Peer, documents: &[(&str, &[&str], &str)]) -> Vec<Refused> {
+async fn write(peer: &Peer, documents: &[(&str, &[&str], &str)]) -> Vec<Failure> {
     let mut batch = DocBatch::default();
     for (id, path, members) in documents {
         batch.push((*id).into(), rev(path[0]), document(id, path, members).as_bytes());
@@ -400,7 +400,7 @@ async fn bad_documents_are_refused_and_the_others_written(peer: &Peer) {
     peer.create().await.unwrap();
     let refused = write(peer, &[("a", &["1-a"], ""), ("b", &["1-a"], r#","_nosuch":1"#)]).await;
     assert_eq!(refused.len(), 1);
-    assert_eq!((refused[0].id.as_str(), refused[0].error.as_str()), ("b", "doc_validation"));
+    assert_eq!((refused[0].id.as_str(), refused[0].why.error.as_str()), ("b", "doc_validation"));
     assert_eq!(page(peer, &Seq::zero(), 10).await.changes.len(), 1);
 }
 

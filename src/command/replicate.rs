@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use couchrep::peer::Failure;
 use couchrep::replicate::endpoint::Endpoint;
-use couchrep::replicate::failures::Failure;
+use couchrep::replicate::failures::Kept;
 use couchrep::replicate::id::CallerHeaders;
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
@@ -255,13 +256,13 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>) -> a
     }
 }
 
-fn tell_failures(screen: &Screen, failures: &VecDeque<Failure>, dropped: u64) {
+fn tell_failures(screen: &Screen, failures: &VecDeque<Kept>, dropped: u64) {
     for failure in failures.iter().rev() {
         screen.event("refused", serde_json::to_value(failure).unwrap_or_default());
     }
-    for Failure { id, rev, error, reason, .. } in failures.iter().take(MAX_PRINTED) {
+    for Kept { failure: Failure { id, rev, why }, .. } in failures.iter().take(MAX_PRINTED) {
         let rev = rev.as_ref().map_or(String::new(), |rev| format!(" {rev}"));
-        screen.say(format!("refused: {id}{rev}: {error}: {reason}"));
+        screen.say(format!("refused: {id}{rev}: {why}"));
     }
     let unprinted = failures.len().saturating_sub(MAX_PRINTED) as u64 + dropped;
     if unprinted > 0 {

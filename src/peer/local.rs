@@ -16,8 +16,8 @@ use futures::stream::{self, StreamExt as _};
 use serde_json::value::RawValue;
 
 use super::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Filter, LocalDoc,
-    PeerError, Refused,
+    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Failure, Filter,
+    LocalDoc, PeerError, Why,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::peer::pulse::Pulse;
@@ -260,7 +260,7 @@ impl LocalPeer {
     }
 
     /// See [`super::Peer::bulk_docs`].
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Refused>, PeerError> {
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Failure>, PeerError> {
         let database = self.database().await?;
         let (docs, edits, mut refused) = tasks::blocking("take documents apart", move || {
             let mut refused = Vec::new();
@@ -290,7 +290,7 @@ impl LocalPeer {
     }
 
     /// See [`super::Peer::put_doc`].
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Failure>, PeerError> {
         let AttachedDoc { id, rev, json, parts } = doc;
         let database = self.database().await?;
         let checked = DocParts::parse(&json).and_then(|document| Ok((following(&document)?, document)));
@@ -302,8 +302,7 @@ impl LocalPeer {
             Ok(uploads) => uploads,
             Err(name) => {
                 let reason = format!("the bytes of attachment `{name}` don't have the digest that the document names");
-                let error = "content_md5_mismatch".into();
-                return Ok(Some(Refused { id, rev: Some(rev), error, reason }));
+                return Ok(Some(Failure { id, rev: Some(rev), why: Why::new("content_md5_mismatch", reason) }));
             }
         };
         let edit = match Edit::new(&document, id.clone(), true, uploads) {
@@ -432,14 +431,14 @@ async fn take_uploads(
     }
 }
 
-fn bad_document(id: DocId, rev: Rev, error: &DocumentError) -> Refused {
-    Refused { id, rev: Some(rev), error: "doc_validation".into(), reason: error.to_string() }
+fn bad_document(id: DocId, rev: Rev, error: &DocumentError) -> Failure {
+    Failure { id, rev: Some(rev), why: Why::new("doc_validation", error.to_string()) }
 }
 
-fn refused_by_store(id: DocId, rev: Rev, refusal: &Refusal) -> Refused {
+fn refused_by_store(id: DocId, rev: Rev, refusal: &Refusal) -> Failure {
     let error = match refusal {
         Refusal::Conflict => "conflict",
         Refusal::MissingStub { .. } => "missing_stub",
     };
-    Refused { id, rev: Some(rev), error: error.into(), reason: refusal.to_string() }
+    Failure { id, rev: Some(rev), why: Why::new(error, refusal.to_string()) }
 }

@@ -21,7 +21,7 @@ use super::progress::{Counts, Progress};
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
 use crate::document::{DocId, Rev, Wanted};
-use crate::peer::{Change, Peer, PeerError, Unavailable};
+use crate::peer::{Change, Failure, Peer, PeerError, Unavailable, Why};
 
 /// Documents with attachments on their way at once, a batch.
 const ATTACHED_AT_ONCE: usize = 4;
@@ -207,7 +207,8 @@ impl Batch<'_> {
     /// A revision that its source can't give is a failure of that document, not of the batch: it would never end.
     fn give_up(&self, unavailable: &[Unavailable]) {
         for Unavailable { id, rev, reason, .. } in unavailable {
-            self.route.failures.unavailable(id, rev, reason);
+            let why = Why::new("unavailable", reason);
+            self.route.failures.add(Failure { id: id.clone(), rev: Some(rev.clone()), why });
         }
         let failures = unavailable.len() as u64;
         self.route.progress.count(Counts { doc_write_failures: failures, ..Counts::default() });

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::batch::{self, Route};
 use super::checkpoint::same_life;
-use super::failures::Failure;
+use super::failures::Kept;
 use super::job::Job;
 use super::progress::Counts;
 use super::{MAX_LOSSES, ReplicateError, never_the_same};
@@ -61,10 +61,10 @@ pub async fn copy_failed(job: &Job, route: Route, mut started: String) -> Result
 }
 
 /// Failed revisions, those of one document together, and documents of which the target didn't name the revision.
-fn by_document(failed: &[Failure]) -> (Vec<Change>, Vec<DocId>) {
+fn by_document(failed: &[Kept]) -> (Vec<Change>, Vec<DocId>) {
     let mut named: BTreeMap<&DocId, Vec<Rev>> = BTreeMap::new();
     let mut unnamed = Vec::new();
-    for failure in failed {
+    for Kept { failure, .. } in failed {
         match &failure.rev {
             Some(rev) => named.entry(&failure.id).or_default().push(rev.clone()),
             None => unnamed.push(failure.id.clone()),

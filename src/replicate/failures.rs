@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{DocId, Rev};
-use crate::peer::Refused;
+use crate::peer::{Failure, Why};
 use crate::store::StoreError;
 use crate::tasks;
 
@@ -30,19 +30,21 @@ pub const MAX_KEPT: usize = 1000;
 /// Characters kept of a peer's reason.
 const MAX_REASON: usize = 500;
 
-/// A document that didn't get to the target.
+/// A failure as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Its id.
-    pub id: DocId,
-    /// Its revision; `None` where the target didn't name it.
-    pub rev: Option<Rev>,
-    /// `forbidden`, `unauthorized`, …, as the target says it; `unavailable` where the source can't give it.
-    pub error: String,
-    /// Their words, shortened.
-    pub reason: String,
+pub struct Kept {
+    /// What failed; the reason is shortened.
+    #[serde(flatten)]
+    pub failure: Failure,
     /// When, as RFC 3339 in UTC.
     pub time: String,
+}
+
+impl Kept {
+    /// What names it: a document's revision is kept once.
+    fn key(&self) -> (&DocId, &Option<Rev>) {
+        (&self.failure.id, &self.failure.rev)
+    }
 }
 
 /// Failures, the newest first, each document's revision once.
@@ -51,12 +53,12 @@ pub struct Failures {
     /// Older ones that there was no place for.
     pub dropped: u64,
     /// The newest.
-    pub failures: VecDeque<Failure>,
+    pub failures: VecDeque<Kept>,
 }
 
 impl Failures {
-    fn add(&mut self, failure: Failure) {
-        self.failures.retain(|older| (&older.id, &older.rev) != (&failure.id, &failure.rev));
+    fn add(&mut self, failure: Kept) {
+        self.failures.retain(|older| older.key() != failure.key());
         self.failures.push_front(failure);
         if self.failures.len() > MAX_KEPT {
             self.failures.pop_back();
@@ -70,9 +72,9 @@ impl Failures {
         newer.failures.into_iter().rev().for_each(|failure| self.add(failure));
     }
 
-    fn remove(&mut self, tried: &[Failure]) {
-        let tried: HashSet<_> = tried.iter().map(|failure| (&failure.id, &failure.rev)).collect();
-        self.failures.retain(|failure| !tried.contains(&(&failure.id, &failure.rev)));
+    fn remove(&mut self, tried: &[Kept]) {
+        let tried: HashSet<_> = tried.iter().map(Kept::key).collect();
+        self.failures.retain(|failure| !tried.contains(&failure.key()));
     }
 
     fn is_empty(&self) -> bool {
@@ -93,24 +95,17 @@ struct Collected {
 }
 
 impl FailureLog {
-    /// The target refused a document.
-    pub fn refused(&self, refused: &Refused) {
-        let rev = refused.rev.as_ref().map(tracing::field::display);
-        tracing::warn!(doc.id = %refused.id, doc.rev = rev, error = refused.error, reason = refused.reason, "the target refused a document");
-        self.add(refused.id.clone(), refused.rev.clone(), &refused.error, &refused.reason);
-    }
-
-    /// A document is too large to be held on its way, or the source doesn't let us read it.
-    pub fn not_copied(&self, refused: &Refused) {
-        let rev = refused.rev.as_ref().map(tracing::field::display);
-        tracing::warn!(doc.id = %refused.id, doc.rev = rev, error = refused.error, reason = refused.reason, "a document can't be copied");
-        self.add(refused.id.clone(), refused.rev.clone(), &refused.error, &refused.reason);
-    }
-
-    /// The source announced a revision that it can't give.
-    pub fn unavailable(&self, id: &DocId, rev: &Rev, reason: &str) {
-        tracing::warn!(doc.id = %id, doc.rev = %rev, reason, "the source announced a revision that it can't give");
-        self.add(id.clone(), Some(rev.clone()), "unavailable", reason);
+    /// A document didn't get to the target: the target refused it, the source can't give it, or it can't be held.
+    pub fn add(&self, Failure { id, rev, why: Why { error, reason } }: Failure) {
+        let shown = rev.as_ref().map(tracing::field::display);
+        tracing::warn!(doc.id = %id, doc.rev = shown, error, reason, "a document can't be copied");
+        let reason = reason.chars().take(MAX_REASON).collect();
+        let failure = Failure { id, rev, why: Why { error, reason } };
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let kept = Kept { failure, time };
+        let mut collected = self.collected();
+        collected.all.add(kept.clone());
+        collected.unkept.add(kept);
     }
 
     /// All failures of the job so far.
@@ -121,19 +116,6 @@ impl FailureLog {
     /// Those that aren't kept yet.
     pub fn unkept(&self) -> Failures {
         self.collected().unkept.clone()
-    }
-
-    fn add(&self, id: DocId, rev: Option<Rev>, error: &str, reason: &str) {
-        let failure = Failure {
-            id,
-            rev,
-            error: error.to_owned(),
-            reason: reason.chars().take(MAX_REASON).collect(),
-            time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        };
-        let mut collected = self.collected();
-        collected.all.add(failure.clone());
-        collected.unkept.add(failure);
     }
 
     fn collected(&self) -> MutexGuard<'_, Collected> {
@@ -160,7 +142,7 @@ impl FailureFiles {
     ///
     /// # Errors
     /// What couldn't be kept is still in the log, and is kept the next time.
-    pub async fn keep(&self, base_id: &str, log: &FailureLog, tried: Vec<Failure>) -> Result<(), StoreError> {
+    pub async fn keep(&self, base_id: &str, log: &FailureLog, tried: Vec<Kept>) -> Result<(), StoreError> {
         let Some(directory) = self.directory.clone() else { return Ok(()) };
         let unkept = std::mem::take(&mut log.collected().unkept);
         if unkept.is_empty() && tried.is_empty() {
@@ -219,13 +201,14 @@ mod tests {
     fn log(ids: impl Iterator<Item = usize>) -> FailureLog {
         let log = FailureLog::default();
         for id in ids {
-            log.unavailable(&DocId::from(id.to_string()), &Rev::parse("1-a").unwrap(), "missing");
+            let (id, rev) = (DocId::from(id.to_string()), Rev::parse("1-a"));
+            log.add(Failure { id, rev, why: Why::new("unavailable", "missing") });
         }
         log
     }
 
     fn ids(failures: &Failures) -> Vec<&str> {
-        failures.failures.iter().map(|failure| failure.id.as_str()).collect()
+        failures.failures.iter().map(|failure| failure.failure.id.as_str()).collect()
     }
 
     #[tokio::test]
@@ -256,7 +239,7 @@ mod tests {
         files.keep("x", &log(0..MAX_KEPT + 5), Vec::new()).await.unwrap();
         let kept = files.kept("x").await.unwrap();
         assert_eq!((kept.failures.len(), kept.dropped), (MAX_KEPT, 5));
-        assert_eq!(kept.failures[0].id.as_str(), (MAX_KEPT + 4).to_string());
+        assert_eq!(kept.failures[0].failure.id.as_str(), (MAX_KEPT + 4).to_string());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Route;
 use super::budget::{Budget, Places};
 use super::endpoint::Endpoint;
-use super::failures::{Failure, FailureFiles, FailureLog};
+use super::failures::{FailureFiles, FailureLog, Kept};
 use super::id::{CallerHeaders, Identity, ReplicationId};
 use super::progress::Progress;
 use super::request::Request;
@@ -149,7 +149,7 @@ impl Job {
     }
 
     /// Keeps what has failed so far, and strikes out those that were `tried` again and didn't.
-    pub async fn keep_failures(&self, tried: Vec<Failure>) -> Result<(), PeerError> {
+    pub async fn keep_failures(&self, tried: Vec<Kept>) -> Result<(), PeerError> {
         Ok(self.context.failures.keep(&self.id.base, &self.failures, tried).await?)
     }
 

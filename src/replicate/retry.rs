@@ -60,7 +60,7 @@ impl Operation {
 
 /// How a try failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum Trouble {
     /// The host's name stands for no address.
     Unresolved,
     /// No connection: refused, unreachable, or it took too long.
@@ -94,18 +94,18 @@ pub enum Verdict {
 pub const FEW_TRIES: u32 = 3;
 
 /// Says whether to try again.
-pub fn verdict(operation: Operation, failure: Failure) -> Verdict {
+pub fn verdict(operation: Operation, failure: Trouble) -> Verdict {
     if !operation.repeatable() {
         return Verdict::Stop;
     }
     match failure {
-        Failure::NoConnection | Failure::Broke | Failure::Silent => Verdict::Retry,
+        Trouble::NoConnection | Trouble::Broke | Trouble::Silent => Verdict::Retry,
         // A waiting feed that ends is no error of the moment: whoever waits asks anew, with fresh tries.
-        Failure::BrokeOff if operation == Operation::Wait => Verdict::Stop,
-        Failure::BrokeOff => Verdict::Retry,
-        Failure::Unresolved => Verdict::RetryFew,
-        Failure::Tls | Failure::Unsendable => Verdict::Stop,
-        Failure::Status(status) => match status {
+        Trouble::BrokeOff if operation == Operation::Wait => Verdict::Stop,
+        Trouble::BrokeOff => Verdict::Retry,
+        Trouble::Unresolved => Verdict::RetryFew,
+        Trouble::Tls | Trouble::Unsendable => Verdict::Stop,
+        Trouble::Status(status) => match status {
             408 | 429 => Verdict::Retry,
             // Not implemented, no such HTTP version, disk full, captive portal: none passes within a minute.
             501 | 505 | 507 | 511 => Verdict::Stop,
@@ -200,23 +200,23 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_retried_and_the_rest_is_not() {
-        let judge = |status| verdict(Operation::RevsDiff, Failure::Status(status));
+        let judge = |status| verdict(Operation::RevsDiff, Trouble::Status(status));
         for status in [408, 429, 500, 502, 503, 504, 522] {
             assert_eq!(judge(status), Verdict::Retry, "{status}");
         }
         for status in [400, 401, 403, 404, 405, 409, 412, 413, 415, 501, 507, 304] {
             assert_eq!(judge(status), Verdict::Stop, "{status}");
         }
-        assert_eq!(verdict(Operation::Info, Failure::Unresolved), Verdict::RetryFew);
-        assert_eq!(verdict(Operation::Info, Failure::Tls), Verdict::Stop);
-        assert_eq!(verdict(Operation::Wait, Failure::Broke), Verdict::Retry);
-        assert_eq!(verdict(Operation::Wait, Failure::BrokeOff), Verdict::Stop);
+        assert_eq!(verdict(Operation::Info, Trouble::Unresolved), Verdict::RetryFew);
+        assert_eq!(verdict(Operation::Info, Trouble::Tls), Verdict::Stop);
+        assert_eq!(verdict(Operation::Wait, Trouble::Broke), Verdict::Retry);
+        assert_eq!(verdict(Operation::Wait, Trouble::BrokeOff), Verdict::Stop);
     }
 
     #[test]
     fn a_streamed_document_is_never_sent_again() {
-        assert_eq!(verdict(Operation::StreamDoc, Failure::Status(503)), Verdict::Stop);
-        assert_eq!(verdict(Operation::StreamDoc, Failure::NoConnection), Verdict::Stop);
+        assert_eq!(verdict(Operation::StreamDoc, Trouble::Status(503)), Verdict::Stop);
+        assert_eq!(verdict(Operation::StreamDoc, Trouble::NoConnection), Verdict::Stop);
     }
 
     #[test]

@@ -9,16 +9,16 @@ use super::batch::Route;
 use super::pauses::Pauses;
 use super::progress::Counts;
 use crate::document::{DocBatch, DocId, Rev};
-use crate::peer::{PeerError, Refused, too_large};
+use crate::peer::{Failure, PeerError, Why};
 
 /// Writes documents without attachments; answers those that the target refused.
-pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, ReplicateError> {
+pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Failure>, ReplicateError> {
     if docs.is_empty() {
         return Ok(Vec::new());
     }
     let sent = docs.docs().len() as u64;
     let refused = route.target.bulk_docs(docs).await?;
-    refused.iter().for_each(|refused| route.failures.refused(refused));
+    refused.iter().cloned().for_each(|refused| route.failures.add(refused));
     let failures = refused.len() as u64;
     route.progress.count(Counts {
         docs_written: sent.saturating_sub(failures),
@@ -29,8 +29,8 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Refused>, Replica
 }
 
 /// Notes a document that the target isn't even asked to take.
-pub fn refused_here(route: &Route, refused: &Refused) {
-    route.failures.not_copied(refused);
+pub fn refused_here(route: &Route, refused: &Failure) {
+    route.failures.add(refused.clone());
     route.progress.count(Counts { doc_write_failures: 1, ..Counts::default() });
 }
 
@@ -58,12 +58,12 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
         let written = match route.unless_stopped(opened).await? {
             Ok(None) => return Ok(Attached::Unavailable(id, rev)),
             Err(PeerError::TooLong { limit, .. }) => {
-                refused_here(route, &too_large(id.clone(), Some(rev.clone()), limit));
+                refused_here(route, &Failure::too_large(id.clone(), Some(rev.clone()), limit));
                 return Ok(Attached::Refused(id, rev));
             }
             Ok(Some(doc)) => route.target.put_doc(doc).await,
             Err(PeerError::Status { status: 401 | 403, error, reason, .. }) => {
-                refused_here(route, &Refused { id: id.clone(), rev: Some(rev.clone()), error, reason });
+                refused_here(route, &Failure { id: id.clone(), rev: Some(rev.clone()), why: Why { error, reason } });
                 return Ok(Attached::Refused(id, rev));
             }
             Err(error) => Err(error),
@@ -74,7 +74,7 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
                 return Ok(Attached::Written);
             }
             Ok(Some(refused)) => {
-                route.failures.refused(&refused);
+                route.failures.add(refused);
                 route.progress.count(Counts { docs_read: 1, doc_write_failures: 1, ..Counts::default() });
                 return Ok(Attached::Refused(id, rev));
             }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{Difference, Problem, Report, repeated};
 use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
 use crate::peer::pulse::Pulse;
-use crate::peer::{AttachedDoc, AttachmentPiece, Change, Peer, PeerError, Refused};
+use crate::peer::{AttachedDoc, AttachmentPiece, Change, Failure, Peer, PeerError, Why};
 use crate::replicate::budget::{Budget, cost};
 
 /// Leaves asked for at once, and bytes of their documents held: those with small attachments come with them.
@@ -110,7 +110,7 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
             }
         }
         attached.extend(fetched.attached);
-        if let Some(Refused { id, error, reason, .. }) = fetched.refused.into_iter().next() {
+        if let Some(Failure { id, why: Why { error, reason }, .. }) = fetched.refused.into_iter().next() {
             let request = format!("_bulk_get of {}{id}", peer.name());
             return Err(PeerError::Status { request, status: 403, error, reason });
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::{LocalPeer, newest};
 use crate::document::{Rev, Wanted};
-use crate::peer::{Fetched, PeerError, Unavailable, too_large};
+use crate::peer::{Failure, Fetched, PeerError, Unavailable};
 use crate::replicate::budget::{Share, cost};
 use crate::store::{DocOptions, Leaf, Snapshot, StoreError};
 
@@ -90,7 +90,7 @@ fn fetch(
         }
         let stored = snapshot.stored(leaf)?;
         if stored.size() > max_document {
-            fetched.refused.push(too_large(id.clone(), Some(leaf.rev.clone()), max_document));
+            fetched.refused.push(Failure::too_large(id.clone(), Some(leaf.rev.clone()), max_document));
             continue;
         }
         let before = if fetched.docs.is_empty() { 0 } else { fetched.docs.size() };

@@ -33,7 +33,7 @@ use super::answer::{Answer, Reply};
 use super::call::{Failed, exchange};
 use super::{Endpoint, PeerError};
 use crate::peer::pulse::Pulse;
-use crate::replicate::retry::{self, Failure};
+use crate::replicate::retry::{self, Trouble};
 use oauth1::OAuth1;
 use session::Login;
 use token::Grant;
@@ -166,7 +166,7 @@ impl Authenticator {
             Means::OAuth1(oauth) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 let nonce = hex::encode(rand::random::<[u8; 16]>());
-                let unsendable = || desk.failed(Failure::Unsendable, "a signature doesn't fit into a header".into());
+                let unsendable = || desk.failed(Trouble::Unsendable, "a signature doesn't fit into a header".into());
                 header(&oauth.authorization(method, url, &nonce, now)).ok_or_else(unsendable)?
             }
             Means::Basic(value, _) => match self.pass(&desk).await? {
@@ -198,7 +198,7 @@ impl Authenticator {
 
     async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Arc<Pass>>, Failed> {
         let waiting = tokio::time::timeout(desk.silence, self.standing.lock()).await;
-        let mut standing = waiting.map_err(|_| desk.failed(Failure::Silent, "the login takes too long".into()))?;
+        let mut standing = waiting.map_err(|_| desk.failed(Trouble::Silent, "the login takes too long".into()))?;
         match &*standing {
             Standing::With(pass) if Instant::now() < pass.renew_at => return Ok(Some(pass.clone())),
             Standing::PlainBasic => return Ok(None),
@@ -259,25 +259,25 @@ impl Desk<'_> {
         }
         let response = exchange(builder, self.silence, &Default::default(), &request).await?;
         let reply = Answer::new(request, response, self.silence, Pulse::default()).whole().await;
-        let reply = reply.map_err(|error| Failed { failure: Failure::BrokeOff, asked: None, error })?;
-        let failure = Failure::Status(reply.status);
-        if retry::verdict(retry::Operation::Info, failure) != retry::Verdict::Stop {
+        let reply = reply.map_err(|error| Failed { trouble: Trouble::BrokeOff, asked: None, error })?;
+        let trouble = Trouble::Status(reply.status);
+        if retry::verdict(retry::Operation::Info, trouble) != retry::Verdict::Stop {
             let asked = reply.headers.get("retry-after").and_then(|after| after.to_str().ok());
             let asked = asked.and_then(|after| retry::retry_after(after, SystemTime::now()));
-            return Err(Failed { failure, asked, error: reply.into_error() });
+            return Err(Failed { trouble, asked, error: reply.into_error() });
         }
         Ok(reply)
     }
 
-    fn failed(&self, failure: Failure, reason: String) -> Failed {
+    fn failed(&self, trouble: Trouble, reason: String) -> Failed {
         let error = PeerError::Unreachable { request: self.database.to_owned(), tries: 1, reason };
-        Failed { failure, asked: None, error }
+        Failed { trouble, asked: None, error }
     }
 
     /// The credentials are wrong.
     fn unauthorized(&self) -> Failed {
         let error = PeerError::Unauthorized { database: self.database.to_owned() };
-        Failed { failure: Failure::Status(401), asked: None, error }
+        Failed { trouble: Trouble::Status(401), asked: None, error }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::document::DocSpan;
 
 impl RemotePeer {
     /// Writes the batch and answers what the target refused.
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Refused>, PeerError> {
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Failure>, PeerError> {
         let mut refused = Vec::new();
         let mut left = vec![batch];
         while let Some(batch) = left.pop() {
@@ -24,7 +24,11 @@ impl RemotePeer {
             match (reply.status, docs.as_slice()) {
                 (400 | 413, [doc]) => {
                     let (error, reason) = reply.words();
-                    refused.push(Refused { id: doc.id.clone(), rev: Some(doc.rev.clone()), error, reason });
+                    refused.push(Failure {
+                        id: doc.id.clone(),
+                        rev: Some(doc.rev.clone()),
+                        why: Why { error, reason },
+                    });
                 }
                 (400 | 413, docs) => {
                     let mut batch = DocBatch::default();
@@ -45,15 +49,15 @@ impl RemotePeer {
     }
 
     /// A refusal with its revision where that is certain; an error where the document may well be taken next time.
-    fn judged(&self, refused: Refused, docs: &[DocSpan]) -> Result<Refused, PeerError> {
-        if passes(&refused.error) {
+    fn judged(&self, refused: Failure, docs: &[DocSpan]) -> Result<Failure, PeerError> {
+        if passes(&refused.why.error) {
             let request = self.request_name(&Call::new(Operation::BulkDocs, Method::POST, "_bulk_docs"));
-            let reason = format!("{} was answered {}: {}", refused.id, refused.error, refused.reason);
+            let reason = format!("{} was answered {}", refused.id, refused.why);
             return Err(PeerError::Broken { request, reason });
         }
         let mut sent = docs.iter().filter(|doc| doc.id == refused.id);
         let only = sent.next().filter(|_| sent.next().is_none()).map(|doc| doc.rev.clone());
-        Ok(Refused { rev: refused.rev.or(only), ..refused })
+        Ok(Failure { rev: refused.rev.or(only), ..refused })
     }
 }
 
@@ -77,7 +81,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn refused(self) -> Option<Refused> {
+    pub(super) fn refused(self) -> Option<Failure> {
         let error = match self.error? {
             serde_json::Value::String(word) => word,
             serde_json::Value::Bool(true) => self.name.unwrap_or_else(|| "unknown_error".into()),
@@ -89,6 +93,6 @@ impl Row {
             None => String::new(),
         };
         let id = self.id.unwrap_or_else(|| DocId::from(""));
-        Some(Refused { id, rev: self.rev.as_deref().and_then(Rev::parse), error, reason })
+        Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why: Why { error, reason } })
     }
 }

@@ -23,7 +23,7 @@ use super::clients::{failure, reason};
 use super::pace::Permit;
 use super::{PeerError, RemotePeer};
 use crate::peer::pulse::Pulse;
-use crate::replicate::retry::{self, Budget, Failure, Operation, Schedule, Verdict};
+use crate::replicate::retry::{self, Budget, Operation, Schedule, Trouble, Verdict};
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 10;
@@ -75,7 +75,7 @@ impl Call {
 
 /// A try that failed.
 pub(super) struct Failed {
-    pub failure: Failure,
+    pub trouble: Trouble,
     /// The pause that the peer asked for.
     pub asked: Option<Duration>,
     pub error: PeerError,
@@ -98,7 +98,7 @@ impl RemotePeer {
     pub(super) async fn ask(&self, call: &Call) -> Result<Reply, PeerError> {
         let attempt = || async move {
             let answer = self.attempt(call).await?;
-            let broke = |error| Failed { failure: Failure::BrokeOff, asked: None, error };
+            let broke = |error| Failed { trouble: Trouble::BrokeOff, asked: None, error };
             answer.whole_within(call.max_answer).await.and_then(Reply::uncut).map_err(broke)
         };
         self.retrying(call, attempt).await
@@ -123,11 +123,11 @@ impl RemotePeer {
             };
             let verdict = match &failed.error {
                 PeerError::Malformed { .. } | PeerError::TooLong { .. } => Verdict::Stop,
-                _ => retry::verdict(call.operation, failed.failure),
+                _ => retry::verdict(call.operation, failed.trouble),
             };
             let Some(pause) = schedule.pause(verdict, failed.asked, start.elapsed()) else {
-                return Err(match failed.failure {
-                    Failure::Unresolved => PeerError::Unresolved { database: self.inner.name.clone() },
+                return Err(match failed.trouble {
+                    Trouble::Unresolved => PeerError::Unresolved { database: self.inner.name.clone() },
                     _ => failed.into_error(schedule.tries()),
                 });
             };
@@ -198,7 +198,7 @@ impl RemotePeer {
         let (response, _) = self.exchange(call, &url, builder, &sent, &request).await?;
         let again = |reason: &str| {
             let error = PeerError::Broken { request: request.to_string(), reason: reason.into() };
-            Failed { failure: Failure::Broke, asked: None, error }
+            Failed { trouble: Trouble::Broke, asked: None, error }
         };
         if self.should_renew(pass.as_ref(), response.status()).await {
             return Err(again("the login has ended"));
@@ -285,7 +285,7 @@ impl RemotePeer {
         let permit = admitted.map_err(|_| {
             let reason = format!("too many requests under way for {limit:?}");
             let error = PeerError::Unreachable { request: name.to_owned(), tries: 1, reason };
-            Failed { failure: Failure::Silent, asked: None, error }
+            Failed { trouble: Trouble::Silent, asked: None, error }
         })?;
         let response = exchange(request, self.silence(call), sent, name).await?;
         server.answered(response.status().as_u16());
@@ -304,7 +304,7 @@ impl RemotePeer {
         let text = format!("{base}{path}");
         // A document called `..` has no URL: whoever parses one takes it for the directory above.
         Url::parse(&text).ok().filter(|url| url.as_str() == text).ok_or_else(|| Failed {
-            failure: Failure::Unsendable,
+            trouble: Trouble::Unsendable,
             asked: None,
             error: PeerError::Malformed {
                 request: format!("{}{path}", self.inner.name),
@@ -350,9 +350,9 @@ pub(super) async fn exchange(
 ) -> Result<Response, Failed> {
     let mut answer = std::pin::pin!(request.send());
     let mut seen = 0;
-    let unreachable = |failure, reason| {
+    let unreachable = |trouble, reason| {
         let error = PeerError::Unreachable { request: name.to_owned(), tries: 1, reason };
-        Failed { failure, asked: None, error }
+        Failed { trouble, asked: None, error }
     };
     loop {
         match tokio::time::timeout(silence, &mut answer).await {
@@ -361,22 +361,22 @@ pub(super) async fn exchange(
             Err(_) => {
                 let now = sent.load(Ordering::Relaxed);
                 if std::mem::replace(&mut seen, now) == now {
-                    return Err(unreachable(Failure::Silent, format!("no answer for {silence:?}")));
+                    return Err(unreachable(Trouble::Silent, format!("no answer for {silence:?}")));
                 }
             }
         }
     }
 }
 
-/// Makes an answer whose status may pass a failure, with the peer's own words and the pause it asks for.
+/// Makes an answer whose status may pass an error, with the peer's own words and the pause it asks for.
 async fn judged(call: &Call, answer: Answer) -> Result<Answer, Failed> {
-    let failure = Failure::Status(answer.status());
-    if answer.is_success() || retry::verdict(call.operation, failure) == Verdict::Stop {
+    let trouble = Trouble::Status(answer.status());
+    if answer.is_success() || retry::verdict(call.operation, trouble) == Verdict::Stop {
         return Ok(answer);
     }
     let header = answer.header(RETRY_AFTER.as_str());
     let asked = header.and_then(|header| retry::retry_after(header, SystemTime::now()));
-    Err(Failed { failure, asked, error: answer.into_error().await })
+    Err(Failed { trouble, asked, error: answer.into_error().await })
 }
 
 /// Where a redirect leads; `None` for any other answer, an error where it leads nowhere.
@@ -395,7 +395,7 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
 
 fn lost(request: &str, status: StatusCode, found: String) -> Failed {
     let error = PeerError::Malformed { request: request.to_owned(), expected: "an answer or a redirect", found };
-    Failed { failure: Failure::Status(status.as_u16()), asked: None, error }
+    Failed { trouble: Trouble::Status(status.as_u16()), asked: None, error }
 }
 
 /// A body as it goes out: whole where it is small, else in pieces that are counted.

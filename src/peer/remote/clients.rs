@@ -19,7 +19,7 @@ use super::connection::{Connection, Proxy};
 use super::pace::Servers;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
-use crate::replicate::retry::Failure;
+use crate::replicate::retry::Trouble;
 
 /// Clients kept; one that is dropped for another lives on as long as peers use it.
 const KEPT: usize = 64;
@@ -219,18 +219,18 @@ impl Resolve for SystemResolver {
 }
 
 /// What went wrong before an answer came.
-pub(super) fn failure(error: &reqwest::Error) -> Failure {
+pub(super) fn failure(error: &reqwest::Error) -> Trouble {
     let has = |wanted: fn(&(dyn Error + 'static)) -> bool| causes(error).any(wanted);
     if has(|cause| cause.is::<NoAddress>()) {
-        Failure::Unresolved
+        Trouble::Unresolved
     } else if has(|cause| cause.is::<rustls::Error>()) {
-        Failure::Tls
+        Trouble::Tls
     } else if error.is_connect() {
-        Failure::NoConnection
+        Trouble::NoConnection
     } else if error.is_builder() {
-        Failure::Unsendable
+        Trouble::Unsendable
     } else {
-        Failure::Broke
+        Trouble::Broke
     }
 }
 

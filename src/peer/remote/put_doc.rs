@@ -16,13 +16,14 @@ use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
 use super::*;
 use crate::multipart::Framing;
-use crate::replicate::retry::{self, Failure, Verdict};
+use crate::replicate::retry::{self, Trouble, Verdict};
 
 impl RemotePeer {
     /// Writes one document with its attachments.
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Refused>, PeerError> {
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Failure>, PeerError> {
         let (id, rev) = (doc.id.clone(), doc.rev.clone());
-        let refused = |error: String, reason: String| Ok(Some(Refused { id, rev: Some(rev), error, reason }));
+        let refused =
+            |error: String, reason: String| Ok(Some(Failure { id, rev: Some(rev), why: Why { error, reason } }));
         if matches!(doc.id.as_str(), "." | "..") {
             return refused("illegal_docid".into(), "no URL can name this document".into());
         }
@@ -69,7 +70,7 @@ impl RemotePeer {
             return Err(error);
         }
         let answer = answered.map_err(|failed| self.again(&call, failed))?;
-        let status = Failure::Status(answer.status());
+        let status = Trouble::Status(answer.status());
         let reply = answer.whole().await?;
         if !reply.is_success() && retry::verdict(Operation::PutDoc, status) != Verdict::Stop {
             let (error, _) = reply.words();
@@ -90,12 +91,12 @@ impl RemotePeer {
         Ok(AttachedDoc { json, parts: plain.into_stream(), ..doc })
     }
 
-    /// A failure that may pass is the caller's to repeat, since only it can fetch the document again.
+    /// What may pass is the caller's to repeat, since only it can fetch the document again.
     fn again(&self, call: &Call, failed: Failed) -> PeerError {
-        match (failed.failure, failed.error) {
-            (Failure::Unresolved, _) => PeerError::Unresolved { database: self.inner.name.clone() },
-            (failure, PeerError::Unreachable { reason, .. })
-                if retry::verdict(Operation::PutDoc, failure) != Verdict::Stop =>
+        match (failed.trouble, failed.error) {
+            (Trouble::Unresolved, _) => PeerError::Unresolved { database: self.inner.name.clone() },
+            (trouble, PeerError::Unreachable { reason, .. })
+                if retry::verdict(Operation::PutDoc, trouble) != Verdict::Stop =>
             {
                 PeerError::Broken { request: self.request_name(call), reason }
             }

@@ -102,7 +102,7 @@ impl Sorter {
             });
         }
         if !missing {
-            self.ready.refused.push(Refused { id: id.clone(), rev: None, error, reason });
+            self.ready.refused.push(Failure { id: id.clone(), rev: None, why: Why::new(error, reason) });
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Sorter {
 
     /// A leaf of this document was too large, where all leaves were asked for; which, nobody can tell.
     pub(super) fn leave_out_leaf(&mut self, id: &DocId, max_document: usize) {
-        self.ready.refused.push(too_large(id.clone(), None, max_document));
+        self.ready.refused.push(Failure::too_large(id.clone(), None, max_document));
     }
 
     /// No document answers to this id.
@@ -125,7 +125,7 @@ impl Sorter {
     /// The source doesn't give this document to us.
     pub(super) fn refuse(&mut self, id: &DocId, error: &str, reason: &str) {
         let revs = self.unmentioned.remove(id).unwrap_or_default();
-        let refused = |rev| Refused { id: id.clone(), rev, error: error.to_owned(), reason: reason.to_owned() };
+        let refused = |rev| Failure { id: id.clone(), rev, why: Why::new(error, reason) };
         match revs.is_empty() {
             true => self.ready.refused.push(refused(None)),
             false => self.ready.refused.extend(revs.into_iter().map(|rev| refused(Some(rev)))),
@@ -141,9 +141,9 @@ impl Sorter {
         }
         for (id, revs) in self.unmentioned.drain() {
             match revs.is_empty() {
-                true => self.ready.refused.push(too_large(id, None, max_document)),
+                true => self.ready.refused.push(Failure::too_large(id, None, max_document)),
                 false => {
-                    let refused = revs.into_iter().map(|rev| too_large(id.clone(), Some(rev), max_document));
+                    let refused = revs.into_iter().map(|rev| Failure::too_large(id.clone(), Some(rev), max_document));
                     self.ready.refused.extend(refused);
                 }
             }

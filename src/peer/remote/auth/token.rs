@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{Desk, Pass, basic_header, header};
 use crate::peer::remote::call::Failed;
-use crate::replicate::retry::Failure;
+use crate::replicate::retry::Trouble;
 
 /// How long a token is taken to last where nobody says.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -73,7 +73,7 @@ impl Grant {
             access_token: SecretString,
             expires_in: Option<u64>,
         }
-        let no_url = || desk.failed(Failure::Unsendable, "there is no token URL".into());
+        let no_url = || desk.failed(Trouble::Unsendable, "there is no token URL".into());
         let url = self.url.as_ref().ok_or_else(no_url)?;
         let (mut form, basic) = match &self.kind {
             Kind::Iam { api_key } => {
@@ -97,7 +97,7 @@ impl Grant {
             tracing::warn!(database = desk.database, token.url = %at, status = reply.status, error, "no token was given");
             return Err(desk.unauthorized());
         }
-        let no_token = || desk.failed(Failure::Unsendable, format!("{} gave no usable token", super::shown(url)));
+        let no_token = || desk.failed(Trouble::Unsendable, format!("{} gave no usable token", super::shown(url)));
         // The answer's own words stay out of the error: they may hold the token.
         let token: Token = serde_json::from_slice(&reply.body).map_err(|_| no_token())?;
         let value = header(&format!("Bearer {}", token.access_token.expose_secret())).ok_or_else(no_token)?;

@@ -191,12 +191,12 @@ async fn a_document_that_the_target_refuses_is_told_as_such() {
     for attachment in ["", follows] {
         let refused = peer.put_doc(doc("_design/d/e", attachment)).await.unwrap().unwrap();
         assert_eq!(
-            (refused.id.as_str(), refused.error.as_str(), refused.reason.as_str()),
+            (refused.id.as_str(), refused.why.error.as_str(), refused.why.reason.as_str()),
             ("_design/d/e", "forbidden", "no")
         );
         assert!(matches!(peer.put_doc(doc("stub", attachment)).await, Err(PeerError::Status { status: 412, .. })));
         assert!(matches!(peer.put_doc(doc("b", attachment)).await, Err(PeerError::DatabaseMissing { .. })));
     }
     assert!(matches!(peer.put_doc(doc("busy", follows)).await, Err(PeerError::Broken { .. })));
-    assert_eq!(peer.put_doc(doc("..", "")).await.unwrap().unwrap().error, "illegal_docid");
+    assert_eq!(peer.put_doc(doc("..", "")).await.unwrap().unwrap().why.error, "illegal_docid");
 }

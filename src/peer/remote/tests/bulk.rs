@@ -129,7 +129,7 @@ async fn a_document_that_gives_no_leaves_is_passed_over_only_where_it_does_not_e
     assert!(told("not_found").await.unwrap().1.is_empty());
     assert!(matches!(told("timeout").await, Err(PeerError::Broken { .. })));
     let (_, rest) = told("forbidden").await.unwrap();
-    assert_eq!((rest.refused[0].rev.as_ref(), rest.refused[0].error.as_str()), (None, "forbidden"));
+    assert_eq!((rest.refused[0].rev.as_ref(), rest.refused[0].why.error.as_str()), (None, "forbidden"));
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn a_batch_that_is_too_large_is_halved_and_failures_are_told() {
     });
     let peer = peer(&format!("{}/db", url.await));
     let refused = peer.bulk_docs(batch(&["a", "b", "bad", "huge", "pouch"])).await.unwrap();
-    let told: Vec<_> = refused.iter().map(|refused| (refused.id.as_str(), refused.error.as_str())).collect();
+    let told: Vec<_> = refused.iter().map(|refused| (refused.id.as_str(), refused.why.error.as_str())).collect();
     assert_eq!(told, [("bad", "forbidden"), ("huge", "too_large"), ("pouch", "conflict")]);
     assert!(peer.bulk_docs(DocBatch::default()).await.unwrap().is_empty());
 }

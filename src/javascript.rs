@@ -7,24 +7,26 @@
 //!
 //! An interpreter serves one function of one revision of a design document in one database, since its globals outlive a
 //! call, as they do in CouchDB. It is compiled once and kept for the next feed that asks: [`Interpreters`] lends them out.
-//! So many run at once; whoever comes later waits for one that ends, which its time limit makes certain.
+//! So many run at once; whoever comes later waits for one that ends, which its time limit makes certain. [`lanes`] says who
+//! runs next, so that endless functions keep no others waiting.
 
 mod interpreter;
+mod lanes;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Javascript;
 
-use self::interpreter::Interpreter;
+use self::interpreter::{Interpreter, Limits};
+use self::lanes::{Lanes, Place};
 
 /// What a function decides by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `function (doc, req)`: what it returns.
     Filter,
@@ -33,7 +35,7 @@ pub enum Kind {
 }
 
 /// A function to be run.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Code {
     /// The database whose documents it sees.
     pub database: String,
@@ -64,13 +66,17 @@ impl ScriptError {
         // CouchDB's words where it kills the process.
         Self::new("os_process_error", "OS process timed out.")
     }
+
+    fn is_timeout(&self) -> bool {
+        *self == Self::timed_out()
+    }
 }
 
 /// Lends interpreters out. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Interpreters {
     settings: Javascript,
-    running: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
     /// Those that nobody uses, the one used last in front. Guards nothing else; never held across an await.
     idle: Arc<Mutex<Idle>>,
 }
@@ -80,17 +86,19 @@ type Idle = VecDeque<(Arc<Code>, Interpreter)>;
 impl Interpreters {
     /// None yet.
     pub fn new(settings: Javascript) -> Self {
-        let running = Arc::new(Semaphore::new(settings.interpreters));
-        Self { settings, running, idle: Arc::default() }
+        let lanes = Arc::new(Lanes::new(settings.interpreters, settings.call_time));
+        Self { settings, lanes, idle: Arc::default() }
     }
 
     /// Waits until one may run. The work that it is for stops soon after the guard is dropped.
-    pub async fn admit(&self, code: Arc<Code>, request: Arc<str>) -> (Admission, DropGuard) {
-        // The semaphore is never closed.
-        let permit = self.running.clone().acquire_owned().await.ok();
+    ///
+    /// # Errors
+    /// The function ran out of time too often lately.
+    pub async fn admit(&self, code: Arc<Code>, request: Arc<str>) -> Result<(Admission, DropGuard), ScriptError> {
+        let place = self.lanes.place(&code).await?;
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        (Admission { interpreters: self.clone(), code, request, stop, permit }, guard)
+        Ok((Admission { interpreters: self.clone(), code, request, stop, place }, guard))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -123,20 +131,47 @@ pub struct Admission {
     code: Arc<Code>,
     request: Arc<str>,
     stop: CancellationToken,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Place,
 }
 
 impl Admission {
+    /// Whether this is a first, short try: after an error which [`worth_another_try`] knows, the same work is done again
+    /// with another admission.
+    pub fn is_short(&self) -> bool {
+        self.place.is_quick()
+    }
+
     /// Compiles the function, unless an interpreter is left that did. Blocks.
     pub fn start(self) -> Result<Running, ScriptError> {
-        let settings = &self.interpreters.settings;
-        let interpreter = match self.interpreters.take_idle(&self.code) {
-            Some(interpreter) => interpreter,
-            None => Interpreter::compile(&self.code, settings, &self.stop)?,
-        };
-        interpreter.begin(&self.request, settings, &self.stop)?;
+        let interpreter = self.noted(self.interpreter())?;
         Ok(Running { admission: self, interpreter })
     }
+
+    fn interpreter(&self) -> Result<Interpreter, ScriptError> {
+        let interpreter = match self.interpreters.take_idle(&self.code) {
+            Some(interpreter) => interpreter,
+            None => Interpreter::compile(&self.code, self.limits())?,
+        };
+        interpreter.begin(&self.request, self.limits())?;
+        Ok(interpreter)
+    }
+
+    fn limits(&self) -> Limits<'_> {
+        Limits { settings: &self.interpreters.settings, time: self.place.time, stop: &self.stop }
+    }
+
+    /// Remembers where time ran out, unless it is nobody that waits.
+    fn noted<T>(&self, result: Result<T, ScriptError>) -> Result<T, ScriptError> {
+        if result.as_ref().is_err_and(ScriptError::is_timeout) && !self.stop.is_cancelled() {
+            self.interpreters.lanes.ran_out(&self.place);
+        }
+        result
+    }
+}
+
+/// Whether an error of a short try says no more than that it was short.
+pub fn worth_another_try(error: &ScriptError) -> bool {
+    error.is_timeout()
 }
 
 /// A function that runs. Blocks.
@@ -148,13 +183,14 @@ pub struct Running {
 impl Running {
     /// Asks the function about a document. After an error the interpreter is of no more use.
     pub fn passes(&self, doc: &[u8]) -> Result<bool, ScriptError> {
-        self.interpreter.passes(doc, &self.admission.interpreters.settings, &self.admission.stop)
+        self.admission.noted(self.interpreter.passes(doc, self.admission.limits()))
     }
 
     /// Keeps the interpreter for whoever asks next.
     pub fn finish(self) {
-        let Admission { interpreters, code, permit, .. } = self.admission;
+        let Admission { interpreters, code, place, .. } = self.admission;
+        interpreters.lanes.ended(&place);
         interpreters.keep(code, self.interpreter);
-        drop(permit);
+        drop(place);
     }
 }

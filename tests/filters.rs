@@ -1,5 +1,7 @@
 //! Filters of local databases: design documents' functions in the feed and in replications.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -155,5 +157,27 @@ async fn a_replication_ends_with_its_filters_error() {
         let body = json!({ "source": "src", "target": "tgt", "filter": filter });
         let answer = server.post("/_replicate", body, status).await;
         assert_eq!(answer["error"], error, "{answer}");
+    }
+}
+
+/// Sixty feeds whose filters never end took all interpreters, five seconds each: a good filter waited for 33 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_filter_is_answered_beside_sixty_endless_ones() {
+    let server = Server::with_config(|config| config.store.javascript.call_time = Duration::from_secs(600)).await;
+    server.put("/src", json!({}), 201).await;
+    for n in 0..30 {
+        let filters = json!({ "forever": format!("function () {{ for (;;) {{ {n} }} }}") });
+        server.put(&format!("/src/_design/d{n}"), json!({ "filters": filters }), 201).await;
+    }
+    let good = json!({ "filters": { "all": "function () { return true }" } });
+    server.put("/src/_design/good", good, 201).await;
+    let endless = |n: usize| server.get(&format!("/src/_changes?filter=d{}/forever", n % 30), 200);
+    let mut endless: futures::stream::FuturesUnordered<_> = (0..60).map(endless).collect();
+    let good = server.get("/src/_changes?filter=good/all", 200);
+    tokio::select! {
+        _ = endless.next() => panic!("an endless one is answered"),
+        feed = tokio::time::timeout(Duration::from_secs(60), good) => {
+            assert_eq!(feed.expect("it waits")["results"].as_array().unwrap().len(), 31);
+        }
     }
 }

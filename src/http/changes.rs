@@ -157,7 +157,8 @@ impl Feeding {
         let reading = async {
             // Kept open for a piece at a time, so that a feed that waits costs no more than its connection.
             let db = self.store.reopen(&self.name, &self.updates).await?;
-            let sifted = db.sift(&self.filter, move |snapshot, sieve| rows::piece(snapshot, sieve, &request, progress));
+            let piece = move |snapshot: &_, sieve: &mut _| rows::piece(snapshot, sieve, &request, progress.clone());
+            let sifted = db.sift(&self.filter, piece);
             sifted.await.map(|(piece, progress)| (db, piece, progress))
         };
         tokio::select! {

@@ -3,7 +3,7 @@
 //! Documents go in as JSON text that QuickJS itself parses. What can't be interrupted can't be limited: QuickJS asks
 //! its interrupt handler in every loop, call and regular expression, and in the long loops of its own library.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rquickjs::function::Args;
 use rquickjs::{Context, Ctx, Function, Object, Runtime, Value};
@@ -18,6 +18,17 @@ const STACK_BYTES: usize = 512 << 10;
 
 const ROOM: &str = include_str!("room.js");
 
+/// What one call may take.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// The heap, among others.
+    pub settings: &'a Javascript,
+    /// Its time.
+    pub time: Duration,
+    /// Ends it before.
+    pub stop: &'a CancellationToken,
+}
+
 /// A compiled function and its heap.
 pub struct Interpreter {
     context: Context,
@@ -31,13 +42,14 @@ impl std::fmt::Debug for Interpreter {
 
 impl Interpreter {
     /// Makes an interpreter and compiles the function in it.
-    pub fn compile(code: &Code, settings: &Javascript, stop: &CancellationToken) -> Result<Self, ScriptError> {
+    pub fn compile(code: &Code, limits: Limits<'_>) -> Result<Self, ScriptError> {
+        let settings = limits.settings;
         let runtime = Runtime::new().map_err(|_| exhausted(settings))?;
         runtime.set_memory_limit(settings.memory_bytes);
         runtime.set_max_stack_size(STACK_BYTES);
         let context = Context::full(&runtime).map_err(|_| exhausted(settings))?;
         let interpreter = Self { context };
-        let answer = interpreter.limited(settings, stop, |ctx| {
+        let answer = interpreter.limited(limits, |ctx| {
             let log = Function::new(ctx.clone(), |line: String| {
                 tracing::debug!(line, "a design document's function logs");
             })?;
@@ -49,8 +61,8 @@ impl Interpreter {
     }
 
     /// Says which request the next calls are for: JSON.
-    pub fn begin(&self, request: &str, settings: &Javascript, stop: &CancellationToken) -> Result<(), ScriptError> {
-        let answer = self.limited(settings, stop, |ctx| {
+    pub fn begin(&self, request: &str, limits: Limits<'_>) -> Result<(), ScriptError> {
+        let answer = self.limited(limits, |ctx| {
             let request = ctx.json_parse(request)?;
             answered(call(&ctx, "begin", request)?)
         });
@@ -58,8 +70,8 @@ impl Interpreter {
     }
 
     /// Asks the function about a document: JSON.
-    pub fn passes(&self, doc: &[u8], settings: &Javascript, stop: &CancellationToken) -> Result<bool, ScriptError> {
-        self.limited(settings, stop, |ctx| {
+    pub fn passes(&self, doc: &[u8], limits: Limits<'_>) -> Result<bool, ScriptError> {
+        self.limited(limits, |ctx| {
             let doc = ctx.json_parse(doc)?;
             answered(call(&ctx, "passes", doc)?)
         })
@@ -76,12 +88,11 @@ impl Interpreter {
     /// room catches everything else.
     fn limited(
         &self,
-        settings: &Javascript,
-        stop: &CancellationToken,
+        limits: Limits<'_>,
         work: impl FnOnce(Ctx<'_>) -> rquickjs::Result<Result<bool, ScriptError>>,
     ) -> Result<bool, ScriptError> {
-        let deadline = Instant::now() + settings.call_time;
-        let stop = stop.clone();
+        let deadline = Instant::now() + limits.time;
+        let stop = limits.stop.clone();
         let over = move || stop.is_cancelled() || Instant::now() >= deadline;
         self.context.runtime().set_interrupt_handler(Some(Box::new(over.clone())));
         self.context.with(|ctx| match work(ctx.clone()) {
@@ -93,7 +104,7 @@ impl Interpreter {
                     Some(message) if !message.contains("out of memory") => {
                         Err(ScriptError::new("InternalError", message))
                     }
-                    _ => Err(exhausted(settings)),
+                    _ => Err(exhausted(limits.settings)),
                 }
             }
         })

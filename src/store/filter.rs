@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ChangeRow, Database, DatabaseStats, DocOptions, Snapshot, StoreError};
 use crate::document::Rev;
-use crate::javascript::{Admission, Code, Kind, Running, ScriptError};
+use crate::javascript::{Admission, Code, Kind, Running, ScriptError, worth_another_try};
 use crate::selector::Selector;
 
 /// How long a filter sifts one snapshot: a held one makes the file grow, and feeds want to give signs of life.
@@ -166,28 +166,44 @@ impl Database {
         Ok(Ready { filter, all_leaves, function: code.map(|code| (Arc::new(code), request.into())) })
     }
 
-    /// Reads a snapshot through a filter, on a thread that may block. A function stops where this is dropped.
+    /// Reads a snapshot through a filter, on a thread that may block. A function stops where this is dropped. The work is
+    /// done again from its start, from another snapshot, where a function needs more time than a short try.
     pub async fn sift<T: Send + 'static>(
         &self,
         ready: &Ready,
-        work: impl FnOnce(&Snapshot, &mut Sieve) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&Snapshot, &mut Sieve) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        let (admission, _stopped_when_dropped) = match &ready.function {
-            Some((code, request)) => Some(self.interpreters().admit(code.clone(), request.clone()).await).unzip(),
-            None => (None, None),
+        let Some((code, request)) = &ready.function else {
+            let mut sieve = Sieve::new(ready.clone(), None);
+            return self.read(move |snapshot| work(snapshot, &mut sieve)).await;
         };
-        let ready = ready.clone();
-        self.read(move |snapshot| {
-            let function = admission.map(Admission::start).transpose().map_err(FilterError::from)?;
-            let mut sieve = Sieve { ready, function, started: Instant::now(), doc: Vec::new() };
-            let result = work(snapshot, &mut sieve)?;
-            if let Some(function) = sieve.function {
-                function.finish();
+        let work = Arc::new(work);
+        loop {
+            let admitted = self.interpreters().admit(code.clone(), request.clone()).await;
+            let (admission, _stopped_when_dropped) = admitted.map_err(FilterError::from)?;
+            let short = admission.is_short();
+            let (ready, work) = (ready.clone(), work.clone());
+            let sifted = self.read(move |snapshot| sifted(snapshot, ready, admission, &*work)).await;
+            match sifted {
+                Err(StoreError::Filter(FilterError::Script(error))) if short && worth_another_try(&error) => {}
+                sifted => return sifted,
             }
-            Ok(result)
-        })
-        .await
+        }
     }
+}
+
+fn sifted<T>(
+    snapshot: &Snapshot,
+    ready: Ready,
+    admission: Admission,
+    work: impl Fn(&Snapshot, &mut Sieve) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut sieve = Sieve::new(ready, Some(admission.start().map_err(FilterError::from)?));
+    let result = work(snapshot, &mut sieve)?;
+    if let Some(function) = sieve.function {
+        function.finish();
+    }
+    Ok(result)
 }
 
 fn code(snapshot: &Snapshot, filter: &Filter, database: String) -> Result<Option<Code>, StoreError> {
@@ -224,6 +240,10 @@ pub struct Sieve {
 }
 
 impl Sieve {
+    fn new(ready: Ready, function: Option<Running>) -> Self {
+        Self { ready, function, started: Instant::now(), doc: Vec::new() }
+    }
+
     /// The leaves of a row that pass, of those that the feed shows; none: the row isn't shown.
     pub fn passing(&mut self, snapshot: &Snapshot, row: &ChangeRow) -> Result<Vec<Rev>, StoreError> {
         let shown = if self.ready.all_leaves { &row.leaves[..] } else { &row.leaves[..row.leaves.len().min(1)] };

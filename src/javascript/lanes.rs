@@ -1,0 +1,209 @@
+//! Who may run: two lanes, so that functions which take long wait for each other and never keep a quick one waiting.
+//!
+//! A function starts in the quick lane, where one call may take [`QUICK`]. A call that takes longer is stopped, and asked
+//! again in the slow lane, which has a quarter of the places and where a call has its whole time. The function then goes to
+//! the slow lane at once for [`REMEMBERED`]. There, functions of one design document run one after the other, so that one
+//! design document takes one place. A function that ran out of its whole time [`TRIES`] times in a row is refused for
+//! [`REMEMBERED`], as if it had run out of time once more.
+//!
+//! So a function that nobody has seen yet waits at most [`QUICK`] for each other such function in front of it, divided by
+//! the places of the lane. A function that needs more than [`QUICK`] for one document may wait long for endless ones of
+//! other design documents, until those are refused; it isn't starved, since places are given in the order of asking.
+//!
+//! What a function did is remembered by a hash of its code, so an edit of the design document clears its name.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::{Code, ScriptError};
+
+/// The time of a call in the quick lane. Filters take microseconds; compiling a large library takes some ten milliseconds.
+const QUICK: Duration = Duration::from_millis(200);
+
+/// How long the lanes remember that a function took long.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// After so many calls in a row that ran out of their whole time, a function is refused.
+const TRIES: u32 = 3;
+
+/// Functions that are remembered at most; those that took long longest ago are forgotten first.
+const MOST_REMEMBERED: usize = 1000;
+
+/// The two lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    call_time: Duration,
+    remembered: Duration,
+    quick: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
+    /// Never held across an await.
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// By the function's hash.
+    functions: HashMap<u64, Function>,
+    /// Of the slow lane, by the design document's hash: whose turn it is.
+    turns: HashMap<u64, Weak<Semaphore>>,
+}
+
+/// A function that took long.
+#[derive(Debug, Clone, Copy)]
+struct Function {
+    last: Instant,
+    /// How often in a row it ran out of its whole time.
+    timeouts: u32,
+}
+
+/// A place in a lane, for one function.
+#[derive(Debug)]
+pub struct Place {
+    function: u64,
+    /// For one call.
+    pub time: Duration,
+    /// Whether this is the slow lane.
+    slow: bool,
+    /// The lane's place, and the design document's turn.
+    _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl Place {
+    /// Whether a call that runs out of time here gets more elsewhere.
+    pub fn is_quick(&self) -> bool {
+        !self.slow
+    }
+}
+
+impl Lanes {
+    /// Lanes with so many places together, at least one each.
+    pub fn new(places: usize, call_time: Duration) -> Self {
+        let slow = (places / 4).max(1);
+        let quick = places.saturating_sub(slow).max(1);
+        let lane = |places| Arc::new(Semaphore::new(places));
+        Self { call_time, remembered: REMEMBERED, quick: lane(quick), slow: lane(slow), memory: Mutex::default() }
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// The function ran out of time too often.
+    pub async fn place(&self, code: &Code) -> Result<Place, ScriptError> {
+        let function = hash(code);
+        if !self.is_slow(function)? {
+            let permit = take(&self.quick).await;
+            // Others may have found out meanwhile that it takes long.
+            if !self.is_slow(function)? {
+                let time = QUICK.min(self.call_time);
+                return Ok(Place { function, time, slow: false, _permits: [permit, None] });
+            }
+        }
+        let turn = take(&self.turn(hash(&(&code.database, &code.design)))).await;
+        self.is_slow(function)?;
+        let permit = take(&self.slow).await;
+        Ok(Place { function, time: self.call_time, slow: true, _permits: [permit, turn] })
+    }
+
+    /// Remembers that a call ran out of its time.
+    pub fn ran_out(&self, place: &Place) {
+        let mut memory = self.memory();
+        let functions = &mut memory.functions;
+        if functions.len() >= MOST_REMEMBERED
+            && let Some(oldest) = functions.iter().min_by_key(|(_, function)| function.last).map(|(hash, _)| *hash)
+        {
+            functions.remove(&oldest);
+        }
+        let last = Instant::now();
+        let function = functions.entry(place.function).or_insert(Function { last, timeouts: 0 });
+        function.last = last;
+        function.timeouts += u32::from(place.slow);
+    }
+
+    /// Remembers that all calls came to their end.
+    pub fn ended(&self, place: &Place) {
+        if place.slow
+            && let Some(function) = self.memory().functions.get_mut(&place.function)
+        {
+            function.timeouts = 0;
+        }
+    }
+
+    fn is_slow(&self, function: u64) -> Result<bool, ScriptError> {
+        let mut memory = self.memory();
+        let Some(known) = memory.functions.get(&function).copied() else { return Ok(false) };
+        if known.last.elapsed() >= self.remembered {
+            memory.functions.remove(&function);
+            return Ok(false);
+        }
+        if known.timeouts >= TRIES { Err(ScriptError::timed_out()) } else { Ok(true) }
+    }
+
+    fn turn(&self, design: u64) -> Arc<Semaphore> {
+        let mut memory = self.memory();
+        if let Some(turn) = memory.turns.get(&design).and_then(Weak::upgrade) {
+            return turn;
+        }
+        memory.turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::new(Semaphore::new(1));
+        memory.turns.insert(design, Arc::downgrade(&turn));
+        turn
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn take(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    // The semaphores are never closed.
+    places.clone().acquire_owned().await.ok()
+}
+
+fn hash(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::javascript::Kind;
+
+    fn code(source: &str) -> Code {
+        Code { database: "db".into(), design: b"{}".to_vec(), source: source.into(), kind: Kind::Filter }
+    }
+
+    async fn run_out(lanes: &Lanes, code: &Code) {
+        let place = lanes.place(code).await.unwrap();
+        lanes.ran_out(&place);
+    }
+
+    #[tokio::test]
+    async fn what_a_function_did_is_forgotten_after_a_while() {
+        let mut lanes = Lanes::new(4, Duration::from_secs(5));
+        for _ in 0..=TRIES {
+            run_out(&lanes, &code("a")).await;
+        }
+        assert!(lanes.place(&code("a")).await.is_err());
+        assert!(lanes.place(&code("b")).await.unwrap().is_quick());
+        lanes.remembered = Duration::ZERO;
+        assert!(lanes.place(&code("a")).await.unwrap().is_quick());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_functions_are_remembered() {
+        let lanes = Lanes::new(4, Duration::from_secs(5));
+        for n in 0..=MOST_REMEMBERED {
+            run_out(&lanes, &code(&n.to_string())).await;
+        }
+        assert_eq!(lanes.memory().functions.len(), MOST_REMEMBERED);
+        assert!(lanes.place(&code("0")).await.unwrap().is_quick(), "the oldest is forgotten");
+        assert!(!lanes.place(&code("1")).await.unwrap().is_quick());
+    }
+}

@@ -144,8 +144,13 @@ pub struct Http {
     pub body_pause: Duration,
     /// `_uuids?count=` at most.
     pub max_uuids: usize,
-    /// Requests worked on at once.
+    /// Requests worked on at once; feeds that wait and answers to slow readers don't count.
     pub max_requests: usize,
+    /// Answers at once whose clients have stopped reading for now; further ones are broken off.
+    pub max_slow_readers: usize,
+    /// A client that takes nothing of its answer for so long is cut off. Long, since a replicator whose target is busy may
+    /// leave its source's feed unread for minutes.
+    pub reader_pause: Duration,
     /// Connections open at once; further ones wait to be accepted.
     pub max_connections: usize,
     /// Bytes of a request's line and headers, and of a connection's read buffer.
@@ -165,6 +170,8 @@ impl Default for Http {
             body_pause: Duration::from_secs(60),
             max_uuids: 1000,
             max_requests: 2048,
+            max_slow_readers: 1024,
+            reader_pause: Duration::from_secs(300),
             max_connections: 4096,
             max_header_bytes: 128 << 10,
             header_timeout: Duration::from_secs(120),

@@ -4,7 +4,7 @@
 //! is the registry's task, a long answer is written by a task that ends when the client hangs up. Paths are canonical
 //! before they are matched ([`path`]): a trailing slash is no matter, `_design/x` is one segment.
 //!
-//! Outside in: [`envelope::dress`] gives every answer CouchDB's headers, a panic becomes a 500, [`envelope::limit`]
+//! Outside in: [`envelope::dress`] gives every answer CouchDB's headers, a panic becomes a 500, [`places::limit`]
 //! counts open requests, [`auth::check`] lets in who may, then the routes. [`error`] knows what errors look like.
 //!
 //! Where it differs from CouchDB 3.5 on purpose: update seqs are integers; `multipart/…` is answered only where
@@ -18,6 +18,7 @@ mod request;
 mod blob;
 mod draft;
 mod envelope;
+mod places;
 mod auth;
 mod error;
 mod welcome;
@@ -50,6 +51,8 @@ use crate::tasks::Tasks;
 
 pub use self::auth::Admins;
 use self::error::ApiError;
+use self::places::Places;
+pub use self::places::Reader;
 
 /// The CouchDB release whose answers these are, for clients that look before they ask.
 const COUCHDB_VERSION: &str = "3.5.0";
@@ -75,7 +78,7 @@ pub struct AppState {
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
-    let open_requests = Arc::new(Semaphore::new(state.config.http.max_requests));
+    let places = Places::new(state.config.http.max_requests, state.config.http.max_slow_readers);
     let routes = Router::new()
         .route("/", get(welcome::welcome))
         .route("/_up", get(welcome::up))
@@ -104,7 +107,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
         .layer(from_fn_with_state(state, auth::check))
-        .layer(from_fn_with_state(open_requests, envelope::limit))
+        .layer(from_fn_with_state(places, places::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn(envelope::dress))
 }

@@ -21,6 +21,7 @@ mod checkpoints;
 mod listeners;
 mod malformed;
 mod memory;
+mod slow_readers;
 mod refused;
 mod secrets;
 mod faults;

@@ -7,11 +7,13 @@ mod server;
 mod process;
 mod faulty;
 mod leaves;
+mod still;
 
 pub use faulty::{Fault, FaultyPeer};
 pub use leaves::{Leaf, leaves};
 pub use process::{Process, signal};
 pub use server::{Database, Server};
+pub use still::StillReader;
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;

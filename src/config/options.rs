@@ -216,6 +216,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         (http.max_bodies_bytes >= http.max_body_bytes, "--max-bodies-bytes", "must be at least --max-body-bytes"),
         (!http.body_pause.is_zero(), "--body-pause", "must be more than nothing"),
         (http.max_requests > 0, "--max-requests", "must be at least 1"),
+        (http.max_slow_readers > 0, "--max-slow-readers", "must be at least 1"),
+        (!http.reader_pause.is_zero(), "--reader-pause", "must be more than nothing"),
         (http.max_connections > 0, "--max-connections", "must be at least 1"),
         (http.max_header_bytes >= 8192, "--max-header-bytes", "must be at least 8KiB"),
         (config.store.open_databases > 0, "--open-databases", "must be at least 1"),

@@ -34,8 +34,8 @@ use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Sink, Stopped};
 use super::draft::Draft;
-use super::envelope::Place;
 use super::error::{ApiError, causes};
+use super::places::Place;
 use super::query::Query;
 use super::request::{Db, Payload};
 use super::{AppState, answer};

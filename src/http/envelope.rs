@@ -1,22 +1,14 @@
-//! What stands around every answer: CouchDB's headers, the body of a 405, and the limit of open requests.
+//! What stands around every answer: CouchDB's headers and the body of a 405.
 //!
-//! A request counts as open until its answer's last byte is sent or its client hung up, so its [`Place`] travels with the
-//! body. A feed that waits leaves its place to others: thousands may wait, which costs next to nothing. `Server` starts with a CouchDB release, since clients look there for what they may ask for.
+//! `Server` starts with a CouchDB release, since clients look there for what they may ask for.
 
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
-use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, SERVER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use super::COUCHDB_VERSION;
@@ -65,84 +57,19 @@ fn bare_405(response: &Response) -> Option<String> {
     Some(methods.join(","))
 }
 
-/// Answers 503 where too many requests are open; handlers find their [`Place`] in the request's extensions.
-pub async fn limit(State(open): State<Arc<Semaphore>>, mut request: Request, next: Next) -> Response {
-    match open.clone().try_acquire_owned() {
-        Ok(permit) => {
-            let place = Place { open, held: Arc::new(Mutex::new(Some(permit))) };
-            request.extensions_mut().insert(place.clone());
-            next.run(request).await.map(|body| Body::new(Held { body, _place: place }))
-        }
-        Err(_) => ApiError::Busy.into_response(),
-    }
-}
-
-/// A request's place among those that are open; free again when the last clone is dropped.
-#[derive(Clone)]
-pub struct Place {
-    open: Arc<Semaphore>,
-    held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
-}
-
-impl Place {
-    /// Leaves it to others while there is nothing to do.
-    pub fn leave(&self) {
-        self.hold(None);
-    }
-
-    /// Waits for one again.
-    pub async fn take(&self) {
-        // The semaphore is never closed.
-        self.hold(self.open.clone().acquire_owned().await.ok());
-    }
-
-    fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = permit;
-    }
-}
-
-/// A body that holds its request's place.
-struct Held {
-    body: Body,
-    _place: Place,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::Router;
-    use axum::middleware::{from_fn, from_fn_with_state};
+    use axum::body::Body;
+    use axum::middleware::from_fn;
     use axum::routing::get;
-    use futures::FutureExt as _;
     use tower::ServiceExt;
 
-    fn app(open: usize) -> Router {
+    fn app() -> Router {
         let routes = Router::new().route("/", get(async || "hello").put(async || ""));
-        // As in the real router, the layers stand around the routes' own answers to wrong methods.
-        Router::new()
-            .fallback_service(routes)
-            .layer(from_fn_with_state(Arc::new(Semaphore::new(open)), limit))
-            .layer(from_fn(dress))
+        // As in the real router, the layer stands around the routes' own answers to wrong methods.
+        Router::new().fallback_service(routes).layer(from_fn(dress))
     }
 
     fn request(method: &str) -> Request {
@@ -156,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_answer_has_couchdbs_headers() {
-        let response = app(1).oneshot(request("GET")).await.unwrap();
+        let response = app().oneshot(request("GET")).await.unwrap();
         assert_eq!(response.headers()[CACHE_CONTROL], "must-revalidate");
         assert!(response.headers()[SERVER].to_str().unwrap().starts_with("CouchDB/3.5.0 (couchrep/"));
         assert_eq!(response.headers()[REQUEST_ID].len(), 10);
@@ -165,34 +92,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_method_is_told_the_right_ones() {
-        let response = app(1).oneshot(request("POST")).await.unwrap();
+        let response = app().oneshot(request("POST")).await.unwrap();
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()[ALLOW], "GET,HEAD,PUT");
         let body = "{\"error\":\"method_not_allowed\",\"reason\":\"Only GET,HEAD,PUT allowed\"}\n";
         assert_eq!(text(response).await, body);
-    }
-
-    #[tokio::test]
-    async fn a_request_is_open_until_its_body_is_gone() {
-        let app = app(1);
-        let first = app.clone().oneshot(request("GET")).await.unwrap();
-        let refused = app.clone().oneshot(request("GET")).await.unwrap();
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(text(first).await, "hello");
-        assert_eq!(app.oneshot(request("GET")).await.unwrap().status(), StatusCode::OK);
-    }
-
-    #[tokio::test]
-    async fn a_place_that_was_left_is_for_others_until_it_is_taken_again() {
-        let open = Arc::new(Semaphore::new(1));
-        let place = Place { open: open.clone(), held: Arc::new(Mutex::new(open.clone().try_acquire_owned().ok())) };
-        place.leave();
-        let other = open.clone().try_acquire_owned().unwrap();
-        assert!(place.take().now_or_never().is_none());
-        drop(other);
-        place.take().now_or_never().unwrap();
-        assert!(open.try_acquire().is_err());
-        drop(place);
-        assert!(open.try_acquire().is_ok());
     }
 }

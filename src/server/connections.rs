@@ -19,7 +19,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Http;
+use crate::http::Reader;
 use crate::tasks::Tasks;
+
+use super::slow_reader::Watched;
 
 /// After a failed accept: most likely there are no file descriptors left, and only time brings new ones.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -32,8 +35,9 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: 
             let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let router = router.clone().layer(Extension(ConnectInfo(peer)));
-                    let serving = serve(stream, router, limits.clone(), tasks.stopping().clone(), place);
+                    let reader = Reader::default();
+                    let router = router.clone().layer(Extension(ConnectInfo(peer))).layer(Extension(reader.clone()));
+                    let serving = serve(stream, reader, router, limits.clone(), tasks.stopping().clone(), place);
                     tasks.spawn("connection", serving);
                 }
                 Err(error) => {
@@ -48,6 +52,7 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: 
 
 async fn serve(
     stream: TcpStream,
+    reader: Reader,
     router: Router,
     limits: Http,
     stopping: CancellationToken,
@@ -55,6 +60,7 @@ async fn serve(
 ) {
     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
+    let stream = Watched::new(stream, reader, limits.reader_pause);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)

@@ -39,6 +39,11 @@ impl Server {
         Self { server, client: client(), credentials: String::new(), _data_dir: data_dir }
     }
 
+    /// Where it listens.
+    pub fn addr(&self) -> std::net::SocketAddr {
+        self.server.addr()
+    }
+
     /// The URL of a path that starts with a slash; with credentials, if there is an admin.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{}{path}", self.credentials, self.server.addr())

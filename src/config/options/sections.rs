@@ -128,9 +128,15 @@ pub struct HttpOptions {
     /// `_uuids?count=` at most [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_uuids: Option<usize>,
-    /// Requests worked on at once [default: 2048]
+    /// Requests worked on at once; waiting feeds and slow readers don't count [default: 2048]
     #[arg(long, value_name = "N")]
     pub max_requests: Option<usize>,
+    /// Answers at once whose clients have stopped reading; further ones are broken off [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub max_slow_readers: Option<usize>,
+    /// A client that takes nothing of its answer for so long is cut off [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    pub reader_pause: Option<Span>,
     /// Connections open at once; further ones wait [default: 4096]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<usize>,
@@ -148,8 +154,8 @@ pub struct HttpOptions {
 impl HttpOptions {
     pub(super) fn lay_over(self, to: &mut Http) {
         lay_over! { self over to:
-            max_body_bytes, max_bodies_bytes, body_pause, max_uuids, max_requests, max_connections, max_header_bytes,
-            header_timeout, drain_deadline;
+            max_body_bytes, max_bodies_bytes, body_pause, max_uuids, max_requests, max_slow_readers, reader_pause,
+            max_connections, max_header_bytes, header_timeout, drain_deadline;
         }
     }
 }

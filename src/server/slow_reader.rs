@@ -1,0 +1,137 @@
+//! A client that takes its answer slowly, seen from its connection's writes.
+//!
+//! A write that waits for longer than [`SLOW`] shows that the client has stopped reading for now, and that the kernel's
+//! buffers are full. Its request then leaves its place to others and takes one of those for slow readers; where all of
+//! these are taken, the connection is closed. A client that takes nothing for `reader_pause` is closed too: it would hold
+//! what was read for it for ever. A feed that waits for changes has nothing to write, so it isn't slow.
+//!
+//! "Takes" is what the kernel takes: with buffers of some MB, a client that reads a few KB a second may look as if it took
+//! nothing for minutes.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::http::Reader;
+
+/// Longer than any pause of a client that reads as fast as it can, and short enough that places are soon free again.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A connection that closes where its client takes too little.
+pub struct Watched<S> {
+    stream: S,
+    reader: Reader,
+    pause: Duration,
+    /// While a write waits.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    since: Instant,
+    slow: bool,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<S> Watched<S> {
+    /// Watches a connection whose requests `reader` knows.
+    pub fn new(stream: S, reader: Reader, pause: Duration) -> Self {
+        Self { stream, reader, pause, waiting: None }
+    }
+
+    /// What becomes of a write: one that waits for too long fails.
+    fn watch(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let since = Instant::now();
+            Waiting { since, slow: false, alarm: Box::pin(sleep_until(since + SLOW.min(self.pause))) }
+        });
+        loop {
+            ready!(waiting.alarm.as_mut().poll(context));
+            if waiting.since.elapsed() >= self.pause {
+                return closed(format!("the client took nothing for {:?}", self.pause));
+            }
+            if !waiting.slow && !self.reader.is_slow() {
+                return closed("there are too many slow readers".into());
+            }
+            waiting.slow = true;
+            waiting.alarm.as_mut().reset(waiting.since + self.pause);
+        }
+    }
+}
+
+fn closed(why: String) -> Poll<io::Result<usize>> {
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    /// Such a client held what was read for it, and its place, until it hung up.
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        let (stream, _client) = duplex(64);
+        let mut watched = Watched::new(stream, Reader::default(), Duration::from_millis(20));
+        let error = watched.write_all(&[0; 100]).await.unwrap_err();
+        assert_eq!(error.to_string(), "the client took nothing for 20ms");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_all_is_not_cut_off_whatever_it_waits_for() {
+        let (stream, mut client) = duplex(64);
+        let pause = Duration::from_millis(20);
+        let mut watched = Watched::new(stream, Reader::default(), pause);
+        for _ in 0..3 {
+            watched.write_all(&[0; 64]).await.unwrap();
+            // A feed with nothing to say: nothing is written, so no time runs.
+            tokio::time::sleep(2 * pause).await;
+            client.read_exact(&mut [0; 64]).await.unwrap();
+        }
+    }
+}

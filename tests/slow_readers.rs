@@ -1,0 +1,65 @@
+//! Clients that stop reading: what they hold, and that they don't keep others out.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Server, StillReader};
+
+/// A server with few places, and a database that is more than the kernel's buffers take.
+async fn with_few_places(slow_readers: usize) -> Server {
+    let server = Server::with_config(|config| {
+        config.http.max_requests = 3;
+        config.http.max_slow_readers = slow_readers;
+    })
+    .await;
+    server.database("db").await;
+    for n in 0..16 {
+        server.put(&format!("/db/doc{n}"), json!({ "text": "x".repeat(1 << 20) }), 201).await;
+    }
+    server
+}
+
+/// A client that stands still as soon as it gets a place.
+async fn still(server: &Server) -> StillReader {
+    loop {
+        let reader = StillReader::of(server.addr(), "GET /db/_changes?include_docs=true", "*/*", "").await;
+        match reader.status() {
+            200 => return reader,
+            // Those before it aren't known to be slow yet.
+            503 => tokio::time::sleep(Duration::from_millis(20)).await,
+            status => panic!("{status}: {}", reader.head),
+        }
+    }
+}
+
+/// 2,100 clients that had stopped reading their feeds took all places, and everything else was answered 503.
+#[tokio::test]
+async fn readers_that_stand_still_leave_their_places_to_others() {
+    let server = with_few_places(100).await;
+    let mut readers = Vec::new();
+    for _ in 0..12 {
+        readers.push(still(&server).await);
+    }
+    tokio::time::timeout(Duration::from_secs(60), answered(&server)).await.expect("their places aren't left");
+    let last = readers.pop().unwrap().rest();
+    let last = tokio::time::timeout(Duration::from_secs(60), last).await.expect("one that reads on gets all of it");
+    assert!(last.len() > 16 << 20, "{}", last.len());
+}
+
+#[tokio::test]
+async fn readers_beyond_those_that_may_stand_still_are_broken_off() {
+    let server = with_few_places(2).await;
+    let mut readers = Vec::new();
+    for _ in 0..12 {
+        readers.push(still(&server).await);
+    }
+    tokio::time::timeout(Duration::from_secs(60), answered(&server)).await.expect("none is broken off");
+}
+
+/// Waits until a request is answered.
+async fn answered(server: &Server) {
+    while server.client().get(server.url("/db")).send().await.unwrap().status() != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -136,8 +136,43 @@ pub struct ChangesPage {
     pub limit: usize,
     /// Where the next page starts; progress even where no change passed the filter.
     pub last_seq: Seq,
-    /// Changes behind this page, where the peer tells.
-    pub pending: Option<u64>,
+    /// Changes after this page.
+    pub pending: Pending,
+    /// Which part of the answer it is.
+    pub extent: Extent,
+}
+
+/// How many changes come after a page, as the peer counted them when it was asked for the page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pending {
+    /// So many, whether they pass the filter or not.
+    Rows(u64),
+    /// The peer never tells: PouchDB, and CouchDB before 2.
+    #[default]
+    Untold,
+    /// The peer tells, and this time it couldn't (`null`): some of a cluster's shards hadn't answered.
+    Unknown,
+}
+
+impl Pending {
+    /// The number, where it is known.
+    pub fn rows(self) -> Option<u64> {
+        match self {
+            Self::Rows(rows) => Some(rows),
+            Self::Untold | Self::Unknown => None,
+        }
+    }
+}
+
+/// Which part of an answer a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it: the answer had a limit ([`Peer::changes`]).
+    Limited,
+    /// A part of an answer without a limit ([`Peer::changes_rest`]): more of the same answer follows.
+    Part,
+    /// The last part of an answer without a limit.
+    Last,
 }
 
 /// What the feed is asked for.
@@ -174,6 +209,18 @@ pub enum Filter {
     DocIds(Vec<DocId>),
     /// Leaves that a selector lets through (`filter=_selector`).
     Selector(Selector),
+}
+
+impl Filter {
+    /// Whether `pending` reaches 0 at the feed's end. With `_doc_ids` and `_design`, CouchDB 3.5 looks up those documents
+    /// alone, and goes on to count all the others as pending.
+    pub fn is_counted(&self) -> bool {
+        match self {
+            Self::None | Self::Selector(_) => true,
+            Self::DocIds(_) => false,
+            Self::Named { name, .. } => name != "_design" && name != "_doc_ids",
+        }
+    }
 }
 
 /// A `_local` document.
@@ -276,6 +323,14 @@ pub enum BulkGet {
     Local(local::LocalBulkGet),
 }
 
+/// All the rest of a feed, as it was at one moment, that is being read.
+pub enum ChangesRest {
+    /// Over HTTP.
+    Remote(Box<remote::RemoteRest>),
+    /// Out of the embedded store.
+    Local(local::LocalRest),
+}
+
 macro_rules! either {
     ($self:expr, $peer:ident => $call:expr) => {
         match $self {
@@ -332,6 +387,15 @@ impl Peer {
     /// Reads a page of the feed.
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
         either!(self, peer => peer.changes(query).await)
+    }
+
+    /// Starts to read all the changes after `query.since`, as they are at this moment, in pages of the query's size: an end
+    /// that no writer moves away. `query.wait` means nothing here.
+    pub async fn changes_rest(&self, query: &ChangesQuery) -> Result<ChangesRest, PeerError> {
+        Ok(match self {
+            Self::Remote(peer) => ChangesRest::Remote(Box::new(peer.changes_rest(query).await?)),
+            Self::Local(peer) => ChangesRest::Local(peer.changes_rest(query).await?),
+        })
     }
 
     /// Tells which of these revisions the database lacks (`POST {db}/_revs_diff`). Documents that lack nothing are absent.
@@ -394,6 +458,20 @@ impl Peer {
     pub fn avoid_bulk_get(&self) {
         if let Self::Remote(peer) = self {
             peer.avoid_bulk_get();
+        }
+    }
+}
+
+impl ChangesRest {
+    /// The next page; to be asked for until one is [`Extent::Last`].
+    ///
+    /// # Errors
+    /// [`PeerError::Broken`] where the answer broke off, [`PeerError::TooLong`] at a row that is longer than a page: what
+    /// wasn't given yet is to be asked for from the last page on.
+    pub async fn next(&mut self) -> Result<ChangesPage, PeerError> {
+        match self {
+            Self::Remote(rest) => rest.next().await,
+            Self::Local(rest) => rest.next().await,
         }
     }
 }

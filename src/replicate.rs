@@ -222,7 +222,7 @@ async fn copy(
             let rows = (!filtered).then_some(page.changes.len() as u64);
             let copying = batch::copy(route.clone(), page.changes).instrument(span);
             let copying = AbortOnDropHandle::new(job.context.tasks.spawn("batch", copying));
-            (page.last_seq, rows, page.pending, copying, place)
+            (page.last_seq, rows, page.pending.rows(), copying, place)
         });
         async move {
             let (seq, rows, pending, copying, _place) = batch?;

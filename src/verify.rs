@@ -15,7 +15,7 @@ use futures::stream::{self, Stream, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::document::{DocId, Rev, Seq};
-use crate::peer::{Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError};
+use crate::peer::{Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError, Pending};
 use crate::replicate::budget::Budget;
 use crate::replicate::pauses::Pauses;
 
@@ -125,7 +125,7 @@ fn pages(peer: &Peer) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
 
 /// A page's changes, and where the next one starts, if there is one.
 fn after(page: ChangesPage) -> (Vec<Change>, Option<Seq>) {
-    let more = !page.changes.is_empty() && page.pending != Some(0);
+    let more = !page.changes.is_empty() && page.pending != Pending::Rows(0);
     (page.changes, more.then_some(page.last_seq))
 }
 

@@ -42,6 +42,26 @@ async fn a_feed_tells_each_document_once_where_it_changed_last() {
     assert_eq!(now.text(), "{\"results\":[\n\n],\n\"last_seq\":3,\"pending\":0}\n");
 }
 
+/// Every piece came from a fresh snapshot, and so a writer that moved more rows than a piece has kept the feed going for ever.
+#[tokio::test]
+async fn a_feed_that_is_read_once_ends_although_it_is_written_to_faster() {
+    let server = Server::start().await;
+    server.database("db").await.fill("doc", 3000).await;
+    let mut feed = server.client().get(server.url("/db/_changes")).send().await.unwrap();
+    let mut text = String::new();
+    for round in 0..60 {
+        let Some(piece) = feed.chunk().await.unwrap() else { break };
+        text += std::str::from_utf8(&piece).unwrap();
+        let moved = (0..2000).map(|n| json!({"_id": format!("doc{n:04}"), "_rev": format!("2-{round}")}));
+        let edits = json!({"new_edits": false, "docs": moved.collect::<Vec<_>>()});
+        server.post("/db/_bulk_docs", edits, 201).await;
+    }
+    let feed: serde_json::Value = serde_json::from_str(&text).expect("it ends");
+    let ids: std::collections::HashSet<_> =
+        feed["results"].as_array().unwrap().iter().map(|row| row["id"].as_str()).collect();
+    assert_eq!((ids.len(), &feed["pending"]), (3000, &json!(0)));
+}
+
 #[tokio::test]
 async fn pages_tell_what_is_pending() {
     let server = with_changes().await;

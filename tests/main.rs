@@ -27,6 +27,7 @@ mod secrets;
 mod faults;
 mod selection;
 mod nothing_lost;
+mod one_shot_end;
 mod standstill;
 mod shutdown;
 mod readme;

@@ -11,7 +11,8 @@ use couchrep::peer::local::LocalPeer;
 use couchrep::peer::pulse::Pulse;
 use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
 use couchrep::peer::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Failure, Filter, Peer, PeerError,
+    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Extent, Failure, Filter, Peer, PeerError,
+    Pending,
 };
 use couchrep::replicate::budget::{Budget, Share};
 use couchrep::store::{DbName, Store};
@@ -59,6 +60,7 @@ contract! {
     making_a_database_twice_is_a_success,
     a_local_doc_is_written_over_the_revision_it_has,
     pages_lead_to_the_feeds_end_and_tell_what_is_pending,
+    the_rest_of_the_feed_ends_where_it_was_asked_for,
     a_waiting_feed_wakes_up_at_a_change,
     a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress,
     only_missing_revisions_are_wanted_with_possible_ancestors,
@@ -108,15 +110,12 @@ fn share() -> Share {
 }
 
 async fn page(peer: &Peer, since: &Seq, limit: usize) -> couchrep::peer::ChangesPage {
-    let query = ChangesQuery {
-        since: since.clone(),
-        limit,
-        max_bytes: 1 << 20,
-        wait: false,
-        filter: Filter::None,
-        winners_only: false,
-    };
-    peer.changes(&query).await.unwrap()
+    peer.changes(&ChangesQuery { limit, ..query(since) }).await.unwrap()
+}
+
+fn query(since: &Seq) -> ChangesQuery {
+    let (since, filter) = (since.clone(), Filter::None);
+    ChangesQuery { since, limit: 10, max_bytes: 1 << 20, wait: false, filter, winners_only: false }
 }
 
 /// Everything that `bulk_get` gives: documents as text, attached revisions, unavailable revisions.
@@ -167,6 +166,27 @@ async fn a_local_doc_is_written_over_the_revision_it_has(peer: &Peer) {
     assert_eq!((&stored["n"], &stored["seq"]), (&json!(3), &json!("5-a\"b")));
 }
 
+async fn the_rest_of_the_feed_ends_where_it_was_asked_for(peer: &Peer) {
+    peer.create().await.unwrap();
+    for number in 0..7 {
+        write(peer, &[(&format!("doc{number}"), &["1-a"], "")]).await;
+    }
+    let since = page(peer, &Seq::zero(), 2).await.last_seq;
+    for (limit, extents) in [(2, &[Extent::Part, Extent::Part, Extent::Last][..]), (9, &[Extent::Last])] {
+        let mut rest = peer.changes_rest(&ChangesQuery { limit, ..query(&since) }).await.unwrap();
+        let mut pages = vec![rest.next().await.unwrap()];
+        // It moves to the feed's end, and is seen where it was.
+        write(peer, &[("doc6", &[&format!("1-{limit}")], "")]).await;
+        while pages.last().unwrap().extent == Extent::Part {
+            pages.push(rest.next().await.unwrap());
+        }
+        assert_eq!(pages.iter().map(|page| page.extent).collect::<Vec<_>>(), extents);
+        assert_eq!(pages.last().unwrap().pending, Pending::Rows(0));
+        let ids: Vec<_> = pages.iter().flat_map(|page| &page.changes).map(|change| change.id.to_string()).collect();
+        assert_eq!(ids, ["doc2", "doc3", "doc4", "doc5", "doc6"]);
+    }
+}
+
 async fn pages_lead_to_the_feeds_end_and_tell_what_is_pending(peer: &Peer) {
     peer.create().await.unwrap();
     for number in 0..7 {
@@ -176,7 +196,7 @@ async fn pages_lead_to_the_feeds_end_and_tell_what_is_pending(peer: &Peer) {
     let (mut since, mut seen, mut pending) = (Seq::zero(), Vec::new(), Vec::new());
     loop {
         let page = page(peer, &since, 3).await;
-        pending.push(page.pending.unwrap());
+        pending.push(page.pending.rows().unwrap());
         since = page.last_seq;
         if page.changes.is_empty() {
             break;

@@ -1,7 +1,9 @@
 //! `GET` and `POST /{db}/_changes`: the feed, read once, once there is something, or for ever.
 //!
 //! Rows are rendered about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow; a
-//! document that changes meanwhile moves to the feed's end, where it is met again. Waiting costs nothing but the
+//! document that changes meanwhile moves to the feed's end, where it is met again. A writer that is faster than the reader
+//! would so keep a feed that is read once from its end: after as many rows as it had at the beginning, the rest comes out of
+//! one snapshot. Waiting costs nothing but the
 //! connection: the store tells of every new seq, the database needn't stay open, and the feed's place among the open
 //! requests is left to others. A feed ends cleanly, with its `last_seq`, when it has what was asked
 //! for, at its timeout, when the database is deleted and when the server stops; a client that hangs up ends it too.
@@ -26,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Asker, Database, DbName, Ready, Store};
+use crate::store::{Asker, Database, DbName, Ready, Snapshot, Store};
 
 use self::asked::Asked;
 use self::request::{Feed, Request};
@@ -80,7 +82,8 @@ async fn feed(
     let write = |sink| async move {
         let request = Arc::new(request);
         let last_sent = Instant::now();
-        Feeding { sink, place, store, name, updates, request, filter, stopping, last_sent }.write().await
+        let kept = None;
+        Feeding { sink, place, store, name, updates, request, filter, kept, stopping, last_sent }.write().await
     };
     let body = answer::streamed(&state.tasks, "_changes", write).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
@@ -95,6 +98,8 @@ struct Feeding {
     updates: watch::Receiver<u64>,
     request: Arc<Request>,
     filter: Ready,
+    /// The snapshot that the rest is read from, and what keeps it open.
+    kept: Option<(Arc<Database>, Arc<Snapshot>)>,
     stopping: CancellationToken,
     last_sent: Instant,
 }
@@ -115,6 +120,10 @@ impl Feeding {
                     Ok(Some((db, piece, next))) => {
                         self.deliver(&db, piece).await?;
                         progress = next;
+                        if self.request.feed == Feed::Normal && self.kept.is_none() && progress.has_gone_beyond() {
+                            let snapshot = db.snapshot().await?;
+                            self.kept = Some((db, snapshot));
+                        }
                     }
                     Ok(None) => break,
                     Err(Stopped::Failed(error)) if progress.opened => {
@@ -157,9 +166,9 @@ impl Feeding {
         let reading = async {
             // Kept open for a piece at a time, so that a feed that waits costs no more than its connection.
             let db = self.store.reopen(&self.name, &self.updates).await?;
+            let kept = self.kept.as_ref().map(|(_, snapshot)| snapshot.clone());
             let piece = move |snapshot: &_, sieve: &mut _| rows::piece(snapshot, sieve, &request, progress.clone());
-            let sifted = db.sift(&self.filter, piece);
-            sifted.await.map(|(piece, progress)| (db, piece, progress))
+            db.sift(&self.filter, kept, piece).await.map(|(piece, progress)| (db, piece, progress))
         };
         tokio::select! {
             biased;

@@ -7,6 +7,7 @@
 //! database is [`PeerError::DatabaseMissing`] from then on.
 
 mod bulk_get;
+mod rest;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use futures::stream::{self, StreamExt as _};
 use serde_json::value::RawValue;
 
 use super::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Failure, Filter,
-    LocalDoc, PeerError, Why,
+    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Extent, Failure,
+    Filter, LocalDoc, PeerError, Pending, Why,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::peer::pulse::Pulse;
@@ -29,6 +30,7 @@ use crate::store::{
 use crate::tasks;
 
 pub use self::bulk_get::LocalBulkGet;
+pub use self::rest::LocalRest;
 
 /// After so long a page that a filter's function has begun is given.
 const PAGE_TIME: Duration = Duration::from_secs(2);
@@ -130,7 +132,7 @@ impl LocalPeer {
         let filter = self.ready(&database, query).await?;
         loop {
             updates.mark_unchanged();
-            let page = self.read_page(&database, since, (query.limit, query.max_bytes), &filter).await?;
+            let page = self.read_page(&database, None, since, (query.limit, query.max_bytes), &filter).await?;
             if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
                 return Ok(page);
             }
@@ -145,14 +147,17 @@ impl LocalPeer {
         }
     }
 
+    /// Reads a page of a snapshot, else of the newest ones.
     async fn read_page(
         &self,
         database: &Database,
+        snapshot: Option<&Arc<Snapshot>>,
         since: u64,
         (limit, max_bytes): (usize, usize),
         filter: &Ready,
     ) -> Result<ChangesPage, StoreError> {
-        let mut page = ChangesPage { changes: Vec::new(), limit, last_seq: since.into(), pending: None };
+        let (last_seq, pending, extent) = (since.into(), Pending::Unknown, Extent::Limited);
+        let mut page = ChangesPage { changes: Vec::new(), limit, last_seq, pending, extent };
         let mut bytes = 0;
         let mut since = since;
         let started = Instant::now();
@@ -160,11 +165,13 @@ impl LocalPeer {
         // would say that there is no more.
         loop {
             let room = (limit.saturating_sub(page.changes.len()), max_bytes.saturating_sub(bytes));
-            let sifted = database.sift(filter, move |snapshot, sieve| sifted(snapshot, sieve, since, room)).await?;
+            let sifting = move |snapshot: &Snapshot, sieve: &mut Sieve| sifted(snapshot, sieve, since, room);
+            let sifted = database.sift(filter, snapshot.cloned(), sifting).await?;
             self.pulse.beat();
             bytes += sifted.bytes;
             page.changes.extend(sifted.changes);
-            (since, page.last_seq, page.pending) = (sifted.last_seq, sifted.last_seq.into(), Some(sifted.pending));
+            (since, page.last_seq) = (sifted.last_seq, sifted.last_seq.into());
+            page.pending = Pending::Rows(sifted.pending);
             let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
             if sifted.pending == 0 || page.changes.len() >= limit || bytes >= max_bytes || long {
                 return Ok(page);

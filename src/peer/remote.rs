@@ -23,6 +23,7 @@ mod path;
 mod call;
 mod answer;
 mod feed;
+mod rest;
 mod missing;
 mod bulk_get;
 mod cutting;
@@ -57,6 +58,7 @@ pub use bulk_get::RemoteBulkGet;
 pub use clients::{ClientError, Clients};
 pub use connection::{Connection, Proxy};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use rest::RemoteRest;
 
 /// A database over HTTP. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -151,8 +151,27 @@ impl Database {
         &self,
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.read_at(None, work).await
+    }
+
+    /// The same, of a snapshot that was taken before, if there is one.
+    pub async fn read_at<T: Send + 'static>(
+        &self,
+        snapshot: Option<Arc<Snapshot>>,
+        work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let engine = self.engine.clone();
-        self.blocking("read a database", move || work(&Snapshot::new(&engine)?)).await
+        self.blocking("read a database", move || match snapshot {
+            Some(snapshot) => work(&snapshot),
+            None => work(&Snapshot::new(&engine)?),
+        })
+        .await
+    }
+
+    /// Takes a snapshot to be read more than once. Whoever keeps it keeps the database open too: with this handle.
+    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
+        let engine = self.engine.clone();
+        self.blocking("take a snapshot", move || Snapshot::new(&engine).map(Arc::new)).await
     }
 
     /// Reads on a thread that may block. Where the disk fails, the engine is done with the file: it is opened anew.

@@ -166,24 +166,25 @@ impl Database {
         Ok(Ready { filter, all_leaves, function: code.map(|code| (Arc::new(code), request.into())) })
     }
 
-    /// Reads a snapshot through a filter, on a thread that may block. A function stops where this is dropped. The work is
-    /// done again from its start, from another snapshot, where a function needs more time than a short try.
+    /// Reads a snapshot, or fresh ones, through a filter, on a thread that may block. A function stops where this is dropped.
+    /// The work is done again from its start, from another fresh snapshot, where a function needs more time than a short try.
     pub async fn sift<T: Send + 'static>(
         &self,
         ready: &Ready,
+        snapshot: Option<Arc<Snapshot>>,
         work: impl Fn(&Snapshot, &mut Sieve) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         let Some((code, request)) = &ready.function else {
             let mut sieve = Sieve::new(ready.clone(), None);
-            return self.read(move |snapshot| work(snapshot, &mut sieve)).await;
+            return self.read_at(snapshot, move |snapshot| work(snapshot, &mut sieve)).await;
         };
         let work = Arc::new(work);
         loop {
             let admitted = self.interpreters().admit(code.clone(), request.clone()).await;
             let (admission, _stopped_when_dropped) = admitted.map_err(FilterError::from)?;
             let short = admission.is_short();
-            let (ready, work) = (ready.clone(), work.clone());
-            let sifted = self.read(move |snapshot| sifted(snapshot, ready, admission, &*work)).await;
+            let (ready, work, snapshot) = (ready.clone(), work.clone(), snapshot.clone());
+            let sifted = self.read_at(snapshot, move |snapshot| sifted(snapshot, ready, admission, &*work)).await;
             match sifted {
                 Err(StoreError::Filter(FilterError::Script(error))) if short && worth_another_try(&error) => {}
                 sifted => return sifted,

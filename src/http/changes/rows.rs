@@ -21,6 +21,10 @@ pub struct Progress {
     pub rows: u64,
     /// Rows that the feed has behind `seq`.
     pub pending: u64,
+    /// Rows that were looked at, whether they passed the filter or not.
+    looked_at: u64,
+    /// Rows that there were at the beginning.
+    at_start: Option<u64>,
     /// Whether the opening was written.
     pub opened: bool,
     /// Whether there is nothing to read for now, or nothing more is wanted.
@@ -30,7 +34,21 @@ pub struct Progress {
 impl Progress {
     /// At the start, behind `since`.
     pub fn new(since: u64) -> Self {
-        Self { seq: since, below: u64::MAX, rows: 0, pending: 0, opened: false, caught_up: false }
+        Self {
+            seq: since,
+            below: u64::MAX,
+            rows: 0,
+            pending: 0,
+            looked_at: 0,
+            at_start: None,
+            opened: false,
+            caught_up: false,
+        }
+    }
+
+    /// Whether more rows were read than there were at the beginning, and there are still more.
+    pub fn has_gone_beyond(&self) -> bool {
+        !self.caught_up && self.at_start.is_some_and(|rows| self.looked_at >= rows)
     }
 }
 
@@ -50,6 +68,7 @@ pub fn piece(
     let mut last = progress.seq;
     let each = |row: ChangeRow| {
         last = row.seq;
+        progress.looked_at += 1;
         let revs = sieve.passing(snapshot, &row)?;
         if !revs.is_empty() {
             separate(request, progress.rows, &mut out.json);
@@ -68,6 +87,7 @@ pub fn piece(
     progress.seq = if ended && !request.descending { last.max(snapshot.update_seq()) } else { last };
     progress.below = last;
     progress.pending = if request.descending { 0 } else { snapshot.pending(progress.seq)? };
+    progress.at_start.get_or_insert(progress.looked_at + progress.pending);
     Ok((out, progress))
 }
 

@@ -6,6 +6,7 @@
 //! `filter=_selector` one with the selector as it was written.
 
 use reqwest::Method;
+use serde::Deserializer;
 
 use super::call::Call;
 use super::path::encode;
@@ -27,24 +28,25 @@ impl RemotePeer {
     }
 
     async fn page(&self, query: &ChangesQuery, limit: usize) -> Result<ChangesPage, PeerError> {
-        let reply = self.ask(&self.changes_call(query, limit)?).await?;
-        let page: Page = self.present(reply)?.success()?.json("a page of the feed")?;
-        let changes = page.results.into_iter().map(|row| Change {
-            seq: row.seq,
-            id: row.id,
-            revs: row.changes.into_iter().map(|change| change.rev).collect(),
-        });
-        Ok(ChangesPage { changes: changes.collect(), limit, last_seq: page.last_seq, pending: page.pending })
+        let reply = self.ask(&self.changes_call(query, Some(limit))).await?;
+        let page: Page = self.present(reply)?.success()?.json(EXPECTED)?;
+        let (last_seq, pending, extent) = (page.last_seq, page.pending, Extent::Limited);
+        let changes = page.results.into_iter().map(Change::from).collect();
+        Ok(ChangesPage { changes, limit, last_seq, pending, extent })
     }
 
-    fn changes_call(&self, query: &ChangesQuery, limit: usize) -> Result<Call, PeerError> {
+    /// The request for a page of so many rows, or for all there are.
+    pub(super) fn changes_call(&self, query: &ChangesQuery, limit: Option<usize>) -> Call {
         let heartbeat = self.inner.settings.heartbeat;
         let style = if query.winners_only { "main_only" } else { "all_docs" };
         let mut path = match query.wait {
             true => format!("_changes?feed=longpoll&style={style}&heartbeat={}", heartbeat.as_millis()),
             false => format!("_changes?feed=normal&style={style}"),
         };
-        path += &format!("&limit={}&since={}", limit, encode(&query.since.as_query()));
+        if let Some(limit) = limit {
+            path += &format!("&limit={limit}");
+        }
+        path += &format!("&since={}", encode(&query.since.as_query()));
         let operation = if query.wait { Operation::Wait } else { Operation::Changes };
         let mut call = Call::get(operation, path);
         call.max_answer = query.max_bytes;
@@ -68,20 +70,23 @@ impl RemotePeer {
                 call.body = Some(serde_json::json!({ "selector": selector.written() }).to_string().into());
             }
         }
-        Ok(call)
+        call
     }
 }
 
+/// What the feed's answers are to be.
+pub(super) const EXPECTED: &str = "a page of the feed";
+
 #[derive(Deserialize)]
-struct Page {
-    results: Vec<Row>,
-    last_seq: Seq,
-    /// Absent before CouchDB 2.
-    pending: Option<u64>,
+pub(super) struct Page {
+    pub results: Vec<Row>,
+    pub last_seq: Seq,
+    #[serde(default, deserialize_with = "pending")]
+    pub pending: Pending,
 }
 
 #[derive(Deserialize)]
-struct Row {
+pub(super) struct Row {
     seq: Seq,
     id: DocId,
     changes: Vec<Leaf>,
@@ -90,4 +95,15 @@ struct Row {
 #[derive(Deserialize)]
 struct Leaf {
     rev: Rev,
+}
+
+impl From<Row> for Change {
+    fn from(row: Row) -> Self {
+        Self { seq: row.seq, id: row.id, revs: row.changes.into_iter().map(|leaf| leaf.rev).collect() }
+    }
+}
+
+/// That there is no number is another thing than that none is told.
+fn pending<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pending, D::Error> {
+    Ok(Option::deserialize(deserializer)?.map_or(Pending::Unknown, Pending::Rows))
 }

@@ -211,7 +211,7 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
     };
     let page = peer.changes(&query).await.unwrap();
     let change = Change { seq: seq("[7,\"o\"]"), id: DocId::from("a"), revs: vec![rev("2-b"), rev("1-a")] };
-    assert_eq!((page.changes, page.last_seq, page.pending), (vec![change], seq("[7,\"o\"]"), None));
+    assert_eq!((page.changes, page.last_seq, page.pending), (vec![change], seq("[7,\"o\"]"), Pending::Untold));
 
     let query = ChangesQuery { since: Seq::zero(), ..query };
     let ids = Filter::DocIds(vec![DocId::from("a"), DocId::from("b")]);
@@ -219,7 +219,7 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
 
     let named = Filter::Named { name: "d/f".into(), query: vec![("k".into(), "a b".into())] };
     let page = peer.changes(&ChangesQuery { wait: true, filter: named, ..query.clone() }).await.unwrap();
-    assert_eq!((page.last_seq.as_json(), page.pending), ("9", Some(0)));
+    assert_eq!((page.last_seq.as_json(), page.pending), ("9", Pending::Rows(0)));
 
     let silent = peer.changes(&ChangesQuery { wait: true, ..query }).await;
     assert!(matches!(silent, Err(PeerError::Broken { .. })), "{silent:?}");

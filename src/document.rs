@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 pub use batch::{DocBatch, DocSpan};
 pub use parts::DocParts;
-pub use rev::{Rev, RevHash, Revisions};
+pub use rev::{MAX_POS, Rev, RevHash, Revisions};
 
 /// A document's id, decoded: `_design/d`, `a/b`, `Zoë`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -7,6 +7,11 @@
 //!
 //! Rules: RFC 2046 section 5.1; CouchDB writes `\r\n` line ends, no preamble, and may leave out the final line end. A
 //! line that only starts like a boundary is data, so that one boundary may be the beginning of a nested body's.
+//!
+//! CouchDB writes an attachment's name into a part's head as it is, quotes, backslashes and line ends too, and reads parts
+//! in the order of the document, without a look at their heads. So lines of a head that are no headers are passed over,
+//! and [`place`] finds out which attachment a part is by its name where that fits one, else by its order. A name that
+//! contains an empty line ends the head early; its data is then too long, here as in CouchDB.
 
 mod framing;
 
@@ -26,14 +31,14 @@ pub enum MultipartError<E> {
     /// The body ended before its closing boundary.
     #[error("the multipart body ends early")]
     Truncated,
-    /// A part's headers make no sense.
-    #[error("the headers of a part are malformed")]
+    /// A part's headers take too much memory.
+    #[error("the headers of a part are too long")]
     Headers,
 }
 
-/// Bytes of one part's headers, which are held in memory: a file name and four more, with room.
-const MAX_HEADER_BYTES: usize = 16 << 10;
-/// Headers of one part.
+/// Bytes of one part's headers, which are held in memory: a file name, which may be long, and four more.
+const MAX_HEADER_BYTES: usize = 256 << 10;
+/// Headers of one part that are looked at.
 const MAX_HEADERS: usize = 32;
 /// Blanks that may stand between a boundary and its line's end.
 const MAX_PADDING: usize = 256;
@@ -95,7 +100,10 @@ where
             if let Some(end) = memmem::find(&self.held, b"\r\n\r\n") {
                 let block = self.held.split_to(end + 4);
                 self.place = Place::Within;
-                return headers(&block[2..]).map(Some).ok_or(MultipartError::Headers);
+                if block.len() > MAX_HEADER_BYTES {
+                    return Err(MultipartError::Headers);
+                }
+                return Ok(Some(headers(&block[2..])));
             }
             if self.held.len() > MAX_HEADER_BYTES {
                 return Err(MultipartError::Headers);
@@ -217,18 +225,17 @@ fn boundary_line(rest: &[u8]) -> Line {
     }
 }
 
-/// Reads a block of header lines that ends in an empty line.
-fn headers(block: &[u8]) -> Option<HeaderMap> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let (httparse::Status::Complete((_, lines)), true) =
-        (httparse::parse_headers(block, &mut lines).ok()?, block.len() <= MAX_HEADER_BYTES)
-    else {
-        return None;
+/// Reads a block of header lines; what isn't one, part of a file name most likely, is passed over.
+fn headers(block: &[u8]) -> HeaderMap {
+    let ends = memmem::find_iter(block, b"\r\n");
+    let mut start = 0;
+    let lines = ends.map(|end| &block[std::mem::replace(&mut start, end + 2)..end]);
+    let pair = |line: &[u8]| {
+        let colon = memchr::memchr(b':', line)?;
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+        Some((HeaderName::from_bytes(&line[..colon]).ok()?, value))
     };
-    let pair = |line: &httparse::Header<'_>| {
-        Some((HeaderName::from_bytes(line.name.as_bytes()).ok()?, HeaderValue::from_bytes(line.value).ok()?))
-    };
-    lines.iter().map(pair).collect()
+    lines.filter_map(pair).take(MAX_HEADERS).collect()
 }
 
 /// The boundary that a `multipart/…` content type names, unquoted.
@@ -238,10 +245,22 @@ pub fn boundary(content_type: &str) -> Option<String> {
     parameter(parameters, "boundary").filter(|boundary| !boundary.is_empty() && boundary.len() <= 200)
 }
 
-/// The file name in a part's `Content-Disposition`, unquoted.
-pub fn file_name(disposition: &[u8]) -> Option<String> {
-    let (_, parameters) = std::str::from_utf8(disposition).ok()?.split_once(';')?;
-    parameter(parameters, "filename")
+/// Which of the attachments that are still to come a part is, by its `Content-Disposition`.
+///
+/// The first of them if that is its name or the name says nothing; else the one of that name. A name is read as CouchDB
+/// writes it, without escapes, and as others do.
+pub fn place<'a>(disposition: Option<&HeaderValue>, mut coming: impl Iterator<Item = &'a str> + Clone) -> usize {
+    let disposition = disposition.and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).unwrap_or_default();
+    let verbatim = disposition.find("filename=\"").and_then(|at| disposition[at + 10..].strip_suffix('"'));
+    let unescaped = disposition.split_once(';').and_then(|(_, parameters)| parameter(parameters, "filename"));
+    let (verbatim, unescaped) = (verbatim, unescaped.as_deref());
+    match coming.clone().next() {
+        Some(first) if [verbatim, unescaped].contains(&Some(first)) => 0,
+        _ => {
+            let by_name = verbatim.and_then(|name| coming.clone().position(|coming| coming == name));
+            by_name.or_else(|| coming.position(|coming| Some(coming) == unescaped)).unwrap_or_default()
+        }
+    }
 }
 
 /// A parameter's value: a token, or a string in quotes with backslashes before what they escape.
@@ -251,7 +270,8 @@ fn parameter(mut parameters: &str, wanted: &str) -> Option<String> {
         let name = name.trim_matches([' ', '\t', ';']);
         let rest = rest.trim_start();
         let (value, rest) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
+            Some(quoted) => unquote(quoted)
+                .filter(|(_, rest)| rest.trim_start().is_empty() || rest.trim_start().starts_with(';'))?,
             None => {
                 let (token, rest) = rest.split_once(';').unwrap_or((rest, ""));
                 (token.trim_end().to_owned(), rest)

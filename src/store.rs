@@ -5,7 +5,7 @@
 //! and, up to a number, while they are not. Everything that blocks runs on threads that may.
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
-//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `edit`, `database`, `filter`.
+//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while they are read), `edit`, `database`, `filter`.
 
 pub mod revtree;
 mod selected;
@@ -14,6 +14,7 @@ mod write;
 mod writer;
 mod read;
 mod attachments;
+mod holds;
 mod edit;
 mod new_rev;
 mod database;
@@ -39,6 +40,7 @@ pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
 pub use database::{Database, DatabaseStats};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
 pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
+pub use holds::Held;
 pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, Snapshot};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
@@ -73,8 +75,6 @@ pub enum StoreError {
     IllegalName(String),
     #[error("the database is closing")]
     Closing,
-    #[error("an attachment's data is gone")]
-    AttachmentGone,
     #[error("a stored record is damaged: {0}")]
     Damaged(&'static str),
     #[error("the data directory")]

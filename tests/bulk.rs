@@ -28,6 +28,45 @@ async fn new_edits_are_answered_one_by_one() {
     assert_eq!(rows[2]["id"].as_str().unwrap().len(), 32);
 }
 
+/// It was a conflict. CouchDB 3.5.0 made these very revisions: the edit goes over the revision that its author names,
+/// with the ancestors that he knows, if the document was never there.
+#[tokio::test]
+async fn an_edit_of_a_document_that_was_never_here_goes_over_the_revision_it_names() {
+    let server = with_db().await;
+    let body = r#"{"docs":[{"_id":"a","_rev":"1-abc","a":1},{"_id":"b","_rev":"5-abc","a":1},
+        {"_id":"c","_rev":"1-abc","_deleted":true},{"_id":"d","_revisions":{"start":3,"ids":["c","b","a"]}}]}"#;
+    let answer = ask(&server, "POST", "/db/_bulk_docs", body).await.json();
+    let revs: Vec<_> = answer.as_array().unwrap().iter().map(|row| row["rev"].as_str().unwrap()).collect();
+    let couchdbs = [
+        "2-662a61caf479e571df4eb8cf54542802",
+        "6-692a1cda8193aee13e6f94ee4c39d331",
+        "2-b34b7cad4d3f7c99b2295bf95436bb1e",
+        "4-e4ffab8032dc9b6bba3b11467023843b",
+    ];
+    assert_eq!(revs, couchdbs);
+    let path = get(&server, "/db/d?revs=true").await.json()["_revisions"].clone();
+    assert_eq!(path, json!({ "start": 4, "ids": ["e4ffab8032dc9b6bba3b11467023843b", "c", "b", "a"] }));
+    assert_eq!(ask(&server, "PUT", "/db/e?rev=1-abc", r#"{"a":1}"#).await.rev(), couchdbs[0]);
+    let known = ask(&server, "POST", "/db/_bulk_docs", r#"{"docs":[{"_id":"a","_rev":"1-abc","a":2}]}"#).await.json();
+    assert_eq!(known[0]["error"], "conflict");
+    let gone = ask(&server, "POST", "/db/_bulk_docs", r#"{"docs":[{"_id":"c","_rev":"1-abc","a":1}]}"#).await.json();
+    assert_eq!(gone[0]["error"], "conflict");
+}
+
+/// CouchDB 3.5.0 takes and shows such a revision; a request that brought one was refused whole.
+#[tokio::test]
+async fn a_revision_without_a_hash_is_one() {
+    let server = with_db().await;
+    let body = r#"{"new_edits":false,"docs":[{"_id":"a","_rev":"1-","a":1},{"_id":"b","_rev":"1-b"}]}"#;
+    let answer = ask(&server, "POST", "/db/_bulk_docs", body).await;
+    assert_eq!((answer.status, answer.text()), (201, "[]\n"));
+    let read = get(&server, "/db/a?rev=1-&revs=true").await;
+    assert_eq!(read.text(), "{\"_id\":\"a\",\"_rev\":\"1-\",\"a\":1,\"_revisions\":{\"start\":1,\"ids\":[\"\"]}}\n");
+    server.database("tgt").await;
+    server.replicate(json!({ "source": server.url("/db"), "target": "tgt" })).await;
+    assert_eq!(server.leaves("tgt").await, server.leaves("db").await);
+}
+
 #[tokio::test]
 async fn a_bulk_request_that_makes_no_sense_is_told_why() {
     let server = with_db().await;

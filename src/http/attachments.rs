@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::document::{DocId, DocParts, DocumentError, Rev, validate_id};
+use crate::document::{DocId, DocParts, DocumentError, Rev, Revisions, validate_id};
 use crate::store::{
     Attachment, AttachmentData, Database, Digest, DocOptions, Edit, EditKind, Encoding, NewAttachment, StoreError,
 };
@@ -39,20 +39,26 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let which = Which::parse(&query)?;
-    let attachments = db
-        .read(move |snapshot| match which.find(snapshot, id.as_str())? {
-            Ok((_, leaf)) => Ok(Ok(snapshot.attachments(&leaf)?)),
-            Err(error) => Ok(Err(error)),
+    let held = db
+        .read(move |snapshot| {
+            let leaf = match which.find(snapshot, id.as_str())? {
+                Ok((_, leaf)) => leaf,
+                Err(error) => return Ok(Err(error)),
+            };
+            match snapshot.attachments(&leaf)?.into_iter().find(|attachment| attachment.name == name) {
+                Some(attachment) => Ok(Ok(snapshot.hold(attachment)?)),
+                None => Ok(Err(ApiError::MissingAttachment)),
+            }
         })
         .await??;
-    let attachment = attachments.into_iter().find(|a| a.name == name).ok_or(ApiError::MissingAttachment)?;
+    let attachment = held.attachment();
     let tag = STANDARD.encode(attachment.digest.0);
     let decode = attachment.encoding == Encoding::Gzip && !accepts_gzip(&headers);
     let mut response = match answer::has_already(&headers, &tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => {
-            let head = head(&attachment, decode);
-            let write = move |sink: Sink| async move { Blob::new(&db, &attachment, decode).send(&sink).await };
+            let head = head(attachment, decode);
+            let write = move |sink: Sink| async move { Blob::new(&db, &held, decode).send(&sink).await };
             (head, answer::streamed(&state.tasks, "attachment", write).await?).into_response()
         }
     };
@@ -201,7 +207,7 @@ impl Revision {
     }
 
     fn into_edit(self, id: DocId) -> Edit {
-        let kind = EditKind::New { parent: self.parent };
+        let kind = EditKind::New { parent: self.parent.map(Revisions::single) };
         Edit { id, kind, deleted: false, body: self.body, attachments: self.attachments }
     }
 }

@@ -1,14 +1,14 @@
 //! An attachment's bytes, a piece at a time: as they are stored, decoded, or as base64.
 //!
-//! Each piece is read when the one before it was sent, so an attachment of any size takes a few hundred KiB. One whose
-//! last revision goes meanwhile can't be read to its end: its answer breaks off.
+//! Each piece is read when the one before it was sent, so an attachment of any size takes a few hundred KiB. Its document
+//! may go on without it meanwhile: what is held is read to its end.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 
-use crate::store::{Attachment, Database, Encoding, StoreError};
+use crate::store::{Database, Encoding, Held, StoreError};
 
 use super::answer::{CHUNK, Sink, Stopped};
 
@@ -18,7 +18,7 @@ const DECODED_AT_ONCE: usize = 1024;
 /// An attachment that is being read.
 pub struct Blob<'a> {
     db: &'a Database,
-    attachment: &'a Attachment,
+    attachment: &'a Held,
     /// Of the stored bytes: where to read on.
     offset: u64,
     /// Stored bytes that aren't decoded yet.
@@ -28,8 +28,8 @@ pub struct Blob<'a> {
 
 impl<'a> Blob<'a> {
     /// At its start. `decoded`: not gzipped, even where it is stored so.
-    pub fn new(db: &'a Database, attachment: &'a Attachment, decoded: bool) -> Self {
-        let decode = decoded && attachment.encoding == Encoding::Gzip;
+    pub fn new(db: &'a Database, attachment: &'a Held, decoded: bool) -> Self {
+        let decode = decoded && attachment.attachment().encoding == Encoding::Gzip;
         let decoder = decode.then(|| MultiGzDecoder::new(Vec::with_capacity(CHUNK)));
         Self { db, attachment, offset: 0, stored: Bytes::new(), decoder }
     }
@@ -39,7 +39,7 @@ impl<'a> Blob<'a> {
         let broken = |_| StoreError::Damaged("a gzipped attachment");
         loop {
             if self.stored.is_empty() {
-                if self.offset >= self.attachment.stored_length {
+                if self.offset >= self.attachment.attachment().stored_length {
                     let rest = self.decoder.take().map(MultiGzDecoder::finish).transpose().map_err(broken)?;
                     return Ok(rest.map(Bytes::from));
                 }

@@ -11,9 +11,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::document::{DocId, DocParts, Rev, validate_id};
+use crate::document::{DocId, DocParts, Rev, Revisions, validate_id};
 use crate::multipart;
-use crate::store::{Attachment, AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, EditKind, Leaf};
+use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, EditKind, Held, Leaf};
 use crate::store::{Snapshot, StoreError, Uploaded};
 use crate::tasks;
 
@@ -61,7 +61,7 @@ pub struct Rendered {
     /// Its JSON text.
     pub draft: Draft,
     /// The attachments that follow it, where they do.
-    pub following: Vec<Attachment>,
+    pub following: Vec<Held>,
 }
 
 /// Renders a leaf, and tells which attachments its text promises to follow.
@@ -79,6 +79,7 @@ pub fn render(
         (AttachmentsAs::Follows, None) => snapshot.attachments(leaf)?,
         (AttachmentsAs::Follows, Some(since)) => snapshot.attachments_since(record, leaf, since)?,
     };
+    let following = following.into_iter().map(|attachment| snapshot.hold(attachment)).collect::<Result<_, _>>()?;
     Ok(Rendered { draft, following })
 }
 
@@ -100,8 +101,7 @@ pub async fn get(
         options.att_encoding_info = true;
     }
     // What else is shown may change while the revision stays.
-    let lasting =
-        !(options.revs_info || options.conflicts || options.deleted_conflicts || options.local_seq || as_parts);
+    let lasting = !(options.revs_info || options.conflicts || options.deleted_conflicts || options.local_seq);
     let known = headers.clone();
     let found = db
         .read(move |snapshot| {
@@ -208,7 +208,7 @@ pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMa
     db.read(move |snapshot| Which::default().find(snapshot, wanted.as_str())).await??;
     let edit = Edit {
         id: id.clone(),
-        kind: EditKind::New { parent },
+        kind: EditKind::New { parent: parent.map(Revisions::single) },
         deleted: true,
         body: b"{}".to_vec(),
         attachments: Vec::new(),

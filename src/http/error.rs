@@ -166,11 +166,7 @@ fn store(error: &StoreError) -> Shown<'static> {
         StoreError::Filter(error) => filter(error),
         StoreError::BadGzip(_) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
         StoreError::WriteFailed(cause) => store(cause),
-        StoreError::AttachmentGone
-        | StoreError::Damaged(_)
-        | StoreError::Io(_)
-        | StoreError::Engine(_)
-        | StoreError::Panicked(_) => INTERNAL,
+        StoreError::Damaged(_) | StoreError::Io(_) | StoreError::Engine(_) | StoreError::Panicked(_) => INTERNAL,
     }
 }
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::document::{DocId, Rev};
+use crate::multipart::Framing;
 use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Leaf};
 
 use super::documents::{Rendered, render};
@@ -138,9 +139,9 @@ async fn as_parts(
             if doc.following.is_empty() {
                 sink.send(plain_part("", &doc.draft.json)).await?;
             } else {
-                let inner = welcome::uuid();
-                sink.send(format!("\r\nContent-Type: multipart/related; boundary=\"{inner}\"\r\n\r\n")).await?;
-                related::write(&sink, &db, &inner, doc).await?;
+                let inner = Framing::new();
+                sink.send(format!("\r\nContent-Type: {}\r\n\r\n", inner.content_type("related"))).await?;
+                related::write(&sink, &db, inner, doc).await?;
             }
             sink.send(format!("\r\n--{outer}")).await?;
         }

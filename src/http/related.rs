@@ -1,20 +1,19 @@
 //! Documents with their attachments behind them: `multipart/related`, written and read.
 //!
-//! Written byte for byte as CouchDB frames it (transcript 08-wire-replicator-to-source): a part's head starts with the
-//! line end that closes the boundary before it, stored gzip travels as it is under `Content-Encoding: gzip`. Read as
-//! it comes: each part streams into the store, so its size doesn't matter. Parts are matched to the attachments that
-//! the document announces by the name in `Content-Disposition`, else by their order.
+//! Written byte for byte as CouchDB frames it (transcript 08-wire-replicator-to-source): stored gzip travels as it is
+//! under `Content-Encoding: gzip`. Read as it comes: each part streams into the store, so its size doesn't matter. Parts
+//! are matched to the attachments that the document announces by the name in `Content-Disposition`, else by their order.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::document::DocParts;
-use crate::multipart::Reader;
+use crate::multipart::{self, Framing, Reader};
+use crate::peer::AttachmentHead;
 use crate::store::{Attachment, Database, Encoding, Uploaded};
 use crate::store::{Following, following};
 use crate::tasks::Tasks;
@@ -24,7 +23,6 @@ use super::blob::Blob;
 use super::documents::Rendered;
 use super::error::ApiError;
 use super::request::Payload;
-use super::welcome;
 
 /// Whether `Accept` names this media type.
 pub fn accepted(headers: &HeaderMap, media_type: &str) -> bool {
@@ -34,45 +32,34 @@ pub fn accepted(headers: &HeaderMap, media_type: &str) -> bool {
 
 /// Answers a document as `multipart/related`.
 pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> Result<Response, ApiError> {
-    let boundary = welcome::uuid();
-    let content_type = format!("multipart/related; boundary=\"{boundary}\"");
-    let body =
-        answer::streamed(
-            tasks,
-            "multipart document",
-            |sink| async move { write(&sink, &db, &boundary, rendered).await },
-        )
-        .await?;
-    Ok((StatusCode::OK, [(CONTENT_TYPE, content_type)], body).into_response())
+    let framing = Framing::new();
+    let heads = rendered.following.iter().map(|held| head(held.attachment())).collect::<Vec<_>>();
+    let length = framing.related_length(rendered.draft.json.len(), &heads);
+    let head = [(CONTENT_TYPE, framing.content_type("related")), (CONTENT_LENGTH, length.to_string())];
+    let write = |sink| async move { write(&sink, &db, framing, rendered).await };
+    let body = answer::streamed(tasks, "multipart document", write).await?;
+    Ok((StatusCode::OK, head, body).into_response())
 }
 
 /// Writes a document and its attachments between boundaries.
-pub async fn write(sink: &Sink, db: &Database, boundary: &str, rendered: Rendered) -> Result<(), Stopped> {
-    let mut head = format!("--{boundary}\r\nContent-Type: application/json\r\n\r\n").into_bytes();
+pub async fn write(sink: &Sink, db: &Database, mut framing: Framing, rendered: Rendered) -> Result<(), Stopped> {
+    sink.send(framing.part("application/json")).await?;
     // Nothing stands inline where attachments follow: there are no gaps.
-    head.extend_from_slice(&rendered.draft.json);
-    head.extend_from_slice(format!("\r\n--{boundary}").as_bytes());
-    sink.send(head).await?;
-    for attachment in &rendered.following {
-        sink.send(part_head(attachment)).await?;
-        Blob::new(db, attachment, false).send(sink).await?;
-        sink.send(format!("\r\n--{boundary}")).await?;
+    sink.send(rendered.draft.json).await?;
+    for held in &rendered.following {
+        sink.send(framing.attachment(&head(held.attachment()))).await?;
+        Blob::new(db, held, false).send(sink).await?;
     }
-    sink.send("--").await
+    sink.send(framing.close()).await
 }
 
-fn part_head(attachment: &Attachment) -> String {
-    let name = attachment.name.replace(['\r', '\n'], " ").replace('"', "\\\"");
-    let mut head = format!(
-        "\r\nContent-Disposition: attachment; filename=\"{name}\"\r\nContent-Type: {}\r\nContent-Length: {}",
-        attachment.content_type.replace(['\r', '\n'], " "),
-        attachment.stored_length
-    );
-    if attachment.encoding == Encoding::Gzip {
-        // Writing to a string can't fail.
-        let _ = write!(head, "\r\nContent-Encoding: gzip");
+fn head(attachment: &Attachment) -> AttachmentHead {
+    AttachmentHead {
+        name: attachment.name.clone(),
+        content_type: attachment.content_type.clone(),
+        length: attachment.stored_length,
+        gzip: attachment.encoding == Encoding::Gzip,
     }
-    head + "\r\n\r\n"
 }
 
 /// Reads a document and stores the attachments that follow it.
@@ -93,7 +80,7 @@ pub async fn read(
     let mut announced = following(&DocParts::parse(&text)?)?;
     let mut uploaded = Vec::with_capacity(announced.len());
     while let Some(headers) = reader.next_part().await? {
-        let Some(attachment) = claim(&mut announced, file_name(&headers).as_deref()) else {
+        let Some(attachment) = claim(&mut announced, &headers) else {
             return Err(ApiError::bad_request("A part follows that the document doesn't announce."));
         };
         let mut upload = db.upload(&attachment.content_type, attachment.gzip);
@@ -116,76 +103,16 @@ pub async fn read(
     }
 }
 
-/// Takes the announced attachment of this name, or the first.
-fn claim(announced: &mut Vec<Following>, name: Option<&str>) -> Option<Following> {
-    let index = match name {
-        Some(name) => announced.iter().position(|attachment| attachment.name == name)?,
-        None => 0,
-    };
-    (index < announced.len()).then(|| announced.remove(index))
-}
-
-/// The name in `Content-Disposition: attachment; filename="…"`.
-fn file_name(headers: &HeaderMap) -> Option<String> {
-    let disposition = String::from_utf8_lossy(headers.get(CONTENT_DISPOSITION)?.as_bytes()).into_owned();
-    let (_, value) = disposition.split_once("filename=")?;
-    Some(match value.strip_prefix('"') {
-        None => value.split(';').next().unwrap_or_default().trim().into(),
-        Some(quoted) => unquoted(quoted),
-    })
-}
-
-/// A quoted string's content up to its closing quote.
-fn unquoted(quoted: &str) -> String {
-    let mut name = String::new();
-    let mut chars = quoted.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '"' => break,
-            '\\' => name.extend(chars.next()),
-            char => name.push(char),
-        }
-    }
-    name
+/// Takes out the announced attachment that a part is.
+fn claim(announced: &mut Vec<Following>, headers: &HeaderMap) -> Option<Following> {
+    let coming = announced.iter().map(|attachment| attachment.name.as_str());
+    let place = multipart::place(headers.get(CONTENT_DISPOSITION), coming);
+    (place < announced.len()).then(|| announced.remove(place))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Digest;
-
-    fn attachment(name: &str, encoding: Encoding) -> Attachment {
-        Attachment {
-            name: name.into(),
-            content_type: "text/plain".into(),
-            revpos: 1,
-            digest: Digest([0; 16]),
-            length: 11,
-            stored_length: 31,
-            encoding,
-        }
-    }
-
-    #[test]
-    fn a_parts_head_is_couchdbs() {
-        assert_eq!(
-            part_head(&attachment("hello.txt", Encoding::Gzip)),
-            "\r\nContent-Disposition: attachment; filename=\"hello.txt\"\r\nContent-Type: text/plain\r\n\
-             Content-Length: 31\r\nContent-Encoding: gzip\r\n\r\n"
-        );
-        assert!(!part_head(&attachment("a", Encoding::Identity)).contains("Content-Encoding"));
-    }
-
-    #[test]
-    fn a_name_survives_the_way_through_a_header() {
-        for name in ["a b/c.txt", "q\"uote", "Zoë"] {
-            let head = part_head(&attachment(name, Encoding::Identity));
-            let line = head.lines().find_map(|line| line.strip_prefix("Content-Disposition: ")).unwrap();
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_DISPOSITION, axum::http::HeaderValue::from_bytes(line.as_bytes()).unwrap());
-            assert_eq!(file_name(&headers).as_deref(), Some(name));
-        }
-    }
 
     #[test]
     fn media_types_are_accepted_by_name_only() {
@@ -194,22 +121,5 @@ mod tests {
         assert!(!accepted(&headers, "multipart/mixed"));
         headers.insert(ACCEPT, "application/json;q=0.5, Multipart/Mixed".parse().unwrap());
         assert!(accepted(&headers, "multipart/mixed"));
-    }
-
-    #[test]
-    fn parts_are_claimed_by_name_else_in_order() {
-        let announce = |name: &str| Following {
-            name: name.into(),
-            content_type: String::new(),
-            gzip: false,
-            length: None,
-            digest: None,
-        };
-        let mut announced = vec![announce("a"), announce("b"), announce("c")];
-        assert_eq!(claim(&mut announced, Some("b")).unwrap().name, "b");
-        assert_eq!(claim(&mut announced, None).unwrap().name, "a");
-        assert_eq!(claim(&mut announced, Some("x")), None);
-        assert_eq!(claim(&mut announced, None).unwrap().name, "c");
-        assert_eq!(claim(&mut announced, None), None);
     }
 }

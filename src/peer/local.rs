@@ -24,8 +24,8 @@ use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted
 use crate::peer::pulse::Pulse;
 use crate::replicate::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::store::{
-    self, Asker, Attachment, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding,
-    Following, Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
+    self, Asker, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Held,
+    Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
 };
 use crate::tasks;
 
@@ -257,7 +257,8 @@ impl LocalPeer {
             };
             let mut json = Vec::new();
             snapshot.render(id.as_str(), &record, &leaf, &options, &mut json)?;
-            Ok(Some((id, leaf.rev, json, attachments)))
+            let held = attachments.into_iter().map(|attachment| snapshot.hold(attachment));
+            Ok(Some((id, leaf.rev, json, held.collect::<Result<Vec<_>, _>>()?)))
         });
         let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
         let pulse = self.pulse.clone();
@@ -383,9 +384,10 @@ fn sifted(
 /// An attachment's head and bytes, read as they are asked for.
 fn attachment_pieces(
     database: Arc<Database>,
-    attachment: Attachment,
+    held: Held,
     pulse: Pulse,
 ) -> impl stream::Stream<Item = Result<AttachmentPiece, PeerError>> {
+    let attachment = held.attachment();
     let head = AttachmentHead {
         name: attachment.name.clone(),
         content_type: attachment.content_type.clone(),
@@ -393,9 +395,9 @@ fn attachment_pieces(
         gzip: attachment.encoding == Encoding::Gzip,
     };
     let data = stream::try_unfold(0, move |offset| {
-        let (database, attachment, pulse) = (database.clone(), attachment.clone(), pulse.clone());
+        let (database, held, pulse) = (database.clone(), held.clone(), pulse.clone());
         async move {
-            let piece = database.attachment_piece(&attachment, offset).await?;
+            let piece = database.attachment_piece(&held, offset).await?;
             pulse.moved(piece.len());
             let end = offset + piece.len() as u64;
             Ok((!piece.is_empty()).then_some((AttachmentPiece::Data(piece), end)))

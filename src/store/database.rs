@@ -11,10 +11,11 @@ use redb::{ReadableDatabase, ReadableTable};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::attachments::{Attachment, Upload};
+use super::attachments::Upload;
 use super::caches::Cache;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
-use super::keys::{ATT_REFS, ATTS, BlobRef, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
+use super::holds::{Held, Holds};
+use super::keys::{ATTS, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
 use super::read::Snapshot;
 use super::write::{Durability, Prepared, Refusal};
 use super::writer::{self, Work, WriterHandle};
@@ -69,6 +70,7 @@ pub struct Database {
     name: DbName,
     engine: Arc<redb::Database>,
     writer: WriterHandle,
+    holds: Holds,
     updates: watch::Receiver<u64>,
     instance_start_time: String,
     path: Box<Path>,
@@ -95,11 +97,13 @@ impl Database {
             error => error.into(),
         })?);
         let heard = updates.subscribe();
-        let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates)?;
+        let holds = Holds::default();
+        let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates, holds.clone())?;
         Ok(Self {
             name,
             engine,
             writer,
+            holds,
             updates: heard,
             instance_start_time,
             path: path.into(),
@@ -160,18 +164,18 @@ impl Database {
         snapshot: Option<Arc<Snapshot>>,
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let engine = self.engine.clone();
+        let (engine, holds, writer) = (self.engine.clone(), self.holds.clone(), self.writer.clone());
         self.blocking("read a database", move || match snapshot {
             Some(snapshot) => work(&snapshot),
-            None => work(&Snapshot::new(&engine)?),
+            None => work(&Snapshot::new(&engine, holds.read(&writer))?),
         })
         .await
     }
 
     /// Takes a snapshot to be read more than once. Whoever keeps it keeps the database open too: with this handle.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let engine = self.engine.clone();
-        self.blocking("take a snapshot", move || Snapshot::new(&engine).map(Arc::new)).await
+        let (engine, reading) = (self.engine.clone(), self.holds.read(&self.writer));
+        self.blocking("take a snapshot", move || Snapshot::new(&engine, reading).map(Arc::new)).await
     }
 
     /// Reads on a thread that may block. Where the disk fails, the engine is done with the file: it is opened anew.
@@ -258,15 +262,13 @@ impl Database {
     /// Reads a piece of an attachment's stored bytes, some hundred KiB from `offset` on; empty at the end.
     ///
     /// Each piece is read from a snapshot of its own, so a slow reader holds no old pages.
-    pub async fn attachment_piece(&self, attachment: &Attachment, offset: u64) -> Result<Bytes, StoreError> {
-        if offset >= attachment.stored_length {
+    pub async fn attachment_piece(&self, attachment: &Held, offset: u64) -> Result<Bytes, StoreError> {
+        if offset >= attachment.attachment().stored_length {
             return Ok(Bytes::new());
         }
-        let (engine, digest) = (self.engine.clone(), attachment.digest.0);
+        let (engine, blob) = (self.engine.clone(), attachment.blob());
         self.blocking("read an attachment", move || {
             let transaction = engine.begin_read()?;
-            let stored = transaction.open_table(ATT_REFS)?.get(digest)?.ok_or(StoreError::AttachmentGone)?;
-            let blob = BlobRef::decode(stored.value()).blob;
             let first = (offset / CHUNK_BYTES as u64) as u32;
             let mut piece = Vec::with_capacity(CHUNKS_AT_ONCE * CHUNK_BYTES);
             for row in transaction.open_table(ATTS)?.range((blob, first)..=(blob, u32::MAX))?.take(CHUNKS_AT_ONCE) {
@@ -274,7 +276,11 @@ impl Database {
             }
             let within = (offset % CHUNK_BYTES as u64) as usize;
             let piece = Bytes::from(piece);
-            if piece.len() <= within { Err(StoreError::AttachmentGone) } else { Ok(piece.slice(within..)) }
+            if piece.len() <= within {
+                Err(StoreError::Damaged("an attachment is cut"))
+            } else {
+                Ok(piece.slice(within..))
+            }
         })
         .await
     }

@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::attachments::{Digest, Uploaded};
-use crate::document::{DocId, DocParts, DocumentError, Rev, Revisions};
+use crate::document::{DocId, DocParts, DocumentError, Revisions};
 use crate::json;
 
 /// Base64 with or without its padding.
@@ -41,8 +41,9 @@ pub struct Edit {
 pub enum EditKind {
     /// The store makes it, over this parent (`new_edits=true`); a conflict is refused.
     New {
-        /// The leaf that is replaced; `None` for a document that is new, or deleted.
-        parent: Option<Rev>,
+        /// The leaf that is replaced, with what its author knows of its ancestors; `None` for a document that is new, or
+        /// deleted.
+        parent: Option<Revisions>,
     },
     /// It comes with its history (`new_edits=false`); nothing conflicts, a known revision changes nothing.
     Replicated {
@@ -56,7 +57,8 @@ pub enum EditKind {
 pub struct NewAttachment {
     /// File name.
     pub name: String,
-    /// `revpos` of a replicated document; a new edit's is the generation it makes.
+    /// What a replicated document says of its data, and what a stub must agree with. `None` for the data of a new edit,
+    /// whatever its author wrote: it is of the generation that the edit makes.
     pub revpos: Option<u64>,
     /// Where its bytes are.
     pub data: AttachmentData,
@@ -145,7 +147,7 @@ impl Edit {
     ) -> Result<Self, DocumentError> {
         let kind = match replicated {
             true => EditKind::Replicated { path: parts.path().ok_or(DocumentError::BadRev)? },
-            false => EditKind::New { parent: parts.path().map(|path| path.newest()) },
+            false => EditKind::New { parent: parts.path() },
         };
         let mut attachments = Vec::new();
         each_attachment(parts, |name, json| {
@@ -164,7 +166,8 @@ impl Edit {
             } else {
                 return Err(bad());
             };
-            attachments.push(NewAttachment { name: name.to_owned(), revpos: json.revpos, data });
+            let kept = replicated || matches!(data, AttachmentData::Stub { .. });
+            attachments.push(NewAttachment { name: name.to_owned(), revpos: json.revpos.filter(|_| kept), data });
             Ok(())
         })?;
         Ok(Self { id, kind, deleted: parts.deleted, body: parts.body(), attachments })
@@ -230,6 +233,15 @@ mod tests {
     #[test]
     fn a_replicated_document_without_a_revision_is_refused() {
         assert_eq!(edit("{}", true).unwrap_err(), DocumentError::BadRev);
+    }
+
+    #[test]
+    fn data_of_a_new_edit_has_no_revpos_of_its_own() {
+        let json = r#"{"_rev":"1-a","_attachments":{"a":{"data":"","revpos":1},"b":{"stub":true,"revpos":1}}}"#;
+        let revpos =
+            |replicated| edit(json, replicated).unwrap().attachments.iter().map(|a| a.revpos).collect::<Vec<_>>();
+        assert_eq!(revpos(false), [None, Some(1)]);
+        assert_eq!(revpos(true), [Some(1), Some(1)]);
     }
 
     #[test]

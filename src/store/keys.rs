@@ -9,7 +9,7 @@
 //! | `local` | id without `_local/` | revision number, then the JSON bytes |
 //! | `atts` | blob, chunk number | at most [`CHUNK_BYTES`] bytes |
 //! | `att_refs` | MD5 digest of the stored bytes | [`BlobRef`]: blob, references |
-//! | `uploads` | blob | nothing: a blob without a document yet, dropped at the next opening |
+//! | `uploads` | blob | nothing: a blob that no document refers to, yet or any more; dropped at the next opening |
 //! | `info` | nothing | [`Info`] |
 //!
 //! One edit is one update seq and brings one leaf, so a body's key needs nothing but that seq. Integers are varints
@@ -36,7 +36,7 @@ pub const LOCAL: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("local"
 pub const ATTS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("atts");
 /// Who refers to them.
 pub const ATT_REFS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition::new("att_refs");
-/// Blobs without a document yet.
+/// Blobs without a document.
 pub const UPLOADS: TableDefinition<'_, u64, ()> = TableDefinition::new("uploads");
 /// The database's own numbers.
 pub const INFO: TableDefinition<'_, (), [u64; 6]> = TableDefinition::new("info");
@@ -273,13 +273,15 @@ fn take_text(record: &mut &[u8]) -> Option<String> {
     Some(std::str::from_utf8(record.split_off(..length)?).ok()?.to_owned())
 }
 
-/// Appends a revision's hash: a zero and sixteen bytes, or a length and text.
+/// Appends a revision's hash: a zero and sixteen bytes, or a length and text. The length of no text is a zero of two
+/// bytes, since one stands for sixteen.
 pub fn put_hash(out: &mut Vec<u8>, hash: &RevHash) {
     match hash {
         RevHash::Md5(bytes) => {
             out.push(0);
             out.extend_from_slice(bytes);
         }
+        RevHash::Other(text) if text.is_empty() => out.extend_from_slice(&[0x80, 0]),
         RevHash::Other(text) => put_text(out, text),
     }
 }

@@ -14,6 +14,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::StoreError;
 use super::attachments::{Attachment, Encoding};
+use super::holds::{Held, Reading};
 use super::keys::{
     self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, INFO, Info, SEQ_COUNTS, SEQS, SeqEntry, put_varint, take_varint,
 };
@@ -86,7 +87,7 @@ pub struct Gap {
     /// Bytes of the text before it.
     pub at: usize,
     /// What is missing there.
-    pub attachment: Attachment,
+    pub attachment: Held,
     /// Whether its bytes are wanted decoded, as opposed to as they are stored.
     pub decoded: bool,
 }
@@ -127,10 +128,13 @@ pub struct Snapshot {
     seqs: ReadOnlyTable<u64, &'static [u8]>,
     bodies: ReadOnlyTable<u64, &'static [u8]>,
     info: Info,
+    /// So that what it shows can be held.
+    reading: Reading,
 }
 
 impl Snapshot {
-    pub(super) fn new(engine: &redb::Database) -> Result<Self, StoreError> {
+    /// Takes a snapshot of now, after `reading` began.
+    pub(super) fn new(engine: &redb::Database, reading: Reading) -> Result<Self, StoreError> {
         let transaction = engine.begin_read()?;
         let stored = transaction.open_table(INFO)?.get(())?.map(|stored| Info::decode(stored.value()));
         Ok(Self {
@@ -138,6 +142,7 @@ impl Snapshot {
             seqs: transaction.open_table(SEQS)?,
             bodies: transaction.open_table(BODIES)?,
             info: stored.unwrap_or_default(),
+            reading,
             transaction,
         })
     }
@@ -261,6 +266,18 @@ impl Snapshot {
         let mut attachments = self.attachments(leaf)?;
         attachments.retain(|attachment| attachment.revpos > had);
         Ok(attachments)
+    }
+
+    /// Makes an attachment that this snapshot shows readable to its end, whatever becomes of its document.
+    pub fn hold(&self, attachment: Attachment) -> Result<Held, StoreError> {
+        let blob = self.blob(&attachment)?;
+        Ok(Held::new(attachment, self.reading.hold(blob)))
+    }
+
+    /// Where an attachment's bytes are.
+    fn blob(&self, attachment: &Attachment) -> Result<u64, StoreError> {
+        let stored = self.transaction.open_table(ATT_REFS)?.get(attachment.digest.0)?;
+        Ok(BlobRef::decode(stored.ok_or(StoreError::Damaged("an attachment has no bytes"))?.value()).blob)
     }
 
     fn body(&self, leaf: &Leaf) -> Result<redb::AccessGuard<'_, &'static [u8]>, StoreError> {
@@ -391,7 +408,7 @@ impl Snapshot {
                     let bytes = if decoded { attachment.length } else { attachment.stored_length };
                     out.extend_from_slice(b",\"data\":\"");
                     if out.len() as u64 + bytes.max(attachment.stored_length) > INLINE_BYTES as u64 {
-                        gaps.push(Gap { at: out.len(), attachment: attachment.clone(), decoded });
+                        gaps.push(Gap { at: out.len(), attachment: self.hold(attachment.clone())?, decoded });
                     } else {
                         write!(out, "{}", Base64Display::new(&self.attachment_data(attachment, decoded)?, &BASE64))?;
                     }
@@ -417,8 +434,7 @@ impl Snapshot {
 
     /// All of an attachment's bytes, for those that travel within a document.
     fn attachment_data(&self, attachment: &Attachment, decoded: bool) -> Result<Vec<u8>, StoreError> {
-        let stored = self.transaction.open_table(ATT_REFS)?.get(attachment.digest.0)?;
-        let blob = BlobRef::decode(stored.ok_or(StoreError::AttachmentGone)?.value()).blob;
+        let blob = self.blob(attachment)?;
         let mut data = Vec::with_capacity(attachment.stored_length as usize);
         for row in self.transaction.open_table(ATTS)?.range((blob, 0)..=(blob, u32::MAX))? {
             data.extend_from_slice(row?.1.value());

@@ -21,7 +21,7 @@ use super::keys::{
 use super::read::DocRecord;
 use super::revtree::{NewLeaf, RevTree};
 use super::{StoreError, new_rev};
-use crate::document::{DocId, Rev, Revisions};
+use crate::document::{DocId, MAX_POS, Rev, Revisions};
 use crate::term::Term;
 
 /// Revisions of a path that are kept: CouchDB's default for `_revs_limit`.
@@ -116,6 +116,8 @@ pub(super) struct Transaction<'t> {
     pub(super) info: Info,
     /// What this transaction adds to and takes from `seq_counts`.
     count_changes: BTreeMap<u64, i64>,
+    /// Blobs that no document refers to any more: dropped after this transaction, for somebody may read them.
+    pub(super) freed: Vec<u64>,
     scratch: Vec<u8>,
 }
 
@@ -132,6 +134,7 @@ impl<'t> Transaction<'t> {
             uploads: transaction.open_table(UPLOADS)?,
             info,
             count_changes: BTreeMap::new(),
+            freed: Vec::new(),
             scratch: Vec::new(),
         })
     }
@@ -163,8 +166,8 @@ impl<'t> Transaction<'t> {
         let (ancestors, generation) = match &kind {
             EditKind::New { parent } => match new_edit_parent(&tree, parent.as_ref(), deleted) {
                 Ok(parent) => {
-                    let generation = parent.as_ref().map_or(1, |parent| parent.pos + 1);
-                    (parent.map(Revisions::single), generation)
+                    let generation = parent.as_ref().map_or(1, |parent| parent.start + 1);
+                    (parent, generation)
                 }
                 Err(refusal) => return Ok(Err(refusal)),
             },
@@ -183,12 +186,10 @@ impl<'t> Transaction<'t> {
         let path = match kind {
             EditKind::Replicated { path } => path,
             EditKind::New { .. } => {
-                let parent = ancestors.map(|path| path.newest());
+                let parent = ancestors.as_ref().map(Revisions::newest);
                 let hash = new_rev::hash(deleted, parent.as_ref(), term, &attachments);
-                Revisions {
-                    start: generation,
-                    ids: [hash].into_iter().chain(parent.map(|parent| parent.hash)).collect(),
-                }
+                let older = ancestors.into_iter().flat_map(|path| path.ids);
+                Revisions { start: generation, ids: [hash].into_iter().chain(older).collect() }
             }
         };
         let rev = path.newest();
@@ -272,7 +273,7 @@ impl<'t> Transaction<'t> {
             resolved.push(match &attachment.data {
                 PreparedData::Packed { content_type, stored, .. } => make(content_type, stored),
                 PreparedData::Uploaded { content_type, upload } => make(content_type, &upload.stored),
-                PreparedData::Stub { digest } => match self.stub(tree, ancestors, &attachment.name, *digest)? {
+                PreparedData::Stub { digest } => match self.stub(tree, ancestors, &attachment, *digest)? {
                     Some(stored) => stored,
                     None => {
                         return Ok(Err(Refusal::MissingStub { id: id.as_str().into(), name: attachment.name }));
@@ -285,27 +286,30 @@ impl<'t> Transaction<'t> {
     }
 
     /// The attachment that a stub stands for: of the nearest ancestor that is a leaf, else of any leaf that shows the
-    /// very digest under that name.
+    /// very digest under that name. One of another `revpos` than the stub's is another attachment
+    /// (`couch_att:merge_stubs/2`).
     fn stub(
         &self,
         tree: &RevTree,
         ancestors: Option<&Revisions>,
-        name: &str,
+        stub: &PreparedAttachment,
         digest: Option<Digest>,
     ) -> Result<Option<Attachment>, StoreError> {
+        let meant =
+            |stored: &Attachment| stored.name == stub.name && stub.revpos.is_none_or(|revpos| stored.revpos == revpos);
         let path = ancestors.into_iter().flat_map(|path| {
             path.ids.iter().zip(0..).map(|(hash, age)| Rev { pos: path.start - age, hash: hash.clone() })
         });
         let nearest = path.filter_map(|rev| tree.leaf(&rev)).next();
         if let Some(leaf) = &nearest {
-            let found = self.attachments(leaf.body)?.into_iter().find(|attachment| attachment.name == name);
+            let found = self.attachments(leaf.body)?.into_iter().find(meant);
             if found.is_some() {
                 return Ok(found);
             }
         }
         let Some(digest) = digest else { return Ok(None) };
         for leaf in tree.leaves() {
-            let same = |attachment: &Attachment| attachment.name == name && attachment.digest == digest;
+            let same = |attachment: &Attachment| meant(attachment) && attachment.digest == digest;
             if let Some(found) = self.attachments(leaf.body)?.into_iter().find(same) {
                 return Ok(Some(found));
             }
@@ -377,7 +381,8 @@ impl<'t> Transaction<'t> {
                 self.att_refs.insert(digest, BlobRef { references: known.references - 1, ..known }.encode())?;
             } else {
                 self.att_refs.remove(digest)?;
-                self.discard(known.blob)?;
+                self.note_upload(known.blob)?;
+                self.freed.push(known.blob);
                 self.info.active_size = self.info.active_size.saturating_sub(attachment.stored_length);
             }
         }
@@ -420,7 +425,7 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// Notes that a blob waits for its document.
+    /// Notes that no document refers to a blob.
     pub(super) fn note_upload(&mut self, blob: u64) -> Result<(), StoreError> {
         self.uploads.insert(blob, ())?;
         Ok(())
@@ -433,7 +438,7 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// Drops the blobs that never got a document.
+    /// Drops the blobs that no document refers to.
     pub(super) fn discard_uploads(&mut self) -> Result<(), StoreError> {
         let blobs: Vec<u64> = self.uploads.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, StoreError>>()?;
         blobs.into_iter().try_for_each(|blob| self.discard(blob))
@@ -468,12 +473,16 @@ impl<'t> Transaction<'t> {
 /// The leaf that a new edit replaces, or the refusal.
 ///
 /// A document that is deleted is made anew on top of its winning deletion, by an edit that names no parent; it can't be
-/// deleted again, nor edited by the name of its deletion (`couch_db_updater:merge_rev_tree/4`).
-fn new_edit_parent(tree: &RevTree, named: Option<&Rev>, deletes: bool) -> Result<Option<Rev>, Refusal> {
+/// deleted again, nor edited by the name of its deletion (`couch_db_updater:merge_rev_tree/4`). Of a document that was
+/// never here the author may know more: his edit goes over the revision that he names.
+fn new_edit_parent(tree: &RevTree, named: Option<&Revisions>, deletes: bool) -> Result<Option<Revisions>, Refusal> {
     match (named, tree.winner()) {
         (None, None) => Ok(None),
-        (None, Some(winner)) if winner.deleted && !deletes => Ok(Some(winner.rev)),
-        (Some(named), Some(winner)) if !winner.deleted && tree.leaf(named).is_some() => Ok(Some(named.clone())),
+        (Some(named), None) if named.start < MAX_POS => Ok(Some(named.clone())),
+        (None, Some(winner)) if winner.deleted && !deletes => Ok(Some(Revisions::single(winner.rev))),
+        (Some(named), Some(winner)) if !winner.deleted && tree.leaf(&named.newest()).is_some() => {
+            Ok(Some(Revisions::single(named.newest())))
+        }
         _ => Err(Refusal::Conflict),
     }
 }

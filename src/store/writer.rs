@@ -23,6 +23,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
+use super::holds::Holds;
 use super::keys::{INFO, Info, UPLOADS};
 use super::write::{Durability, Prepared, Refusal, Transaction};
 use crate::config::StoreSettings;
@@ -143,6 +144,7 @@ pub(super) fn start(
     settings: &StoreSettings,
     tasks: &Tasks,
     latest: Arc<watch::Sender<u64>>,
+    holds: Holds,
 ) -> Result<(WriterHandle, String), StoreError> {
     let stored = stored_info(&engine)?;
     let mut info = stored.unwrap_or_default();
@@ -153,9 +155,9 @@ pub(super) fn start(
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
-    let mut writer = Writer { engine, info };
+    let mut writer = Writer { engine, info, holds, free: Vec::new() };
     if info.unsynced || stored.is_none() || has_uploads(&writer.engine)? {
-        // Makes the tables, and drops the uploads that nothing came of: an end, clean or not, may come between.
+        // Makes the tables, and drops the blobs that no document refers to: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
     }
     let (requests, queue) = mpsc::channel(QUEUE);
@@ -195,8 +197,17 @@ async fn run(
     let mut group = Vec::with_capacity(GROUP);
     let mut sync_at = None;
     loop {
+        // Whoever waits meanwhile is served in the same transaction.
+        group.extend(writer.free.drain(..).map(|blob| (Work::Discard { blob }, None)));
+        while group.len() < GROUP
+            && !group.is_empty()
+            && let Ok(request) = queue.try_recv()
+        {
+            group.push(request);
+        }
         let (received, due) = tokio::select! {
             biased;
+            () = std::future::ready(()), if !group.is_empty() => (group.len(), false),
             () = closing.cancelled(), if !queue.is_closed() => {
                 queue.close();
                 continue;
@@ -244,6 +255,9 @@ struct Writer {
     engine: Arc<redb::Database>,
     /// What the file says of itself; `unsynced` is the mark.
     info: Info,
+    holds: Holds,
+    /// Blobs that nobody needs any more, to be dropped by the next transaction.
+    free: Vec<u64>,
 }
 
 impl Writer {
@@ -293,11 +307,13 @@ impl Writer {
         transaction.set_quick_repair(sync);
         let mut tables = Transaction::new(&transaction, self.info)?;
         let done = work(&mut tables)?;
+        let freed = std::mem::take(&mut tables.freed);
         let mut info = tables.finish()?;
         info.unsynced = durability == Durability::Unsynced;
         transaction.open_table(INFO)?.insert((), info.encode())?;
         transaction.commit()?;
         self.info = info;
+        self.free.extend(self.holds.free(freed));
         Ok(done)
     }
 }

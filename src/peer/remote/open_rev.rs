@@ -176,9 +176,8 @@ impl Following {
 
     /// Which attachment a part is: the one it names, else the next one in the document's order.
     fn take_head(&mut self, headers: &HeaderMap) -> Result<AttachmentHead, PeerError> {
-        let disposition = headers.get(CONTENT_DISPOSITION);
-        let name = disposition.and_then(|disposition| multipart::file_name(disposition.as_bytes()));
-        let place = name.and_then(|name| self.heads.iter().position(|head| head.name == name)).unwrap_or_default();
+        let coming = self.heads.iter().map(|head| head.name.as_str());
+        let place = multipart::place(headers.get(CONTENT_DISPOSITION), coming);
         match self.heads.is_empty() {
             true => Err(malformed(&self.request, EXPECTED, "more attachments than it names".into())),
             false => Ok(self.heads.remove(place)),

@@ -177,7 +177,7 @@ impl<'a> Input<'a> {
     /// A hash that isn't sixteen bytes.
     fn text(&mut self) -> Result<RevHash, StoreError> {
         let length = self.number()?;
-        let text = std::str::from_utf8(self.take(length as usize)?).ok().filter(|text| !text.is_empty());
+        let text = std::str::from_utf8(self.take(length as usize)?).ok();
         match text.map(RevHash::from) {
             Some(hash @ RevHash::Other(_)) => Ok(hash),
             _ => Err(StoreError::Damaged("revision tree: hash")),

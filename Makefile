@@ -10,6 +10,10 @@ run:
 	cargo run --release
 
 test: rust-test interop
+	@if [ -z "$$COUCHDB_URL" ]; then \
+	echo "interop with CouchDB skipped: set COUCHDB_URL (and COUCHDB_URL_2) to http://admin:password@host:port"; fi
+	@if [ -z "$$COUCHDB_CLUSTER_URLS" ]; then \
+	echo "interop with a cluster skipped: tests/couchdb/cluster.rs says what to set"; fi
 
 rust-test:
 	$(RUN_TESTS) --locked

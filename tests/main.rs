@@ -35,4 +35,5 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod random;
+mod couchdb;
 mod review_http;

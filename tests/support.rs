@@ -10,7 +10,7 @@ mod leaves;
 mod still;
 
 pub use faulty::{Fault, FaultyPeer};
-pub use leaves::{Leaf, leaves};
+pub use leaves::{Leaf, leaves, leaves_in_bulk, path_of};
 pub use process::{Process, signal};
 pub use server::{Database, Server};
 pub use still::StillReader;

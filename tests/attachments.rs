@@ -340,3 +340,25 @@ async fn an_upload_that_stands_still_is_ended() {
     }
     assert_eq!(get(&server, "/db/doc").await.status, 404);
 }
+
+/// A CouchDB gives `revpos` 0 to an attachment that was written without one (`new_edits:false`). couchrep took it for one
+/// that whoever asks has already, and showed a stub: its data could be read by its own URL, and was never replicated on.
+#[tokio::test]
+async fn an_attachment_of_revpos_0_is_given_with_its_data() {
+    let server = Server::start().await;
+    for name in ["db", "copy"] {
+        server.database(name).await;
+    }
+    let attachment = json!({ "content_type": "text/plain", "revpos": 0, "data": STANDARD.encode("hello") });
+    let doc = json!({ "_id": "doc", "_rev": "1-a", "_attachments": { "a": attachment } });
+    let written = server.post("/db/_bulk_docs", json!({ "docs": [doc], "new_edits": false }), 201).await;
+    assert_eq!(written, json!([]));
+    let doc = server.get("/db/doc?attachments=true", 200).await;
+    assert_eq!(doc["_attachments"]["a"]["data"], json!(STANDARD.encode("hello")), "{doc}");
+    let ask = json!({ "docs": [{ "id": "doc", "rev": "1-a" }] });
+    let bulk = server.post("/db/_bulk_get?attachments=true", ask, 200).await;
+    assert_eq!(bulk["results"][0]["docs"][0]["ok"], doc);
+    let copied = server.replicate(json!({ "source": server.url("/db"), "target": server.url("/copy") })).await;
+    assert_eq!(copied["history"][0]["docs_written"], 1, "{copied}");
+    assert_eq!(server.leaves("copy").await, server.leaves("db").await);
+}

@@ -264,7 +264,7 @@ impl Snapshot {
     ) -> Result<Vec<Attachment>, StoreError> {
         let had = had_until(record, leaf, since);
         let mut attachments = self.attachments(leaf)?;
-        attachments.retain(|attachment| attachment.revpos > had);
+        attachments.retain(|attachment| had.is_none_or(|had| attachment.revpos > had));
         Ok(attachments)
     }
 
@@ -389,13 +389,14 @@ impl Snapshot {
         out: &mut Vec<u8>,
     ) -> Result<Vec<Gap>, StoreError> {
         let mut gaps = Vec::new();
-        let had = options.atts_since.as_deref().map_or(0, |since| had_until(record, leaf, since));
+        let had = options.atts_since.as_deref().and_then(|since| had_until(record, leaf, since));
         out.extend_from_slice(b",\"_attachments\":{");
         for (index, attachment) in attachments.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            let shown = if attachment.revpos > had { options.attachments } else { AttachmentsAs::Stubs };
+            let known = had.is_some_and(|had| attachment.revpos <= had);
+            let shown = if known { AttachmentsAs::Stubs } else { options.attachments };
             push_string(out, &attachment.name);
             out.extend_from_slice(b":{\"content_type\":");
             push_string(out, &attachment.content_type);
@@ -448,17 +449,18 @@ impl Snapshot {
     }
 }
 
-/// The generation of the newest of a leaf's ancestors in `since`, which has all attachments up to that `revpos`.
-fn had_until(record: &DocRecord, leaf: &Leaf, since: &[Rev]) -> u64 {
+/// The generation of the newest of a leaf's ancestors in `since`, which has all attachments up to that `revpos`. Without
+/// one nothing is known, not even an attachment of `revpos` 0, which CouchDB gives to those that were written without any.
+fn had_until(record: &DocRecord, leaf: &Leaf, since: &[Rev]) -> Option<u64> {
     if since.is_empty() {
-        return 0;
+        return None;
     }
-    let Some(path) = record.tree.path(&leaf.rev) else { return 0 };
+    let path = record.tree.path(&leaf.rev)?;
     let on_path = |rev: &&Rev| {
         let age = path.start.checked_sub(rev.pos).map(|age| age as usize);
         age.and_then(|age| path.ids.get(age)).is_some_and(|hash| *hash == rev.hash)
     };
-    since.iter().filter(on_path).map(|rev| rev.pos).max().unwrap_or(0)
+    since.iter().filter(on_path).map(|rev| rev.pos).max()
 }
 
 fn push_rev(out: &mut Vec<u8>, rev: &Rev) {

@@ -29,10 +29,7 @@ class Server {
 
   /** CPU seconds, user and system, of all its threads. */
   cpuS() {
-    const stat = readFileSync(`/proc/${this.child.pid}/stat`, 'utf8');
-    // The name in parentheses may hold spaces: fields 14 and 15 are counted from behind it.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
+    return cpuS(this.child.pid);
   }
 
   /** Peak resident memory in MiB since the start. */
@@ -76,6 +73,14 @@ class Server {
     await ended;
     return startCouchrep(this.dir);
   }
+}
+
+/** A process's CPU seconds so far, user and system, of all its threads. */
+export function cpuS(pid) {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name in parentheses may hold spaces: fields 14 and 15 are counted from behind it.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
 }
 
 /** Starts couchrep on a free port. */

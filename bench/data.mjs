@@ -1,5 +1,6 @@
 // What is replicated: made up on the way, never held whole in memory, the same at every run.
 
+import { createHash } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -8,11 +9,13 @@ const MIB = 1 << 20;
 const DOCS_PER_REQUEST = 1000;
 const ATTACHED_PER_REQUEST = 100;
 
-/** Sends JSON; anything but success is an error. */
+/** Sends JSON; anything but success is an error. The URL may hold credentials. */
 export async function ask(method, url, body) {
-  const answer = await fetch(url, {
+  const { username, password } = new URL(url);
+  const credentials = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64');
+  const answer = await fetch(url.replace(/^(https?:\/\/)[^/@]*@/, '$1'), {
     method,
-    headers: { 'Content-Type': 'application/json' },
+    headers: { 'Content-Type': 'application/json', ...(username && { Authorization: `Basic ${credentials}` }) },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   const text = await answer.text();
@@ -52,7 +55,7 @@ function* noise(bytes, seed) {
   }
 }
 
-function smallDoc(n) {
+function smallDoc(n, textBytes = 800) {
   return {
     _id: `doc-${String(n).padStart(8, '0')}`,
     type: 'recipe',
@@ -60,21 +63,27 @@ function smallDoc(n) {
     price: n / 7,
     tags: ['soup', 'vegan', `tag-${n % 97}`],
     author: { name: `Author ${n % 1009}`, mail: `author${n % 1009}@example.org` },
-    text: `${n} `.repeat(1000).slice(0, 800),
+    text: `${n} `.repeat(textBytes).slice(0, textBytes),
   };
 }
 
-/** Writes `count` documents of about 1 KB; answers their bytes as JSON. */
-export async function fillSmall(db, count) {
+/** A made-up history of `length` revisions, as `_bulk_docs` takes it with `new_edits: false`. */
+function history(n, length) {
+  const ids = Array.from({ length }, (_, rev) => `${n}-${rev}`).map((text) => createHash('md5').update(text).digest('hex'));
+  return { _rev: `${length}-${ids[0]}`, _revisions: { start: length, ids } };
+}
+
+/** Writes `count` documents of about 1 KB, of one revision or of several; answers their bytes as JSON. */
+export async function fillSmall(db, count, { textBytes, revisions = 1 } = {}) {
   await ask('PUT', db);
   let bytes = 0;
   for (let first = 0; first < count; first += DOCS_PER_REQUEST) {
     const docs = [];
     for (let n = first; n < Math.min(count, first + DOCS_PER_REQUEST); n += 1) {
-      docs.push(smallDoc(n));
+      docs.push({ ...smallDoc(n, textBytes), ...(revisions > 1 && history(n, revisions)) });
       bytes += JSON.stringify(docs.at(-1)).length;
     }
-    await ask('POST', `${db}/_bulk_docs`, { docs });
+    await ask('POST', `${db}/_bulk_docs`, { docs, new_edits: revisions === 1 });
   }
   return bytes;
 }

@@ -4,14 +4,17 @@
 //                       [--docs 100000] [--runs 1] [--pouchdb-docs 10000] [--attached 1000x20KB] [--jobs 2000]
 //   node bench/main.mjs --attachment 1GiB
 //   node bench/main.mjs --large 2000x1MB
+//   node bench/main.mjs --couchdb http://admin:pass@one:5984,http://admin:pass@other:5984 [--couchdb-docs 20000]
 //
-// Every remote is a couchrep process of its own on this machine. Sources are filled and started anew before a run, so
+// The last one measures CouchDB's own replicator and couchrep between two CouchDBs (`couchdb.mjs`). In the others,
+// every remote is a couchrep process of its own on this machine. Sources are filled and started anew before a run, so
 // that CPU and memory are the replication's alone.
 
 import { parseArgs } from 'node:util';
 
 import { filters, verify } from './chosen.mjs';
 import { stopAll } from './children.mjs';
+import { couchdb } from './couchdb.mjs';
 import { idle } from './idle.mjs';
 import { restart } from './restart.mjs';
 import { attachment, attachments, documents, large } from './throughput.mjs';
@@ -30,12 +33,15 @@ const { values: options } = parseArgs({
     jobs: { type: 'string', default: '2000' },
     attachment: { type: 'string' },
     large: { type: 'string' },
+    couchdb: { type: 'string' },
+    'couchdb-docs': { type: 'string', default: '20000' },
   },
 });
 
 async function main() {
   if (options.attachment) return attachment(options.attachment);
   if (options.large) return large(options.large);
+  if (options.couchdb) return couchdb(options.couchdb, Number(options['couchdb-docs']));
   const chosen = options.only?.split(',') ?? Object.keys(SCENARIOS);
   const unknown = chosen.find((name) => !(name in SCENARIOS));
   if (unknown) throw new Error(`${unknown} is none of ${Object.keys(SCENARIOS).join(', ')}`);

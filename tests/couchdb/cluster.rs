@@ -24,9 +24,11 @@ use crate::support::{self, Server, client, leaves_in_bulk};
 
 /// Small documents: enough for some seconds of replication.
 const DOCS: usize = 12_000;
-/// Documents with an attachment each, which a replicator sends in bulk or one by one.
+/// Documents with an attachment each, which travel one by one.
 const ATTACHED: usize = 120;
 const ATTACHED_BYTES: usize = 150_000;
+/// Writes of so many documents each fill a database.
+const ROUNDS: usize = 24;
 /// How long one node, then two, stay dead: longer than a request takes, shorter than retries are kept up.
 const DEAD: Duration = Duration::from_secs(6);
 /// One-shots that may end with an error before one must be through.
@@ -54,6 +56,17 @@ impl Cluster {
         Some(Self { urls, kill: command("COUCHDB_CLUSTER_KILL"), revive: command("COUCHDB_CLUSTER_REVIVE") })
     }
 
+    /// Waits until every node has told the others all that it has: what only one has is gone while that one is dead.
+    async fn settled(&self) {
+        let start = Instant::now();
+        for url in &self.urls {
+            while system(url).await["internal_replication_jobs"] != 0 {
+                assert!(start.elapsed() < HEALING, "{url} doesn't get through with its copies");
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
     async fn kill(&self, node: usize) {
         shell(&self.kill, node).await;
     }
@@ -61,6 +74,10 @@ impl Cluster {
     async fn revive(&self, node: usize) {
         shell(&self.revive, node).await;
     }
+}
+
+async fn system(url: &str) -> Value {
+    support::json(&client(), Method::GET, format!("{url}/_node/_local/_system"), None, 200).await
 }
 
 async fn shell(template: &str, node: usize) {
@@ -74,21 +91,27 @@ async fn fill(db: &Db) {
     content::write_conflicts(db).await;
     content::write_deletions(db).await;
     content::write_design_documents(db).await;
-    for first in (0..DOCS).step_by(1000) {
+    // Attachments all along the feed: wherever it is when a node dies, some of them are on their way.
+    for round in 0..ROUNDS {
         let docs =
-            (first..first + 1000).map(|n| json!({ "_id": format!("n-{n:05}"), "n": n, "text": "x".repeat(800) }));
-        db.write(docs.collect()).await;
+            of_round(round, DOCS).map(|n| json!({ "_id": format!("n-{n:05}"), "n": n, "text": "x".repeat(800) }));
+        let attached = of_round(round, ATTACHED)
+            .map(|n| json!({ "_id": format!("att-{n}"), "_attachments": { "a": data(&noise(ATTACHED_BYTES + n)) } }));
+        db.write(docs.chain(attached).collect()).await;
     }
-    for first in (0..ATTACHED).step_by(10) {
-        let attached =
-            |n| json!({ "_id": format!("att-{n}"), "_attachments": { "a": data(&noise(ATTACHED_BYTES + n)) } });
-        db.write((first..first + 10).map(attached).collect()).await;
-    }
+}
+
+/// A round's share of the numbers below `count`.
+fn of_round(round: usize, count: usize) -> std::ops::Range<usize> {
+    let share = count / ROUNDS;
+    round * share..(round + 1) * share
 }
 
 /// Kills `victims` one after the other, the first when a tenth has been copied; brings them back in the opposite order.
 async fn disturb(cluster: &Cluster, victims: [usize; 2], server: &Server) {
+    let start = Instant::now();
     while copied(server).await < DOCS as u64 / 10 {
+        assert!(start.elapsed() < HEALING, "it ended before a node could be killed, or never began");
         sleep(Duration::from_millis(20)).await;
     }
     cluster.kill(victims[0]).await;
@@ -149,7 +172,9 @@ async fn nodes_die(role: Role, victims: [usize; 2]) {
     }
     let (source, target) = if role == Role::Source { (&there, &here) } else { (&here, &there) };
     fill(&Db { url: source.clone(), client: client() }).await;
+    cluster.settled().await;
     let expected = announced(source).await;
+    assert!(expected.len() > DOCS + ATTACHED, "{} leaves", expected.len());
 
     let start = Instant::now();
     let request = json!({ "source": source, "target": target });

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::rig::Db;
 
@@ -162,6 +162,55 @@ pub async fn edit_attachments(db: &Db) {
     db.write_revisions(vec![branch]).await;
 }
 
+/// Attachment names that need care in headers, in URLs or in JSON. CouchDB's own replicator dies at one with CR LF.
+pub fn odd_names(with_line_ends: bool) -> Vec<String> {
+    let names = [
+        "quote\"s",
+        "back\\slash",
+        "\\\"",
+        "\"",
+        "del\u{7f}",
+        "line\nfeed",
+        "nul\u{0}",
+        "tab\t",
+        "dir/slash",
+        "..",
+        "Menü für 東京 🦊.txt",
+        "e\u{301}",
+        " lead",
+        "trail ",
+        "semi;colon=\"x\"",
+        "per%41cent",
+        "plus+plus",
+        "",
+        "question?#",
+    ];
+    let line_end = Some("carriage\r\nreturn").filter(|_| with_line_ends);
+    names.into_iter().chain(line_end).map(str::to_owned).chain(["n".repeat(20_000)]).collect()
+}
+
+/// A document for each name, text and data in turns, and one that has all of them, large enough to travel on its own.
+pub async fn write_odd_names(db: &Db, names: &[String]) {
+    let kinds = |n: usize, data_bytes: usize| match n % 2 {
+        0 => text(&format!("text {n} ").repeat(30)),
+        _ => data(&noise(data_bytes + n)),
+    };
+    let single = names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| json!({ "_id": format!("name-{n}"), "_attachments": { name: kinds(n, 300) } }));
+    let all: Map<_, _> = names.iter().enumerate().map(|(n, name)| (name.clone(), kinds(n, 50_000))).collect();
+    let all = json!({ "_id": "all", "_attachments": all });
+    db.write(single.chain([all]).collect()).await;
+}
+
+/// Keeps all of them as stubs.
+pub async fn edit_odd_names(db: &Db) {
+    let mut docs = db.docs(&["all", "name-0", "name-1"]).await;
+    docs.iter_mut().for_each(|doc| doc["edited"] = json!(true));
+    db.write(docs).await;
+}
+
 /// Design documents of all kinds, and many plain documents beside them.
 pub async fn write_design_documents(db: &Db) {
     db.write(vec![
@@ -173,7 +222,7 @@ pub async fn write_design_documents(db: &Db) {
         json!({ "_id": "_design/bare" }),
     ])
     .await;
-    db.write((0..50).map(|n| json!({ "_id": format!("doc-{n}") })).collect()).await;
+    db.write((0..50).map(|n| json!({ "_id": format!("beside-{n}") })).collect()).await;
 }
 
 /// Edits one, deletes one.

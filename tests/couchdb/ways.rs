@@ -52,6 +52,12 @@ async fn attachments_travel_as_they_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attachments_travel_under_any_name() {
+    let write = async |db: &Db, by| content::write_odd_names(db, &content::odd_names(by == Replicator::Couchrep)).await;
+    carries_every_way(write, content::edit_odd_names).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn design_documents_travel() {
     carries_every_way(async |db, _| content::write_design_documents(db).await, content::edit_design_documents).await;
 }

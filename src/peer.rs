@@ -107,6 +107,17 @@ pub enum PeerError {
     Store(#[from] StoreError),
 }
 
+impl PeerError {
+    /// Whether the peer won't do this however often it is asked: it has no such thing, or doesn't let us.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. } => true,
+            Self::Status { status, .. } => matches!(status, 400..=499) && !matches!(status, 408 | 409 | 429),
+            _ => false,
+        }
+    }
+}
+
 /// What `GET {db}/` tells.
 #[derive(Debug, Clone)]
 pub struct DatabaseInfo {
@@ -382,6 +393,19 @@ impl Peer {
     /// [`PeerError::Conflict`] where the document has another revision.
     pub async fn put_local_doc(&self, id: &str, rev: Option<&str>, body: &RawValue) -> Result<String, PeerError> {
         either!(self, peer => peer.put_local_doc(id, rev, body).await)
+    }
+
+    /// Removes `_local/{id}` in its revision `rev`; that it has gone already is a success, or a conflict.
+    ///
+    /// # Errors
+    /// [`PeerError::Conflict`] where the document has another revision.
+    pub async fn remove_local_doc(&self, id: &str, rev: &str) -> Result<(), PeerError> {
+        either!(self, peer => peer.remove_local_doc(id, rev).await)
+    }
+
+    /// The ids of the `_local` documents that begin so (without `_local/`), in order. Empty where the peer has no list.
+    pub async fn local_ids(&self, prefix: &str) -> Result<Vec<String>, PeerError> {
+        either!(self, peer => peer.local_ids(prefix).await)
     }
 
     /// Reads a page of the feed.

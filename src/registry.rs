@@ -10,6 +10,7 @@ pub mod running;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use futures::FutureExt as _;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -19,13 +20,17 @@ use tracing::Instrument as _;
 
 use self::running::{Finished, RunningTasks, Verdict};
 use crate::peer::PeerError;
+use crate::peer::pulse::Pulse;
 use crate::replicate::endpoint::Endpoint;
-use crate::replicate::failures::{FailureLog, Failures};
+use crate::replicate::failures::list::ListOf;
+use crate::replicate::failures::{FailureList, FailureLog, Kept};
 use crate::replicate::id::{CallerHeaders, ReplicationId};
 use crate::replicate::progress::{Progress, TaskEntry, TaskName};
 use crate::replicate::request::{Command, Request};
 use crate::replicate::{self, Context, Job, ReplicateError};
 
+/// Replications whose sources are remembered.
+const MAX_SOURCES: usize = 10_000;
 /// How long a cancel waits for the task to wind down before it is answered.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -34,6 +39,8 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Registry {
     context: Context,
     running: RunningTasks<Listed>,
+    /// Sources of replications that run or ran, by base id: there their failures are listed.
+    sources: Arc<DashMap<String, Endpoint>>,
 }
 
 /// Who asks.
@@ -71,7 +78,7 @@ impl Registry {
     /// No replication yet.
     pub fn new(context: Context) -> Self {
         let running = RunningTasks::new(context.tasks.clone());
-        Self { context, running }
+        Self { context, running, sources: Arc::default() }
     }
 
     /// Answers a `POST /_replicate`: starts or joins a replication, or cancels one.
@@ -96,19 +103,55 @@ impl Registry {
         self.running.details().iter().filter_map(entry).collect()
     }
 
-    /// What the replication of this id, or one with the same base id, couldn't write, running or not.
-    pub async fn failures(&self, id: &str, caller: &Caller) -> Result<Failures, ReplicateError> {
+    /// What the replications with this id's base id couldn't copy, running or not: how many there are, and, after `skip` of them,
+    /// at most `limit`, the newest first.
+    ///
+    /// After a restart the source is known without credentials: if it wants some, the list can be read again when the
+    /// replication has been asked for again.
+    pub async fn failures(
+        &self,
+        id: &str,
+        (skip, limit): (u64, usize),
+        caller: &Caller,
+    ) -> Result<(u64, Vec<Kept>), ReplicateError> {
         caller.may_ask()?;
         let base = id.split('+').next().unwrap_or(id);
         // The base id becomes a file's name.
         if base.len() != 32 || !base.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ReplicateError::NotFound("missing".into()));
         }
-        let mut failures = self.context.failures.kept(base).await.map_err(PeerError::from)?;
         let details = self.running.details();
         let running = details.iter().filter(|listed| listed.name.replication_id.starts_with(base));
-        running.for_each(|listed| failures.add_all(listed.failures.unkept()));
-        Ok(failures)
+        let unkept: Vec<_> = running.flat_map(|listed| listed.failures.unkept()).collect();
+        let unkept_count = unkept.len() as u64;
+        let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
+        let mut failures: Vec<_> = unkept.into_iter().skip(skipped).take(limit).collect();
+        let list = self.failure_list(base).await?;
+        let (kept_count, kept) = list.part(skip.saturating_sub(unkept_count), limit - failures.len()).await?;
+        failures.extend(kept);
+        Ok((unkept_count + kept_count, failures))
+    }
+
+    async fn failure_list(&self, base_id: &str) -> Result<FailureList, ReplicateError> {
+        let files = &self.context.failures;
+        let mut source = self.sources.get(base_id).map(|known| known.value().clone());
+        if source.is_none() {
+            let noted = files.pointed(base_id).await.map_err(PeerError::from)?;
+            source = noted.map(|noted| Endpoint::parse("source", Some(&noted.into()))).transpose()?;
+        }
+        let source = match source {
+            Some(source) => Some((source.open(&self.context, &Pulse::default())?, source.without_secrets())),
+            None => None,
+        };
+        Ok(FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }))
+    }
+
+    fn remember(&self, base_id: &str, source: &Endpoint) {
+        if self.sources.len() >= MAX_SOURCES {
+            // They are noted in the data dir too, without credentials.
+            self.sources.clear();
+        }
+        self.sources.insert(base_id.to_owned(), source.clone());
     }
 
     /// Closes the intake and tells all replications to record what they have and end.
@@ -151,6 +194,7 @@ impl Registry {
         caller: &Caller,
     ) -> oneshot::Receiver<Verdict> {
         self.running.start_or_join(id, caller.name.as_deref(), |number, stop| {
+            self.remember(&id.base, &request.source);
             let progress: Arc<Progress> = Arc::default();
             let job = Job {
                 places: self.context.budget.places(progress.pulse()),

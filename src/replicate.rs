@@ -35,13 +35,16 @@ use std::time::Duration;
 
 use futures::future::join;
 use futures::{FutureExt as _, StreamExt as _};
+use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use self::checkpoint::{RecordError, Session};
 pub use self::error::ReplicateError;
+use self::failures::FailureList;
 pub use self::job::{Context, Job, Outcome};
 use self::pauses::Pauses;
 use crate::document::Seq;
@@ -62,10 +65,7 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
         let life = AssertUnwindSafe(watched(job)).catch_unwind().await;
         let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
             Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
-            ended => {
-                job.keep_failures(Vec::new()).await?;
-                return ended;
-            }
+            ended => return ended,
         };
         if job.progress.places().through_seq != through {
             pauses = growing();
@@ -100,30 +100,54 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
         job.opening(&request.target, target.create_with(&request.create_target_params)).await?;
     }
     let target_info = job.opening(&request.target, target.info()).await?;
+    let failures = job.failure_list(&source);
     if request.retry_failures {
         let route = job.route(&source, &target, &job.stop);
-        let answer = documents::copy_failed(job, route, target_info.instance_start_time).await?;
-        return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
+        let (answer, standing) = documents::copy_failed(job, route, &failures, target_info.instance_start_time).await?;
+        let committed_seq = source_info.update_seq;
+        return Ok(Outcome { answer, source, committed_seq, failures, failures_standing: Some(standing) });
     }
-    if let Some(ids) = request.fetched_directly() {
-        let route = job.route(&source, &target, &job.stop);
-        let answer = documents::copy(job, route, ids, target_info.instance_start_time).await?;
-        return Ok(Outcome { answer, source, committed_seq: source_info.update_seq });
+    let copied = copied(job, (&source, source_info), (&target, target_info), &failures).await;
+    // What has failed is kept even if the rest failed. What isn't kept wasn't passed by a checkpoint.
+    let kept = failures.keep(&job.failures).await.map_err(ReplicateError::from);
+    let (answer, committed_seq) = copied?;
+    kept?;
+    let failures_standing = job.stop.run_until_cancelled(standing(&failures, &target)).await.flatten();
+    Ok(Outcome { answer, source, committed_seq, failures, failures_standing })
+}
+
+/// Looks which failures still stand after a one-shot. That it can't be found out changes nothing about what was copied.
+async fn standing(failures: &FailureList, target: &Peer) -> Option<u64> {
+    let swept = failures::sweep::sweep(failures, target).await;
+    swept.inspect_err(|error| tracing::warn!(%error, "it could not be found out which failures still stand")).ok()
+}
+
+/// Copies what is asked for: the answer, and up to where.
+async fn copied(
+    job: &Job,
+    (source, source_info): (&Peer, DatabaseInfo),
+    (target, target_info): (&Peer, DatabaseInfo),
+    failures: &FailureList,
+) -> Result<(Value, Seq), ReplicateError> {
+    if let Some(ids) = job.request.fetched_directly() {
+        let route = job.route(source, target, &job.stop);
+        let answer = documents::copy(job, route, ids, failures, target_info.instance_start_time).await?;
+        return Ok((answer, source_info.update_seq));
     }
     let mut infos = (source_info, target_info);
     for _ in 0..MAX_LOSSES {
-        match session(job, (&source, infos.0), (&target, infos.1)).await {
+        match session(job, (source, infos.0), (target, infos.1), failures).await {
             Err(Ended::Lost(database)) => {
                 tracing::warn!(database, "a database was restarted: starting again from the last checkpoint");
                 infos = (
-                    job.opening(&request.source, source.info()).await?,
-                    job.opening(&request.target, target.info()).await?,
+                    job.opening(&job.request.source, source.info()).await?,
+                    job.opening(&job.request.target, target.info()).await?,
                 );
             }
             Err(Ended::Failed(error)) => return Err(error),
             Ok(session) => {
                 let committed_seq = session.recorded_seq().clone();
-                return Ok(Outcome { answer: session.answer(), source, committed_seq });
+                return Ok((session.answer(), committed_seq));
             }
         }
     }
@@ -168,7 +192,12 @@ impl From<PeerError> for Ended {
 /// From the last checkpoint to the feed's end, recording checkpoints on the way and at the end.
 ///
 /// Returns only when no batch is under way any more, whatever failed.
-async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, DatabaseInfo)) -> Result<Session, Ended> {
+async fn session(
+    job: &Job,
+    source: (&Peer, DatabaseInfo),
+    target: (&Peer, DatabaseInfo),
+    failures: &FailureList,
+) -> Result<Session, Ended> {
     let log_ids = if job.request.use_checkpoints { &job.log_ids[..] } else { &[] };
     let peers = (source.0, target.0);
     let starting = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress);
@@ -178,9 +207,9 @@ async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, Datab
     let since = session.start_seq().clone();
     // Cancelled, batches under way finish what they write and begin nothing new.
     let scope = job.stop.child_token();
-    let copying = copy(job, peers.0, peers.1, since, finished, &scope);
+    let copying = copy(job, peers, since, finished, failures, &scope);
     let recording = async {
-        let recorded = record(job, session, progress).await;
+        let recorded = record(job, session, progress, (failures, peers.1)).await;
         // Nothing that is copied now could be recorded.
         recorded.inspect_err(|_| scope.cancel())
     };
@@ -198,10 +227,10 @@ async fn session(job: &Job, source: (&Peer, DatabaseInfo), target: (&Peer, Datab
 /// Returns only when no batch is under way any more; dropped, it ends them where they stand.
 async fn copy(
     job: &Job,
-    source: &Peer,
-    target: &Peer,
+    (source, target): (&Peer, &Peer),
     since: Seq,
     finished: watch::Sender<Seq>,
+    failures: &FailureList,
     scope: &CancellationToken,
 ) -> Result<(), ReplicateError> {
     let reading = changes::Reading {
@@ -232,7 +261,9 @@ async fn copy(
     });
     let mut batches = std::pin::pin!(batches.buffered(job.batches()));
     while let Some(batch) = batches.next().await {
-        match batch {
+        // No batch is begun meanwhile, so that what isn't kept yet stays within bounds.
+        let kept = if job.failures.is_full() { failures.keep(&job.failures).await } else { Ok(()) };
+        match kept.map_err(ReplicateError::from).and(batch) {
             Ok((seq, rows, pending)) => {
                 job.progress.finished(&seq, rows, pending);
                 finished.send_replace(seq);
@@ -253,16 +284,32 @@ async fn drain<T>(scope: &CancellationToken, mut batches: impl futures::Stream<I
 }
 
 /// Records checkpoints: some time after progress, and when there will be no more of it.
-async fn record(job: &Job, mut session: Session, mut finished: watch::Receiver<Seq>) -> Result<Session, RecordError> {
+///
+/// No checkpoint passes a document whose failure isn't kept. A continuous replication looks now and then which still stand.
+async fn record(
+    job: &Job,
+    mut session: Session,
+    mut finished: watch::Receiver<Seq>,
+    (failures, target): (&FailureList, &Peer),
+) -> Result<Session, RecordError> {
+    let mut next_sweep = Instant::now();
     while finished.changed().await.is_ok() {
         wait_or_end(job.checkpoint_interval(), &mut finished).await;
         let seq = finished.borrow_and_update().clone();
         let _work = job.progress.pulse().work();
-        job.keep_failures(Vec::new()).await?;
+        failures.keep(&job.failures).await?;
         session.record(&seq, &job.progress).await?;
+        if job.request.continuous && failures.may_hold() && Instant::now() >= next_sweep {
+            let begun = Instant::now();
+            job.stop.run_until_cancelled(standing(failures, target)).await;
+            next_sweep = Instant::now() + begun.elapsed() * SWEEP_PART;
+        }
     }
     Ok(session)
 }
+
+/// How many times as long as a sweep of the failures a continuous replication waits before the next one.
+const SWEEP_PART: u32 = 100;
 
 /// Waits for the interval, or until copying ends.
 async fn wait_or_end(interval: Duration, finished: &mut watch::Receiver<Seq>) {

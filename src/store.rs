@@ -37,7 +37,7 @@ use tokio::sync::{MutexGuard, watch};
 use tokio::time::{Duration, Instant};
 
 pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
-pub use database::{Database, DatabaseStats};
+pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
 pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
 pub use holds::Held;

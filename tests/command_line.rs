@@ -1,7 +1,9 @@
 //! `couchrep replicate`: exit codes, output, checkpoints, and what it doesn't print.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::ChildStdout;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -230,5 +232,105 @@ async fn a_continuous_replication_ends_well_by_an_interrupt() {
     let result = until("result", &mut lines);
     assert_eq!(child.wait().unwrap().code(), Some(0), "{result}");
     assert_eq!((&result["docs_written"], &result["checkpointed_source_seq"]), (&json!(3), &json!(3)));
+    assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+}
+
+/// The command kept none: it ended with 3, then with 0 for ever, and nothing could try them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_documents_are_listed_until_they_are_there_however_many_they_are() {
+    let server = Server::start().await;
+    server.database("src").await.fill("doc", 2500).await;
+    server.database("tgt").await;
+    let target = FaultyPeer::before(&server).await;
+    target.refuse(|_| true);
+    let (source_url, target_url) = (server.url("/src"), target.url("/tgt"));
+    let run = |more: &[&str]| {
+        let ran = couchrep(&[&["replicate", &source_url, &target_url, "--json"], more].concat());
+        let ids: BTreeSet<_> =
+            ran.events("refused").iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+        let result = ran.events("result").remove(0);
+        assert_eq!(result["failures"], ids.len());
+        (ran.code, ids.len(), result["docs_written"].as_u64().unwrap())
+    };
+    assert_eq!(run(&[]), (3, 2500, 0));
+    assert_eq!(run(&[]), (3, 2500, 0));
+    assert_eq!(run(&["--retry-failures"]), (3, 2500, 0));
+    target.refuse(|id| id < "doc1000");
+    assert_eq!(run(&["--retry-failures"]), (3, 1000, 1500));
+    assert_eq!(run(&[]), (3, 1000, 0));
+    target.refuse(|_| false);
+    assert_eq!(run(&["--retry-failures"]), (0, 0, 1000));
+    assert_eq!(run(&[]), (0, 0, 0));
+    assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_dir_lists_refused_documents_if_the_source_takes_no_list() {
+    let server = two_databases().await;
+    let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+    target.refuse(|id| id == "doc0001");
+    let dir = tempfile::tempdir().unwrap();
+    let (source_url, target_url) = (source.url("/src"), target.url("/tgt"));
+    let args = ["replicate", &source_url, &target_url, "--state-dir", dir.path().to_str().unwrap()];
+    source.fail(Method::PUT, "-failures-", Fault::status(403));
+    assert_eq!(couchrep(&args).code, 3);
+    assert_eq!(source.faults_left(), 0);
+    assert_eq!(couchrep(&args).code, 3);
+    target.refuse(|_| false);
+    let retried = couchrep(&[&args[..], &["--retry-failures"]].concat());
+    assert_eq!((retried.code, retried.out.as_str()), (0, "done: 1 document written\n"), "{}", retried.err);
+    assert_eq!(couchrep(&args).code, 0);
+}
+
+/// Without any place for the list, a checkpoint would pass over documents that nothing names.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_checkpoint_passes_refused_documents_that_nothing_can_list() {
+    let server = two_databases().await;
+    let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+    target.refuse(|id| id == "doc0001");
+    source.fail(Method::PUT, "-failures-", Fault::status(403));
+    source.fail(Method::PUT, "-failures-", Fault::status(403));
+    let (source_url, target_url) = (source.url("/src"), target.url("/tgt"));
+    let args = ["replicate", &source_url, &target_url];
+    let nowhere = [("HOME", ""), ("XDG_STATE_HOME", "")];
+    let ran = Process::run(&args, &nowhere);
+    assert_eq!(ran.status.code(), Some(1));
+    let out = String::from_utf8(ran.stdout).unwrap();
+    assert!(out.starts_with("refused: doc0001 "), "{out}");
+    assert!(!server.get("/tgt/_local_docs", 200).await.to_string().contains("_local/"));
+    target.refuse(|_| false);
+    // It was met again.
+    assert_eq!(Process::run(&args, &nowhere).status.code(), Some(0));
+    assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_the_list_and_its_checkpoint_loses_none() {
+    let server = Server::start().await;
+    server.database("src").await;
+    server.database("tgt").await;
+    let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+    let (source_url, target_url) = (source.url("/src"), target.url("/tgt"));
+    // A pipe that nobody reads must not fill up.
+    let args = ["replicate", &source_url, &target_url, "--json", "--log", "error"];
+    let id = couchrep(&args).events("started")[0]["replication_id"].as_str().unwrap().to_owned();
+    server
+        .post("/src/_bulk_docs", json!({ "docs": (0..1200).map(|n| json!({ "n": n })).collect::<Vec<_>>() }), 201)
+        .await;
+    target.refuse(|_| true);
+    source.fail(Method::PUT, &format!("/_local/{id}$"), Fault::Hang);
+    let mut child = Process::spawn_command(&args);
+    source.saw(&format!("PUT /src/_local/{id}-failures-")).await;
+    while source.faults_left() > 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ran = couchrep(&args);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert_eq!(ran.events("result")[0]["failures"], 1200);
+    target.refuse(|_| false);
+    let retried = couchrep(&[&args[..], &["--retry-failures"]].concat());
+    assert_eq!((retried.code, &retried.events("result")[0]["docs_written"]), (0, &json!(1200)), "{}", retried.err);
     assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
 }

@@ -1,5 +1,8 @@
 //! What could not be written is listed, outlives the server, and is tried again when asked for.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -51,6 +54,18 @@ impl Bench {
         (id, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
     }
 
+    /// Waits until so many are listed.
+    async fn listed(&self, count: usize) -> Value {
+        loop {
+            let listed = self.failures().await;
+            if listed["failures"].as_array().unwrap().len() == count {
+                return listed;
+            }
+            // Nothing signals a list's change; a test that waits for ever is ended by its runner.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn failures(&self) -> Value {
         self.server.get(&format!("/_replicate/{}/failures", self.id), 200).await
     }
@@ -61,7 +76,7 @@ async fn a_refused_document_is_listed_with_its_reason() {
     let bench = Bench::start(Server::start().await).await;
     assert_eq!(bench.answer["history"][0]["doc_write_failures"], 1);
     let listed = bench.failures().await;
-    assert_eq!(listed["dropped"], 0);
+    assert_eq!(listed["total"], 1);
     let failures = listed["failures"].as_array().unwrap();
     assert_eq!(failures.len(), 1);
     let expected = json!({ "id": "doc0001", "rev": bench.rev().await, "error": "forbidden", "reason": "not here",
@@ -119,8 +134,147 @@ async fn trying_again_where_nothing_failed_does_nothing() {
 async fn the_list_needs_the_right_to_replicate_and_an_id_that_is_one() {
     let server = Server::with_admin("root", "hunter2").await;
     let id = "0".repeat(32);
-    assert_eq!(server.get(&format!("/_replicate/{id}/failures"), 200).await, json!({ "dropped": 0, "failures": [] }));
+    assert_eq!(server.get(&format!("/_replicate/{id}/failures"), 200).await, json!({ "total": 0, "failures": [] }));
     server.get("/_replicate/..%2F..%2Fserver/failures", 404).await;
     let nobody = client().get(server.anonymous_url(&format!("/_replicate/{id}/failures"))).send().await.unwrap();
     assert_eq!(nobody.status(), 401);
+}
+
+/// Only the newest 1,000 were kept.
+#[tokio::test]
+async fn all_of_thousands_of_refused_documents_are_listed_in_parts() {
+    let server = Server::start().await;
+    server.database("src").await.fill("doc", 2500).await;
+    server.database("tgt").await;
+    let target = FaultyPeer::before(&server).await;
+    target.refuse(|_| true);
+    let bench = Bench { server, target, id: String::new(), answer: Value::Null };
+    let (id, answer) = bench.replicate(json!({})).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 2500);
+    let mut ids = BTreeSet::new();
+    for (skip, expected) in [(0, 1000), (1000, 1000), (2000, 500), (2500, 0)] {
+        let part = bench.server.get(&format!("/_replicate/{id}/failures?skip={skip}"), 200).await;
+        assert_eq!(part["total"], 2500);
+        let failures = part["failures"].as_array().unwrap();
+        assert_eq!(failures.len(), expected);
+        ids.extend(failures.iter().map(|failure| failure["id"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(ids.len(), 2500);
+    let part = bench.server.get(&format!("/_replicate/{id}/failures?limit=3"), 200).await;
+    assert_eq!(part["failures"].as_array().unwrap().len(), 3);
+}
+
+/// The list stood in the data dir of one server alone.
+#[tokio::test]
+async fn another_server_finds_the_list_in_the_source() {
+    let bench = Bench::start(Server::with_config(|config| config.uuid = Some("1".repeat(32))).await).await;
+    let (source, target) = (bench.server.url("/src"), bench.target.url("/tgt"));
+    bench.refuse().await;
+    let other = async || Server::with_config(|config| config.uuid = Some("2".repeat(32))).await;
+    let request = json!({ "source": source, "target": target });
+    other().await.replicate(request.clone()).await;
+    let other = other().await;
+    let answer = other.replicate(json!({ "source": source, "target": target, "retry_failures": true })).await;
+    assert_eq!(answer["docs_written"], 1);
+    assert_eq!(other.replicate(request).await["no_changes"], true);
+}
+
+#[tokio::test]
+async fn a_list_in_a_remote_source_is_found_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || Server::with_config(|config| config.data_dir = dir.path().into()).await;
+    let bench = Bench::start(Server::start().await).await;
+    bench.refuse().await;
+    let server = start().await;
+    let request = json!({ "source": bench.server.url("/src"), "target": bench.target.url("/tgt") });
+    let answer = client().post(server.url("/_replicate")).header("content-type", "application/json");
+    let answer = answer.body(request.to_string()).send().await.unwrap();
+    let id = answer.headers()["x-couchrep-replication-id"].to_str().unwrap().to_owned();
+    server.stop().await;
+    let listed = start().await.get(&format!("/_replicate/{id}/failures"), 200).await;
+    assert_eq!((&listed["total"], &listed["failures"][0]["id"]), (&json!(1), &json!("doc0001")));
+}
+
+#[tokio::test]
+async fn a_failure_goes_when_its_document_arrives_later() {
+    for continuous in [false, true] {
+        let server = Server::start().await;
+        server.database("src").await.fill("doc", 3).await;
+        server.database("tgt").await;
+        let target = FaultyPeer::before(&server).await;
+        target.refuse(|id| id != "doc0000");
+        let mut bench = Bench { server, target, id: String::new(), answer: Value::Null };
+        let body = bench.body(json!({ "continuous": continuous, "checkpoint_interval": 10 }));
+        match continuous {
+            true => bench.id = bench.server.replicate(body).await["_local_id"].as_str().unwrap().to_owned(),
+            false => bench.id = bench.replicate(json!({})).await.0,
+        }
+        bench.listed(2).await;
+        bench.target.refuse(|id| id == "doc0002");
+        let edited = json!({ "_rev": bench.rev().await, "edited": true });
+        bench.server.put("/src/doc0001", edited, 201).await;
+        if !continuous {
+            bench.replicate(json!({})).await;
+        }
+        assert_eq!(bench.listed(1).await["failures"][0]["id"], "doc0002", "continuous: {continuous}");
+    }
+}
+
+#[tokio::test]
+async fn an_edited_document_is_tried_again_as_it_is_now() {
+    let server = Server::start().await;
+    server.database("src").await.fill("doc", 3).await;
+    server.database("tgt").await;
+    let target = FaultyPeer::before(&server).await;
+    target.refuse(|_| true);
+    let mut bench = Bench { server, target, id: String::new(), answer: Value::Null };
+    bench.id = bench.replicate(json!({})).await.0;
+    let edited = json!({ "_rev": bench.rev().await, "edited": true });
+    bench.server.put("/src/doc0001", edited, 201).await;
+    // Still refused: the entry is the edit's now.
+    bench.replicate(json!({ "retry_failures": true })).await;
+    let listed = bench.listed(3).await;
+    let revs: Vec<_> = listed["failures"].as_array().unwrap().iter().map(|failure| failure["rev"].clone()).collect();
+    assert!(revs.contains(&json!(bench.rev().await)), "{revs:?}");
+    bench.target.refuse(|_| false);
+    bench.replicate(json!({ "retry_failures": true })).await;
+    bench.listed(0).await;
+    assert_eq!(bench.server.leaves("tgt").await, bench.server.leaves("src").await);
+}
+
+/// A source that takes no `_local` documents of ours: a read-only user, a proxy.
+#[tokio::test]
+async fn failures_are_kept_in_the_data_dir_if_the_source_takes_no_list() {
+    for status in [401, 403, 405] {
+        let server = Server::start().await;
+        server.database("src").await.fill("doc", 3).await;
+        server.database("tgt").await;
+        let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+        target.refuse(|id| id == "doc0001");
+        source.fail(Method::PUT, "-failures-", Fault::status(status));
+        let body = json!({ "source": source.url("/src"), "target": target.url("/tgt") });
+        server.replicate(body.clone()).await;
+        assert_eq!(source.faults_left(), 0);
+        let local = server.get("/src/_local_docs", 200).await.to_string();
+        assert!(!local.contains("failures"), "{local}");
+        target.refuse(|_| false);
+        let mut retry = body.clone();
+        retry["retry_failures"] = true.into();
+        assert_eq!(server.replicate(retry.clone()).await["docs_written"], 1, "{status}");
+        assert_eq!(server.replicate(retry).await["docs_read"], 0);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_a_source_without_checkpoints() {
+    let bench = Bench::start(Server::start().await).await;
+    let source = FaultyPeer::before(&bench.server).await;
+    bench.target.refuse(|_| true);
+    let body = json!({ "source": source.url("/src"), "target": bench.target.url("/tgt"), "use_checkpoints": false });
+    bench.server.replicate(body.clone()).await;
+    assert!(!source.requests().iter().any(|request| request.starts_with("PUT")));
+    bench.target.refuse(|_| false);
+    let mut retry = body;
+    retry["retry_failures"] = true.into();
+    assert_eq!(bench.server.replicate(retry).await["docs_written"], 3);
 }

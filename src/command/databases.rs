@@ -26,7 +26,7 @@ use super::UsageError;
 /// The uuid of commands that have no data dir: `couchrep`, and zeros.
 const UUID: &str = "636f7563687265700000000000000000";
 /// Documents that are refused are listed at the end, and needn't be logged too.
-const LOG: &str = "warn,couchrep::replicate::failures=error";
+const LOG: &str = "warn,couchrep::replicate::failures::log=error";
 
 /// Source, target, and where to find them.
 #[derive(Debug, Args)]
@@ -42,6 +42,11 @@ pub struct Databases {
     /// Where the databases live that are given by name [default: data]
     #[arg(long, env = "COUCHREP_DATA_DIR", hide_env = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+
+    /// Where refused documents are listed if neither database is given by name and the source keeps no list
+    /// [default: $XDG_STATE_HOME/couchrep or ~/.local/state/couchrep]
+    #[arg(long, env = "COUCHREP_STATE_DIR", hide_env = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 
     /// Enters the name of the checkpoints, 32 hex digits [default: that of the data dir; with URLs alone, a fixed one]
     ///
@@ -98,13 +103,22 @@ impl Databases {
         let identity = |uuid: &str| identity::of(&config, &config.listen, uuid);
         if !local(&request.source) && !local(&request.target) {
             let identity = identity(config.uuid.as_deref().unwrap_or(UUID));
-            return Ok(Context::new(None, FailureFiles::default(), clients, settings, identity));
+            let state_dir = self.state_dir.clone().or_else(default_state_dir);
+            let failures = state_dir.map_or_else(FailureFiles::default, |dir| FailureFiles::under(&dir));
+            return Ok(Context::new(None, failures, clients, settings, identity));
         }
         let store = open_store(&config, request.create_target && local(&request.target)).await?;
         let uuid = identity::uuid(&config).await?;
         let failures = FailureFiles::under(&config.data_dir);
         Ok(Context::new(Some(store), failures, clients, settings, identity(&uuid)))
     }
+}
+
+/// Where the XDG Base Directory Specification puts what a program has to remember.
+fn default_state_dir() -> Option<PathBuf> {
+    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute());
+    let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
+    Some(state.join("couchrep"))
 }
 
 async fn open_store(config: &Config, may_make: bool) -> anyhow::Result<Store> {

@@ -3,7 +3,6 @@
 //! The same job that a server would run, with the same checkpoints. The first signal lets it finish what it writes and
 //! record a checkpoint; the second ends it at once, which loses nothing but work.
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use couchrep::peer::Failure;
 use couchrep::replicate::endpoint::Endpoint;
-use couchrep::replicate::failures::Kept;
+use couchrep::replicate::failures::{FailureList, Kept};
 use couchrep::replicate::id::CallerHeaders;
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
@@ -30,7 +29,8 @@ use super::{Exit, UsageError, block_on, log};
 
 /// Shown below the options.
 pub const EXAMPLES: &str = r#"Exit codes:
-  0 done, 1 failed or interrupted, 2 wrong usage, 3 done, but documents were refused
+  0 done, 1 failed or interrupted, 2 wrong usage,
+  3 done, but documents were refused, now or earlier, and still aren't there
 Ctrl-C records how far it is and ends; run again, it goes on from there.
 A second Ctrl-C ends at once.
 
@@ -39,12 +39,15 @@ Examples:
   couchrep replicate recipes http://backup:5984/recipes --continuous
   couchrep replicate http://localhost:5984/recipes copy --data-dir /srv/couchrep
   couchrep replicate recipes french --filter kitchen/vegan --query country=fr
+  couchrep replicate recipes http://backup:5984/recipes --retry-failures
   couchrep replicate recipes soups --selector '{"serves": {"$gte": 4}}' --json"#;
 
+/// How long an interrupt waits for the list of what was refused.
+const LIST_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at how far it is.
 const TICK: Duration = Duration::from_millis(200);
-/// Refused documents that are printed; --json prints all that are kept.
-const MAX_PRINTED: usize = 20;
+/// Refused documents that are printed; --json prints all.
+const MAX_PRINTED: u64 = 20;
 
 /// The command's options.
 #[derive(Debug, Args)]
@@ -72,6 +75,10 @@ pub struct Arguments {
     /// Copy the documents that match this Mango selector
     #[arg(long, value_name = "JSON", value_parser = selector)]
     selector: Option<Value>,
+
+    /// Try again what was refused before under the same options, and nothing else
+    #[arg(long, conflicts_with = "continuous")]
+    retry_failures: bool,
 
     /// Print JSON lines: started, progress, refused, result
     #[arg(long)]
@@ -105,6 +112,7 @@ impl Arguments {
         let mut fields = Map::new();
         fields.insert("continuous".into(), self.continuous.into());
         fields.insert("create_target".into(), self.create_target.into());
+        fields.insert("retry_failures".into(), self.retry_failures.into());
         if !self.doc_ids.is_empty() {
             // A request's ids are percent-decoded; those of a command line mean what they say.
             let ids = self.doc_ids.iter().map(|id| id.replace('%', "%25"));
@@ -135,7 +143,12 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
     );
     let ended = watch(&job, &mut screen, &mut signals).await;
     screen.clear();
-    let told = tell(&job, &screen, ended);
+    let refused = tokio::select! {
+        biased;
+        refused = tell_failures(&job, &screen, &ended) => refused,
+        _ = signals.next() => job.progress.counts().doc_write_failures,
+    };
+    let told = tell(&job, &screen, ended, refused);
     databases::close(&job.context).await;
     told
 }
@@ -212,12 +225,10 @@ fn stand(progress: &Progress) -> Stand {
     Stand { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
 }
 
-/// Tells how it ended, first of all what was refused.
-fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>) -> anyhow::Result<Exit> {
-    let failures = job.failures.all();
-    tell_failures(screen, &failures.failures, failures.dropped);
+/// Tells how it ended. `refused`: how many documents aren't there because they were refused, now or earlier.
+fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>, refused: u64) -> anyhow::Result<Exit> {
     let counts = job.progress.counts();
-    let complete = if counts.doc_write_failures > 0 { Exit::Refused } else { Exit::Done };
+    let complete = if refused > 0 { Exit::Refused } else { Exit::Done };
     let written = count(counts.docs_written, "document");
     let result = |exit: Exit, more: (&str, Value)| {
         let mut fields = json!({
@@ -226,6 +237,7 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>) -> a
             "docs_read": counts.docs_read,
             "docs_written": counts.docs_written,
             "doc_write_failures": counts.doc_write_failures,
+            "failures": refused,
             "checkpointed_source_seq": job.progress.places().checkpointed_source_seq,
         });
         fields[more.0] = more.1;
@@ -234,7 +246,6 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>) -> a
     };
     match ended {
         Ok(outcome) => {
-            let refused = counts.doc_write_failures;
             let refused = if refused > 0 { format!(", {} refused", HumanCount(refused)) } else { String::new() };
             screen.say(format!("done: {written} written{refused}"));
             result(complete, ("answer", outcome.answer))
@@ -256,17 +267,71 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>) -> a
     }
 }
 
-fn tell_failures(screen: &Screen, failures: &VecDeque<Kept>, dropped: u64) {
-    for failure in failures.iter().rev() {
-        screen.event("refused", serde_json::to_value(failure).unwrap_or_default());
+/// Tells what was refused, now or earlier, and isn't there yet; answers how many.
+async fn tell_failures(job: &Job, screen: &Screen, ended: &Result<Outcome, ReplicateError>) -> u64 {
+    let mut told = Told::default();
+    // What is on no list, and no checkpoint passed.
+    let unlisted = job.failures.forgotten() + job.failures.unkept().len() as u64;
+    let listed = match ended {
+        Ok(Outcome { failures_standing: Some(0), .. }) => Ok(()),
+        Ok(outcome) => told.list(&outcome.failures, screen).await,
+        Err(ReplicateError::Cancelled) if job.request.continuous => listed(job, screen, &mut told).await,
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = listed {
+        screen.note(format_args!("the list of refused documents can't be read: {error}"));
+        told.total = told.total.max(job.progress.counts().doc_write_failures);
     }
-    for Kept { failure: Failure { id, rev, why }, .. } in failures.iter().take(MAX_PRINTED) {
-        let rev = rev.as_ref().map_or(String::new(), |rev| format!(" {rev}"));
-        screen.say(format!("refused: {id}{rev}: {why}"));
+    if let Ok(Outcome { failures_standing: Some(standing), .. }) = ended {
+        told.total = *standing;
     }
-    let unprinted = failures.len().saturating_sub(MAX_PRINTED) as u64 + dropped;
+    told.total += unlisted;
+    if told.shown == 0 && (ended.is_err() || told.total > 0) {
+        job.failures.recent().iter().for_each(|failure| told.one(failure, screen));
+    }
+    let unprinted = told.total.saturating_sub(told.printed);
     if unprinted > 0 {
         screen.say(format!("refused: {} more", HumanCount(unprinted)));
+    }
+    told.total
+}
+
+/// Tells what is on the list of a replication that was interrupted.
+async fn listed(job: &Job, screen: &Screen, told: &mut Told) -> anyhow::Result<()> {
+    let source = job.request.source.open(&job.context, job.progress.pulse())?;
+    let list = job.failure_list(&source);
+    tokio::time::timeout(LIST_PATIENCE, told.list(&list, screen)).await?
+}
+
+/// What of the refused documents was told.
+#[derive(Default)]
+struct Told {
+    shown: u64,
+    printed: u64,
+    total: u64,
+}
+
+impl Told {
+    async fn list(&mut self, list: &FailureList, screen: &Screen) -> anyhow::Result<()> {
+        for (place, name) in list.names().await? {
+            self.total += name.failures();
+            if screen.is_json() || self.printed < MAX_PRINTED {
+                let page = list.read(&place, &name).await?;
+                page.iter().for_each(|failure| self.one(failure, screen));
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, kept: &Kept, screen: &Screen) {
+        self.shown += 1;
+        screen.event("refused", serde_json::to_value(kept).unwrap_or_default());
+        if self.printed < MAX_PRINTED {
+            self.printed += 1;
+            let Kept { failure: Failure { id, rev, why }, .. } = kept;
+            let rev = rev.as_ref().map_or(String::new(), |rev| format!(" {rev}"));
+            screen.say(format!("refused: {id}{rev}: {why}"));
+        }
     }
 }
 

@@ -60,6 +60,11 @@ impl Screen {
         }
     }
 
+    /// Whether JSON is wanted.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints an event, where JSON is wanted.
     pub fn event(&self, name: &str, fields: Value) {
         if self.json {

@@ -2,14 +2,20 @@
 //!
 //! Their revisions are `0-1`, `0-2`, …, which no other document has, so they are taken apart here.
 
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use crate::document::{DocId, DocumentError};
 use crate::json::{self, push_string};
+use crate::store::{Database, LocalRange, LocalRow};
 
-use super::answer;
+use super::AppState;
+use super::answer::{self, APPLICATION_JSON, Sink, Stopped};
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{Db, DocPath, Payload, parent_text};
@@ -40,24 +46,51 @@ pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMa
     Ok(answer::json(StatusCode::OK, &json!({ "ok": true, "id": full_id(&id), "rev": rev })))
 }
 
-/// `GET /{db}/_local_docs`.
-pub async fn list(Db(db): Db, query: Query) -> Result<Response, ApiError> {
-    let include_docs = query.flag("include_docs")?;
-    let rows = db.local_docs().await?.into_iter().map(|(id, rev, body)| {
-        let id = DocId::from(id);
-        let full = json!(full_id(&id));
-        let mut row = format!(r#"{{"id":{full},"key":{full},"value":{}"#, json!({ "rev": rev })).into_bytes();
-        if include_docs {
-            row.extend_from_slice(br#","doc":"#);
-            row.extend(rendered(id.as_str(), &rev, &body));
-        }
-        row.push(b'}');
-        row
-    });
+/// `GET /{db}/_local_docs`. The range's ends are ids with their prefix, as CouchDB has them.
+pub async fn list(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
+    let key = |name: &str, alias: &str| match query.json::<String>(name)? {
+        None => query.json::<String>(alias),
+        Some(key) => Ok::<_, ApiError>(Some(key)),
+    };
+    let without_prefix = |key: String| key.strip_prefix("_local/").map(str::to_owned);
+    // An id that isn't a `_local` one is before or after all of them.
+    let (start, end) = (key("startkey", "start_key")?, key("endkey", "end_key")?);
+    let none =
+        start.as_deref().is_some_and(|start| start > "_local/~") || end.as_deref().is_some_and(|end| end < "_local/");
+    let (start, end) = (start.and_then(without_prefix), end.and_then(without_prefix));
+    let limit = if none { 0 } else { query.number("limit")?.unwrap_or(u64::MAX) };
+    let range = LocalRange { start, end, after: None, bodies: query.flag("include_docs")? };
+    let body = answer::streamed(&state.tasks, "_local_docs", |sink| write(sink, db, range, limit)).await?;
+    Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
+}
+
+async fn write(sink: Sink, db: Arc<Database>, mut range: LocalRange, mut limit: u64) -> Result<(), Stopped> {
     let mut out = b"{\"total_rows\":null,\"offset\":null,\"rows\":[\n".to_vec();
-    out.extend(rows.collect::<Vec<_>>().join(b",\n".as_slice()));
-    out.extend_from_slice(b"\n]}");
-    Ok(answer::text(StatusCode::OK, out))
+    let mut separator: &[u8] = b"";
+    while limit > 0 {
+        let rows = db.local_docs(range.clone()).await?;
+        let Some(last) = rows.last() else { break };
+        range = LocalRange { start: None, after: Some(last.id.clone()), ..range };
+        for row in rows.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+            limit -= 1;
+            out.extend_from_slice(std::mem::replace(&mut separator, b",\n"));
+            push_row(&mut out, row, range.bodies);
+        }
+        sink.send(std::mem::take(&mut out)).await?;
+    }
+    out.extend_from_slice(b"\n]}\n");
+    sink.send(out).await
+}
+
+fn push_row(out: &mut Vec<u8>, LocalRow { id, rev, json }: LocalRow, include_docs: bool) {
+    let id = DocId::from(id);
+    let full = json!(full_id(&id));
+    out.extend(format!(r#"{{"id":{full},"key":{full},"value":{}"#, json!({ "rev": rev })).into_bytes());
+    if include_docs {
+        out.extend_from_slice(br#","doc":"#);
+        out.extend(rendered(id.as_str(), &rev, &json));
+    }
+    out.push(b'}');
 }
 
 fn full_id(id: &DocId) -> String {

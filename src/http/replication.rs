@@ -13,6 +13,7 @@ use crate::document::DocumentError;
 use crate::registry::{Answer, Caller};
 
 use super::error::ApiError;
+use super::query::Query;
 use super::request::Payload;
 use super::{AppState, answer};
 
@@ -52,13 +53,20 @@ fn named(id: String, mut answer: Response) -> Response {
 
 const REPLICATION_ID: HeaderName = HeaderName::from_static("x-couchrep-replication-id");
 
+/// Failures of an answer: by default, and at most.
+const MAX_FAILURES: usize = 1000;
+
 /// `GET /_replicate/{id}/failures`: documents that didn't get to the target.
 pub async fn failures(
     State(state): State<AppState>,
     Extension(caller): Extension<Arc<Caller>>,
     Path(id): Path<String>,
+    query: Query,
 ) -> Result<Response, ApiError> {
-    Ok(answer::json(StatusCode::OK, &state.registry.failures(&id, &caller).await?))
+    let limit = query.number("limit")?.map_or(MAX_FAILURES, |limit| usize::try_from(limit).unwrap_or(MAX_FAILURES));
+    let part = (query.number("skip")?.unwrap_or(0), limit.min(MAX_FAILURES));
+    let (total, failures) = state.registry.failures(&id, part, &caller).await?;
+    Ok(answer::json(StatusCode::OK, &json!({ "total": total, "failures": failures })))
 }
 
 /// `GET /_active_tasks`.

@@ -25,7 +25,7 @@ use crate::peer::pulse::Pulse;
 use crate::replicate::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::store::{
     self, Asker, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Held,
-    Leaf, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
+    Leaf, LocalRange, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
 };
 use crate::tasks;
 
@@ -122,6 +122,28 @@ impl LocalPeer {
     pub async fn put_local_doc(&self, id: &str, rev: Option<&str>, body: &RawValue) -> Result<String, PeerError> {
         let written = self.database().await?.put_local_doc(id, rev, Some(body.get().into())).await?;
         written.map_err(|_| PeerError::Conflict)
+    }
+
+    /// See [`super::Peer::remove_local_doc`].
+    pub async fn remove_local_doc(&self, id: &str, rev: &str) -> Result<(), PeerError> {
+        let removed = self.database().await?.put_local_doc(id, Some(rev), None).await?;
+        removed.map(drop).map_err(|_| PeerError::Conflict)
+    }
+
+    /// See [`super::Peer::local_ids`].
+    pub async fn local_ids(&self, prefix: &str) -> Result<Vec<String>, PeerError> {
+        let database = self.database().await?;
+        let mut range = LocalRange { start: Some(prefix.to_owned()), ..LocalRange::default() };
+        let mut ids = Vec::new();
+        loop {
+            let rows = database.local_docs(range).await?;
+            let before = ids.len();
+            ids.extend(rows.into_iter().map(|row| row.id).take_while(|id| id.starts_with(prefix)));
+            if ids.len() == before {
+                return Ok(ids);
+            }
+            range = LocalRange { after: ids.last().cloned(), ..LocalRange::default() };
+        }
     }
 
     /// See [`super::Peer::changes`].

@@ -60,6 +60,9 @@ pub use connection::{Connection, Proxy};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use rest::RemoteRest;
 
+/// Rows of `_local_docs` that are asked for at once.
+const LISTED_AT_ONCE: usize = 1000;
+
 /// A database over HTTP. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RemotePeer {
@@ -225,6 +228,50 @@ impl RemotePeer {
         match reply.status {
             409 => Err(PeerError::Conflict),
             _ => Ok(reply.success()?.json::<Written>("a written document's `rev`")?.rev),
+        }
+    }
+
+    /// `PUT {db}/_local/{id}` with `_deleted`, which every CouchDB takes for a DELETE.
+    pub async fn remove_local_doc(&self, id: &str, rev: &str) -> Result<(), PeerError> {
+        let json = serde_json::json!({ "_id": format!("_local/{id}"), "_rev": rev, "_deleted": true }).to_string();
+        let reply = self.ask(&Call::put(Operation::PutLocal, local_path(id), json)).await?;
+        match reply.status {
+            409 => Err(PeerError::Conflict),
+            404 if !reply.is_database_missing() => Ok(()),
+            _ => reply.success().map(drop),
+        }
+    }
+
+    /// `GET {db}/_local_docs?startkey=…&endkey=…`, page by page. A peer that refuses, or is too old to have it, has no list.
+    pub async fn local_ids(&self, prefix: &str) -> Result<Vec<String>, PeerError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            rows: Vec<Row>,
+        }
+        #[derive(Deserialize)]
+        struct Row {
+            id: String,
+        }
+        let key = |id: &str| path::encode(&serde_json::json!(format!("_local/{id}")).to_string()).to_string();
+        let end = key(&format!("{prefix}~"));
+        let mut ids: Vec<String> = Vec::new();
+        loop {
+            let start = key(ids.last().map_or(prefix, String::as_str));
+            let query = format!("_local_docs?startkey={start}&endkey={end}&limit={LISTED_AT_ONCE}");
+            let reply = self.ask(&Call::get(Operation::ReadLocal, query)).await?;
+            if matches!(reply.status, 400..=499) && !reply.is_database_missing() {
+                return Ok(Vec::new());
+            }
+            let Listed { rows } = self.present(reply)?.success()?.json("`rows` with an `id` each")?;
+            let full = rows.len() >= LISTED_AT_ONCE;
+            let listed = rows.iter().filter_map(|row| row.id.strip_prefix("_local/"));
+            // A page begins with the end of the one before. Who knows no keys lists all there are.
+            let (before, last) = (ids.len(), ids.last().cloned());
+            let is_new = |id: &&str| id.starts_with(prefix) && last.as_deref().is_none_or(|last| *id > last);
+            ids.extend(listed.filter(is_new).map(str::to_owned));
+            if !full || ids.len() == before {
+                return Ok(ids);
+            }
         }
     }
 

@@ -3,10 +3,13 @@
 //! Exactly these documents are read, whatever the target has (the seed's `do_terminate/1` for `doc_ids`); ids that the
 //! source doesn't know are passed over. Where many are chosen, they travel in batches, some at once.
 //!
-//! What failed before ([`super::failures`]) is tried again likewise, except that what the target has got meanwhile isn't
-//! sent. A failure is struck out only after the target has made what it got durable.
+//! What failed before ([`super::failures`]) is tried again likewise, page by page of its list, except that what the target has
+//! got meanwhile isn't sent. A failure is struck out only after the target has made durable what it got. A document
+//! that was edited since is tried as it is now; what fails again is listed again. A revision that the source doesn't know any
+//! more (purged) will never come, and goes.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -14,22 +17,33 @@ use serde_json::{Value, json};
 
 use super::batch::{self, Route};
 use super::checkpoint::same_life;
-use super::failures::Kept;
+use super::failures::{FailureList, FailureLog, Kept, by_document};
 use super::job::Job;
 use super::progress::Counts;
 use super::{MAX_LOSSES, ReplicateError, never_the_same};
-use crate::document::{DocId, Rev, Seq};
-use crate::peer::{Change, PeerError};
+use crate::document::DocId;
+use crate::peer::{Peer, PeerError};
 
 /// Copies the documents and answers as FACTS 7 says. Copies them again where the target, whose `instance_start_time` was
 /// `started`, may have lost some before they were durable.
-pub async fn copy(job: &Job, route: Route, ids: &[DocId], mut started: String) -> Result<Value, ReplicateError> {
+pub async fn copy(
+    job: &Job,
+    route: Route,
+    ids: &[DocId],
+    list: &FailureList,
+    mut started: String,
+) -> Result<Value, ReplicateError> {
     let start_time = httpdate::fmt_http_date(SystemTime::now());
     let before = route.progress.counts();
     for _ in 0..MAX_LOSSES {
         let batches: Vec<_> =
             ids.chunks(job.batch_size()).map(|ids| batch::copy_docs(route.clone(), ids.to_vec())).collect();
-        stream::iter(batches).buffer_unordered(job.batches()).try_collect::<()>().await?;
+        let mut copied = stream::iter(batches).buffer_unordered(job.batches());
+        while let Some(()) = copied.try_next().await? {
+            if job.failures.is_full() {
+                list.keep(&job.failures).await?;
+            }
+        }
         let committed = route.target.ensure_full_commit().await?;
         if same_life(&started, &committed) {
             let end_time = httpdate::fmt_http_date(SystemTime::now());
@@ -41,37 +55,73 @@ pub async fn copy(job: &Job, route: Route, ids: &[DocId], mut started: String) -
     Err(never_the_same())
 }
 
-/// Tries again what is kept as failed, and answers as above; what fails again is kept again. Nothing is struck out that
-/// the target, whose `instance_start_time` was `started`, may have lost before it was durable.
-pub async fn copy_failed(job: &Job, route: Route, mut started: String) -> Result<Value, ReplicateError> {
+/// Tries again what is kept as failed, and answers as above, and how many still stand. Nothing is struck out that
+/// the target, whose `instance_start_time` was `started`, may have lost before it was durable: then all is tried again.
+pub async fn copy_failed(
+    job: &Job,
+    route: Route,
+    list: &FailureList,
+    mut started: String,
+) -> Result<(Value, u64), ReplicateError> {
     let start_time = httpdate::fmt_http_date(SystemTime::now());
     let before = route.progress.counts();
-    let failed = job.context.failures.kept(&job.id.base).await.map_err(PeerError::from)?.failures;
-    for tried in Vec::from(failed).chunks(job.batch_size()) {
-        let (changes, unnamed) = by_document(tried);
-        batch::copy(route.clone(), changes).await?;
-        batch::copy_docs(route.clone(), unnamed).await?;
-        let committed = route.target.ensure_full_commit().await?;
-        let durable = same_life(&started, &committed);
-        job.keep_failures(if durable { tried.to_vec() } else { Vec::new() }).await?;
+    for _ in 0..MAX_LOSSES {
+        let mut review = list.review().await?;
+        let lost = loop {
+            let Some(failed) = review.next().await? else { break None };
+            review.stand(try_again(job, &route, &failed).await?);
+            if review.is_due() {
+                let committed = route.target.ensure_full_commit().await?;
+                if !same_life(&started, &committed) {
+                    break Some(committed);
+                }
+                review.settle().await?;
+            }
+        };
+        let Some(committed) = lost else {
+            let end_time = httpdate::fmt_http_date(SystemTime::now());
+            let answer = answer(&start_time, &end_time, route.progress.counts().since(&before));
+            return Ok((answer, review.standing()));
+        };
+        tracing::warn!(database = route.target.name(), "a database was restarted: copying the documents again");
         started = committed;
     }
-    let end_time = httpdate::fmt_http_date(SystemTime::now());
-    Ok(answer(&start_time, &end_time, route.progress.counts().since(&before)))
+    Err(never_the_same())
 }
 
-/// Failed revisions, those of one document together, and documents of which the target didn't name the revision.
-fn by_document(failed: &[Kept]) -> (Vec<Change>, Vec<DocId>) {
-    let mut named: BTreeMap<&DocId, Vec<Rev>> = BTreeMap::new();
-    let mut unnamed = Vec::new();
-    for Kept { failure, .. } in failed {
-        match &failure.rev {
-            Some(rev) => named.entry(&failure.id).or_default().push(rev.clone()),
-            None => unnamed.push(failure.id.clone()),
-        }
+/// Copies a page's failures; answers what failed again.
+async fn try_again(job: &Job, route: &Route, failed: &[Kept]) -> Result<Vec<Kept>, ReplicateError> {
+    let again = Arc::new(FailureLog::default());
+    let route = Route { failures: again.clone(), ..route.clone() };
+    for failed in failed.chunks(job.batch_size()) {
+        let (changes, unnamed) = by_document(failed);
+        batch::copy(route.clone(), changes).await?;
+        batch::copy_docs(route.clone(), unnamed).await?;
     }
-    let change = |(id, revs): (&DocId, Vec<Rev>)| Change { seq: Seq::zero(), id: id.clone(), revs };
-    (named.into_iter().map(change).collect(), unnamed)
+    let mut again = again.take();
+    again.reverse();
+    Ok(still_known(&route.source, again).await?)
+}
+
+/// Without those that the source says to be missing, and doesn't know of when it is asked in another way.
+async fn still_known(source: &Peer, mut failed: Vec<Kept>) -> Result<Vec<Kept>, PeerError> {
+    let is_missing = |kept: &Kept| kept.failure.why.error == "unavailable" && kept.failure.why.reason == "missing";
+    let missing: Vec<_> = failed.iter().filter(|kept| is_missing(kept)).cloned().collect();
+    let (changes, _) = by_document(&missing);
+    if changes.is_empty() {
+        return Ok(failed);
+    }
+    let unknown = source.revs_diff(&changes).await?;
+    let unknown: HashSet<_> =
+        unknown.into_iter().flat_map(|one| one.revs.into_iter().map(move |rev| (one.id.clone(), Some(rev)))).collect();
+    failed.retain(|kept| {
+        let gone = is_missing(kept) && unknown.contains(&(kept.failure.id.clone(), kept.failure.rev.clone()));
+        if gone {
+            tracing::info!(doc.id = %kept.failure.id, "a document that failed is no longer in the source");
+        }
+        !gone
+    });
+    Ok(failed)
 }
 
 fn answer(start_time: &str, end_time: &str, counts: Counts) -> Value {

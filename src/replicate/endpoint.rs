@@ -109,6 +109,14 @@ impl Endpoint {
         }
     }
 
+    /// The endpoint as a request may name it again: a name, or a URL as above.
+    pub fn without_secrets(&self) -> String {
+        match self {
+            Self::Local(name) => name.as_str().to_owned(),
+            Self::Remote(_) => self.display(""),
+        }
+    }
+
     /// The longest silence of the peer that isn't taken for death.
     pub fn connection_timeout(&self, settings: &Replicator) -> Duration {
         match self {

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Route;
 use super::budget::{Budget, Places};
 use super::endpoint::Endpoint;
-use super::failures::{FailureFiles, FailureLog, Kept};
+use super::failures::list::{FailureList, ListOf};
+use super::failures::{FailureFiles, FailureLog};
 use super::id::{CallerHeaders, Identity, ReplicationId};
 use super::progress::Progress;
 use super::request::Request;
@@ -96,6 +97,10 @@ pub struct Outcome {
     pub source: Peer,
     /// Everything up to here was copied.
     pub committed_seq: Seq,
+    /// What didn't get to the target, in this replication and earlier ones of its base id.
+    pub failures: FailureList,
+    /// How many of them stand; `None` if that couldn't be found out.
+    pub failures_standing: Option<u64>,
 }
 
 impl Job {
@@ -148,9 +153,16 @@ impl Job {
         }
     }
 
-    /// Keeps what has failed so far, and strikes out those that were `tried` again and didn't.
-    pub async fn keep_failures(&self, tried: Vec<Kept>) -> Result<(), PeerError> {
-        Ok(self.context.failures.keep(&self.id.base, &self.failures, tried).await?)
+    /// The list of its failures.
+    pub fn failure_list(&self, source: &Peer) -> FailureList {
+        let request = &self.request;
+        FailureList::new(ListOf {
+            base_id: &self.id.base,
+            source: Some((source.clone(), request.source.without_secrets())),
+            files: &self.context.failures,
+            writes_source: request.use_checkpoints,
+            must_keep: request.use_checkpoints && request.fetched_directly().is_none(),
+        })
     }
 
     /// Asks a database something while it is being opened: what goes wrong names it as the caller knows it.

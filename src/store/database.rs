@@ -3,11 +3,12 @@
 //! Readers take snapshots on threads that may block; they neither wait for the writer nor hold it up. Every write is a
 //! request to the database's writer (`writer.rs`), which says what survives a crash.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -25,8 +26,36 @@ use crate::document::Rev;
 use crate::javascript::Interpreters;
 use crate::tasks::{self, Tasks};
 
+/// `_local` documents that are read at once.
+const LOCAL_ROWS: usize = 1000;
+/// Bytes of them after which no more are.
+const LOCAL_BYTES: usize = 1 << 20;
 /// Chunks of an attachment that are read at once.
 const CHUNKS_AT_ONCE: usize = 4;
+
+/// Which `_local` documents to read; ids are without the prefix.
+#[derive(Debug, Clone, Default)]
+pub struct LocalRange {
+    /// From this one on.
+    pub start: Option<String>,
+    /// From the one after this on, without a start.
+    pub after: Option<String>,
+    /// Up to this one.
+    pub end: Option<String>,
+    /// With their bodies.
+    pub bodies: bool,
+}
+
+/// A `_local` document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalRow {
+    /// Without the prefix.
+    pub id: String,
+    /// `0-N`.
+    pub rev: String,
+    /// A JSON object; empty if none was asked for.
+    pub json: Vec<u8>,
+}
 
 /// Numbers for `GET /{db}`.
 #[derive(Debug, Clone)]
@@ -233,17 +262,25 @@ impl Database {
         self.writer.put_local(id.to_owned(), rev.map(str::to_owned), body).await
     }
 
-    /// All `_local` documents: id without the prefix, revision, body.
-    pub async fn local_docs(&self) -> Result<Vec<(String, String, Vec<u8>)>, StoreError> {
+    /// `_local` documents in the order of their ids. A part of them, if they are long: the last row says where to go on.
+    pub async fn local_docs(&self, range: LocalRange) -> Result<Vec<LocalRow>, StoreError> {
         let engine = self.engine.clone();
         self.blocking("read _local documents", move || {
             let local = engine.begin_read()?.open_table(LOCAL)?;
-            let rows = local.iter()?.map(|row| {
+            let after = range.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let start = range.start.as_deref().map_or(after, Bound::Included);
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            for row in local.range::<&str>((start, Bound::Unbounded))?.take(LOCAL_ROWS) {
                 let (id, stored) = row?;
+                if range.end.as_deref().is_some_and(|end| id.value() > end) || bytes >= LOCAL_BYTES {
+                    break;
+                }
                 let record = LocalRecord::decode(stored.value())?;
-                Ok((id.value().to_owned(), local_rev(record.number), record.json.to_vec()))
-            });
-            rows.collect()
+                let json = if range.bodies { record.json.to_vec() } else { Vec::new() };
+                bytes += json.len();
+                rows.push(LocalRow { id: id.value().to_owned(), rev: local_rev(record.number), json });
+            }
+            Ok(rows)
         })
         .await
     }

@@ -279,7 +279,7 @@ async fn a_local_document_is_written_over_the_revision_it_has() {
     assert_eq!(put(Some("0-1"), Some("{}")).await.unwrap(), "0-2");
     assert_eq!(put(Some("0-1"), None).await, Err(Refusal::Conflict));
     assert_eq!(put(Some("0-2"), None).await.unwrap(), "0-0");
-    assert_eq!(database.local_docs().await.unwrap(), []);
+    assert_eq!(database.local_docs(LocalRange::default()).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use couchrep::tasks::Tasks;
 use futures::{StreamExt, stream};
 use reqwest::Client;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -81,8 +82,13 @@ struct Script {
     chance: Mutex<Chance>,
     /// `METHOD /path?query` of every request, in the order of arrival.
     seen: Mutex<Vec<String>>,
+    /// Whether a document of this id is refused (`_bulk_docs`); the others are passed on.
+    refuses: Mutex<Refuses>,
     down_until: watch::Sender<Instant>,
 }
+
+/// Decides about a document by its id.
+type Refuses = Box<dyn Fn(&str) -> bool + Send>;
 
 /// Decides about a request that no queued fault waits for.
 type Chance = Box<dyn FnMut() -> Option<Fault> + Send>;
@@ -99,7 +105,8 @@ impl FaultyPeer {
         let chance: Mutex<Chance> = Mutex::new(Box::new(|| None));
         let (down_until, down) = watch::channel(Instant::now());
         let upstream = Mutex::new(upstream);
-        let script = Arc::new(Script { upstream, client: client(), faults, chance, seen, down_until });
+        let refuses: Mutex<Refuses> = Mutex::new(Box::new(|_| false));
+        let script = Arc::new(Script { upstream, client: client(), faults, chance, seen, refuses, down_until });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, tasks) = (listener.local_addr().unwrap(), Tasks::default());
         let listener = Door { addr, listener: Some(listener), down };
@@ -132,6 +139,11 @@ impl FaultyPeer {
     /// Lets `chance` decide about every request from now on that no queued fault waits for.
     pub fn fail_at_random(&self, chance: impl FnMut() -> Option<Fault> + Send + 'static) {
         *self.script.chance.lock().unwrap() = Box::new(chance);
+    }
+
+    /// Lets documents of these ids be refused, as a validation function does it.
+    pub fn refuse(&self, refuses: impl Fn(&str) -> bool + Send + 'static) {
+        *self.script.refuses.lock().unwrap() = Box::new(refuses);
     }
 
     /// Every request so far: `METHOD /path?query`.
@@ -175,6 +187,30 @@ impl Script {
         }
     }
 
+    /// Passes on what isn't refused of the documents.
+    async fn pass_on_docs(&self, request: Request) -> Response {
+        let (mut head, body) = request.into_parts();
+        let mut body: Value = serde_json::from_slice(&all(body).await).unwrap();
+        let docs = body["docs"].as_array_mut().unwrap();
+        let mut refused = Vec::new();
+        docs.retain(|doc| {
+            let takes = !(self.refuses.lock().unwrap())(doc["_id"].as_str().unwrap());
+            if !takes {
+                let (id, rev) = (&doc["_id"], &doc["_rev"]);
+                refused.push(json!({ "id": id, "rev": rev, "error": "forbidden", "reason": "not here" }));
+            }
+            takes
+        });
+        if refused.is_empty() || !docs.is_empty() {
+            head.headers.remove(CONTENT_LENGTH);
+            let passed = self.pass_on(Request::from_parts(head, Body::from(body.to_string()))).await;
+            if refused.is_empty() || !passed.status().is_success() {
+                return passed;
+            }
+        }
+        response(201, &[("content-type", "application/json".into())], Body::from(json!(refused).to_string()))
+    }
+
     async fn pass_on(&self, request: Request) -> Response {
         let (mut head, body) = request.into_parts();
         for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
@@ -206,6 +242,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         disconnect();
     }
     match script.fault(&request) {
+        None if request.uri().path().ends_with("/_bulk_docs") => script.pass_on_docs(request).await,
         None => script.pass_on(request).await,
         Some(Fault::Answer(status, headers, body)) => {
             // Read to the end, or the client may see a reset instead of the answer.

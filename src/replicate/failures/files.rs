@@ -1,0 +1,142 @@
+//! Lists of failures in files, and what a server knows of lists that stand elsewhere.
+//!
+//! `{dir}/failures/{base id}/` holds the pages of one list, a file each, and `source.json`: the source, without credentials,
+//! if its list stands there; so it is found by the replication's id alone, after a restart too. A file is written
+//! beside its place and moved there: a crash leaves all of it, or nothing.
+//!
+//! Lists of couchrep 0.1 (`{base id}.json`, at most 1,000 failures) are taken over when they are first looked for.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Kept;
+use super::page::{self, NewPage, PageName};
+use super::place::Place;
+use crate::store::StoreError;
+use crate::tasks;
+
+/// Where this machine keeps lists of failures. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct FailureFiles {
+    /// `None`: nowhere.
+    directory: Option<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Pointer {
+    source: String,
+}
+
+impl FailureFiles {
+    /// In this data dir, or state dir. It is made when there is something to keep.
+    pub fn under(directory: &Path) -> Self {
+        Self { directory: Some(directory.join("failures")) }
+    }
+
+    /// The place for the list of this replication.
+    pub fn place(&self, base_id: &str) -> Option<Place> {
+        Some(Place::Directory(self.list(base_id)?))
+    }
+
+    /// Notes in which source the list of this replication stands: a name or a URL without credentials.
+    pub async fn point(&self, base_id: &str, source: &str) -> Result<(), StoreError> {
+        let Some(list) = self.list(base_id) else { return Ok(()) };
+        let pointer = serde_json::to_vec(&Pointer { source: source.to_owned() }).map_err(std::io::Error::from)?;
+        let noted = tasks::blocking("note a list of failures", move || {
+            let path = list.join("source.json");
+            if fs::read(&path).is_ok_and(|noted| noted == pointer) {
+                return Ok(());
+            }
+            fs::create_dir_all(&list)?;
+            write(&path, &pointer)
+        });
+        noted.await?
+    }
+
+    /// The source that was noted.
+    pub async fn pointed(&self, base_id: &str) -> Result<Option<String>, StoreError> {
+        let Some(list) = self.list(base_id) else { return Ok(None) };
+        let noted = tasks::blocking("find a list of failures", move || read(&list.join("source.json"))).await??;
+        Ok(noted.and_then(|text| Some(serde_json::from_str::<Pointer>(&text).ok()?.source)))
+    }
+
+    fn list(&self, base_id: &str) -> Option<PathBuf> {
+        Some(self.directory.as_ref()?.join(base_id))
+    }
+}
+
+/// The file of a page.
+pub(super) fn page(list: &Path, name: &PageName) -> PathBuf {
+    list.join(format!("{}.json", name.as_str()))
+}
+
+/// The pages of a list, the newest first.
+pub(super) fn names(list: &Path) -> Result<Vec<PageName>, StoreError> {
+    take_over(list)?;
+    let files = match fs::read_dir(list) {
+        Ok(files) => files,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut names = Vec::new();
+    for file in files {
+        let name = file?.file_name();
+        names.extend(name.to_str().and_then(|name| PageName::parse(name.strip_suffix(".json")?)));
+    }
+    names.sort_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
+/// Makes pages of a list that couchrep 0.1 left.
+fn take_over(list: &Path) -> Result<(), StoreError> {
+    #[derive(Deserialize)]
+    struct Old {
+        failures: Vec<Kept>,
+    }
+    let path = list.with_extension("json");
+    let Some(text) = read(&path)? else { return Ok(()) };
+    let old: Old = serde_json::from_str(&text).map_err(|_| StoreError::Damaged("a list of failures"))?;
+    add(list, &page::pages(old.failures)?)?;
+    remove(&path)
+}
+
+/// A file's text; `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes pages; they are durable afterwards.
+pub(super) fn add(list: &Path, pages: &[NewPage]) -> Result<(), StoreError> {
+    fs::create_dir_all(list)?;
+    // The directory is new, perhaps, and so is the one that it is in.
+    list.ancestors().skip(1).take(2).try_for_each(sync)?;
+    pages.iter().try_for_each(|new| write(&page(list, &new.name), new.body.get().as_bytes()))
+}
+
+/// Removes a file; that it has gone already is a success.
+pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, text: &[u8]) -> Result<(), StoreError> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(unfinished, path)?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+fn sync(directory: &Path) -> Result<(), StoreError> {
+    Ok(File::open(directory)?.sync_all()?)
+}

@@ -1,0 +1,162 @@
+//! The list of one replication's failures, wherever its pages stand.
+//!
+//! Read from the source and from this machine, since either may have been the one that took them. Written to the source,
+//! or, once it has refused, to this machine.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::page::{self, PageName};
+use super::place::{Found, Place};
+use super::{FailureFiles, FailureLog, Kept, Review};
+use crate::peer::{Peer, PeerError};
+
+/// The list of one replication's failures.
+#[derive(Debug)]
+pub struct FailureList {
+    base_id: String,
+    /// The source first, if it can be asked, then this machine, if it has a place.
+    pub(super) places: Vec<Place>,
+    files: FailureFiles,
+    /// The source by its name or URL.
+    source_name: String,
+    /// Whether the source takes pages, as far as is known.
+    source_takes: AtomicBool,
+    /// Whether checkpoints pass failures: then they must be kept.
+    must_keep: bool,
+    /// Whether there may be pages.
+    may_hold: AtomicBool,
+}
+
+/// Where a list is found, and what it is for.
+#[derive(Debug)]
+pub struct ListOf<'a> {
+    /// The base id of the replication.
+    pub base_id: &'a str,
+    /// Its source, and how it is called: a name or a URL, without credentials.
+    pub source: Option<(Peer, String)>,
+    /// Where this machine keeps lists.
+    pub files: &'a FailureFiles,
+    /// Whether the source may be written to.
+    pub writes_source: bool,
+    /// Whether checkpoints pass failures.
+    pub must_keep: bool,
+}
+
+impl FailureList {
+    /// A list; nothing is read yet.
+    pub fn new(ListOf { base_id, source, files, writes_source, must_keep }: ListOf<'_>) -> Self {
+        let base_id = base_id.to_owned();
+        let source_name = source.as_ref().map(|(_, name)| name.clone()).unwrap_or_default();
+        let source_takes = AtomicBool::new(writes_source && source.is_some());
+        let places = source.map(|(peer, _)| Place::Source { peer, base_id: base_id.clone() });
+        let places = places.into_iter().chain(files.place(&base_id)).collect();
+        let may_hold = AtomicBool::new(true);
+        Self { base_id, places, files: files.clone(), source_name, source_takes, must_keep, may_hold }
+    }
+
+    /// Keeps all that `log` has collected.
+    ///
+    /// May be dropped at any time. Then, and after an error, what wasn't kept is still in the log.
+    ///
+    /// # Errors
+    /// The source's, if it can't be reached, or if neither it nor this machine has a place for what must be kept.
+    pub async fn keep(&self, log: &FailureLog) -> Result<(), PeerError> {
+        let _keeping = log.keeping.lock().await;
+        loop {
+            let unkept = log.unkept();
+            if unkept.is_empty() {
+                return Ok(());
+            }
+            let count = unkept.len();
+            match self.add(unkept).await? {
+                true => log.kept(count),
+                false => log.forget(count),
+            }
+        }
+    }
+
+    /// Adds failures, the newest first; `false` if there is no place for what needn't be kept.
+    async fn add(&self, failures: Vec<Kept>) -> Result<bool, PeerError> {
+        let mut refusal = None;
+        for place in &self.places {
+            // Without any other place the source is asked again.
+            if !self.takes(place) && (self.places.len() > 1 || !self.must_keep) {
+                continue;
+            }
+            match place.add(page::pages(failures.clone())?).await {
+                Ok(()) => {
+                    self.may_hold.store(true, Ordering::Relaxed);
+                    if matches!(place, Place::Source { .. }) {
+                        self.point().await;
+                    }
+                    return Ok(true);
+                }
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!(database = self.source_name, %error, "the source keeps no list of failures");
+                    self.source_takes.store(false, Ordering::Relaxed);
+                    refusal = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match refusal {
+            Some(error) if self.must_keep => Err(error),
+            _ => Ok(false),
+        }
+    }
+
+    /// Notes here where the list stands. A note that is lacking costs a listing, no failure.
+    async fn point(&self) {
+        if let Err(error) = self.files.point(&self.base_id, &self.source_name).await {
+            tracing::warn!(%error, "it could not be noted where the list of failures stands");
+        }
+    }
+
+    /// Whether the source takes pages, as far as is known.
+    pub(super) fn takes(&self, place: &Place) -> bool {
+        matches!(place, Place::Directory(_)) || self.source_takes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a review may find something.
+    pub fn may_hold(&self) -> bool {
+        self.may_hold.load(Ordering::Relaxed)
+    }
+
+    /// The pages, the newest of each place first.
+    pub async fn names(&self) -> Result<Vec<(Place, PageName)>, PeerError> {
+        let mut names = Vec::new();
+        for place in &self.places {
+            names.extend(place.names().await?.into_iter().map(|name| (place.clone(), name)));
+        }
+        self.may_hold.store(!names.is_empty(), Ordering::Relaxed);
+        Ok(names)
+    }
+
+    /// Reads a page; one that has gone, or can't be read, is empty.
+    pub async fn read(&self, place: &Place, name: &PageName) -> Result<Vec<Kept>, PeerError> {
+        Ok(match place.read(name).await? {
+            Found::Page(page) => page.failures,
+            Found::Gone | Found::Damaged => Vec::new(),
+        })
+    }
+
+    /// Starts to look through the list.
+    pub async fn review(&self) -> Result<Review<'_>, PeerError> {
+        Ok(Review::new(self, self.names().await?))
+    }
+
+    /// How many entries there are, and some of them, the newest first. What was met twice since the last review counts twice.
+    pub async fn part(&self, skip: u64, limit: usize) -> Result<(u64, Vec<Kept>), PeerError> {
+        let (mut total, mut part) = (0, Vec::new());
+        for (place, name) in self.names().await? {
+            let first = total;
+            total += name.failures();
+            if total > skip && part.len() < limit {
+                let page = self.read(&place, &name).await?;
+                let skipped = usize::try_from(skip.saturating_sub(first)).unwrap_or(usize::MAX);
+                part.extend(page.into_iter().skip(skipped).take(limit - part.len()));
+            }
+        }
+        Ok((total, part))
+    }
+}

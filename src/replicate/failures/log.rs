@@ -1,0 +1,107 @@
+//! What failed in one job and isn't kept yet.
+//!
+//! Stages add to it without waiting. Whoever keeps it takes the oldest off only when they are written, so that nothing is
+//! lost if that fails or is broken off.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::Kept;
+use crate::peer::{Failure, Why};
+
+/// Characters kept of a peer's words.
+const MAX_WORDS: usize = 500;
+/// Failures of a job that are remembered whether they are kept or not, to be shown if the list can't be read.
+const MAX_RECENT: usize = 1000;
+/// A log with so many bytes of failures that aren't kept yet is full: they are kept before more is copied.
+pub const FULL_BYTES: usize = 1 << 20;
+
+/// What failed in one job.
+#[derive(Debug, Default)]
+pub struct FailureLog {
+    collected: Mutex<Collected>,
+    /// Held while failures are written, so that nobody takes those for kept that somebody else is still writing.
+    pub(super) keeping: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    /// The newest first, kept or not.
+    recent: VecDeque<Kept>,
+    /// Those that aren't kept yet, the oldest first.
+    unkept: VecDeque<Kept>,
+    unkept_bytes: usize,
+    /// Those that no place took and no checkpoint passes.
+    forgotten: u64,
+}
+
+impl FailureLog {
+    /// A document didn't get to the target: the target refused it, the source can't give it, or it can't be held.
+    pub fn add(&self, Failure { id, rev, why: Why { error, reason } }: Failure) {
+        let shown = rev.as_ref().map(tracing::field::display);
+        tracing::warn!(doc.id = %id, doc.rev = shown, error, reason, "a document can't be copied");
+        let short = |words: String| match words.char_indices().nth(MAX_WORDS) {
+            Some((end, _)) => words[..end].to_owned(),
+            None => words,
+        };
+        let failure = Failure { id, rev, why: Why { error: short(error), reason: short(reason) } };
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let kept = Kept { failure, time };
+        let mut collected = self.collected();
+        collected.recent.push_front(kept.clone());
+        collected.recent.truncate(MAX_RECENT);
+        collected.unkept_bytes += kept.size();
+        collected.unkept.push_back(kept);
+    }
+
+    /// Whether they should be kept now, not only before the next checkpoint.
+    pub fn is_full(&self) -> bool {
+        self.collected().unkept_bytes >= FULL_BYTES
+    }
+
+    /// The job's newest, the newest first.
+    pub fn recent(&self) -> Vec<Kept> {
+        self.collected().recent.iter().cloned().collect()
+    }
+
+    /// Those that aren't kept yet, the newest first.
+    pub fn unkept(&self) -> Vec<Kept> {
+        self.collected().unkept.iter().rev().cloned().collect()
+    }
+
+    /// How many no place took.
+    pub fn forgotten(&self) -> u64 {
+        self.collected().forgotten
+    }
+
+    /// Takes those out that aren't kept yet.
+    pub fn take(&self) -> Vec<Kept> {
+        let mut collected = self.collected();
+        collected.unkept_bytes = 0;
+        std::mem::take(&mut collected.unkept).into()
+    }
+
+    /// These many of the oldest are in good hands.
+    pub(super) fn kept(&self, count: usize) {
+        let mut collected = self.collected();
+        collected.unkept.drain(..count);
+        collected.unkept_bytes = collected.unkept.iter().map(Kept::size).sum();
+    }
+
+    /// These many of the oldest will have no place.
+    pub(super) fn forget(&self, count: usize) {
+        self.kept(count);
+        self.collected().forgotten += count as u64;
+    }
+
+    /// Bytes of those that aren't kept yet, about.
+    #[cfg(test)]
+    pub(super) fn unkept_bytes(&self) -> usize {
+        self.collected().unkept_bytes
+    }
+
+    fn collected(&self) -> MutexGuard<'_, Collected> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

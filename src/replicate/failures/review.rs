@@ -1,0 +1,149 @@
+//! Looks through a list of failures, page by page, and rewrites what has changed.
+//!
+//! The caller asks for a page ([`Review::next`]), finds out which of its failures still stand ([`Review::stand`]), and
+//! settles when it is time to ([`Review::is_due`]), after it has made sure that the target won't lose what
+//! arrived. Settling writes what stands into new pages, commits them, and only then removes the old ones. Broken off
+//! anywhere, it leaves failures twice, never none.
+//!
+//! A failure that is there twice stands once: the newest of them. That is known by a hash of 128 bits, for so many
+//! failures as [`MAX_SEEN`]; of more, those that are twice may stay twice. Small pages are put together.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+
+use super::page::{self, PAGE_BYTES, Page, PageName};
+use super::place::{Found, Place};
+use super::{FailureList, Kept};
+use crate::peer::PeerError;
+
+/// Failures of which a hash is held, 16 bytes each.
+const MAX_SEEN: usize = 1 << 19;
+/// Pages that are replaced at once at most: what arrived is struck out that often.
+const MAX_REPLACED: usize = 16;
+
+/// A look through a list.
+#[derive(Debug)]
+pub struct Review<'a> {
+    list: &'a FailureList,
+    pages: VecDeque<(Place, PageName)>,
+    seen: HashSet<u128>,
+    hashers: [RandomState; 2],
+    /// The page that the caller has.
+    page: Option<(Place, PageName, Page)>,
+    standing: u64,
+    /// Of the pages to be replaced, what stands.
+    rest: Vec<Kept>,
+    rest_bytes: usize,
+    replaced: Vec<(PageName, Option<String>)>,
+    /// Where they are.
+    place: Option<Place>,
+    /// Whether replacing them makes a difference.
+    changed: bool,
+}
+
+impl<'a> Review<'a> {
+    pub(super) fn new(list: &'a FailureList, names: Vec<(Place, PageName)>) -> Self {
+        Self {
+            list,
+            pages: names.into(),
+            seen: HashSet::new(),
+            hashers: Default::default(),
+            page: None,
+            standing: 0,
+            rest: Vec::new(),
+            rest_bytes: 0,
+            replaced: Vec::new(),
+            place: None,
+            changed: false,
+        }
+    }
+
+    /// The next page's failures, those that weren't seen yet; `None` at the end. Before the end it is due once more.
+    pub async fn next(&mut self) -> Result<Option<Vec<Kept>>, PeerError> {
+        loop {
+            if self.is_due() {
+                return Ok(Some(Vec::new()));
+            }
+            let Some((place, name)) = self.pages.pop_front() else { return Ok(None) };
+            match place.read(&name).await? {
+                Found::Page(page) => {
+                    let failures = page.failures.iter().filter(|failure| self.is_new(failure)).cloned().collect();
+                    self.page = Some((place, name, page));
+                    return Ok(Some(failures));
+                }
+                Found::Gone => {
+                    self.changed = true;
+                    self.replace(place, name, None);
+                }
+                Found::Damaged => self.standing += name.failures(),
+            }
+        }
+    }
+
+    /// These failures, of the page that was given last, still stand, perhaps for other reasons or under other revisions.
+    pub fn stand(&mut self, standing: Vec<Kept>) {
+        let Some((place, name, page)) = self.page.take() else { return };
+        self.standing += standing.len() as u64;
+        let changed = standing != page.failures;
+        if !changed && page.bytes >= PAGE_BYTES / 2 {
+            return;
+        }
+        self.changed |= changed;
+        self.rest_bytes += standing.iter().map(Kept::size).sum::<usize>();
+        self.rest.extend(standing);
+        self.replace(place, name, page.rev);
+    }
+
+    /// Whether it is time to settle: much is to be replaced, or the next page is in another place, or there is none.
+    pub fn is_due(&self) -> bool {
+        let is_source = |place: &Place| matches!(place, Place::Source { .. });
+        let next = self.pages.front().map(|(place, _)| is_source(place));
+        let Some(place) = self.place.as_ref().map(is_source) else { return false };
+        next != Some(place) || self.rest_bytes >= PAGE_BYTES || self.replaced.len() >= MAX_REPLACED
+    }
+
+    /// Strikes out what arrived. The target has made it durable.
+    pub async fn settle(&mut self) -> Result<(), PeerError> {
+        let (rest, replaced) = (std::mem::take(&mut self.rest), std::mem::take(&mut self.replaced));
+        let worthwhile = std::mem::take(&mut self.changed) || replaced.len() > 1;
+        self.rest_bytes = 0;
+        let Some(place) = self.place.take().filter(|_| worthwhile) else { return Ok(()) };
+        if !self.list.takes(&place) {
+            return Ok(());
+        }
+        match rewrite(&place, rest, replaced).await {
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(%error, "what arrived can't be struck out of the list of failures");
+                Ok(())
+            }
+            rewritten => rewritten,
+        }
+    }
+
+    /// How many still stand, of those that were looked at.
+    pub fn standing(&self) -> u64 {
+        self.standing
+    }
+
+    fn replace(&mut self, place: Place, name: PageName, rev: Option<String>) {
+        self.place = Some(place);
+        self.replaced.push((name, rev));
+    }
+
+    fn is_new(&mut self, Kept { failure, .. }: &Kept) -> bool {
+        let half = |hasher: &RandomState| u128::from(hasher.hash_one((failure.id.as_str(), &failure.rev)));
+        let hash = half(&self.hashers[0]) << 64 | half(&self.hashers[1]);
+        match self.seen.len() < MAX_SEEN {
+            true => self.seen.insert(hash),
+            false => !self.seen.contains(&hash),
+        }
+    }
+}
+
+async fn rewrite(place: &Place, rest: Vec<Kept>, replaced: Vec<(PageName, Option<String>)>) -> Result<(), PeerError> {
+    if !rest.is_empty() {
+        place.add(page::pages(rest)?).await?;
+        place.commit().await?;
+    }
+    place.remove(replaced).await
+}

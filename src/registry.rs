@@ -126,24 +126,33 @@ impl Registry {
         let unkept_count = unkept.len() as u64;
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut failures: Vec<_> = unkept.into_iter().skip(skipped).take(limit).collect();
-        let list = self.failure_list(base).await?;
-        let (kept_count, kept) = list.part(skip.saturating_sub(unkept_count), limit - failures.len()).await?;
+        let (list, noted) = self.failure_list(base).await?;
+        let part = list.part(skip.saturating_sub(unkept_count), limit - failures.len()).await;
+        let (kept_count, kept) = part.map_err(|error| match noted {
+            Some(source) if error.is_refusal() => ReplicateError::Unauthorized(format!(
+                "the list stands in {source}, whose credentials are known when the replication has been asked for again"
+            )),
+            _ => error.into(),
+        })?;
         failures.extend(kept);
         Ok((unkept_count + kept_count, failures))
     }
 
-    async fn failure_list(&self, base_id: &str) -> Result<FailureList, ReplicateError> {
+    /// A list of failures; also its source, if that was only noted, and so is without credentials.
+    async fn failure_list(&self, base_id: &str) -> Result<(FailureList, Option<String>), ReplicateError> {
         let files = &self.context.failures;
-        let mut source = self.sources.get(base_id).map(|known| known.value().clone());
-        if source.is_none() {
-            let noted = files.pointed(base_id).await.map_err(PeerError::from)?;
-            source = noted.map(|noted| Endpoint::parse("source", Some(&noted.into()))).transpose()?;
-        }
+        let known = self.sources.get(base_id).map(|known| known.value().clone());
+        let noted = match known {
+            Some(_) => None,
+            None => files.pointed(base_id).await.map_err(PeerError::from)?,
+        };
+        let parsed = noted.clone().map(|noted| Endpoint::parse("source", Some(&noted.into()))).transpose()?;
+        let source = known.or(parsed);
         let source = match source {
             Some(source) => Some((source.open(&self.context, &Pulse::default())?, source.without_secrets())),
             None => None,
         };
-        Ok(FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }))
+        Ok((FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }), noted))
     }
 
     fn remember(&self, base_id: &str, source: &Endpoint) {

@@ -13,4 +13,5 @@ mod ways;
 mod filters;
 mod continuous;
 mod checkpoints;
+mod failures;
 mod cluster;

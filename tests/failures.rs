@@ -180,19 +180,33 @@ async fn another_server_finds_the_list_in_the_source() {
 }
 
 #[tokio::test]
-async fn a_list_in_a_remote_source_is_found_again_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let start = async || Server::with_config(|config| config.data_dir = dir.path().into()).await;
-    let bench = Bench::start(Server::start().await).await;
-    bench.refuse().await;
-    let server = start().await;
-    let request = json!({ "source": bench.server.url("/src"), "target": bench.target.url("/tgt") });
-    let answer = client().post(server.url("/_replicate")).header("content-type", "application/json");
-    let answer = answer.body(request.to_string()).send().await.unwrap();
-    let id = answer.headers()["x-couchrep-replication-id"].to_str().unwrap().to_owned();
-    server.stop().await;
-    let listed = start().await.get(&format!("/_replicate/{id}/failures"), 200).await;
-    assert_eq!((&listed["total"], &listed["failures"][0]["id"]), (&json!(1), &json!("doc0001")));
+async fn a_list_in_a_remote_source_is_found_again_after_a_restart_if_it_wants_no_credentials_or_has_them_again() {
+    for admin in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let start = async || Server::with_config(|config| config.data_dir = dir.path().into()).await;
+        let behind = if admin { Server::with_admin("root", "hunter2").await } else { Server::start().await };
+        behind.database("src").await.fill("doc", 3).await;
+        behind.database("tgt").await;
+        let target = FaultyPeer::before(&behind).await;
+        target.refuse(|id| id == "doc0001");
+        let tgt = target.url("/tgt");
+        let tgt = if admin { tgt.replace("//", "//root:hunter2@") } else { tgt };
+        let request = json!({ "source": behind.url("/src"), "target": tgt });
+        let server = start().await;
+        let answer = client().post(server.url("/_replicate")).header("content-type", "application/json");
+        let answer = answer.body(request.to_string()).send().await.unwrap();
+        let list = format!("/_replicate/{}/failures", answer.headers()["x-couchrep-replication-id"].to_str().unwrap());
+        server.stop().await;
+        let server = start().await;
+        if admin {
+            let answer = server.get(&list, 401).await;
+            assert!(answer["reason"].as_str().unwrap().starts_with("the list stands in http://127.0.0.1:"), "{answer}");
+            assert!(!answer.to_string().contains("hunter2"));
+            server.replicate(request).await;
+        }
+        let listed = server.get(&list, 200).await;
+        assert_eq!((&listed["total"], &listed["failures"][0]["id"]), (&json!(1), &json!("doc0001")));
+    }
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ impl Databases {
         if !local(&request.source) && !local(&request.target) {
             let identity = identity(config.uuid.as_deref().unwrap_or(UUID));
             let state_dir = self.state_dir.clone().or_else(default_state_dir);
-            let failures = state_dir.map_or_else(FailureFiles::default, |dir| FailureFiles::under(&dir));
+            let failures = state_dir.map_or_else(FailureFiles::default, |dir| FailureFiles::in_state_dir(&dir));
             return Ok(Context::new(None, failures, clients, settings, identity));
         }
         let store = open_store(&config, request.create_target && local(&request.target)).await?;

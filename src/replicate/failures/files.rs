@@ -23,6 +23,8 @@ use crate::tasks;
 pub struct FailureFiles {
     /// `None`: nowhere.
     directory: Option<PathBuf>,
+    /// Whether it is noted where lists stand.
+    notes: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -31,9 +33,15 @@ struct Pointer {
 }
 
 impl FailureFiles {
-    /// In this data dir, or state dir. It is made when there is something to keep.
-    pub fn under(directory: &Path) -> Self {
-        Self { directory: Some(directory.join("failures")) }
+    /// In this data dir.
+    pub fn under(data_dir: &Path) -> Self {
+        Self { directory: Some(data_dir.join("failures")), notes: true }
+    }
+
+    /// In the state dir of a command, which is made when there is something to keep. Nobody asks a command for lists by
+    /// the replication's id.
+    pub fn in_state_dir(directory: &Path) -> Self {
+        Self { notes: false, ..Self::under(directory) }
     }
 
     /// The place for the list of this replication.
@@ -43,7 +51,7 @@ impl FailureFiles {
 
     /// Notes in which source the list of this replication stands: a name or a URL without credentials.
     pub async fn point(&self, base_id: &str, source: &str) -> Result<(), StoreError> {
-        let Some(list) = self.list(base_id) else { return Ok(()) };
+        let Some(list) = self.list(base_id).filter(|_| self.notes) else { return Ok(()) };
         let pointer = serde_json::to_vec(&Pointer { source: source.to_owned() }).map_err(std::io::Error::from)?;
         let noted = tasks::blocking("note a list of failures", move || {
             let path = list.join("source.json");

@@ -4,9 +4,8 @@
 //! nothing else. Both pass one contract suite (`tests/peer_contract.rs`).
 //!
 //! Every operation may be repeated: revisions are immutable, and writing one that is there changes nothing. A remote
-//! peer repeats by itself what failed for a reason that may pass (see [`crate::replicate::retry`]); an error that comes
-//! out of here is final for the request it names, except for answers that broke off while being read
-//! ([`PeerError::Broken`]), which the caller asks for again.
+//! peer repeats by itself what failed for a reason that may pass. What comes out of here is told in the words of this file:
+//! no status crosses it, and no error says more of a document than [`Blame`] allows.
 
 pub mod failure;
 pub mod remote;
@@ -63,16 +62,32 @@ pub enum PeerError {
         /// What happened.
         reason: String,
     },
-    /// An answer with a status that isn't the one hoped for, after all tries.
-    #[error("{request} was answered {status} {error}: {reason}")]
-    Status {
-        /// As above.
+    /// An answer that isn't the one hoped for, after all tries.
+    #[error("{request} was answered {answer}")]
+    Answered {
+        /// As above; or the document that it is about.
         request: String,
-        /// The HTTP status.
-        status: u16,
-        /// The answer's `error`, or the status's own words.
-        error: String,
-        /// The answer's `reason`, shortened.
+        /// What was answered, shortened.
+        answer: String,
+        /// Whose fault it is.
+        blame: Blame,
+    },
+    /// A document of a batch didn't get to the target, and may not be given up.
+    #[error("document {id} could not be copied: {why}")]
+    NotCopied {
+        /// The document.
+        id: DocId,
+        /// What it met last.
+        why: Why,
+        /// Whose fault that may be.
+        blame: Blame,
+    },
+    /// A stub names an attachment that the target doesn't have: fetch it again with no `atts_since`.
+    #[error("{database} lacks an attachment that was sent as a stub: {reason}")]
+    MissingStub {
+        /// The peer's name.
+        database: String,
+        /// Its words.
         reason: String,
     },
     /// An answer that isn't what the protocol says.
@@ -107,12 +122,56 @@ pub enum PeerError {
     Store(#[from] StoreError),
 }
 
+/// Whose fault it is that a request wasn't done.
+///
+/// A verdict on a document takes the peer's own words, CouchDB's `{"error","reason"}`: a status or a page says nothing
+/// of it, since whatever stands between may have made them. What is in doubt is settled by whoever sees more than one
+/// request ([`crate::replicate::doubt`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The document's, by the peer's own verdict; one of them, if the request was about several.
+    Document,
+    /// The peer says that it has no such revision.
+    Missing,
+    /// Nobody's that one answer could tell: the document's, if it alone meets this again and again.
+    Unclear {
+        /// Whether the answer was in CouchDB's words, and so is the peer's own.
+        worded: bool,
+    },
+    /// The peer's, which may pass.
+    Passing,
+    /// The peer's, or the request's as a whole, and it stays so.
+    Lasting,
+}
+
 impl PeerError {
-    /// Whether the peer won't do this however often it is asked: it has no such thing, or doesn't let us.
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Answered { blame, .. } | Self::NotCopied { blame, .. } => *blame,
+            // What a document brings down, the connection or the answer, looks so too.
+            Self::Broken { .. }
+            | Self::Malformed { .. }
+            | Self::TooLong { .. }
+            | Self::Document(_)
+            | Self::MissingStub { .. } => Blame::Unclear { worded: false },
+            Self::DatabaseMissing { .. }
+            | Self::Unauthorized { .. }
+            | Self::Unresolved { .. }
+            | Self::Unreachable { .. }
+            | Self::Client(_)
+            | Self::Conflict
+            | Self::Store(_) => Blame::Lasting,
+        }
+    }
+
+    /// Whether the peer says that it won't do this however often it is asked: it has no such thing, or doesn't let us.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Unauthorized { .. } => true,
-            Self::Status { status, .. } => matches!(status, 400..=499) && !matches!(status, 408 | 409 | 429),
+            Self::Answered { blame, .. } => {
+                matches!(blame, Blame::Document | Blame::Missing | Blame::Unclear { worded: true })
+            }
             _ => false,
         }
     }
@@ -250,37 +309,65 @@ pub struct Fetched {
     pub docs: DocBatch,
     /// Revisions whose documents have attachments: they are fetched one by one.
     pub attached: Vec<(DocId, Rev)>,
-    /// Revisions that the source announced and can't give.
-    pub unavailable: Vec<Unavailable>,
-    /// Documents that are too large to be held, or that the source doesn't let us read.
+    /// Documents that can't be copied, for good: too large to be held, or not for us to read.
     pub refused: Vec<Failure>,
+    /// Revisions that didn't come this time.
+    pub doubtful: Vec<Doubt>,
 }
 
 impl Fetched {
     /// Whether nothing was fetched, nor told.
     pub fn is_empty(&self) -> bool {
-        self.docs.is_empty() && self.attached.is_empty() && self.unavailable.is_empty() && self.refused.is_empty()
+        self.docs.is_empty() && self.attached.is_empty() && self.refused.is_empty() && self.doubtful.is_empty()
     }
 }
 
-/// A revision that the source announced and can't give.
+/// What the peer says of one document of a request without settling it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Unavailable {
-    /// Its document.
-    pub id: DocId,
-    /// The revision.
-    pub rev: Rev,
-    /// Why, in the source's words.
-    pub reason: String,
-    /// Whether the source told of trouble of its own that may pass, rather than that there is no such revision.
-    pub passing: bool,
+pub struct Doubt {
+    /// What it says.
+    pub failure: Failure,
+    /// Whose fault that may be.
+    pub blame: Blame,
 }
 
-impl Unavailable {
-    /// There is no such revision.
+impl Doubt {
+    /// The peer has no such revision.
     pub fn missing(id: DocId, rev: Rev) -> Self {
-        Self { id, rev, reason: "missing".into(), passing: false }
+        let why = Why::new("unavailable", "missing");
+        Self { failure: Failure { id, rev: Some(rev), why }, blame: Blame::Missing }
     }
+}
+
+/// What became of the documents of a [`Peer::bulk_docs`].
+#[derive(Debug, Default, PartialEq)]
+pub struct Written {
+    /// Those that the target refuses, for good.
+    pub refused: Vec<Failure>,
+    /// Those that it didn't take this time.
+    pub doubtful: Vec<Doubt>,
+}
+
+/// What became of a [`Peer::put_doc`].
+#[derive(Debug, PartialEq)]
+pub enum Put {
+    /// The target has the document.
+    Written,
+    /// It refuses the document, for good.
+    Refused(Why),
+    /// It says that we may not write the document, though we may read and write others: a verdict if it says so again,
+    /// since our rights may have been back when it was asked for the others.
+    Forbidden(Why),
+}
+
+/// What became of a [`Peer::open_rev`].
+pub enum Opened {
+    /// The revision, or a newer one.
+    Doc(AttachedDoc),
+    /// The source says that it has no such revision.
+    Missing,
+    /// We may not read it, though we may read the database.
+    Forbidden(Why),
 }
 
 /// A document whose attachments follow it.
@@ -435,33 +522,29 @@ impl Peer {
         })
     }
 
-    /// Fetches one revision with its attachments; `None` where the source doesn't have it.
+    /// Fetches one revision with its attachments.
     ///
     /// The document's JSON is held within `share`, which goes with it.
     ///
     /// # Errors
     /// [`PeerError::TooLong`] where the JSON is larger than may be held.
-    pub async fn open_rev(
-        &self,
-        id: &DocId,
-        rev: &Rev,
-        atts_since: &[Rev],
-        share: Share,
-    ) -> Result<Option<AttachedDoc>, PeerError> {
+    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev], share: Share) -> Result<Opened, PeerError> {
         either!(self, peer => peer.open_rev(id, rev, atts_since, share).await)
     }
 
     /// Writes documents as they are (`POST {db}/_bulk_docs`, `new_edits:false`), unsynced until [`Peer::ensure_full_commit`].
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Failure>, PeerError> {
+    ///
+    /// # Errors
+    /// With [`Blame::Document`] or [`Blame::Unclear`] it may be one document's fault: whoever asks writes fewer at once.
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Written, PeerError> {
         either!(self, peer => peer.bulk_docs(batch).await)
     }
 
     /// Writes one document with its attachments.
     ///
     /// # Errors
-    /// [`PeerError::Status`] with 412 where a stub's attachment isn't there: fetch again with no `atts_since`. Errors of
-    /// the document's own stream come through unchanged.
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Failure>, PeerError> {
+    /// [`PeerError::MissingStub`]. Errors of the document's own stream come through unchanged.
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
         either!(self, peer => peer.put_doc(doc).await)
     }
 

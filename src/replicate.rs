@@ -21,7 +21,7 @@ pub mod batch;
 pub mod missing;
 pub mod fetch;
 pub mod write;
-pub mod retry;
+pub mod doubt;
 pub mod documents;
 pub mod pauses;
 pub mod budget;

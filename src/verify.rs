@@ -15,7 +15,7 @@ use futures::stream::{self, Stream, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::document::{DocId, Rev, Seq};
-use crate::peer::{Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError, Pending};
+use crate::peer::{Blame, Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError, Pending};
 use crate::replicate::budget::Budget;
 use crate::replicate::pauses::Pauses;
 
@@ -151,11 +151,14 @@ async fn compare_page(
     Ok(report)
 }
 
-/// Asks again, some times, where an answer broke off.
+/// Asks again, some times, what may be answered another time.
 async fn repeated<T>(question: impl AsyncFn() -> Result<T, PeerError>) -> Result<T, PeerError> {
     for pause in Pauses::between_tries(TRIES) {
         match question().await {
-            Err(PeerError::Broken { .. }) => tokio::time::sleep(pause).await,
+            too_long @ Err(PeerError::TooLong { .. }) => return too_long,
+            Err(error) if matches!(error.blame(), Blame::Passing | Blame::Unclear { .. }) => {
+                tokio::time::sleep(pause).await;
+            }
             answered => return answered,
         }
     }

@@ -128,7 +128,7 @@ async fn a_remote_target_decides_itself_whether_it_is_created() {
 async fn a_continuous_replication_that_fails_starts_again_after_growing_pauses() {
     let (server, peer) = bench_with(|config| config.replicator.restart_pause = Duration::from_millis(200)).await;
     for _ in 0..3 {
-        peer.fail(Method::GET, "/src/_changes", Fault::status(400));
+        peer.fail(Method::GET, "/src/_changes", Fault::status(403));
     }
     let start = Instant::now();
     server.replicate(json!({"source": peer.url("/src"), "target": "tgt", "continuous": true})).await;

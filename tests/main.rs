@@ -25,6 +25,7 @@ mod slow_readers;
 mod refused;
 mod secrets;
 mod faults;
+mod gateways;
 mod selection;
 mod nothing_lost;
 mod one_shot_end;

@@ -1,7 +1,7 @@
 //! Peers that answer something else than the protocol says: every request of a replication, every kind of nonsense.
 //!
-//! The replication ends with an error that names the peer, the request and what was expected, and asked again, it
-//! copies everything: nothing of such an answer is believed.
+//! As long as it lasts, the replication ends with an error that names the peer, the request and what was expected, and
+//! asked again, it copies everything: nothing of such an answer is believed.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const NONSENSE: [(&str, &str, &str); 2] = [
 
 /// Answers the request with each kind of nonsense in turn; `expected` is what its error says it hoped for.
 async fn refuses_nonsense(method: Method, path: &str, expected: &str) {
-    let server = Server::start().await;
+    let server = Server::with_config(|config| config.replicator.retries_per_request = 2).await;
     server.database("src").await.fill("doc-", 3).await;
     let attached = json!({"_attachments": {"a": {"data": "YWJj", "content_type": "image/png"}}});
     server.put("/src/attached", attached, 201).await;
@@ -25,13 +25,15 @@ async fn refuses_nonsense(method: Method, path: &str, expected: &str) {
         let path = path.replace("/tgt/", &format!("/{target}/"));
         let peer = FaultyPeer::before(&server).await;
         let job = json!({"source": peer.url("/src"), "target": peer.url(&format!("/{target}"))});
-        peer.fail(method.clone(), &path, Fault::Answer(200, vec![("content-type", content_type.into())], body.into()));
+        let nonsense = Fault::Answer(200, vec![("content-type", content_type.into())], body.into());
+        peer.keep_failing(method.clone(), &path, nonsense, None);
         let answer: Value = server.post("/_replicate", job.clone(), 502).await;
         assert_eq!(answer["error"], "http_request_failed", "{kind}");
         let reason = answer["reason"].as_str().unwrap();
         let request = format!("{method} {}", peer.url(path.trim_end_matches('$')));
-        assert!(reason.starts_with(&request), "{kind}: {reason} doesn't name {request}");
+        assert!(reason.contains(&request), "{kind}: {reason} doesn't name {request}");
         assert!(reason.contains(&format!("something else than {expected}")), "{kind}: {reason}");
+        peer.heal();
         server.replicate(job).await;
         assert_eq!(server.leaves("src").await, server.leaves(&target).await, "{kind}");
     }
@@ -47,12 +49,11 @@ async fn json_without_its_end_is_asked_for_again_and_told_where_it_stays_so() {
     let peer = FaultyPeer::before(&server).await;
     let job = json!({"source": peer.url("/src"), "target": peer.url("/tgt")});
     let cut = || Fault::Answer(200, vec![("content-type", "application/json".into())], CUT.into());
-    for _ in 0..3 {
-        peer.fail(Method::POST, "/src/_bulk_get?", cut());
-    }
+    peer.keep_failing(Method::POST, "/src/_bulk_get?", cut(), None);
     let answer: Value = server.post("/_replicate", job.clone(), 502).await;
     let reason = answer["reason"].as_str().unwrap();
     assert!(reason.contains("_bulk_get") && reason.ends_with("broke off: the JSON ends early"), "{reason}");
+    peer.heal();
     let parts = [(Method::GET, "/src/$"), (Method::GET, "/src/_changes?"), (Method::POST, "/tgt/_revs_diff")];
     let more = [(Method::POST, "/src/_bulk_get?"), (Method::POST, "/tgt/_bulk_docs"), (Method::PUT, "/tgt/_local/")];
     for (method, path) in parts.into_iter().chain(more) {

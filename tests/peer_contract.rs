@@ -11,8 +11,8 @@ use couchrep::peer::local::LocalPeer;
 use couchrep::peer::pulse::Pulse;
 use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
 use couchrep::peer::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesQuery, Extent, Failure, Filter, Peer, PeerError,
-    Pending,
+    AttachedDoc, AttachmentHead, AttachmentPiece, Blame, Change, ChangesQuery, Extent, Failure, Filter, Opened, Peer,
+    PeerError, Pending, Put,
 };
 use couchrep::replicate::budget::{Budget, Share};
 use couchrep::store::{DbName, Store};
@@ -75,7 +75,7 @@ contract! {
     attachments_with_odd_names_travel,
     an_attachment_that_is_replaced_while_it_is_read_comes_whole,
     attachments_that_an_ancestor_has_stay_stubs,
-    a_stub_without_its_attachment_is_a_412,
+    a_stub_without_its_attachment_is_told_as_such,
     bad_documents_are_refused_and_the_others_written,
     a_commit_tells_the_instance_start_time_of_the_info,
 }
@@ -99,12 +99,24 @@ fn document(id: &str, path: &[&str], members: &str) -> String {
     format!(r#"{{"_id":{},"_rev":"{}"{members},"_revisions":{revisions}}}"#, json!(id), path[0])
 }
 
+/// Writes documents; answers those that are refused.
 async fn write(peer: &Peer, documents: &[(&str, &[&str], &str)]) -> Vec<Failure> {
     let mut batch = DocBatch::default();
     for (id, path, members) in documents {
         batch.push((*id).into(), rev(path[0]), document(id, path, members).as_bytes());
     }
-    peer.bulk_docs(batch).await.unwrap()
+    let written = peer.bulk_docs(batch).await.unwrap();
+    assert_eq!(written.doubtful, []);
+    written.refused
+}
+
+/// Fetches a revision with its attachments; `None` if it isn't there.
+async fn open(peer: &Peer, id: &DocId, rev: &Rev, atts_since: &[Rev]) -> Option<AttachedDoc> {
+    match peer.open_rev(id, rev, atts_since, share()).await.unwrap() {
+        Opened::Doc(doc) => Some(doc),
+        Opened::Missing => None,
+        Opened::Forbidden(why) => panic!("{why}"),
+    }
 }
 
 fn share() -> Share {
@@ -129,7 +141,9 @@ async fn fetch(peer: &Peer, wanted: Vec<Wanted>, max_bytes: usize) -> (Vec<Strin
         let text = |doc| String::from_utf8(fetched.docs.text(doc).to_vec()).unwrap();
         docs.extend(fetched.docs.docs().iter().map(text));
         attached.extend(fetched.attached.iter().map(|(id, rev)| format!("{id} {rev}")));
-        unavailable.extend(fetched.unavailable.iter().map(|one| format!("{} {}", one.id, one.rev)));
+        let missing = fetched.doubtful.iter().filter(|doubt| doubt.blame == Blame::Missing);
+        unavailable
+            .extend(missing.map(|doubt| format!("{} {}", doubt.failure.id, doubt.failure.rev.as_ref().unwrap())));
     }
     (docs, attached, unavailable)
 }
@@ -323,7 +337,7 @@ async fn documents_with_attachments_and_design_documents_are_left_for_open_rev(p
     let (docs, mut attached, _) = fetch(peer, all, 1 << 20).await;
     attached.sort();
     assert_eq!((docs.len(), attached), (1, vec!["_design/d 1-a".to_owned(), "a 1-a".to_owned()]));
-    let design = peer.open_rev(&"_design/d".into(), &rev("1-a"), &[], share()).await.unwrap().unwrap();
+    let design = open(peer, &"_design/d".into(), &rev("1-a"), &[]).await.unwrap();
     assert_eq!(design.parts.count().await, 0);
 }
 
@@ -374,8 +388,8 @@ async fn attachments_travel_with_their_document(peer: &Peer) {
         ("empty", "a/b", b""),
     ];
     let id: DocId = "with/slash".into();
-    assert_eq!(peer.put_doc(attached("with/slash", &["1-a"], attachments)).await.unwrap(), None);
-    let doc = peer.open_rev(&id, &rev("1-a"), &[], share()).await.unwrap().unwrap();
+    assert_eq!(peer.put_doc(attached("with/slash", &["1-a"], attachments)).await.unwrap(), Put::Written);
+    let doc = open(peer, &id, &rev("1-a"), &[]).await.unwrap();
     assert_eq!((doc.id.clone(), doc.rev.clone()), (id.clone(), rev("1-a")));
     let json = doc.json.clone();
     assert!(json.windows(7).any(|window| window == br#""n":1.0"#), "{json:?}");
@@ -387,14 +401,14 @@ async fn attachments_travel_with_their_document(peer: &Peer) {
     assert!(found[1].0.gzip, "text is stored gzipped, and travels so");
     assert_eq!(found[2].1.len(), 0);
     // And back in, as it came out.
-    let again = peer.open_rev(&id, &rev("1-a"), &[], share()).await.unwrap().unwrap();
+    let again = open(peer, &id, &rev("1-a"), &[]).await.unwrap();
     let copy = AttachedDoc { id: "copy".into(), json: again.json, rev: again.rev, parts: again.parts };
     let text = String::from_utf8(copy.json.to_vec()).unwrap().replacen("with/slash", "copy", 1);
-    assert_eq!(peer.put_doc(AttachedDoc { json: text.into(), ..copy }).await.unwrap(), None);
-    let copied = following(peer.open_rev(&"copy".into(), &rev("1-a"), &[], share()).await.unwrap().unwrap()).await;
+    assert_eq!(peer.put_doc(AttachedDoc { json: text.into(), ..copy }).await.unwrap(), Put::Written);
+    let copied = following(open(peer, &"copy".into(), &rev("1-a"), &[]).await.unwrap()).await;
     assert_eq!(copied, found);
-    assert!(peer.open_rev(&id, &rev("7-x"), &[], share()).await.unwrap().is_none());
-    assert!(peer.open_rev(&"nosuch".into(), &rev("1-a"), &[], share()).await.unwrap().is_none());
+    assert!(open(peer, &id, &rev("7-x"), &[]).await.is_none());
+    assert!(open(peer, &"nosuch".into(), &rev("1-a"), &[]).await.is_none());
 }
 
 /// CouchDB 3.5.0 takes all of these, by URL up to the length of a request's line. A name with a DEL or of 20,000 bytes
@@ -405,8 +419,8 @@ async fn attachments_with_odd_names_travel(peer: &Peer) {
     let names = ["a\"b", "a\\b", "a\\\"b", "a\r\nb", "a\nb", "a\x7fb", "a\0b", "a\tb", " a ", "a\"", "a", "", &long];
     let contents: Vec<_> = (0..names.len()).map(|number| format!("of {number}").into_bytes()).collect();
     let attachments: Vec<_> = names.iter().zip(&contents).map(|(name, data)| (*name, "a/b", data.as_slice())).collect();
-    assert_eq!(peer.put_doc(attached("a", &["1-a"], &attachments)).await.unwrap(), None);
-    let found = following(peer.open_rev(&"a".into(), &rev("1-a"), &[], share()).await.unwrap().unwrap()).await;
+    assert_eq!(peer.put_doc(attached("a", &["1-a"], &attachments)).await.unwrap(), Put::Written);
+    let found = following(open(peer, &"a".into(), &rev("1-a"), &[]).await.unwrap()).await;
     let found: Vec<_> = found.iter().map(|(head, data)| (head.name.as_str(), "a/b", &data[..])).collect();
     assert_eq!(found, attachments);
 }
@@ -417,8 +431,8 @@ async fn an_attachment_that_is_replaced_while_it_is_read_comes_whole(peer: &Peer
     // More than what waits on the way.
     let (first, second) = (vec![1; 16 << 20], vec![2; 1 << 20]);
     let attachments: &[(&str, &str, &[u8])] = &[("first", "a/b", &first), ("second", "a/b", &second)];
-    assert_eq!(peer.put_doc(attached("a", &["1-a"], attachments)).await.unwrap(), None);
-    let mut doc = peer.open_rev(&"a".into(), &rev("1-a"), &[], share()).await.unwrap().unwrap();
+    assert_eq!(peer.put_doc(attached("a", &["1-a"], attachments)).await.unwrap(), Put::Written);
+    let mut doc = open(peer, &"a".into(), &rev("1-a"), &[]).await.unwrap();
     let begun = doc.parts.next().await.unwrap();
     assert_eq!(write(peer, &[("a", &["2-b", "1-a"], "")]).await, []);
     peer.ensure_full_commit().await.unwrap();
@@ -434,19 +448,19 @@ async fn attachments_that_an_ancestor_has_stay_stubs(peer: &Peer) {
     let both =
         r#","_attachments":{"old":{"stub":true,"revpos":1},"new":{"content_type":"a/b","revpos":2,"data":"aGVsbG8="}}"#;
     assert_eq!(write(peer, &[("a", &["2-b", "1-a"], both)]).await, []);
-    let all = following(peer.open_rev(&"a".into(), &rev("2-b"), &[], share()).await.unwrap().unwrap()).await;
+    let all = following(open(peer, &"a".into(), &rev("2-b"), &[]).await.unwrap()).await;
     assert_eq!(all.len(), 2);
-    let doc = peer.open_rev(&"a".into(), &rev("2-b"), &[rev("1-a")], share()).await.unwrap().unwrap();
+    let doc = open(peer, &"a".into(), &rev("2-b"), &[rev("1-a")]).await.unwrap();
     let new = following(doc).await;
     assert_eq!((new.len(), new[0].0.name.as_str(), &new[0].1[..]), (1, "new", b"hello".as_slice()));
 }
 
-async fn a_stub_without_its_attachment_is_a_412(peer: &Peer) {
+async fn a_stub_without_its_attachment_is_told_as_such(peer: &Peer) {
     peer.create().await.unwrap();
     let json = document("a", &["1-a"], r#","_attachments":{"x":{"stub":true,"revpos":1}}"#);
     let doc = AttachedDoc { id: "a".into(), rev: rev("1-a"), json: json.into(), parts: stream::empty().boxed() };
     let error = peer.put_doc(doc).await.unwrap_err();
-    assert!(matches!(error, PeerError::Status { status: 412, .. }), "{error}");
+    assert!(matches!(error, PeerError::MissingStub { .. }), "{error}");
 }
 
 async fn bad_documents_are_refused_and_the_others_written(peer: &Peer) {

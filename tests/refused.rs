@@ -16,12 +16,15 @@ async fn bench() -> (Server, FaultyPeer) {
     (server, peer)
 }
 
-/// Lets the request for, or of, the document with an attachment be answered this, and the database, asked again behind
-/// that, this too where `revoked`.
+/// Lets the request for, or of, the document with an attachment be answered this, twice; and if `revoked`, the database,
+/// asked after the first time, this too.
 async fn refused(side: &str, method: Method, status: u16, revoked: bool) -> (Value, Vec<String>, FaultyPeer) {
     let (server, peer) = bench().await;
     let at = |own: &str| if own == side { peer.url(&format!("/{own}")) } else { own.to_owned() };
-    peer.fail(method, &format!("/{side}/attached?"), Fault::status(status));
+    let times = if revoked { 1 } else { 2 };
+    for _ in 0..times {
+        peer.fail(method.clone(), &format!("/{side}/attached?"), Fault::status(status));
+    }
     if revoked {
         // The first question is how the database is, before anything is copied.
         let database = format!("/{side}/$");

@@ -9,7 +9,7 @@ mod faulty;
 mod leaves;
 mod still;
 
-pub use faulty::{Fault, FaultyPeer};
+pub use faulty::{Fault, FaultyPeer, Gateway};
 pub use leaves::{Leaf, leaves, leaves_in_bulk, path_of};
 pub use process::{Process, signal};
 pub use server::{Database, Server};

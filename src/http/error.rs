@@ -243,7 +243,9 @@ fn peer(error: &PeerError) -> Shown<'static> {
         PeerError::Unresolved { .. } => (StatusCode::BAD_GATEWAY, "nxdomain", reason),
         PeerError::Unreachable { .. }
         | PeerError::Broken { .. }
-        | PeerError::Status { .. }
+        | PeerError::Answered { .. }
+        | PeerError::NotCopied { .. }
+        | PeerError::MissingStub { .. }
         | PeerError::Malformed { .. }
         | PeerError::TooLong { .. }
         | PeerError::Document(_) => (StatusCode::BAD_GATEWAY, "http_request_failed", reason),

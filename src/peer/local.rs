@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Extent, Failure,
-    Filter, LocalDoc, PeerError, Pending, Why,
+    Filter, LocalDoc, Opened, PeerError, Pending, Put, Why, Written,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::peer::pulse::Pulse;
@@ -252,7 +252,7 @@ impl LocalPeer {
         rev: &Rev,
         atts_since: &[Rev],
         mut share: Share,
-    ) -> Result<Option<AttachedDoc>, PeerError> {
+    ) -> Result<Opened, PeerError> {
         let database = self.database().await?;
         let (asked_id, asked) = (id.clone(), rev.clone());
         let size = database.read(move |snapshot| {
@@ -282,15 +282,15 @@ impl LocalPeer {
             let held = attachments.into_iter().map(|attachment| snapshot.hold(attachment));
             Ok(Some((id, leaf.rev, json, held.collect::<Result<Vec<_>, _>>()?)))
         });
-        let Some((id, rev, json, attachments)) = opened.await? else { return Ok(None) };
+        let Some((id, rev, json, attachments)) = opened.await? else { return Ok(Opened::Missing) };
         let pulse = self.pulse.clone();
         let parts = stream::iter(attachments)
             .flat_map(move |attachment| attachment_pieces(database.clone(), attachment, pulse.clone()));
-        Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: parts.boxed() }))
+        Ok(Opened::Doc(AttachedDoc { id, rev, json: share.around(json), parts: parts.boxed() }))
     }
 
     /// See [`super::Peer::bulk_docs`].
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Failure>, PeerError> {
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Written, PeerError> {
         let database = self.database().await?;
         let (docs, edits, mut refused) = tasks::blocking("take documents apart", move || {
             let mut refused = Vec::new();
@@ -303,7 +303,7 @@ impl LocalPeer {
                         edits.push(edit);
                         docs.push((doc.id.clone(), doc.rev.clone()));
                     }
-                    Err(error) => refused.push(bad_document(doc.id.clone(), doc.rev.clone(), &error)),
+                    Err(error) => refused.push(failure(doc.id.clone(), doc.rev.clone(), bad_document(&error))),
                 }
             }
             (docs, edits, refused)
@@ -311,43 +311,38 @@ impl LocalPeer {
         .await
         .map_err(StoreError::from)?;
         let written = database.write(edits, Durability::Unsynced).await?;
-        refused.extend(
-            docs.into_iter()
-                .zip(written)
-                .filter_map(|((id, rev), written)| written.err().map(|refusal| refused_by_store(id, rev, &refusal))),
-        );
-        Ok(refused)
+        refused.extend(docs.into_iter().zip(written).filter_map(|((id, rev), written)| {
+            written.err().map(|refusal| failure(id, rev, refused_by_store(&refusal)))
+        }));
+        Ok(Written { refused, doubtful: Vec::new() })
     }
 
     /// See [`super::Peer::put_doc`].
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Failure>, PeerError> {
-        let AttachedDoc { id, rev, json, parts } = doc;
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
+        let AttachedDoc { id, json, parts, .. } = doc;
         let database = self.database().await?;
         let checked = DocParts::parse(&json).and_then(|document| Ok((following(&document)?, document)));
         let (announced, document) = match checked {
             Ok(checked) => checked,
-            Err(error) => return Ok(Some(bad_document(id, rev, &error))),
+            Err(error) => return Ok(Put::Refused(bad_document(&error))),
         };
         let uploads = match take_uploads(&database, &announced, parts).await? {
             Ok(uploads) => uploads,
             Err(name) => {
                 let reason = format!("the bytes of attachment `{name}` don't have the digest that the document names");
-                return Ok(Some(Failure { id, rev: Some(rev), why: Why::new("content_md5_mismatch", reason) }));
+                return Ok(Put::Refused(Why::new("content_md5_mismatch", reason)));
             }
         };
         let edit = match Edit::new(&document, id.clone(), true, uploads) {
             Ok(edit) => edit,
-            Err(error) => return Ok(Some(bad_document(id, rev, &error))),
+            Err(error) => return Ok(Put::Refused(bad_document(&error))),
         };
         match database.write(vec![edit], Durability::Unsynced).await?.pop() {
-            Some(Err(refusal @ Refusal::MissingStub { .. })) => Err(PeerError::Status {
-                request: format!("PUT {}/{id}", self.name),
-                status: 412,
-                error: "missing_stub".into(),
-                reason: refusal.to_string(),
-            }),
-            Some(Err(refusal)) => Ok(Some(refused_by_store(id, rev, &refusal))),
-            Some(Ok(_)) | None => Ok(None),
+            Some(Err(refusal @ Refusal::MissingStub { .. })) => {
+                Err(PeerError::MissingStub { database: self.name.to_string(), reason: refusal.to_string() })
+            }
+            Some(Err(refusal)) => Ok(Put::Refused(refused_by_store(&refusal))),
+            Some(Ok(_)) | None => Ok(Put::Written),
         }
     }
 
@@ -462,14 +457,18 @@ async fn take_uploads(
     }
 }
 
-fn bad_document(id: DocId, rev: Rev, error: &DocumentError) -> Failure {
-    Failure { id, rev: Some(rev), why: Why::new("doc_validation", error.to_string()) }
+fn failure(id: DocId, rev: Rev, why: Why) -> Failure {
+    Failure { id, rev: Some(rev), why }
 }
 
-fn refused_by_store(id: DocId, rev: Rev, refusal: &Refusal) -> Failure {
+fn bad_document(error: &DocumentError) -> Why {
+    Why::new("doc_validation", error.to_string())
+}
+
+fn refused_by_store(refusal: &Refusal) -> Why {
     let error = match refusal {
         Refusal::Conflict => "conflict",
         Refusal::MissingStub { .. } => "missing_stub",
     };
-    Failure { id, rev: Some(rev), why: Why::new(error, refusal.to_string()) }
+    Why::new(error, refusal.to_string())
 }

@@ -6,9 +6,9 @@
 //! - `open_revs` answered as JSON (express-pouchdb): each attachment is fetched by its name;
 //! - a target that isn't known to take gzipped parts (anything but CouchDB and couchrep) gets them decoded.
 //!
-//! A 401 or 403 to a question about one document is that document's failure only if the database lets us in at that very
-//! moment; else the credentials have been revoked, and the replication ends with [`PeerError::Unauthorized`] rather than pass
-//! over everything as refused.
+//! What an answer means is decided in one place (`judgement.rs`). A 401 or 403 to a question about one document is that
+//! document's failure only if the database lets us in at that very moment; else the credentials have been revoked, and the
+//! replication ends with [`PeerError::Unauthorized`] rather than pass over everything as refused.
 //!
 //! What failed for a reason that may pass was tried again before an error comes out (`call.rs`); only bodies that stream
 //! are the caller's to ask for again ([`PeerError::Broken`]). Nothing here logs or returns a credential: names and
@@ -20,6 +20,8 @@ mod auth;
 mod clients;
 mod pace;
 mod path;
+mod retry;
+mod judgement;
 mod call;
 mod answer;
 mod feed;
@@ -34,7 +36,7 @@ mod bulk_docs;
 mod put_doc;
 mod plain;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, RwLock};
 
 use reqwest::Method;
@@ -47,11 +49,12 @@ use url::Url;
 use self::answer::Reply;
 use self::auth::Authenticator;
 use self::call::Call;
+use self::judgement::Meaning;
 use self::pace::Servers;
+use self::retry::Operation;
 use super::*;
 use crate::config;
 use crate::peer::pulse::Pulse;
-use crate::replicate::retry::Operation;
 
 pub use auth::Auth;
 pub use bulk_get::RemoteBulkGet;
@@ -154,13 +157,15 @@ impl RemotePeer {
             instance_start_time: Option<serde_json::Value>,
             update_seq: Seq,
         }
-        let reply = self.ask(&Call::get(Operation::Info, "")).await?;
-        let server = reply.headers.get(SERVER).map_or(b"".as_slice(), |server| server.as_bytes());
-        let takes_gzip = server.starts_with(b"CouchDB") || server.starts_with(b"couchrep");
-        self.inner.takes_gzip.store(takes_gzip, Ordering::Relaxed);
-        let reply = self.opened(reply)?;
-        let info: Info = reply.json("a database's information")?;
-        Ok(DatabaseInfo { instance_start_time: start_time(info.instance_start_time), update_seq: info.update_seq })
+        self.opening(&Call::get(Operation::Info, ""), |reply| {
+            let reply = self.expected(reply)?;
+            let info: Info = reply.json("a database's information")?;
+            let server = reply.headers.get(SERVER).map_or(b"".as_slice(), |server| server.as_bytes());
+            let takes_gzip = server.starts_with(b"CouchDB") || server.starts_with(b"couchrep");
+            self.inner.takes_gzip.store(takes_gzip, Ordering::Relaxed);
+            Ok(DatabaseInfo { instance_start_time: start_time(info.instance_start_time), update_seq: info.update_seq })
+        })
+        .await
     }
 
     /// `PUT {db}/`; 412 says that it is there already.
@@ -169,22 +174,30 @@ impl RemotePeer {
             params.iter().map(|(key, value)| format!("{}={}", path::encode(key), path::encode(value))).collect();
         let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
         let call = Call::new(Operation::Create, Method::PUT, query);
-        let reply = self.ask(&call).await?;
-        match reply.status {
-            412 => Ok(()),
+        self.opening(&call, |reply| match reply.meaning() {
+            Meaning::Conflict => Ok(()),
             // An illegal name.
-            400 => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
-            _ => self.opened(reply).map(drop),
-        }
+            Meaning::NotTaken => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
+            _ if reply.said().is_some_and(|why| why.error == "illegal_database_name") => {
+                Err(PeerError::DatabaseMissing { database: self.inner.name.clone() })
+            }
+            _ => self.expected(reply)?.json::<Done>("`\"ok\":true`").map(drop),
+        })
+        .await
     }
 
     /// `GET {db}/_design/{name}`.
     pub async fn design_doc(&self, name: &str) -> Result<Option<Bytes>, PeerError> {
-        let reply = self.ask(&Call::get(Operation::DesignDoc, format!("_design/{}", path::encode(name)))).await?;
-        match reply.status {
-            404 if !reply.is_database_missing() => Ok(None),
-            _ => Ok(Some(self.opened(reply)?.body)),
-        }
+        let call = Call::get(Operation::DesignDoc, format!("_design/{}", path::encode(name)));
+        self.ask(&call, |reply| match reply.meaning() {
+            Meaning::NotThere => Ok(None),
+            _ => {
+                let reply = self.expected(reply)?;
+                reply.json::<Head>("a document with a `_rev`")?;
+                Ok(Some(reply.body))
+            }
+        })
+        .await
     }
 
     /// As if the peer were known to have no `_bulk_get`.
@@ -194,17 +207,15 @@ impl RemotePeer {
 
     /// `GET {db}/_local/{id}`.
     pub async fn local_doc(&self, id: &str) -> Result<Option<LocalDoc>, PeerError> {
-        #[derive(Deserialize)]
-        struct Head {
-            _rev: String,
-        }
-        let reply = self.ask(&Call::get(Operation::ReadLocal, local_path(id))).await?;
-        if reply.status == 404 && !reply.is_database_missing() {
-            return Ok(None);
-        }
-        let reply = self.present(reply)?.success()?;
-        let head: Head = reply.json("a document with a `_rev`")?;
-        Ok(Some(LocalDoc { rev: head._rev, body: reply.json("a document")? }))
+        self.ask(&Call::get(Operation::ReadLocal, local_path(id)), |reply| match reply.meaning() {
+            Meaning::NotThere => Ok(None),
+            _ => {
+                let reply = self.expected(reply)?;
+                let head: Head = reply.json("a document with a `_rev`")?;
+                Ok(Some(LocalDoc { rev: head._rev, body: reply.json("a document")? }))
+            }
+        })
+        .await
     }
 
     /// `PUT {db}/_local/{id}`.
@@ -224,22 +235,22 @@ impl RemotePeer {
             json.extend_from_slice(&body.get().as_bytes()[member.span]);
         }
         json.push(b'}');
-        let reply = self.ask(&Call::put(Operation::PutLocal, local_path(id), json)).await?;
-        match reply.status {
-            409 => Err(PeerError::Conflict),
-            _ => Ok(reply.success()?.json::<Written>("a written document's `rev`")?.rev),
-        }
+        self.ask(&Call::put(Operation::PutLocal, local_path(id), json), |reply| match reply.meaning() {
+            Meaning::Conflict => Err(PeerError::Conflict),
+            _ => Ok(self.expected(reply)?.json::<Written>("a written document's `rev`")?.rev),
+        })
+        .await
     }
 
     /// `PUT {db}/_local/{id}` with `_deleted`, which every CouchDB takes for a DELETE.
     pub async fn remove_local_doc(&self, id: &str, rev: &str) -> Result<(), PeerError> {
         let json = serde_json::json!({ "_id": format!("_local/{id}"), "_rev": rev, "_deleted": true }).to_string();
-        let reply = self.ask(&Call::put(Operation::PutLocal, local_path(id), json)).await?;
-        match reply.status {
-            409 => Err(PeerError::Conflict),
-            404 if !reply.is_database_missing() => Ok(()),
-            _ => reply.success().map(drop),
-        }
+        self.ask(&Call::put(Operation::PutLocal, local_path(id), json), |reply| match reply.meaning() {
+            Meaning::Conflict => Err(PeerError::Conflict),
+            Meaning::NotThere => Ok(()),
+            _ => self.expected(reply)?.json::<Done>("`\"ok\":true`").map(drop),
+        })
+        .await
     }
 
     /// `GET {db}/_local_docs?startkey=…&endkey=…`, page by page. A peer that refuses, or is too old to have it, has no list.
@@ -258,11 +269,12 @@ impl RemotePeer {
         loop {
             let start = key(ids.last().map_or(prefix, String::as_str));
             let query = format!("_local_docs?startkey={start}&endkey={end}&limit={LISTED_AT_ONCE}");
-            let reply = self.ask(&Call::get(Operation::ReadLocal, query)).await?;
-            if matches!(reply.status, 400..=499) && !reply.is_database_missing() {
-                return Ok(Vec::new());
-            }
-            let Listed { rows } = self.present(reply)?.success()?.json("`rows` with an `id` each")?;
+            let call = Call::get(Operation::ReadLocal, query);
+            let listed = self.ask(&call, |reply| match reply.meaning() {
+                Meaning::NotThere | Meaning::NotTaken | Meaning::NotAllowed => Ok(None),
+                _ => self.expected(reply)?.json::<Listed>("`rows` with an `id` each").map(Some),
+            });
+            let Some(Listed { rows }) = listed.await? else { return Ok(Vec::new()) };
             let full = rows.len() >= LISTED_AT_ONCE;
             let listed = rows.iter().filter_map(|row| row.id.strip_prefix("_local/"));
             // A page begins with the end of the one before. Who knows no keys lists all there are.
@@ -283,43 +295,84 @@ impl RemotePeer {
             instance_start_time: Option<serde_json::Value>,
         }
         let call = Call::new(Operation::Commit, Method::POST, "_ensure_full_commit");
-        let reply = self.ask(&call).await?;
-        if reply.is_unknown_resource() {
-            return Ok("0".into());
-        }
-        let committed: Committed = self.present(reply)?.success()?.json("`ok` and `instance_start_time`")?;
-        match committed.ok {
-            true => Ok(start_time(committed.instance_start_time)),
-            false => Err(answer::malformed(&self.request_name(&call), "`\"ok\":true`", "`\"ok\":false`".into())),
+        self.ask(&call, |reply| {
+            if reply.meaning().is_unknown_request() {
+                return Ok("0".into());
+            }
+            let committed: Committed = self.expected(reply)?.json("`ok` and `instance_start_time`")?;
+            match committed.ok {
+                true => Ok(start_time(committed.instance_start_time)),
+                false => Err(answer::malformed(&self.request_name(&call), "`\"ok\":true`", "`\"ok\":false`".into())),
+            }
+        })
+        .await
+    }
+
+    /// Asks about the database as a whole. What stays without words of the database's own after all tries is told as what
+    /// it looks like: nothing is passed over for it.
+    async fn opening<T>(&self, call: &Call, make: impl Fn(Reply) -> Result<T, PeerError>) -> Result<T, PeerError> {
+        let last = AtomicU16::new(0);
+        let made = self.ask(call, |reply| {
+            last.store(reply.status, Ordering::Relaxed);
+            make(reply)
+        });
+        let database = || self.inner.name.clone();
+        match (made.await, last.load(Ordering::Relaxed)) {
+            (Err(PeerError::Answered { .. }), 404) => Err(PeerError::DatabaseMissing { database: database() }),
+            (Err(PeerError::Answered { .. }), 401 | 403) => Err(PeerError::Unauthorized { database: database() }),
+            (made, _) => made,
         }
     }
 
-    /// Passes an answer on unless it refuses us rather than one document: 401 and 403 are the document's where the database
-    /// itself, asked at that moment with the same credentials, lets us in, else they mean all of its documents.
-    async fn admitting(&self, reply: Reply) -> Result<Reply, PeerError> {
-        if matches!(reply.status, 401 | 403) {
-            let database = self.ask(&Call::get(Operation::Info, "")).await?;
-            self.opened(database)?;
-        }
-        Ok(reply)
+    /// Asks whether this database lets us read it: else what it refused as if for one document is refused for all.
+    async fn let_in(&self) -> Result<(), PeerError> {
+        self.info().await.map(drop)
     }
 
-    /// What an answer says about opening or creating the database.
-    fn opened(&self, reply: Reply) -> Result<Reply, PeerError> {
-        match reply.status {
-            404 => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
-            401 | 403 => Err(PeerError::Unauthorized { database: self.inner.name.clone() }),
-            _ => reply.success(),
+    /// The same, and whether it lets us write: a `_local` document, which no validation function sees. That it is there
+    /// already shows as much.
+    async fn let_in_to_write(&self) -> Result<(), PeerError> {
+        self.let_in().await?;
+        let probe = RawValue::from_string("{}".into()).map_err(|_| DocumentError::InvalidJson)?;
+        match self.put_local_doc("couchrep-may-write", None, &probe).await {
+            Ok(_) | Err(PeerError::Conflict) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Turns an answer that tells of the database's end into that error.
-    fn present(&self, reply: Reply) -> Result<Reply, PeerError> {
-        match reply.is_database_missing() {
-            true => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
-            false => Ok(reply),
+    /// The answer, if it tells of success; else the error that it is.
+    fn expected(&self, reply: Reply) -> Result<Reply, PeerError> {
+        if reply.meaning() == Meaning::Done { Ok(reply) } else { Err(self.refusal(reply)) }
+    }
+
+    /// The error that an answer is to a request that hoped for success.
+    fn refusal(&self, reply: Reply) -> PeerError {
+        let database = || self.inner.name.clone();
+        match reply.meaning() {
+            Meaning::NoDatabase => PeerError::DatabaseMissing { database: database() },
+            Meaning::NotAllowed => PeerError::Unauthorized { database: database() },
+            Meaning::Done
+            | Meaning::NotThere
+            | Meaning::NotTaken
+            | Meaning::Conflict
+            | Meaning::MissingStub
+            | Meaning::TooLarge
+            | Meaning::Failed(_) => reply.into_error(),
         }
     }
+}
+
+/// `{"ok":true}`.
+#[derive(Deserialize)]
+struct Done {
+    #[serde(rename = "ok")]
+    _ok: bool,
+}
+
+/// What every document begins with, as far as it is looked at here.
+#[derive(Deserialize)]
+struct Head {
+    _rev: String,
 }
 
 fn local_path(id: &str) -> String {

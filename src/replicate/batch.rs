@@ -1,8 +1,13 @@
 //! One batch: missing, fetch, write, for one page of the feed.
 //!
-//! A batch either ends with everything that the page named on the target (or refused by it, and counted), or with an
-//! error, and then may be done again from its start: what is there already is not fetched again. Where an answer of the
-//! source breaks off, it does so by itself, some times, with growing pauses.
+//! A batch either ends with everything that the page named on the target (or given up, and noted as a failure), or with an
+//! error, and then may be done again from its start: what is there already is not fetched again.
+//!
+//! What goes wrong is tried again in rounds, with growing pauses between them. A request that fails as a whole may fail
+//! for one of its documents: the next round asks for half as many at once, until that one is alone; the others get
+//! through meanwhile. Whether it is to blame, [`super::doubt`] decides. If nothing gets through, the peer is in trouble:
+//! a round ends after [`MOST_FAILED`] failed requests then, so that a server that is down or a gateway that answers for
+//! it isn't asked for document after document; and the batch ends with an error when the rounds are over.
 //!
 //! Memory: what is copied in bulk is held within a share of the budget ([`super::budget`]), which is given back before
 //! documents with attachments stream.
@@ -15,19 +20,19 @@ use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Places};
+use super::doubt::Doubts;
 use super::failures::FailureLog;
 use super::pauses::Pauses;
-use super::progress::{Counts, Progress};
+use super::progress::Progress;
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
-use crate::document::{DocId, Rev, Wanted};
-use crate::peer::{Change, Failure, Peer, PeerError, Unavailable, Why};
+use crate::document::{DocId, Rev, Seq, Wanted};
+use crate::peer::{Blame, Change, Doubt, Failure, Peer, Why};
 
 /// Documents with attachments on their way at once, a batch.
 const ATTACHED_AT_ONCE: usize = 4;
-/// How often a revision that the source announced and then says it doesn't have is asked for again. What it couldn't give
-/// for trouble that may pass is asked for as often as what broke off.
-const ASK_AGAIN: usize = 2;
+/// Requests of a round that fail before any gets through, after which the round ends.
+const MOST_FAILED: usize = 2;
 
 /// From where to where, and within what limits. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,111 +62,212 @@ impl Route {
     pub async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, ReplicateError> {
         self.stop.run_until_cancelled(wait).await.ok_or(ReplicateError::Cancelled)
     }
-
-    /// Pauses after an answer that broke off; gives any other error back, and this one when there were tries enough.
-    pub async fn repeat_after(&self, error: ReplicateError, pauses: &mut Pauses) -> Result<(), ReplicateError> {
-        let broken = matches!(&error, ReplicateError::Peer(error) if matches!(**error, PeerError::Broken { .. }));
-        match pauses.next().filter(|_| broken) {
-            Some(pause) => {
-                tracing::warn!(error = %error.chain(), pause_ms = pause.as_millis() as u64, "trying again");
-                self.unless_stopped(tokio::time::sleep(pause)).await
-            }
-            None => Err(error),
-        }
-    }
 }
 
 /// Copies what the target lacks of a page's changes.
 pub async fn copy(route: Route, changes: Vec<Change>) -> Result<(), ReplicateError> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let mut batch = Batch { route: &route, refused: HashSet::new() };
-    let mut pauses = Pauses::between_tries(route.tries);
-    let mut first = true;
-    loop {
-        let wanted = missing::ask(&route, &changes, first).await?;
-        first = false;
-        match batch.copy(wanted).await {
-            Ok(()) => return Ok(()),
-            Err(error) => route.repeat_after(error, &mut pauses).await?,
-        }
-    }
+    Batch::new(&route, true).copy(changes).await
 }
 
 /// Copies all leaves of these documents, whether the target has them or not. Documents that don't exist are passed over.
 pub async fn copy_docs(route: Route, ids: Vec<DocId>) -> Result<(), ReplicateError> {
-    let mut batch = Batch { route: &route, refused: HashSet::new() };
-    let mut pauses = Pauses::between_tries(route.tries);
-    loop {
-        let all_leaves = |id: &DocId| Wanted { id: id.clone(), revs: Vec::new(), atts_since: Vec::new() };
-        match batch.copy(ids.iter().map(all_leaves).collect()).await {
-            Ok(()) => return Ok(()),
-            Err(error) => route.repeat_after(error, &mut pauses).await?,
-        }
-    }
+    let all_leaves = |id| Change { seq: Seq::zero(), id, revs: Vec::new() };
+    Batch::new(&route, false).copy(ids.into_iter().map(all_leaves).collect()).await
 }
 
 struct Batch<'a> {
     route: &'a Route,
-    /// What the target refused: not asked for again when the batch is repeated. Other revisions of the same document
-    /// are, since each is taken or refused for itself.
-    refused: HashSet<(DocId, Rev)>,
+    /// The target is asked what it lacks.
+    asks: bool,
+    /// What won't get to the target: not asked for again. Other revisions of the same document are.
+    given_up: HashSet<(DocId, Rev)>,
+    doubts: Doubts,
+    /// Why the last request failed as a whole.
+    error: Option<ReplicateError>,
 }
 
-/// What a bulk answer named without giving it.
-#[derive(Default)]
-struct Named {
-    attached: Vec<(DocId, Rev)>,
-    unavailable: Vec<Unavailable>,
+/// Changes that are copied with one request to each side.
+#[derive(Debug, Clone)]
+struct Piece {
+    changes: Vec<Change>,
+    /// The target was asked about them before: they are counted.
+    asked: bool,
+    /// What each of them met is noted among the doubts.
+    doubtful: bool,
 }
 
-impl Batch<'_> {
-    async fn copy(&mut self, mut wanted: Vec<Wanted>) -> Result<(), ReplicateError> {
-        let refused = |id: &DocId, rev: &Rev| self.refused.contains(&(id.clone(), rev.clone()));
-        if !self.refused.is_empty() {
-            wanted.retain_mut(|Wanted { id, revs, .. }| {
-                let all_leaves = revs.is_empty();
-                revs.retain(|rev| !refused(id, rev));
-                all_leaves || !revs.is_empty()
-            });
-        }
-        if wanted.is_empty() {
-            return Ok(());
-        }
+impl<'a> Batch<'a> {
+    fn new(route: &'a Route, asks: bool) -> Self {
+        Self { route, asks, given_up: HashSet::new(), doubts: Doubts::default(), error: None }
+    }
+
+    async fn copy(&mut self, changes: Vec<Change>) -> Result<(), ReplicateError> {
+        let mut pieces = if changes.is_empty() { Vec::new() } else { vec![Piece::new(changes)] };
         let mut pauses = Pauses::between_tries(self.route.tries);
-        for asked in 0.. {
-            let unavailable = self.copy_once(wanted).await?;
-            let pause = pauses.next();
-            let hopeful = |one: &Unavailable| pause.is_some() && (one.passing || asked < ASK_AGAIN);
-            let (hopeful, given_up): (Vec<_>, Vec<_>) = unavailable.into_iter().partition(hopeful);
-            self.give_up(&given_up);
-            let Some(pause) = pause.filter(|_| !hopeful.is_empty()) else { break };
+        while !pieces.is_empty() {
+            let before = count(&pieces);
+            pieces = self.round(pieces).await?;
+            if pieces.is_empty() {
+                break;
+            }
+            let left: HashSet<&DocId> =
+                pieces.iter().flat_map(|piece| &piece.changes).map(|change| &change.id).collect();
+            self.doubts.clear(|id| left.contains(id));
+            if count(&pieces) < before {
+                pauses = Pauses::between_tries(self.route.tries);
+            }
+            let Some(pause) = pauses.next() else { return self.settle(&pieces) };
+            tracing::warn!(documents = count(&pieces), pause_ms = pause.as_millis() as u64, "trying again");
             self.route.unless_stopped(tokio::time::sleep(pause)).await?;
-            wanted = again(hopeful);
+            if self.doubts.need_proof() {
+                self.prove().await;
+            }
         }
         Ok(())
     }
 
-    /// Copies; answers what the source couldn't give.
-    async fn copy_once(&mut self, wanted: Vec<Wanted>) -> Result<Vec<Unavailable>, ReplicateError> {
+    /// Copies pieces; answers those that are to be tried again.
+    async fn round(&mut self, pieces: Vec<Piece>) -> Result<Vec<Piece>, ReplicateError> {
+        let (mut left, mut again) = (Vec::new(), Vec::new());
+        let (mut failed, mut any_got_through) = (0, false);
+        for mut piece in pieces {
+            if failed >= MOST_FAILED && !any_got_through {
+                left.push(piece);
+                continue;
+            }
+            match self.once(&mut piece).await {
+                Ok(doubts) => {
+                    let doubtful = self.note(doubts, &piece);
+                    any_got_through |= doubtful.len() < piece.changes.len();
+                    again.extend(doubtful);
+                }
+                Err(error) => {
+                    failed += 1;
+                    left.extend(self.after(error, piece)?);
+                }
+            }
+        }
+        if !again.is_empty() {
+            left.push(Piece { changes: again, asked: true, doubtful: true });
+        }
+        Ok(left)
+    }
+
+    /// What is to be tried again after a request failed as a whole.
+    fn after(&mut self, error: ReplicateError, piece: Piece) -> Result<Vec<Piece>, ReplicateError> {
+        let blame = match &error {
+            ReplicateError::Peer(error) => error.blame(),
+            _ => Blame::Lasting,
+        };
+        let why = error.chain().to_string();
+        tracing::warn!(error = why, documents = piece.changes.len(), "a part of a batch failed");
+        match blame {
+            Blame::Lasting => return Err(error),
+            Blame::Passing => {
+                self.error = Some(error);
+                return Ok(vec![piece]);
+            }
+            Blame::Document | Blame::Missing | Blame::Unclear { .. } => self.error = Some(error),
+        }
+        if let Some(halves) = piece.halves() {
+            return Ok(halves.into());
+        }
+        let doubt = |change: &Change| {
+            let failure = Failure {
+                id: change.id.clone(),
+                rev: change.revs.first().cloned(),
+                why: Why::new("not_copied", why.clone()),
+            };
+            Doubt { failure, blame }
+        };
+        let doubtful = self.note(piece.changes.iter().map(doubt).collect(), &piece);
+        Ok(if doubtful.is_empty() { Vec::new() } else { vec![Piece { changes: doubtful, doubtful: true, ..piece }] })
+    }
+
+    /// Notes what is in doubt; answers what is to be tried again.
+    fn note(&mut self, doubts: Vec<Doubt>, piece: &Piece) -> Vec<Change> {
+        let mut again: Vec<Change> = Vec::new();
+        for doubt in doubts {
+            let (id, rev) = (doubt.failure.id.clone(), doubt.failure.rev.clone());
+            if let Some(failure) = self.doubts.add(doubt, self.route.progress.copies()) {
+                self.give_up(failure);
+                continue;
+            }
+            let revs = match rev {
+                Some(rev) => vec![rev],
+                None => piece.changes.iter().find(|change| change.id == id).map_or(Vec::new(), |c| c.revs.clone()),
+            };
+            match again.last_mut() {
+                Some(last) if last.id == id => last.revs.extend(revs),
+                _ => again.push(Change { seq: Seq::zero(), id, revs }),
+            }
+        }
+        again
+    }
+
+    fn give_up(&mut self, failure: Failure) {
+        self.given_up.extend(failure.rev.clone().map(|rev| (failure.id.clone(), rev)));
+        write::give_up(self.route, failure);
+    }
+
+    /// Ends the batch when nothing is tried again any more.
+    fn settle(&mut self, left: &[Piece]) -> Result<(), ReplicateError> {
+        match self.error.take() {
+            Some(error) if left.iter().any(|piece| !piece.doubtful) => return Err(error),
+            _ => {}
+        }
+        for failure in self.doubts.settle()? {
+            self.give_up(failure);
+        }
+        Ok(())
+    }
+
+    /// Copies once more, uncounted, what got through last: if it does again, both sides work.
+    async fn prove(&self) {
+        let Some((id, rev)) = self.route.progress.last_copied() else { return };
+        let route = Route { progress: Arc::default(), failures: Arc::default(), ..self.route.clone() };
+        let mut piece = Piece::new(vec![Change { seq: Seq::zero(), id, revs: vec![rev] }]);
+        if matches!(Batch::new(&route, false).once(&mut piece).await, Ok(doubts) if doubts.is_empty()) {
+            self.route.progress.copied(1, None);
+        }
+    }
+
+    /// Copies a piece; answers what is in doubt.
+    async fn once(&mut self, piece: &mut Piece) -> Result<Vec<Doubt>, ReplicateError> {
+        let all_of =
+            |change: &Change| Wanted { id: change.id.clone(), revs: change.revs.clone(), atts_since: Vec::new() };
+        let mut wanted = match self.asks {
+            true => missing::ask(self.route, &piece.changes, !piece.asked).await?,
+            false => piece.changes.iter().map(all_of).collect(),
+        };
+        piece.asked = true;
+        if !self.given_up.is_empty() {
+            wanted.retain_mut(|Wanted { id, revs, .. }| {
+                let all_leaves = revs.is_empty();
+                revs.retain(|rev| !self.given_up.contains(&(id.clone(), rev.clone())));
+                all_leaves || !revs.is_empty()
+            });
+        }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let atts_since: HashMap<DocId, Vec<Rev>> = wanted
             .iter()
             .filter(|wanted| !wanted.atts_since.is_empty())
             .map(|wanted| (wanted.id.clone(), wanted.atts_since.clone()))
             .collect();
-        let Named { attached, mut unavailable } = self.copy_plain(wanted).await?;
+        let (attached, mut doubts) = self.copy_plain(wanted).await?;
         for copied in self.copy_attached(attached, &atts_since).await? {
             match copied {
                 Attached::Written => {}
-                Attached::Refused(id, rev) => _ = self.refused.insert((id, rev)),
-                Attached::Unavailable(id, rev) => unavailable.push(Unavailable::missing(id, rev)),
+                Attached::Refused(id, rev) => _ = self.given_up.insert((id, rev)),
+                Attached::Doubtful(doubt) => doubts.push(doubt),
             }
         }
-        Ok(unavailable)
+        Ok(doubts)
     }
 
-    /// Copies documents with attachments, some at once. Behind the first error none is begun, yet those under way end.
+    /// Copies documents with attachments, some at once. After the first error none is begun, yet those under way end.
     async fn copy_attached(
         &self,
         attached: Vec<(DocId, Rev)>,
@@ -187,44 +293,50 @@ impl Batch<'_> {
         failure.map_or(Ok(copied), Err)
     }
 
-    async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<Named, ReplicateError> {
+    /// Copies documents without attachments; answers those that have some, and what is in doubt.
+    async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<(Vec<(DocId, Rev)>, Vec<Doubt>), ReplicateError> {
         let _work = self.route.progress.pulse().work();
-        let mut named = Named::default();
+        let (mut attached, mut doubts) = (Vec::new(), Vec::new());
         let mut fetching = fetch::ask(self.route, wanted).await?;
         while let Some(fetched) = fetching.next().await? {
-            for refused in fetched.refused {
-                write::refused_here(self.route, &refused);
-                self.refused.extend(refused.rev.map(|rev| (refused.id, rev)));
-            }
-            let refused = write::docs(self.route, fetched.docs).await?;
-            self.refused.extend(refused.into_iter().filter_map(|refused| Some((refused.id, refused.rev?))));
-            named.attached.extend(fetched.attached);
-            named.unavailable.extend(fetched.unavailable);
+            fetched.refused.into_iter().for_each(|refused| self.give_up(refused));
+            let written = write::docs(self.route, fetched.docs).await?;
+            self.given_up.extend(written.refused.into_iter().filter_map(|refused| Some((refused.id, refused.rev?))));
+            attached.extend(fetched.attached);
+            doubts.extend(fetched.doubtful);
+            doubts.extend(written.doubtful);
         }
-        Ok(named)
-    }
-
-    /// A revision that its source can't give is a failure of that document, not of the batch: it would never end.
-    fn give_up(&self, unavailable: &[Unavailable]) {
-        for Unavailable { id, rev, reason, .. } in unavailable {
-            let why = Why::new("unavailable", reason);
-            self.route.failures.add(Failure { id: id.clone(), rev: Some(rev.clone()), why });
-        }
-        let failures = unavailable.len() as u64;
-        self.route.progress.count(Counts { doc_write_failures: failures, ..Counts::default() });
+        Ok((attached, doubts))
     }
 }
 
-/// What to ask for again, revisions of one document together.
-fn again(unavailable: Vec<Unavailable>) -> Vec<Wanted> {
-    let mut wanted: Vec<Wanted> = Vec::new();
-    for Unavailable { id, rev, .. } in unavailable {
-        match wanted.last_mut() {
-            Some(last) if last.id == id => last.revs.push(rev),
-            _ => wanted.push(Wanted { id, revs: vec![rev], atts_since: Vec::new() }),
+impl Piece {
+    fn new(changes: Vec<Change>) -> Self {
+        Self { changes, asked: false, doubtful: false }
+    }
+
+    /// Two pieces with half as much each; `None` for a single revision.
+    fn halves(&self) -> Option<[Self; 2]> {
+        let half = |changes: Vec<Change>| Self { changes, ..*self };
+        match self.changes.as_slice() {
+            [] => None,
+            [Change { id, revs, .. }] => {
+                let (first, second) =
+                    revs.split_at_checked(revs.len().div_ceil(2)).filter(|(_, second)| !second.is_empty())?;
+                let some = |revs: &[Rev]| vec![Change { seq: Seq::zero(), id: id.clone(), revs: revs.to_vec() }];
+                Some([first, second].map(some).map(half))
+            }
+            changes => {
+                let (first, second) = changes.split_at(changes.len() / 2);
+                Some([first, second].map(<[Change]>::to_vec).map(half))
+            }
         }
     }
-    wanted
+}
+
+/// Revisions that are left; a document whose leaves aren't known counts as one.
+fn count(pieces: &[Piece]) -> usize {
+    pieces.iter().flat_map(|piece| &piece.changes).map(|change| change.revs.len().max(1)).sum()
 }
 
 #[cfg(test)]
@@ -232,11 +344,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn revisions_of_one_document_are_asked_for_together() {
+    fn a_piece_is_halved_until_one_revision_is_alone() {
         let rev = |text: &str| Rev::parse(text).unwrap();
-        let named = |id: &str, text: &str| Unavailable::missing(DocId::from(id), rev(text));
-        let wanted = again(vec![named("a", "1-x"), named("a", "1-y"), named("b", "2-z")]);
-        let revs: Vec<_> = wanted.iter().map(|wanted| (wanted.id.as_str(), wanted.revs.len())).collect();
-        assert_eq!(revs, [("a", 2), ("b", 1)]);
+        let change = |id: &str, revs: &[&str]| Change {
+            seq: Seq::zero(),
+            id: DocId::from(id),
+            revs: revs.iter().map(|text| rev(text)).collect(),
+        };
+        let piece = Piece::new(vec![change("a", &["1-a", "1-b", "1-c"]), change("b", &["1-a"]), change("c", &[])]);
+        let (mut left, mut alone) = (vec![piece], 0);
+        while let Some(piece) = left.pop() {
+            match piece.halves() {
+                Some(halves) => left.extend(halves),
+                None => alone += 1,
+            }
+        }
+        assert_eq!(alone, 5);
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::rate::Rate;
-use crate::document::Seq;
+use crate::document::{DocId, Rev, Seq};
 use crate::peer::pulse::Pulse;
 
 /// How far a job has come.
@@ -26,6 +26,9 @@ pub struct Progress {
     bulk_get_attempts: AtomicU64,
     rate: Rate,
     places: Mutex<Places>,
+    copies: AtomicU64,
+    /// Guards nothing else.
+    last_copied: Mutex<Option<(DocId, Rev)>>,
     started_on: u64,
     updated_on: AtomicU64,
     pulse: Pulse,
@@ -94,6 +97,8 @@ impl Default for Progress {
             bulk_get_attempts: AtomicU64::new(0),
             rate: Rate::default(),
             places: Mutex::new(places),
+            copies: AtomicU64::new(0),
+            last_copied: Mutex::default(),
             started_on: now,
             updated_on: AtomicU64::new(now),
             pulse: Pulse::default(),
@@ -118,6 +123,24 @@ impl Progress {
         add(&self.bulk_get_docs, more.bulk_get_docs);
         add(&self.bulk_get_attempts, more.bulk_get_attempts);
         self.touch();
+    }
+
+    /// So many documents got to the target, this one among them.
+    pub fn copied(&self, copies: u64, one: Option<(DocId, Rev)>) {
+        self.copies.fetch_add(copies, Ordering::Relaxed);
+        if one.is_some() {
+            *self.last_copied.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = one;
+        }
+    }
+
+    /// How often a document got to the target, whether it was there before or not. It grows as long as both sides work.
+    pub fn copies(&self) -> u64 {
+        self.copies.load(Ordering::Relaxed)
+    }
+
+    /// A document that got to the target lately.
+    pub fn last_copied(&self) -> Option<(DocId, Rev)> {
+        self.last_copied.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// The totals.

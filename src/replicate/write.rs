@@ -2,35 +2,36 @@
 //!
 //! Writing a revision that is there already changes nothing, so every write may be repeated. A write that has begun
 //! isn't stopped: it ends within the peer's own limits. A document that the target refuses is counted, noted
-//! ([`super::failures`]) and passed over; the rest of its batch is written.
+//! ([`super::failures`]) and passed over; the rest of its batch is written. What is in doubt is the caller's to settle.
 
 use super::ReplicateError;
 use super::batch::Route;
-use super::pauses::Pauses;
 use super::progress::Counts;
 use crate::document::{DocBatch, DocId, Rev};
-use crate::peer::{Failure, PeerError, Why};
+use crate::peer::{Blame, Doubt, Failure, Opened, PeerError, Put, Why, Written};
 
-/// Writes documents without attachments; answers those that the target refused.
-pub async fn docs(route: &Route, docs: DocBatch) -> Result<Vec<Failure>, ReplicateError> {
+/// Writes documents without attachments; answers those that the target didn't take.
+pub async fn docs(route: &Route, docs: DocBatch) -> Result<Written, ReplicateError> {
     if docs.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Written::default());
     }
-    let sent = docs.docs().len() as u64;
-    let refused = route.target.bulk_docs(docs).await?;
-    refused.iter().cloned().for_each(|refused| route.failures.add(refused));
-    let failures = refused.len() as u64;
-    route.progress.count(Counts {
-        docs_written: sent.saturating_sub(failures),
-        doc_write_failures: failures,
-        ..Counts::default()
-    });
-    Ok(refused)
+    let names: Vec<_> = docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect();
+    let written = route.target.bulk_docs(docs).await?;
+    let lacking = written.refused.len() + written.doubtful.len();
+    let not_taken = |id: &DocId| {
+        let doubtful = written.doubtful.iter().map(|doubt| &doubt.failure);
+        written.refused.iter().chain(doubtful).any(|failure| failure.id == *id)
+    };
+    let copied = names.len().saturating_sub(lacking) as u64;
+    route.progress.copied(copied, names.iter().rev().find(|(id, _)| !not_taken(id)).cloned());
+    route.progress.count(Counts { docs_written: copied, ..Counts::default() });
+    written.refused.iter().for_each(|refused| give_up(route, refused.clone()));
+    Ok(written)
 }
 
-/// Notes a document that the target isn't even asked to take.
-pub fn refused_here(route: &Route, refused: &Failure) {
-    route.failures.add(refused.clone());
+/// Notes a document that won't get to the target.
+pub fn give_up(route: &Route, failure: Failure) {
+    route.failures.add(failure);
     route.progress.count(Counts { doc_write_failures: 1, ..Counts::default() });
 }
 
@@ -38,48 +39,63 @@ pub fn refused_here(route: &Route, refused: &Failure) {
 pub enum Attached {
     /// The target has it.
     Written,
-    /// The target doesn't take it.
+    /// It won't get there, and that is noted.
     Refused(DocId, Rev),
-    /// The source doesn't have it any more.
-    Unavailable(DocId, Rev),
+    /// It didn't get there this time.
+    Doubtful(Doubt),
 }
 
 /// Fetches one document with its attachments and writes it, streaming.
 ///
-/// Attachments that the target has, by its own word (`atts_since`), travel as stubs; if it misses one after all (412),
-/// everything is sent again. What breaks off on the way is repeated some times.
+/// Attachments that the target has, by its own word (`atts_since`), travel as stubs; if it misses one after all,
+/// everything is sent again. A side that says that we may not is asked once more, since our rights may be back by now.
 pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
     let _work = route.progress.pulse().work();
     let _place = route.unless_stopped(route.places.stream()).await?;
     let mut atts_since = atts_since;
-    let mut pauses = Pauses::between_tries(route.tries);
+    let mut forbidden_before = false;
     loop {
         let opened = route.source.open_rev(&id, &rev, atts_since, route.budget.nothing(route.progress.pulse()));
-        let written = match route.unless_stopped(opened).await? {
-            Ok(None) => return Ok(Attached::Unavailable(id, rev)),
+        let put = match route.unless_stopped(opened).await? {
+            Ok(Opened::Doc(doc)) => route.target.put_doc(doc).await,
+            Ok(Opened::Missing) => return Ok(Attached::Doubtful(Doubt::missing(id, rev))),
+            Ok(Opened::Forbidden(why)) => return Ok(refused(route, id, rev, why, 0)),
             Err(PeerError::TooLong { limit, .. }) => {
-                refused_here(route, &Failure::too_large(id.clone(), Some(rev.clone()), limit));
-                return Ok(Attached::Refused(id, rev));
-            }
-            Ok(Some(doc)) => route.target.put_doc(doc).await,
-            Err(PeerError::Status { status: 401 | 403, error, reason, .. }) => {
-                refused_here(route, &Failure { id: id.clone(), rev: Some(rev.clone()), why: Why { error, reason } });
+                give_up(route, Failure::too_large(id.clone(), Some(rev.clone()), limit));
                 return Ok(Attached::Refused(id, rev));
             }
             Err(error) => Err(error),
         };
-        match written {
-            Ok(None) => {
+        match put {
+            Ok(Put::Written) => {
+                // One without attachments is cheaper to copy once more.
+                let known = route.progress.last_copied().is_some();
+                route.progress.copied(1, (!known).then_some((id, rev)));
                 route.progress.count(Counts { docs_read: 1, docs_written: 1, ..Counts::default() });
                 return Ok(Attached::Written);
             }
-            Ok(Some(refused)) => {
-                route.failures.add(refused);
-                route.progress.count(Counts { docs_read: 1, doc_write_failures: 1, ..Counts::default() });
-                return Ok(Attached::Refused(id, rev));
-            }
-            Err(PeerError::Status { status: 412, .. }) if !atts_since.is_empty() => atts_since = &[],
-            Err(error) => route.repeat_after(error.into(), &mut pauses).await?,
+            Ok(Put::Refused(why)) => return Ok(refused(route, id, rev, why, 1)),
+            Ok(Put::Forbidden(why)) if forbidden_before => return Ok(refused(route, id, rev, why, 1)),
+            Ok(Put::Forbidden(_)) => forbidden_before = true,
+            Err(PeerError::MissingStub { .. }) if !atts_since.is_empty() => atts_since = &[],
+            Err(error) => return in_doubt(id, rev, error),
+        }
+    }
+}
+
+fn refused(route: &Route, id: DocId, rev: Rev, why: Why, docs_read: u64) -> Attached {
+    route.progress.count(Counts { docs_read, ..Counts::default() });
+    give_up(route, Failure { id: id.clone(), rev: Some(rev.clone()), why });
+    Attached::Refused(id, rev)
+}
+
+/// Leaves an error to be settled, unless it is the whole peer's for certain.
+fn in_doubt(id: DocId, rev: Rev, error: PeerError) -> Result<Attached, ReplicateError> {
+    match error.blame() {
+        Blame::Lasting => Err(error.into()),
+        blame => {
+            let why = Why::new("not_copied", error.to_string());
+            Ok(Attached::Doubtful(Doubt { failure: Failure { id, rev: Some(rev), why }, blame }))
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{Difference, Problem, Report, repeated};
 use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
 use crate::peer::pulse::Pulse;
-use crate::peer::{AttachedDoc, AttachmentPiece, Change, Failure, Peer, PeerError, Why};
+use crate::peer::{AttachedDoc, AttachmentPiece, Blame, Change, Failure, Opened, Peer, PeerError};
 use crate::replicate::budget::{Budget, cost};
 
 /// Leaves asked for at once, and bytes of their documents held: those with small attachments come with them.
@@ -37,7 +37,7 @@ struct Told {
 /// Compares what both sides tell of the attachments of these leaves, and adds to the report what `other` lacks.
 ///
 /// # Errors
-/// [`PeerError::Status`] where a document may not be read, or is too large for the budget.
+/// [`PeerError::Answered`] where a document may not be read, or is too large for the budget.
 pub async fn compare(
     this: &Peer,
     other: &Peer,
@@ -110,15 +110,18 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
             }
         }
         attached.extend(fetched.attached);
-        if let Some(Failure { id, why: Why { error, reason }, .. }) = fetched.refused.into_iter().next() {
+        let doubtful = fetched.doubtful.into_iter().filter(|doubt| doubt.blame != Blame::Missing);
+        let doubtful = doubtful.map(|doubt| (doubt.failure, doubt.blame));
+        let refused = fetched.refused.into_iter().map(|failure| (failure, Blame::Document));
+        if let Some((Failure { id, why, .. }, blame)) = refused.chain(doubtful).next() {
             let request = format!("_bulk_get of {}{id}", peer.name());
-            return Err(PeerError::Status { request, status: 403, error, reason });
+            return Err(PeerError::Answered { request, answer: why.to_string(), blame });
         }
     }
     drop(share);
     for (id, rev) in attached {
         // The revision itself as `atts_since`: the database needn't send what hasn't changed since.
-        if let Some(doc) =
+        if let Opened::Doc(doc) =
             peer.open_rev(&id, &rev, std::slice::from_ref(&rev), budget.nothing(&Pulse::default())).await?
             && let Some(attachments) = read(&doc.json)?
         {
@@ -136,8 +139,13 @@ fn read(json: &[u8]) -> Result<Option<Attachments>, DocumentError> {
 /// The hashes of a leaf's attachments, decoded, by name; none where the leaf is gone.
 async fn hash(peer: &Peer, (id, rev): &Leaf, budget: &Budget) -> Result<HashMap<String, String>, PeerError> {
     repeated(async || match peer.open_rev(id, rev, &[], budget.nothing(&Pulse::default())).await? {
-        Some(doc) => hash_parts(doc, peer.name()).await,
-        None => Ok(HashMap::new()),
+        Opened::Doc(doc) => hash_parts(doc, peer.name()).await,
+        Opened::Missing => Ok(HashMap::new()),
+        Opened::Forbidden(why) => Err(PeerError::Answered {
+            request: format!("a question for {}{id}", peer.name()),
+            answer: why.to_string(),
+            blame: Blame::Document,
+        }),
     })
     .await
 }

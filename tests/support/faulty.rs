@@ -58,11 +58,52 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Answers a status with CouchDB's kind of body.
+    /// Answers a status in CouchDB's words for it.
     pub fn status(status: u16) -> Self {
-        let body = format!("{{\"error\":\"fault\",\"reason\":\"scripted {status}\"}}");
+        let error = match status {
+            400 => "bad_request",
+            401 => "unauthorized",
+            403 => "forbidden",
+            404 => "not_found",
+            409 => "conflict",
+            413 => "too_large",
+            _ => "fault",
+        };
+        let body = format!("{{\"error\":\"{error}\",\"reason\":\"scripted {status}\"}}");
         Self::Answer(status, vec![("content-type", "application/json".into())], body)
     }
+
+    /// Answers as whatever stands before a database does: a page, JSON of its own, or nothing at all.
+    pub fn gateway(status: u16, body: Gateway) -> Self {
+        let (content_type, text) = match body {
+            Gateway::Page => ("text/html", "<html><body>Nothing to see here</body></html>"),
+            Gateway::Json => ("application/json", r#"{"message":"Forbidden"}"#),
+            Gateway::JsonError => ("application/json", r#"{"status":404,"error":"Not Found","path":"/"}"#),
+            Gateway::Object => ("application/json", "{}"),
+            Gateway::Empty => ("text/plain", ""),
+        };
+        Self::Answer(status, vec![("content-type", content_type.into())], text.into())
+    }
+}
+
+/// What a gateway puts into its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// HTML.
+    Page,
+    /// JSON without CouchDB's words.
+    Json,
+    /// JSON with a word of CouchDB's, but not the other.
+    JsonError,
+    /// `{}`.
+    Object,
+    /// No body.
+    Empty,
+}
+
+impl Gateway {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Page, Self::Json, Self::JsonError, Self::Object, Self::Empty];
 }
 
 /// The peer; ends with the test.
@@ -78,6 +119,8 @@ struct Script {
     client: Client,
     /// Method, a part of the path and query, what to do; each is used once, in order.
     faults: Mutex<Vec<(Method, String, Fault)>>,
+    /// The same, for every request as long as it lasts.
+    lasting: Mutex<Vec<Lasting>>,
     /// What happens to any other request.
     chance: Mutex<Chance>,
     /// `METHOD /path?query` of every request, in the order of arrival.
@@ -89,6 +132,23 @@ struct Script {
 
 /// Decides about a document by its id.
 type Refuses = Box<dyn Fn(&str) -> bool + Send>;
+
+/// A fault that every request with this method meets whose path and query contain a part.
+struct Lasting {
+    method: Method,
+    part: String,
+    fault: Fault,
+    /// How long, from the first request on that met it.
+    during: Option<Duration>,
+    met: Option<Instant>,
+}
+
+impl Lasting {
+    fn meet(&mut self) -> Option<Fault> {
+        let met = *self.met.get_or_insert_with(Instant::now);
+        self.during.is_none_or(|during| met.elapsed() < during).then(|| self.fault.clone())
+    }
+}
 
 /// Decides about a request that no queued fault waits for.
 type Chance = Box<dyn FnMut() -> Option<Fault> + Send>;
@@ -106,7 +166,16 @@ impl FaultyPeer {
         let (down_until, down) = watch::channel(Instant::now());
         let upstream = Mutex::new(upstream);
         let refuses: Mutex<Refuses> = Mutex::new(Box::new(|_| false));
-        let script = Arc::new(Script { upstream, client: client(), faults, chance, seen, refuses, down_until });
+        let script = Arc::new(Script {
+            upstream,
+            client: client(),
+            faults,
+            lasting: Mutex::default(),
+            chance,
+            seen,
+            refuses,
+            down_until,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, tasks) = (listener.local_addr().unwrap(), Tasks::default());
         let listener = Door { addr, listener: Some(listener), down };
@@ -134,6 +203,23 @@ impl FaultyPeer {
     pub fn fail(&self, method: Method, part: &str, fault: Fault) -> &Self {
         self.script.faults.lock().unwrap().push((method, part.into(), fault));
         self
+    }
+
+    /// Lets every such request meet a fault, until so long after the first of them, or until [`FaultyPeer::heal`].
+    pub fn keep_failing(&self, method: Method, part: &str, fault: Fault, during: Option<Duration>) -> &Self {
+        let lasting = Lasting { method, part: part.into(), fault, during, met: None };
+        self.script.lasting.lock().unwrap().push(lasting);
+        self
+    }
+
+    /// Whether a request met a fault that keeps on.
+    pub fn has_failed(&self) -> bool {
+        self.script.lasting.lock().unwrap().iter().any(|lasting| lasting.met.is_some())
+    }
+
+    /// Ends all faults that keep on.
+    pub fn heal(&self) {
+        self.script.lasting.lock().unwrap().clear();
     }
 
     /// Lets `chance` decide about every request from now on that no queued fault waits for.
@@ -181,8 +267,13 @@ impl Script {
             None => target.contains(part),
         };
         let place = faults.iter().position(|(method, part, _)| method == request.method() && meets(part));
-        match place {
-            Some(place) => Some(faults.remove(place).2),
+        if let Some(place) = place {
+            return Some(faults.remove(place).2);
+        }
+        let mut lasting = self.lasting.lock().unwrap();
+        let met = lasting.iter_mut().find(|lasting| lasting.method == request.method() && meets(&lasting.part));
+        match met.and_then(Lasting::meet) {
+            Some(fault) => Some(fault),
             None => (self.chance.lock().unwrap())(),
         }
     }

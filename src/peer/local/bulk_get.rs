@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::{LocalPeer, newest};
 use crate::document::{Rev, Wanted};
-use crate::peer::{Failure, Fetched, PeerError, Unavailable};
+use crate::peer::{Doubt, Failure, Fetched, PeerError};
 use crate::replicate::budget::{Share, cost};
 use crate::store::{DocOptions, Leaf, Snapshot, StoreError};
 
@@ -70,9 +70,9 @@ fn fetch(
 ) -> Result<Option<(Wanted, usize)>, StoreError> {
     let options = DocOptions { revs: true, ..DocOptions::default() };
     let id = &wanted.id;
-    let unavailable = |rev: &Rev| Unavailable::missing(id.clone(), rev.clone());
+    let missing = |rev: &Rev| Doubt::missing(id.clone(), rev.clone());
     let Some(record) = snapshot.document(id.as_str())? else {
-        fetched.unavailable.extend(wanted.revs.iter().map(unavailable));
+        fetched.doubtful.extend(wanted.revs.iter().map(missing));
         return Ok(None);
     };
     let mut leaves: Vec<Leaf> = if wanted.revs.is_empty() { record.tree.leaves() } else { Vec::new() };
@@ -80,7 +80,7 @@ fn fetch(
         match newest(&record, rev) {
             Some(leaf) if leaves.contains(&leaf) => {}
             Some(leaf) => leaves.push(leaf),
-            None => fetched.unavailable.push(unavailable(rev)),
+            None => fetched.doubtful.push(missing(rev)),
         }
     }
     for (place, leaf) in leaves.iter().enumerate() {

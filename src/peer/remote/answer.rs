@@ -3,7 +3,6 @@
 //! Every answer's shape is checked. A body that isn't what was expected becomes [`PeerError::Malformed`], which shows
 //! how it starts; one that breaks off, falls silent, or is JSON without its end becomes [`PeerError::Broken`].
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +14,11 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::PeerError;
 use super::clients::reason;
+use super::judgement::{self, Meaning};
 use super::pace::Permit;
 use crate::peer::pulse::Pulse;
+use crate::peer::{PeerError, Why};
 
 /// Bytes of an answer that is held in memory whole, where its call says nothing else.
 pub(super) const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -120,24 +120,15 @@ impl Answer {
         let (status, headers) = (self.status(), self.response.headers().clone());
         Ok(Reply { request: self.request, status, headers, body: body.freeze() })
     }
-
-    /// The error that this answer is, with the peer's own words.
-    pub(super) async fn into_error(self) -> PeerError {
-        match self.whole().await {
-            Ok(reply) => reply.into_error(),
-            Err(error) => error,
-        }
-    }
 }
 
 impl Reply {
-    pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+    pub(super) fn request(&self) -> &str {
+        &self.request
     }
 
-    /// The answer, where its status tells of success.
-    pub(super) fn success(self) -> Result<Self, PeerError> {
-        if self.is_success() { Ok(self) } else { Err(self.into_error()) }
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 
     /// The body as the JSON that was expected.
@@ -157,39 +148,46 @@ impl Reply {
         }
     }
 
-    /// Whether the peer lacks what was asked for as a whole, as old servers lack `_bulk_get`.
-    pub(super) fn is_unknown_resource(&self) -> bool {
-        matches!(self.status, 404 | 405 | 501) && !self.is_database_missing()
+    /// What it means.
+    pub(super) fn meaning(&self) -> Meaning {
+        judgement::meaning(self.status, self.said().as_ref())
     }
 
-    /// Whether the database itself is gone.
-    pub(super) fn is_database_missing(&self) -> bool {
-        let (error, reason) = self.words();
-        self.status == 404 && error == "not_found" && (reason == "no_db_file" || reason == "Database does not exist.")
+    /// CouchDB's words, if the answer is in them; PouchDB's `true` stands beside the word in `name`.
+    pub(super) fn said(&self) -> Option<Why> {
+        #[derive(Deserialize)]
+        struct Words {
+            error: serde_json::Value,
+            name: Option<String>,
+            /// Must be there, as a gateway's own `{"error":"Forbidden"}` lacks it.
+            reason: serde_json::Value,
+        }
+        let words: Words = serde_json::from_slice(&self.body).ok()?;
+        let error = match words.error {
+            serde_json::Value::String(word) => word,
+            serde_json::Value::Bool(true) => words.name?,
+            _ => return None,
+        };
+        let reason = match words.reason {
+            serde_json::Value::String(reason) => reason,
+            other => other.to_string(),
+        };
+        Some(Why { error, reason: shorten(reason.as_bytes(), 1000) })
     }
 
     /// The peer's `error` and `reason`, else the status's own words and the answer's beginning.
-    pub(super) fn words(&self) -> (String, String) {
-        #[derive(Deserialize)]
-        struct Words<'a> {
-            #[serde(borrow)]
-            error: Cow<'a, str>,
-            #[serde(borrow, default)]
-            reason: Option<Cow<'a, str>>,
-        }
-        match serde_json::from_slice::<Words<'_>>(&self.body) {
-            Ok(words) => (words.error.into_owned(), shorten(words.reason.unwrap_or_default().as_bytes(), 1000)),
-            Err(_) => {
-                let status = reqwest::StatusCode::from_u16(self.status).ok();
-                let error = status.and_then(|status| status.canonical_reason()).unwrap_or("unknown status");
-                (error.to_owned(), shorten(&self.body, SHOWN_BYTES))
-            }
-        }
+    pub(super) fn why(&self) -> Why {
+        self.said().unwrap_or_else(|| {
+            let status = reqwest::StatusCode::from_u16(self.status).ok();
+            let error = status.and_then(|status| status.canonical_reason()).unwrap_or("unknown status");
+            Why::new(error, shorten(&self.body, SHOWN_BYTES))
+        })
     }
 
+    /// The error that this answer is to a request that hoped for another.
     pub(super) fn into_error(self) -> PeerError {
-        let (error, reason) = self.words();
-        PeerError::Status { request: self.request.to_string(), status: self.status, error, reason }
+        let answer = format!("{} {}", self.status, self.why());
+        PeerError::Answered { request: self.request.to_string(), answer, blame: self.meaning().blame() }
     }
 }
 

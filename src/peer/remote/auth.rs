@@ -31,9 +31,11 @@ use url::Url;
 
 use super::answer::{Answer, Reply};
 use super::call::{Failed, exchange};
+use super::judgement;
+use super::retry::{self, Trouble};
 use super::{Endpoint, PeerError};
+use crate::peer::Blame;
 use crate::peer::pulse::Pulse;
-use crate::replicate::retry::{self, Trouble};
 use oauth1::OAuth1;
 use session::Login;
 use token::Grant;
@@ -260,11 +262,12 @@ impl Desk<'_> {
         let response = exchange(builder, self.silence, &Default::default(), &request).await?;
         let reply = Answer::new(request, response, self.silence, Pulse::default()).whole().await;
         let reply = reply.map_err(|error| Failed { trouble: Trouble::BrokeOff, asked: None, error })?;
-        let trouble = Trouble::Status(reply.status);
-        if retry::verdict(retry::Operation::Info, trouble) != retry::Verdict::Stop {
+        // By its status alone: a login's answer needn't be in CouchDB's words.
+        let blame = judgement::meaning(reply.status, None).blame();
+        if blame == Blame::Passing || reply.status == 500 {
             let asked = reply.headers.get("retry-after").and_then(|after| after.to_str().ok());
             let asked = asked.and_then(|after| retry::retry_after(after, SystemTime::now()));
-            return Err(Failed { trouble, asked, error: reply.into_error() });
+            return Err(Failed { trouble: Trouble::Answered(blame), asked, error: reply.into_error() });
         }
         Ok(reply)
     }
@@ -277,7 +280,7 @@ impl Desk<'_> {
     /// The credentials are wrong.
     fn unauthorized(&self) -> Failed {
         let error = PeerError::Unauthorized { database: self.database.to_owned() };
-        Failed { trouble: Trouble::Status(401), asked: None, error }
+        Failed { trouble: Trouble::Answered(Blame::Lasting), asked: None, error }
     }
 }
 

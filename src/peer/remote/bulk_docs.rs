@@ -1,73 +1,109 @@
 //! Writes a batch of documents.
 //!
 //! `POST {db}/_bulk_docs` with `new_edits:false` answers the failures alone, as CouchDB does, or a row for every document,
-//! as others do: a row without `error` is a success. A batch that the target won't take as a whole, because it is too
-//! large (413) or because one of its documents isn't to the target's taste (400), is halved until the rest passes; what
-//! is refused alone is that document's failure. A row that tells of the target's own trouble (a timeout, a node that is
-//! gone) is no refusal: it breaks the batch off, and the caller asks again for what is missing.
+//! as others do: a row without `error` is a success. What a row says is judged (`judgement.rs`): a refusal, the target's
+//! own trouble, or neither for certain. `forbidden` counts if the target took another document of the same request,
+//! else if it lets us read it and write to it at that moment. A request that is too large, or that the target's own words
+//! refuse for one of its documents, is halved. Any other answer to a request as a whole is the caller's: it writes fewer
+//! documents at once to find out whether one of them is why.
 
+use super::answer::malformed;
 use super::call::Call;
 use super::*;
 use crate::document::DocSpan;
+use crate::peer::Doubt;
+
+const EXPECTED: &str = "an array of documents that weren't written";
+
+/// What a request was answered.
+enum Told {
+    /// What wasn't written.
+    Failed(Vec<Failure>),
+    /// The request is refused as a whole, for its size or for one of its documents; fewer at once may do.
+    Refused(Why, Blame),
+}
+
+/// Documents that are too large alone, before any was taken, after which it isn't theirs.
+const MOST_TOO_LARGE: usize = 3;
 
 impl RemotePeer {
-    /// Writes the batch and answers what the target refused.
-    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Vec<Failure>, PeerError> {
-        let mut refused = Vec::new();
+    /// Writes the batch and answers what the target didn't take.
+    pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Written, PeerError> {
+        let mut written = Written::default();
+        let (mut taken, mut too_large) = (false, 0);
         let mut left = vec![batch];
-        while let Some(batch) = left.pop() {
-            if batch.is_empty() {
-                continue;
-            }
+        while let Some(batch) = left.pop().filter(|batch| !batch.is_empty()) {
             let (body, docs) = batch.into_request();
-            let reply = self.ask(&Call::post(Operation::BulkDocs, "_bulk_docs", body.clone())).await?;
-            match (reply.status, docs.as_slice()) {
-                (400 | 413, [doc]) => {
-                    let (error, reason) = reply.words();
-                    refused.push(Failure {
-                        id: doc.id.clone(),
-                        rev: Some(doc.rev.clone()),
-                        why: Why { error, reason },
-                    });
+            let call = Call::post(Operation::BulkDocs, "_bulk_docs", body.clone());
+            match (self.ask(&call, |reply| self.not_written(&call, reply, &docs)).await?, docs.as_slice()) {
+                (Told::Failed(rows), docs) => {
+                    taken |= rows.len() < docs.len();
+                    let Written { refused, doubtful } = self.judged(rows, taken).await?;
+                    written.refused.extend(refused);
+                    written.doubtful.extend(doubtful);
                 }
-                (400 | 413, docs) => {
+                (Told::Refused(why, blame), [doc]) => {
+                    too_large += 1;
+                    let failure = Failure { id: doc.id.clone(), rev: Some(doc.rev.clone()), why };
+                    match blame {
+                        Blame::Document => written.refused.push(failure),
+                        blame if taken || too_large < MOST_TOO_LARGE => written.doubtful.push(Doubt { failure, blame }),
+                        blame => {
+                            let (request, answer) = (self.request_name(&call), failure.why.to_string());
+                            return Err(PeerError::Answered { request, answer, blame });
+                        }
+                    }
+                }
+                (Told::Refused(..), docs) => {
                     let mut batch = DocBatch::default();
                     docs.iter().for_each(|doc| batch.push(doc.id.clone(), doc.rev.clone(), &body[doc.span.clone()]));
                     let (first, second) = batch.halve();
                     left.extend([second, first]);
                 }
-                _ => {
-                    let reply = self.present(reply)?.success()?;
-                    let rows: Vec<Row> = reply.json("an array of documents that weren't written")?;
-                    for row in rows.into_iter().filter_map(Row::refused) {
-                        refused.push(self.judged(row, &docs)?);
-                    }
-                }
             }
         }
-        Ok(refused)
+        Ok(written)
     }
 
-    /// A refusal with its revision where that is certain; an error where the document may well be taken next time.
-    fn judged(&self, refused: Failure, docs: &[DocSpan]) -> Result<Failure, PeerError> {
-        if passes(&refused.why.error) {
-            let request = self.request_name(&Call::new(Operation::BulkDocs, Method::POST, "_bulk_docs"));
-            let reason = format!("{} was answered {}", refused.id, refused.why);
-            return Err(PeerError::Broken { request, reason });
+    fn not_written(&self, call: &Call, reply: Reply, docs: &[DocSpan]) -> Result<Told, PeerError> {
+        match reply.meaning() {
+            Meaning::TooLarge => {
+                let blame = reply.said().map_or(Blame::Unclear { worded: false }, |why| judgement::of_document(&why));
+                return Ok(Told::Refused(reply.why(), blame));
+            }
+            Meaning::Failed(Blame::Document) => return Ok(Told::Refused(reply.why(), Blame::Document)),
+            _ => {}
         }
-        let mut sent = docs.iter().filter(|doc| doc.id == refused.id);
-        let only = sent.next().filter(|_| sent.next().is_none()).map(|doc| doc.rev.clone());
-        Ok(Failure { rev: refused.rev.or(only), ..refused })
+        let rows: Vec<Row> = self.expected(reply)?.json(EXPECTED)?;
+        let failed = rows.into_iter().filter_map(Row::failure).map(|failure| named(failure, docs));
+        let failed: Option<Vec<Failure>> = failed.collect();
+        let unnamed = || malformed(&self.request_name(call), EXPECTED, "a row of a document that wasn't sent".into());
+        failed.map(Told::Failed).ok_or_else(unnamed)
+    }
+
+    /// Judges rows; `taken` says that the target took another document.
+    async fn judged(&self, rows: Vec<Failure>, taken: bool) -> Result<Written, PeerError> {
+        if !taken && rows.iter().any(|row| judgement::is_about_rights(&row.why)) {
+            self.let_in_to_write().await?;
+        }
+        let mut written = Written::default();
+        for failure in rows {
+            match judgement::of_document(&failure.why) {
+                Blame::Document => written.refused.push(failure),
+                Blame::Unclear { .. } if judgement::is_about_rights(&failure.why) => written.refused.push(failure),
+                blame => written.doubtful.push(Doubt { failure, blame }),
+            }
+        }
+        Ok(written)
     }
 }
 
-/// What a cluster says of a document when a part of it fails.
-const PASSING: [&str; 6] =
-    ["timeout", "internal_error", "internal_server_error", "service_unavailable", "all_workers_died", "nodedown"];
-
-/// Whether a word that a peer says of one document tells of its own trouble, and so nothing of the document.
-pub(super) fn passes(error: &str) -> bool {
-    PASSING.contains(&error)
+/// A row of a document that was sent, with its revision if that is certain.
+fn named(failure: Failure, docs: &[DocSpan]) -> Option<Failure> {
+    let mut sent = docs.iter().filter(|doc| doc.id == failure.id);
+    let first = sent.next()?;
+    let only = sent.next().is_none().then(|| first.rev.clone());
+    Some(Failure { rev: failure.rev.or(only), ..failure })
 }
 
 #[derive(Deserialize)]
@@ -81,7 +117,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn refused(self) -> Option<Failure> {
+    /// Why its document wasn't written; `None` if it was. A row that names no document has an empty id.
+    pub(super) fn failure(self) -> Option<Failure> {
         let error = match self.error? {
             serde_json::Value::String(word) => word,
             serde_json::Value::Bool(true) => self.name.unwrap_or_else(|| "unknown_error".into()),

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, stream};
 
+use super::answer::Answer;
 use super::call::Call;
 use super::cutting::{Cutting, Read};
 use super::missing::push_revs;
@@ -30,10 +31,13 @@ const REVS_PER_URL: usize = 100;
 
 /// Answers to `_bulk_get` or `open_revs` that are being read.
 pub struct RemoteBulkGet {
+    peer: RemotePeer,
+    /// A document of the same request came.
+    lets_us_read: bool,
     /// The answer in hand.
     reading: Option<Reading>,
     /// Answers to come, one a document.
-    answers: Option<BoxStream<'static, Result<Opened, PeerError>>>,
+    answers: Option<BoxStream<'static, Result<Told, PeerError>>>,
     sorter: Sorter,
     /// The request answered last, for errors.
     last: String,
@@ -58,13 +62,23 @@ enum Of {
     All(DocId),
 }
 
+/// What a question about one document was answered.
+pub(super) enum Sent {
+    /// With success.
+    Answer(Answer),
+    /// That there is no such document or revision.
+    Missing,
+    /// That we may not read it.
+    Forbidden(Why),
+}
+
 /// What `open_revs` was answered.
-enum Opened {
+enum Told {
     Answer(Box<Reading>),
     /// PouchDB's way to say that there is no such document.
     Missing(DocId),
-    /// We mayn't read it; the source's `error` and `reason`.
-    Refused(DocId, (String, String)),
+    /// We may not read it, in the source's words.
+    Refused(DocId, Why),
 }
 
 impl RemotePeer {
@@ -82,7 +96,16 @@ impl RemotePeer {
             reading = self.ask_bulk_get(&wanted).await?;
             answers = reading.is_none().then(|| self.open_revs(wanted));
         }
-        Ok(RemoteBulkGet { reading, answers, sorter, last: String::new(), failed: None, ended: false })
+        Ok(RemoteBulkGet {
+            peer: self.clone(),
+            lets_us_read: false,
+            reading,
+            answers,
+            sorter,
+            last: String::new(),
+            failed: None,
+            ended: false,
+        })
     }
 
     /// `None` where the peer has no `_bulk_get`.
@@ -91,20 +114,24 @@ impl RemotePeer {
             return Ok(None);
         }
         let path = "_bulk_get?latest=true&revs=true&attachments=false";
-        let answer = self.send(&Call::post(Operation::Fetch, path, request(wanted))).await?;
-        if answer.is_success() {
-            return Ok(Some(Reading { cutting: Cutting::of_results(answer), of: Of::Many }));
+        let call = Call::post(Operation::Fetch, path, request(wanted));
+        let sent = self.send(&call, |reply| {
+            // CouchDB 1 takes `_bulk_get` for a document's id, and a POST to one for a form.
+            match reply.meaning().is_unknown_request() {
+                true => Ok(()),
+                false => Err(self.refusal(reply)),
+            }
+        });
+        match sent.await? {
+            Ok(answer) => Ok(Some(Reading { cutting: Cutting::of_results(answer), of: Of::Many })),
+            Err(()) => {
+                self.inner.lacks_bulk_get.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
         }
-        let reply = self.present(answer.whole().await?)?;
-        // CouchDB 1 takes `_bulk_get` for a document's id, and a POST to one for a form.
-        if reply.is_unknown_resource() || matches!(reply.status, 400 | 415) {
-            self.inner.lacks_bulk_get.store(true, Ordering::Relaxed);
-            return Ok(None);
-        }
-        Err(reply.into_error())
     }
 
-    fn open_revs(&self, wanted: Vec<Wanted>) -> BoxStream<'static, Result<Opened, PeerError>> {
+    fn open_revs(&self, wanted: Vec<Wanted>) -> BoxStream<'static, Result<Told, PeerError>> {
         let requests: Vec<(DocId, Vec<Rev>)> = wanted
             .into_iter()
             .flat_map(|Wanted { id, revs, .. }| match revs.as_slice() {
@@ -120,17 +147,36 @@ impl RemotePeer {
         answers.buffered(OPEN_REVS_IN_FLIGHT).boxed()
     }
 
-    async fn open_some(&self, id: DocId, revs: &[Rev]) -> Result<Opened, PeerError> {
-        let answer = self.send(&Call::get(Operation::Fetch, open_revs_path(&id, revs, &[]))).await?;
-        if answer.is_success() {
-            let of = if revs.is_empty() { Of::All(id) } else { Of::Some(id) };
-            return Ok(Opened::Answer(Box::new(Reading { cutting: Cutting::of_array(answer), of })));
-        }
-        let reply = self.admitting(self.present(answer.whole().await?)?).await?;
-        match reply.status {
-            404 => Ok(Opened::Missing(id)),
-            401 | 403 => Ok(Opened::Refused(id, reply.words())),
-            _ => Err(reply.into_error()),
+    async fn open_some(&self, id: DocId, revs: &[Rev]) -> Result<Told, PeerError> {
+        let call = Call::get(Operation::Fetch, open_revs_path(&id, revs, &[]));
+        Ok(match self.send_about_one(&call).await? {
+            Sent::Answer(answer) => {
+                let of = if revs.is_empty() { Of::All(id) } else { Of::Some(id) };
+                Told::Answer(Box::new(Reading { cutting: Cutting::of_array(answer), of }))
+            }
+            Sent::Missing => Told::Missing(id),
+            Sent::Forbidden(why) => Told::Refused(id, why),
+        })
+    }
+
+    /// Sends a question about one document. That we may not read it counts if the database lets us in at that moment, and
+    /// if it is said once more after that.
+    pub(super) async fn send_about_one(&self, call: &Call) -> Result<Sent, PeerError> {
+        let mut told_before = false;
+        loop {
+            let sent = self.send(call, |reply| match reply.meaning() {
+                Meaning::NotThere => Ok(Sent::Missing),
+                Meaning::NotAllowed => Ok(Sent::Forbidden(reply.why())),
+                _ => Err(self.refusal(reply)),
+            });
+            match sent.await? {
+                Ok(answer) => return Ok(Sent::Answer(answer)),
+                Err(Sent::Forbidden(_)) if !told_before => {
+                    self.let_in().await?;
+                    told_before = true;
+                }
+                Err(told) => return Ok(told),
+            }
         }
     }
 }
@@ -148,6 +194,12 @@ impl RemoteBulkGet {
             }
         }
         let ready = std::mem::take(&mut self.sorter.ready);
+        // A document that we may not read counts if we may read another, or the database at this moment.
+        self.lets_us_read |= !ready.docs.is_empty() || !ready.attached.is_empty();
+        let is_about_rights = ready.refused.iter().any(|failure| judgement::is_about_rights(&failure.why));
+        if is_about_rights && !self.lets_us_read {
+            self.peer.let_in().await?;
+        }
         share.keep(cost(ready.docs.size() + self.unread()));
         if !ready.is_empty() {
             return Ok(Some(ready));
@@ -215,9 +267,9 @@ impl RemoteBulkGet {
             None => None,
         };
         match answer {
-            Some(Opened::Answer(reading)) => self.reading = Some(*reading),
-            Some(Opened::Missing(id)) => self.sorter.missing(&id),
-            Some(Opened::Refused(id, (error, reason))) => self.sorter.refuse(&id, &error, &reason),
+            Some(Told::Answer(reading)) => self.reading = Some(*reading),
+            Some(Told::Missing(id)) => self.sorter.missing(&id),
+            Some(Told::Refused(id, why)) => self.sorter.refuse(&id, &why),
             None => {
                 self.ended = true;
                 self.sorter.end(&self.last, share.max_document())?;

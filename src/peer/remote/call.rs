@@ -4,6 +4,7 @@
 //! method and body (303 makes it a GET); custom headers and credentials go only to the scheme, host and port that they
 //! were given for. No try has a limit of total time, since bodies stream, but every silence has one.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -21,9 +22,10 @@ use super::answer::{Answer, MAX_ANSWER_BYTES, Reply};
 use super::auth::{Desk, Pass};
 use super::clients::{failure, reason};
 use super::pace::Permit;
+use super::retry::{self, Budget, Operation, Schedule, Trouble, Verdict};
 use super::{PeerError, RemotePeer};
+use crate::peer::Blame;
 use crate::peer::pulse::Pulse;
-use crate::replicate::retry::{self, Budget, Operation, Schedule, Trouble, Verdict};
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 10;
@@ -89,19 +91,40 @@ pub(super) struct Streamed<S> {
 }
 
 impl RemotePeer {
-    /// Sends a request and answers as soon as the answer's head is there, whatever its status, unless that may pass.
-    pub(super) async fn send(&self, call: &Call) -> Result<Answer, PeerError> {
-        Ok(self.retrying(call, || self.attempt(call)).await?.released())
+    /// Sends a request and answers as soon as a good answer's head is there: the answer itself, or what `otherwise` makes
+    /// of one that tells of no success. An error that may pass is tried again.
+    pub(super) async fn send<T>(
+        &self,
+        call: &Call,
+        otherwise: impl Fn(Reply) -> Result<T, PeerError>,
+    ) -> Result<Result<Answer, T>, PeerError> {
+        let otherwise = &otherwise;
+        self.retrying(call, || async move {
+            let answer = self.attempt(call).await?;
+            if answer.is_success() {
+                return Ok(Ok(answer.released()));
+            }
+            Ok(Err(read(call, answer, otherwise).await?))
+        })
+        .await
     }
 
-    /// As [`RemotePeer::send`], with the whole answer read.
-    pub(super) async fn ask(&self, call: &Call) -> Result<Reply, PeerError> {
-        let attempt = || async move {
-            let answer = self.attempt(call).await?;
-            let broke = |error| Failed { trouble: Trouble::BrokeOff, asked: None, error };
-            answer.whole_within(call.max_answer).await.and_then(Reply::uncut).map_err(broke)
-        };
-        self.retrying(call, attempt).await
+    /// Sends a request and answers as soon as a good answer's head is there.
+    pub(super) async fn open(&self, call: &Call) -> Result<Answer, PeerError> {
+        let refused = |reply| Err(self.refusal(reply));
+        let Ok(answer) = self.send::<Infallible>(call, refused).await?;
+        Ok(answer)
+    }
+
+    /// Sends a request, reads the answer whole, and makes of it what `make` does. An error that may pass is tried again:
+    /// so a page in place of an answer is asked for anew.
+    pub(super) async fn ask<T>(
+        &self,
+        call: &Call,
+        make: impl Fn(Reply) -> Result<T, PeerError>,
+    ) -> Result<T, PeerError> {
+        let make = &make;
+        self.retrying(call, || async move { read(call, self.attempt(call).await?, make).await }).await
     }
 
     async fn retrying<T, F>(&self, call: &Call, mut attempt: impl FnMut() -> F) -> Result<T, PeerError>
@@ -122,7 +145,8 @@ impl RemotePeer {
                 Err(failed) => failed,
             };
             let verdict = match &failed.error {
-                PeerError::Malformed { .. } | PeerError::TooLong { .. } => Verdict::Stop,
+                // Whoever asks asks for less.
+                PeerError::TooLong { .. } => Verdict::Stop,
                 _ => retry::verdict(call.operation, failed.trouble),
             };
             let Some(pause) = schedule.pause(verdict, failed.asked, start.elapsed()) else {
@@ -158,8 +182,8 @@ impl RemotePeer {
                 continue;
             }
             match redirect(&response, &url) {
-                None => return judged(call, self.answer(request, response, silence).holding(permit)).await,
-                Some(Err(found)) => return Err(lost(&request, response.status(), found)),
+                None => return Ok(self.answer(request, response, silence).holding(permit)),
+                Some(Err(found)) => return Err(lost(&request, found)),
                 Some(Ok(next)) => {
                     self.learn_move(response.status(), &call.path, &next);
                     url = next;
@@ -169,7 +193,7 @@ impl RemotePeer {
                 (method, body) = (Method::GET, None);
             }
         }
-        Err(lost(&request, StatusCode::FOUND, "one redirect after another".into()))
+        Err(lost(&request, "one redirect after another".into()))
     }
 
     /// Sends a body that can't be sent twice: one try, no redirect. Where one is asked for, the peer is remembered to
@@ -205,7 +229,7 @@ impl RemotePeer {
         }
         match redirect(&response, &url) {
             None => Ok(self.answer(request, response, silence)),
-            Some(Err(found)) => Err(lost(&request, response.status(), found)),
+            Some(Err(found)) => Err(lost(&request, found)),
             Some(Ok(next)) => {
                 self.learn_move(StatusCode::PERMANENT_REDIRECT, &call.path, &next);
                 Err(again("the database has moved"))
@@ -368,15 +392,13 @@ pub(super) async fn exchange(
     }
 }
 
-/// Makes an answer whose status may pass an error, with the peer's own words and the pause it asks for.
-async fn judged(call: &Call, answer: Answer) -> Result<Answer, Failed> {
-    let trouble = Trouble::Status(answer.status());
-    if answer.is_success() || retry::verdict(call.operation, trouble) == Verdict::Stop {
-        return Ok(answer);
-    }
+/// Reads an answer whole and makes of it what is hoped for; else a failure, with the pause that the peer asks for.
+async fn read<T>(call: &Call, answer: Answer, make: impl Fn(Reply) -> Result<T, PeerError>) -> Result<T, Failed> {
     let header = answer.header(RETRY_AFTER.as_str());
     let asked = header.and_then(|header| retry::retry_after(header, SystemTime::now()));
-    Err(Failed { trouble, asked, error: answer.into_error().await })
+    let broke = |error| Failed { trouble: Trouble::BrokeOff, asked, error };
+    let reply = answer.whole_within(call.max_answer).await.and_then(Reply::uncut).map_err(broke)?;
+    make(reply).map_err(|error| Failed { trouble: Trouble::Answered(error.blame()), asked, error })
 }
 
 /// Where a redirect leads; `None` for any other answer, an error where it leads nowhere.
@@ -393,9 +415,9 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
     }))
 }
 
-fn lost(request: &str, status: StatusCode, found: String) -> Failed {
+fn lost(request: &str, found: String) -> Failed {
     let error = PeerError::Malformed { request: request.to_owned(), expected: "an answer or a redirect", found };
-    Failed { trouble: Trouble::Status(status.as_u16()), asked: None, error }
+    Failed { trouble: Trouble::Answered(Blame::Lasting), asked: None, error }
 }
 
 /// A body as it goes out: whole where it is small, else in pieces that are counted.

@@ -19,7 +19,7 @@ use super::connection::{Connection, Proxy};
 use super::pace::Servers;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
-use crate::replicate::retry::Trouble;
+use crate::peer::remote::retry::Trouble;
 
 /// Clients kept; one that is dropped for another lives on as long as peers use it.
 const KEPT: usize = 64;

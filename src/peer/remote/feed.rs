@@ -28,8 +28,8 @@ impl RemotePeer {
     }
 
     async fn page(&self, query: &ChangesQuery, limit: usize) -> Result<ChangesPage, PeerError> {
-        let reply = self.ask(&self.changes_call(query, Some(limit))).await?;
-        let page: Page = self.present(reply)?.success()?.json(EXPECTED)?;
+        let call = self.changes_call(query, Some(limit));
+        let page: Page = self.ask(&call, |reply| self.expected(reply)?.json(EXPECTED)).await?;
         let (last_seq, pending, extent) = (page.last_seq, page.pending, Extent::Limited);
         let changes = page.results.into_iter().map(Change::from).collect();
         Ok(ChangesPage { changes, limit, last_seq, pending, extent })

@@ -1,13 +1,16 @@
 //! Asks which revisions the peer lacks.
 //!
-//! `POST {db}/_revs_diff`; an id absent from the answer lacks nothing. CouchDB before 1.1 has only `_missing_revs`, which
+//! `POST {db}/_revs_diff`; an id absent from the answer lacks nothing. So that no page, no `{}` of whatever stands between
+//! reads as "nothing is missing", each question has a revision in it that nobody has. CouchDB before 1.1 has only `_missing_revs`, which
 //! knows no `possible_ancestors`; a peer that was found to be so old isn't asked for more again.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use super::answer::malformed;
 use super::call::Call;
 use super::*;
+use crate::document::RevHash;
 use crate::json;
 
 impl RemotePeer {
@@ -29,10 +32,11 @@ impl RemotePeer {
 
     async fn ask_missing(&self, changes: &[Change]) -> Result<Vec<Wanted>, PeerError> {
         let asked = merged(changes);
-        let body = Bytes::from(request(&asked));
-        let mut missing = match self.ask_revs_diff(&body).await? {
+        let probe = Probe::new();
+        let body = Bytes::from(request(&asked, &probe));
+        let mut missing = match self.ask_revs_diff(&body, &probe).await? {
             Some(missing) => missing,
-            None => self.ask_missing_revs(body).await?,
+            None => self.ask_missing_revs(body, &probe).await?,
         };
         let wanted = asked.into_iter().filter_map(|(id, _)| {
             let mut diff = missing.remove(id).filter(|diff| !diff.missing.is_empty())?;
@@ -43,27 +47,59 @@ impl RemotePeer {
     }
 
     /// `None` where the peer has no `_revs_diff`.
-    async fn ask_revs_diff(&self, body: &Bytes) -> Result<Option<HashMap<DocId, Diff>>, PeerError> {
+    async fn ask_revs_diff(&self, body: &Bytes, probe: &Probe) -> Result<Option<HashMap<DocId, Diff>>, PeerError> {
         if self.inner.lacks_revs_diff.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let reply = self.ask(&Call::post(Operation::RevsDiff, "_revs_diff", body.clone())).await?;
-        if reply.is_unknown_resource() {
-            self.inner.lacks_revs_diff.store(true, Ordering::Relaxed);
-            return Ok(None);
-        }
-        self.present(reply)?.success()?.json("missing revisions by document").map(Some)
+        let call = Call::post(Operation::RevsDiff, "_revs_diff", body.clone());
+        self.ask(&call, |reply| {
+            // A wrong id in the question is answered 400.
+            if reply.status != 400 && reply.meaning().is_unknown_request() {
+                self.inner.lacks_revs_diff.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+            let mut missing: HashMap<DocId, Diff> = self.expected(reply)?.json(EXPECTED)?;
+            let found = missing.remove(&probe.id).is_some_and(|diff| diff.missing.contains(&probe.rev));
+            found.then_some(Some(missing)).ok_or_else(|| self.unasked(&call))
+        })
+        .await
     }
 
-    async fn ask_missing_revs(&self, body: Bytes) -> Result<HashMap<DocId, Diff>, PeerError> {
+    /// An answer that doesn't know of the revision that nobody has: it is none to this question.
+    fn unasked(&self, call: &Call) -> PeerError {
+        malformed(&self.request_name(call), EXPECTED, "nothing of a revision that can't be there".into())
+    }
+
+    async fn ask_missing_revs(&self, body: Bytes, probe: &Probe) -> Result<HashMap<DocId, Diff>, PeerError> {
         #[derive(Deserialize)]
         struct Missing {
             missing_revs: HashMap<DocId, Vec<Rev>>,
         }
-        let reply = self.ask(&Call::post(Operation::RevsDiff, "_missing_revs", body)).await?;
-        let missing: Missing = self.present(reply)?.success()?.json("`missing_revs` by document")?;
-        let diff = |(id, missing)| (id, Diff { missing, possible_ancestors: Vec::new() });
-        Ok(missing.missing_revs.into_iter().map(diff).collect())
+        let call = Call::post(Operation::RevsDiff, "_missing_revs", body);
+        self.ask(&call, |reply| {
+            let Missing { mut missing_revs } = self.expected(reply)?.json(EXPECTED)?;
+            let found = missing_revs.remove(&probe.id).is_some_and(|revs| revs.contains(&probe.rev));
+            let diff = |(id, missing)| (id, Diff { missing, possible_ancestors: Vec::new() });
+            found.then(|| missing_revs.into_iter().map(diff).collect()).ok_or_else(|| self.unasked(&call))
+        })
+        .await
+    }
+}
+
+const EXPECTED: &str = "missing revisions by document";
+
+/// A revision that nobody has, asked for with the others: an answer that doesn't call it missing, an empty object for one,
+/// wasn't made by a database that was asked.
+struct Probe {
+    id: DocId,
+    rev: Rev,
+}
+
+impl Probe {
+    fn new() -> Self {
+        let hash = rand::random::<[u8; 16]>();
+        let id = DocId::from(format!("couchrep-asks-{}", hex::encode(hash)));
+        Self { id, rev: Rev { pos: 1, hash: RevHash::Md5(hash) } }
     }
 }
 
@@ -91,9 +127,10 @@ fn merged(changes: &[Change]) -> Vec<(&DocId, Vec<&Rev>)> {
     asked
 }
 
-fn request(asked: &[(&DocId, Vec<&Rev>)]) -> Vec<u8> {
+fn request(asked: &[(&DocId, Vec<&Rev>)], probe: &Probe) -> Vec<u8> {
     let mut body = b"{".to_vec();
-    for (id, revs) in asked {
+    let probed = vec![&probe.rev];
+    for (id, revs) in asked.iter().map(|(id, revs)| (*id, revs)).chain([(&probe.id, &probed)]) {
         if body.len() > 1 {
             body.push(b',');
         }

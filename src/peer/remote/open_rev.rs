@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap};
 
 use super::answer::{Answer, malformed, shorten, too_long};
 use super::attachments::{following, let_stubs_follow};
-use super::bulk_get::open_revs_path;
+use super::bulk_get::{Sent, open_revs_path};
 use super::call::Call;
 use super::results::{Item, Looked, look, not_fetched};
 use super::*;
@@ -26,21 +26,15 @@ type Body = BoxStream<'static, Result<Bytes, PeerError>>;
 type Parts = BoxStream<'static, Result<AttachmentPiece, PeerError>>;
 
 impl RemotePeer {
-    /// Fetches one revision; `None` where the source doesn't have it, an error with its status where we mayn't read it.
-    pub async fn open_rev(
-        &self,
-        id: &DocId,
-        rev: &Rev,
-        atts_since: &[Rev],
-        share: Share,
-    ) -> Result<Option<AttachedDoc>, PeerError> {
+    /// Fetches one revision.
+    pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev], share: Share) -> Result<Opened, PeerError> {
         let mut call = Call::get(Operation::Fetch, open_revs_path(id, std::slice::from_ref(rev), atts_since));
         call.accept = "multipart/mixed";
-        let answer = self.send(&call).await?;
-        if !answer.is_success() {
-            let reply = self.admitting(self.present(answer.whole().await?)?).await?;
-            return if reply.status == 404 { Ok(None) } else { Err(reply.into_error()) };
-        }
+        let answer = match self.send_about_one(&call).await? {
+            Sent::Answer(answer) => answer,
+            Sent::Missing => return Ok(Opened::Missing),
+            Sent::Forbidden(why) => return Ok(Opened::Forbidden(why)),
+        };
         match answer.header(CONTENT_TYPE.as_str()).and_then(multipart::boundary) {
             Some(boundary) => read_mixed(answer, &boundary, share).await,
             None => self.read_json(answer, share).await,
@@ -48,7 +42,7 @@ impl RemotePeer {
     }
 
     /// Reads an answer that came as JSON.
-    async fn read_json(&self, mut answer: Answer, mut share: Share) -> Result<Option<AttachedDoc>, PeerError> {
+    async fn read_json(&self, mut answer: Answer, mut share: Share) -> Result<Opened, PeerError> {
         let request = answer.request().clone();
         let mut text = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
@@ -57,7 +51,16 @@ impl RemotePeer {
         let items: Vec<Item<'_>> = serde_json::from_slice(&text).map_err(|error| {
             malformed(&request, "an array of revisions", format!("`{}` ({error})", shorten(&text, 100)))
         })?;
-        let Some(text) = items.iter().find_map(|item| item.ok) else { return Ok(None) };
+        let Some(text) = items.iter().find_map(|item| item.ok) else {
+            return match items.iter().find_map(Item::refusal) {
+                Some(why) if judgement::of_document(&why) != Blame::Missing => {
+                    let blame = judgement::of_document(&why);
+                    Err(PeerError::Answered { request: request.to_string(), answer: why.to_string(), blame })
+                }
+                _ if items.is_empty() => Err(malformed(&request, EXPECTED, "no revision".into())),
+                _ => Ok(Opened::Missing),
+            };
+        };
         let Looked { id, rev, .. } = looked(&request, text.get().as_bytes())?;
         let (json, heads) = let_stubs_follow(text.get().as_bytes())?;
         let (peer, doc_id, doc_rev) = (self.clone(), id.clone(), rev.clone());
@@ -65,16 +68,13 @@ impl RemotePeer {
             let (peer, path) = (peer.clone(), format!("{}?rev={doc_rev}", path::attachment(&doc_id, &head.name)));
             async move { peer.attachment(head, path).await }
         });
-        Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: attachments.try_flatten().boxed() }))
+        Ok(Opened::Doc(AttachedDoc { id, rev, json: share.around(json), parts: attachments.try_flatten().boxed() }))
     }
 
     /// Fetches one attachment by its name.
     async fn attachment(&self, head: AttachmentHead, path: String) -> Result<Parts, PeerError> {
         let call = Call { accept: "*/*", ..Call::get(Operation::Fetch, path) };
-        let answer = self.send(&call).await?;
-        if !answer.is_success() {
-            return Err(answer.into_error().await);
-        }
+        let answer = self.open(&call).await?;
         let request = answer.request().clone();
         let measure = Measure { left: head.length };
         let data = stream::try_unfold((answer, measure), move |(mut answer, mut measure)| {
@@ -90,7 +90,7 @@ impl RemotePeer {
 }
 
 /// Reads an answer that came as `multipart/mixed`, up to the document's JSON.
-async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<Option<AttachedDoc>, PeerError> {
+async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<Opened, PeerError> {
     let request = answer.request().clone();
     let mut mixed = Reader::new(answer.into_stream(), boundary);
     let headers = mixed.next_part().await.map_err(|error| broken(&request, error))?;
@@ -118,23 +118,40 @@ async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<
     let json = share.around(json);
     if heads.is_empty() {
         related.skip_rest().await;
-        return Ok(Some(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
+        return Ok(Opened::Doc(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
     }
     let parts = Following { related, heads, measure: None, request };
     let parts =
         stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|piece| (piece, parts))) });
-    Ok(Some(AttachedDoc { id, rev, json, parts: parts.boxed() }))
+    Ok(Opened::Doc(AttachedDoc { id, rev, json, parts: parts.boxed() }))
 }
 
 const EXPECTED: &str = "a document in multipart";
 
-/// A part that is JSON: a document that nothing follows, or `{"missing":"rev"}`.
-fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Result<Option<AttachedDoc>, PeerError> {
+/// A part that is JSON: a document that nothing follows, or `{"missing":"rev"}`, or what a cluster in trouble says.
+fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Result<Opened, PeerError> {
+    #[derive(serde::Deserialize)]
+    struct Missing {
+        #[serde(rename = "missing")]
+        _rev: String,
+    }
     if content_type.contains("error") {
-        return Ok(None);
+        return match serde_json::from_slice::<Missing>(&json) {
+            Ok(_) => Ok(Opened::Missing),
+            Err(_) => {
+                let why = serde_json::from_slice::<Item<'_>>(&json).ok().and_then(|item| item.refusal());
+                let blame = why.as_ref().map_or(Blame::Unclear { worded: false }, judgement::of_document);
+                let answer = why.map_or_else(|| shorten(&json, 100), |why| why.to_string());
+                if blame == Blame::Missing {
+                    Ok(Opened::Missing)
+                } else {
+                    Err(PeerError::Answered { request: request.to_owned(), answer, blame })
+                }
+            }
+        };
     }
     let Looked { id, rev, .. } = looked(request, &json)?;
-    Ok(Some(AttachedDoc { id, rev, json: share.around(json), parts: stream::empty().boxed() }))
+    Ok(Opened::Doc(AttachedDoc { id, rev, json: share.around(json), parts: stream::empty().boxed() }))
 }
 
 fn looked(request: &str, json: &[u8]) -> Result<Looked, PeerError> {

@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::peer::remote::retry::Operation;
 use crate::replicate::pauses::jittered;
-use crate::replicate::retry::Operation;
 
 /// The first pause, and the least that a good answer takes off.
 const STEP: Duration = Duration::from_millis(20);

@@ -10,46 +10,58 @@ use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
+use super::answer::Reply;
 use super::attachments::{following, let_plain_follow};
 use super::bulk_docs::Row;
 use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
+use super::retry::{self, Trouble, Verdict};
 use super::*;
 use crate::multipart::Framing;
-use crate::replicate::retry::{self, Trouble, Verdict};
 
 impl RemotePeer {
     /// Writes one document with its attachments.
-    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Option<Failure>, PeerError> {
-        let (id, rev) = (doc.id.clone(), doc.rev.clone());
-        let refused =
-            |error: String, reason: String| Ok(Some(Failure { id, rev: Some(rev), why: Why { error, reason } }));
+    pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
         if matches!(doc.id.as_str(), "." | "..") {
-            return refused("illegal_docid".into(), "no URL can name this document".into());
+            return Ok(Put::Refused(Why::new("illegal_docid", "no URL can name this document")));
         }
-        let reply = self.admitting(self.write(doc).await?).await?;
-        match reply.status {
-            412 => Err(reply.into_error()),
-            400..=499 if !reply.is_database_missing() => {
-                let (error, reason) = reply.words();
-                refused(error, reason)
+        match self.write(doc).await? {
+            Put::Forbidden(why) => self.let_in_to_write().await.map(|()| Put::Forbidden(why)),
+            put => Ok(put),
+        }
+    }
+
+    /// What a document's answer says of it.
+    fn told(&self, reply: Reply) -> Result<Put, PeerError> {
+        match reply.meaning() {
+            // A portal's or a proxy's page is no proof that the document was written.
+            Meaning::Done => match reply.json("a written document's `rev`")? {
+                Written::Doc { .. } => Ok(Put::Written),
+                Written::Rows(rows) => match rows.into_iter().find_map(Row::failure) {
+                    None => Ok(Put::Written),
+                    Some(failure) => said(&reply, failure.why),
+                },
+            },
+            Meaning::NotAllowed => Ok(Put::Forbidden(reply.why())),
+            Meaning::MissingStub => {
+                Err(PeerError::MissingStub { database: self.inner.name.clone(), reason: reply.why().reason })
             }
-            _ => {
-                // A portal's or a proxy's page is no proof that the document was written.
-                match self.present(reply)?.success()?.json("a written document's `rev`")? {
-                    Written::Doc { .. } => Ok(None),
-                    Written::Rows(rows) => Ok(rows.into_iter().find_map(Row::refused)),
+            Meaning::NoDatabase => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
+            Meaning::NotThere | Meaning::NotTaken | Meaning::Conflict | Meaning::TooLarge | Meaning::Failed(_) => {
+                match reply.said() {
+                    Some(why) => said(&reply, why),
+                    None => Err(reply.into_error()),
                 }
             }
         }
     }
 
-    async fn write(&self, doc: AttachedDoc) -> Result<Reply, PeerError> {
+    async fn write(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
         let doc = self.readable(doc)?;
         let path = format!("{}?new_edits=false", path::document(&doc.id));
         let heads = following(&doc.json)?;
         if heads.is_empty() {
-            return self.ask(&Call::put(Operation::PutDoc, path, doc.json)).await;
+            return self.ask(&Call::put(Operation::PutDoc, path, doc.json), |reply| self.told(reply)).await;
         }
         let call = Call::new(Operation::StreamDoc, Method::PUT, path);
         let mut framing = Framing::new();
@@ -70,14 +82,7 @@ impl RemotePeer {
             return Err(error);
         }
         let answer = answered.map_err(|failed| self.again(&call, failed))?;
-        let status = Trouble::Status(answer.status());
-        let reply = answer.whole().await?;
-        if !reply.is_success() && retry::verdict(Operation::PutDoc, status) != Verdict::Stop {
-            let (error, _) = reply.words();
-            let reason = format!("it was answered {} {error}", reply.status);
-            return Err(PeerError::Broken { request: self.request_name(&call), reason });
-        }
-        Ok(reply)
+        self.told(answer.whole().await?.uncut()?)
     }
 
     /// The document as this peer understands it: only CouchDB and couchrep are known to take gzipped parts.
@@ -102,6 +107,15 @@ impl RemotePeer {
             }
             (_, error) => error,
         }
+    }
+}
+
+/// What the words about a document are worth.
+fn said(reply: &Reply, why: Why) -> Result<Put, PeerError> {
+    match judgement::of_document(&why) {
+        _ if judgement::is_about_rights(&why) => Ok(Put::Forbidden(why)),
+        Blame::Document => Ok(Put::Refused(why)),
+        blame => Err(PeerError::Answered { request: reply.request().to_owned(), answer: why.to_string(), blame }),
     }
 }
 

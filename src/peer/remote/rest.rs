@@ -35,11 +35,7 @@ impl RemotePeer {
     /// Asks for all changes after `query.since`.
     pub async fn changes_rest(&self, query: &ChangesQuery) -> Result<RemoteRest, PeerError> {
         let query = ChangesQuery { wait: false, ..query.clone() };
-        let answer = self.send(&self.changes_call(&query, None)).await?;
-        if !answer.is_success() {
-            let refusal = self.present(answer.whole().await?)?;
-            return Err(refusal.into_error());
-        }
+        let answer = self.open(&self.changes_call(&query, None)).await?;
         Ok(RemoteRest {
             answer,
             text: BytesMut::new(),

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::malformed;
-use super::bulk_docs::passes;
 use super::*;
 use crate::document::Revisions;
 use crate::json;
+use crate::peer::Doubt;
 
 const EXPECTED: &str = "fetched documents";
 
@@ -68,13 +68,13 @@ impl Sorter {
         for item in items {
             match (&item.ok, &item.missing) {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
-                (None, Some(rev)) => self.unavailable(id, Rev::parse(rev), "missing".into(), false),
+                (None, Some(rev)) => self.doubtful(id, Rev::parse(rev), Why::new("not_found", "missing")),
                 (None, None) => {
-                    let refusal = item.refusal();
+                    let refusal = item.refused();
                     let refusal = refusal.ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
                     match all_leaves && refusal.rev.is_none() {
-                        true => self.no_leaves(request, id, refusal)?,
-                        false => self.unavailable(id, refusal.rev, refusal.reason, refusal.passing),
+                        true => self.no_leaves(id, refusal.why),
+                        false => self.doubtful(id, refusal.rev, refusal.why),
                     }
                 }
             }
@@ -91,20 +91,21 @@ impl Sorter {
         all_leaves
     }
 
-    /// Why a document of which all leaves were asked for gave none: there is no such document, or it is to be asked for
-    /// again, or it is refused.
-    fn no_leaves(&mut self, request: &str, id: &DocId, refusal: Refusal) -> Result<(), PeerError> {
-        let Refusal { error, reason, passing, missing, .. } = refusal;
-        if passing {
-            return Err(PeerError::Broken {
-                request: request.to_owned(),
-                reason: format!("{id} was answered {reason}"),
-            });
+    /// Why a document of which all leaves were asked for gave none: there is no such document, which is no failure, or it
+    /// is in doubt.
+    fn no_leaves(&mut self, id: &DocId, why: Why) {
+        if judgement::of_document(&why) != Blame::Missing {
+            self.tell(Failure { id: id.clone(), rev: None, why });
         }
-        if !missing {
-            self.ready.refused.push(Failure { id: id.clone(), rev: None, why: Why::new(error, reason) });
+    }
+
+    /// Notes what is said of a document that didn't come.
+    fn tell(&mut self, failure: Failure) {
+        match judgement::of_document(&failure.why) {
+            _ if judgement::is_about_rights(&failure.why) => self.ready.refused.push(failure),
+            Blame::Document => self.ready.refused.push(failure),
+            blame => self.ready.doubtful.push(Doubt { failure, blame }),
         }
-        Ok(())
     }
 
     /// A result was too large to be looked at: which, the end will tell.
@@ -119,13 +120,13 @@ impl Sorter {
 
     /// No document answers to this id.
     pub(super) fn missing(&mut self, id: &DocId) {
-        self.unavailable(id, None, "missing".into(), false);
+        self.doubtful(id, None, Why::new("not_found", "missing"));
     }
 
     /// The source doesn't give this document to us.
-    pub(super) fn refuse(&mut self, id: &DocId, error: &str, reason: &str) {
+    pub(super) fn refuse(&mut self, id: &DocId, why: &Why) {
         let revs = self.unmentioned.remove(id).unwrap_or_default();
-        let refused = |rev| Failure { id: id.clone(), rev, why: Why::new(error, reason) };
+        let refused = |rev| Failure { id: id.clone(), rev, why: why.clone() };
         match revs.is_empty() {
             true => self.ready.refused.push(refused(None)),
             false => self.ready.refused.extend(revs.into_iter().map(|rev| refused(Some(rev)))),
@@ -182,8 +183,8 @@ impl Sorter {
         Ok(())
     }
 
-    /// Notes the revision, or all that are still asked for where the peer names none.
-    fn unavailable(&mut self, id: &DocId, rev: Option<Rev>, reason: String, passing: bool) {
+    /// Notes what is said of the revision, or of all that are still asked for if the peer names none.
+    fn doubtful(&mut self, id: &DocId, rev: Option<Rev>, why: Why) {
         let asked = self.unmentioned.remove(id).unwrap_or_default();
         let (gone, left): (Vec<_>, Vec<_>) = match rev {
             Some(rev) => {
@@ -195,22 +196,25 @@ impl Sorter {
         if !left.is_empty() {
             self.unmentioned.insert(id.clone(), left);
         }
-        let unavailable = |rev| Unavailable { id: id.clone(), rev, reason: reason.clone(), passing };
-        self.ready.unavailable.extend(gone.into_iter().map(unavailable));
+        gone.into_iter().for_each(|rev| self.tell(Failure { id: id.clone(), rev: Some(rev), why: why.clone() }));
     }
 }
 
 impl Item<'_> {
-    fn refusal(&self) -> Option<Refusal> {
+    /// Why it holds no document.
+    pub(super) fn refusal(&self) -> Option<Why> {
+        Some(self.refused()?.why)
+    }
+
+    fn refused(&self) -> Option<Refusal> {
         let error = self.error.as_ref()?;
         let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str);
         let word = error.as_str().or_else(|| text("error")).unwrap_or("error");
         let reason = self.reason.as_deref().or_else(|| text("reason")).unwrap_or_default();
         let rev = text("rev").and_then(Rev::parse);
         // PouchDB's word stands in `name`.
-        let missing = word == "not_found" || text("name") == Some("not_found");
-        let (error, reason) = (word.to_owned(), format!("{word}: {reason}"));
-        Some(Refusal { rev, error, reason, passing: passes(word), missing })
+        let word = if text("name") == Some("not_found") { "not_found" } else { word };
+        Some(Refusal { rev, why: Why::new(word, reason) })
     }
 }
 
@@ -218,11 +222,7 @@ impl Item<'_> {
 struct Refusal {
     /// Where it is named.
     rev: Option<Rev>,
-    error: String,
-    reason: String,
-    passing: bool,
-    /// There is no such revision, or no such document.
-    missing: bool,
+    why: Why,
 }
 
 /// What replication looks at in a document.

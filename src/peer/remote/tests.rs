@@ -127,7 +127,7 @@ async fn all(mut answer: RemoteBulkGet) -> Result<(Vec<String>, Fetched), PeerEr
         let docs = &fetched.docs;
         texts.extend(docs.docs().iter().map(|doc| String::from_utf8(docs.text(doc).to_vec()).unwrap()));
         rest.attached.extend(fetched.attached);
-        rest.unavailable.extend(fetched.unavailable);
+        rest.doubtful.extend(fetched.doubtful);
         rest.refused.extend(fetched.refused);
     }
     Ok((texts, rest))
@@ -160,7 +160,7 @@ async fn checkpoints_are_read_written_and_refused() {
             answer(201, r#"{"ok":true,"id":"_local/there","rev":"0-4"}"#)
         }
         ("PUT", _) => answer(409, r#"{"error":"conflict","reason":"Document update conflict."}"#),
-        ("POST", "/db/_ensure_full_commit") => answer(405, ""),
+        ("POST", "/db/_ensure_full_commit") => answer(405, r#"{"error":"method_not_allowed","reason":"no"}"#),
         _ => answer(404, r#"{"error":"not_found","reason":"missing"}"#),
     });
     let peer = peer(&format!("{}/db", url.await));
@@ -228,9 +228,15 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
 #[tokio::test]
 async fn missing_revisions_are_asked_of_old_servers_too() {
     let url = serve(|seen| match seen.path.as_str() {
-        "/new/_revs_diff" => ok(json!({"b": {"missing": ["2-b"], "possible_ancestors": ["1-b"]}})),
-        "/old/_missing_revs" => ok(json!({"missing_revs": {"b": ["2-b"]}})),
-        _ => answer(405, r#"{"error":"method_not_allowed"}"#),
+        "/new/_revs_diff" => {
+            let (probe, revs) = probe(&seen);
+            ok(json!({"b": {"missing": ["2-b"], "possible_ancestors": ["1-b"]}, probe: {"missing": revs}}))
+        }
+        "/old/_missing_revs" => {
+            let (probe, revs) = probe(&seen);
+            ok(json!({"missing_revs": {"b": ["2-b"], probe: revs}}))
+        }
+        _ => answer(405, r#"{"error":"method_not_allowed","reason":"no"}"#),
     });
     let url = url.await;
     let change = |id: &str, text: &str| Change { seq: Seq::zero(), id: DocId::from(id), revs: vec![rev(text)] };
@@ -240,11 +246,33 @@ async fn missing_revisions_are_asked_of_old_servers_too() {
     assert_eq!(peer(&format!("{url}/old")).revs_diff(&changes).await.unwrap(), wanted(vec![]));
 }
 
+/// The id and the revisions of what nobody has, as they were asked for.
+fn probe(seen: &Seen) -> (String, serde_json::Value) {
+    let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&seen.body).unwrap();
+    asked.into_iter().find(|(id, _)| id.starts_with("couchrep-asks-")).unwrap()
+}
+
+/// `{}`, as gateways answer, read as "nothing is missing": all of a batch was passed over.
+#[tokio::test]
+async fn an_answer_that_was_not_made_for_the_question_never_says_that_nothing_is_missing() {
+    let answers = ["{}", "", "[]", "<html>", r#"{"message":"ok"}"#, r#"{"a":{"missing":["1-b"]}}"#, r#"{"ok":true}"#];
+    let url = serve(move |seen| {
+        let number: usize = seen.path.split('/').nth(1).unwrap().parse().unwrap();
+        answer(200, answers[number])
+    });
+    let url = url.await;
+    let change = Change { seq: Seq::zero(), id: DocId::from("a"), revs: vec![rev("1-a")] };
+    for (number, answer) in answers.iter().enumerate() {
+        let told = peer(&format!("{url}/{number}")).revs_diff(std::slice::from_ref(&change)).await;
+        assert_eq!(told.unwrap_err().blame(), Blame::Unclear { worded: false }, "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn missing_revisions_are_asked_for_in_halves_where_the_answer_is_too_long() {
     let url = serve(|seen| {
         let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&seen.body).unwrap();
-        let padding = " ".repeat(if asked.len() > 1 { super::answer::MAX_ANSWER_BYTES } else { 0 });
+        let padding = " ".repeat(if asked.len() > 2 { super::answer::MAX_ANSWER_BYTES } else { 0 });
         let diff = asked.into_iter().map(|(id, revs)| (id, json!({"missing": revs})));
         answer(200, format!("{}{padding}", json!(diff.collect::<serde_json::Map<_, _>>())))
     });
@@ -262,8 +290,8 @@ fn all_operations_may_run_in_tasks() {
     sendable(|peer| async move { all(peer.bulk_get(wanted(&[])).await?).await });
     sendable(|peer| async move {
         match peer.open_rev(&DocId::from("a"), &rev("1-a"), &[], share()).await? {
-            Some(doc) => peer.put_doc(doc).await,
-            None => Ok(None),
+            Opened::Doc(doc) => peer.put_doc(doc).await,
+            Opened::Missing | Opened::Forbidden(_) => Ok(Put::Written),
         }
     });
 }

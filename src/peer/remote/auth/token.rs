@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{Desk, Pass, basic_header, header};
 use crate::peer::remote::call::Failed;
-use crate::replicate::retry::Trouble;
+use crate::peer::remote::retry::Trouble;
 
 /// How long a token is taken to last where nobody says.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -92,7 +92,7 @@ impl Grant {
         }
         let reply = desk.post(desk.elsewhere, url, &form, basic).await?;
         if !reply.is_success() {
-            let (error, _) = reply.words();
+            let error = reply.why().error;
             let at = super::shown(url);
             tracing::warn!(database = desk.database, token.url = %at, status = reply.status, error, "no token was given");
             return Err(desk.unauthorized());

@@ -49,7 +49,10 @@ fn mixed(document: &str, step: usize) -> Response {
 }
 
 async fn fetch(peer: &RemotePeer) -> AttachedDoc {
-    peer.open_rev(&DocId::from("a"), &rev("1-a"), &[rev("1-b")], share()).await.unwrap().unwrap()
+    match peer.open_rev(&DocId::from("a"), &rev("1-a"), &[rev("1-b")], share()).await.unwrap() {
+        Opened::Doc(doc) => doc,
+        Opened::Missing | Opened::Forbidden(_) => panic!("no document"),
+    }
 }
 
 async fn attachments(doc: AttachedDoc) -> Result<Vec<(AttachmentHead, Vec<u8>)>, PeerError> {
@@ -120,7 +123,7 @@ async fn a_document_and_its_attachments_are_read_however_they_are_split() {
 #[tokio::test]
 async fn a_document_travels_to_couchdb_as_it_came() {
     let (target, mut parts) = target("CouchDB/3.5.0 (Erlang OTP/25)").await;
-    assert_eq!(target.put_doc(fetch(&source(50).await).await).await.unwrap(), None);
+    assert_eq!(target.put_doc(fetch(&source(50).await).await).await.unwrap(), Put::Written);
     let parts = parts.recv().await.unwrap();
     assert_eq!(parts[0].1, document(gzipped().len()));
     assert_eq!(parts[1].1, BLOB);
@@ -131,7 +134,7 @@ async fn a_document_travels_to_couchdb_as_it_came() {
 #[tokio::test]
 async fn other_targets_get_gzipped_attachments_decoded() {
     let (target, mut parts) = target("nginx").await;
-    assert_eq!(target.put_doc(fetch(&source(3).await).await).await.unwrap(), None);
+    assert_eq!(target.put_doc(fetch(&source(3).await).await).await.unwrap(), Put::Written);
     let parts = parts.recv().await.unwrap();
     let document: serde_json::Value = serde_json::from_slice(&parts[0].1).unwrap();
     let hello = json!({"content_type": "text/plain", "length": 5, "follows": true});
@@ -160,14 +163,15 @@ async fn a_source_that_answers_json_is_asked_for_each_attachment() {
         "/db/a" => ok(json!([{"ok": {"_id": "a", "_rev": "2-b", "_attachments": {
             "x/y z": {"content_type": "text/plain", "length": 5, "stub": true}}}}])),
         "/db/a/x/y%20z" if seen.path.ends_with("?rev=2-b") => answer(200, "hello"),
-        _ => answer(404, ""),
+        _ => answer(404, r#"{"error":"not_found","reason":"missing"}"#),
     });
     let peer = peer(&format!("{}/db", url.await));
     let doc = fetch(&peer).await;
     assert!(std::str::from_utf8(&doc.json).unwrap().contains(r#""follows":true"#));
     let head = AttachmentHead { name: "x/y z".into(), content_type: "text/plain".into(), length: 5, gzip: false };
     assert_eq!(attachments(doc).await.unwrap(), [(head, b"hello".to_vec())]);
-    assert!(peer.open_rev(&DocId::from("gone"), &rev("1-a"), &[], share()).await.unwrap().is_none());
+    let gone = peer.open_rev(&DocId::from("gone"), &rev("1-a"), &[], share()).await.unwrap();
+    assert!(matches!(gone, Opened::Missing));
 }
 
 #[tokio::test]
@@ -178,6 +182,7 @@ async fn a_document_that_the_target_refuses_is_told_as_such() {
         "/db/busy?new_edits=false" => answer(503, ""),
         // The database lets us in, so the document was refused.
         "/db/" => info(),
+        "/db/_local/couchrep-may-write" => answer(409, r#"{"error":"conflict","reason":"there"}"#),
         _ => answer(404, r#"{"error":"not_found","reason":"Database does not exist."}"#),
     });
     let peer = peer(&format!("{}/db", url.await));
@@ -189,14 +194,12 @@ async fn a_document_that_the_target_refuses_is_told_as_such() {
     };
     let follows = r#""x":{"content_type":"a/b","follows":true,"length":0}"#;
     for attachment in ["", follows] {
-        let refused = peer.put_doc(doc("_design/d/e", attachment)).await.unwrap().unwrap();
-        assert_eq!(
-            (refused.id.as_str(), refused.why.error.as_str(), refused.why.reason.as_str()),
-            ("_design/d/e", "forbidden", "no")
-        );
-        assert!(matches!(peer.put_doc(doc("stub", attachment)).await, Err(PeerError::Status { status: 412, .. })));
+        let refused = peer.put_doc(doc("_design/d/e", attachment)).await.unwrap();
+        assert_eq!(refused, Put::Forbidden(Why::new("forbidden", "no")));
+        assert!(matches!(peer.put_doc(doc("stub", attachment)).await, Err(PeerError::MissingStub { .. })));
         assert!(matches!(peer.put_doc(doc("b", attachment)).await, Err(PeerError::DatabaseMissing { .. })));
     }
-    assert!(matches!(peer.put_doc(doc("busy", follows)).await, Err(PeerError::Broken { .. })));
-    assert_eq!(peer.put_doc(doc("..", "")).await.unwrap().unwrap().why.error, "illegal_docid");
+    assert_eq!(peer.put_doc(doc("busy", follows)).await.unwrap_err().blame(), Blame::Passing);
+    let Put::Refused(why) = peer.put_doc(doc("..", "")).await.unwrap() else { panic!("it was taken") };
+    assert_eq!(why.error, "illegal_docid");
 }

@@ -1,6 +1,7 @@
 //! Documents in bulk, there and back, and what is asked instead where a peer can't.
 
 use super::*;
+use crate::peer::Doubt;
 
 const BULK: &str = r#"{"results": [
     {"id":"a","docs":[{"ok":{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}}]},
@@ -24,13 +25,9 @@ async fn bulk_get_is_read_however_it_is_split() {
         let (texts, rest) = all(answer).await.unwrap();
         assert_eq!(texts, [r#"{"_id":"a","_rev":"1-a","n":1.0,"s":"]}\"ë,","_revisions":{"start":1,"ids":["a"]}}"#]);
         assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a")), (DocId::from("b"), rev("2-b"))]);
-        let reason = |id: &str, reason: &str| Unavailable {
-            id: DocId::from(id),
-            rev: rev("1-a"),
-            reason: reason.to_owned(),
-            passing: false,
-        };
-        assert_eq!(rest.unavailable, [reason("c", "not_found: missing"), reason("d", "forbidden: no")]);
+        assert_eq!(rest.doubtful, [missing("c")]);
+        let why = Why::new("forbidden", "no");
+        assert_eq!(rest.refused, [Failure { id: DocId::from("d"), rev: Some(rev("1-a")), why }]);
     }
 }
 
@@ -108,7 +105,7 @@ async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
         let wanted = |id: &str| Wanted { id: DocId::from(id), revs: vec![], atts_since: vec![] };
         let answer = peer(&format!("{url}/{path}")).bulk_get(vec![wanted("_design/d"), wanted("no")]).await.unwrap();
         let (texts, rest) = all(answer).await.unwrap();
-        assert_eq!((texts.len(), rest.unavailable.len()), (0, 0), "{path}");
+        assert_eq!((texts.len(), rest.doubtful.len()), (0, 0), "{path}");
         assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a"))], "{path}");
     }
 }
@@ -117,7 +114,10 @@ async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
 #[tokio::test]
 async fn a_document_that_gives_no_leaves_is_passed_over_only_where_it_does_not_exist() {
     let url = serve(|seen| {
-        let word = seen.path.split('/').nth(1).unwrap();
+        if seen.is("GET /db/forbidden/") {
+            return info();
+        }
+        let word = seen.path.split('/').rev().nth(1).unwrap();
         let error = json!({"id": "a", "rev": "undefined", "error": word, "reason": "why"});
         ok(json!({"results": [{"id": "a", "docs": [{"error": error}]}]}))
     });
@@ -127,8 +127,12 @@ async fn a_document_that_gives_no_leaves_is_passed_over_only_where_it_does_not_e
         all(peer(&format!("{url}/{word}")).bulk_get(vec![wanted]).await.unwrap()).await
     };
     assert!(told("not_found").await.unwrap().1.is_empty());
-    assert!(matches!(told("timeout").await, Err(PeerError::Broken { .. })));
-    let (_, rest) = told("forbidden").await.unwrap();
+    assert_eq!(told("timeout").await.unwrap().1.doubtful[0].blame, Blame::Passing);
+    assert!(
+        matches!(told("forbidden").await, Err(PeerError::Malformed { .. })),
+        "nor does it let us read the database"
+    );
+    let (_, rest) = told("db/forbidden").await.unwrap();
     assert_eq!((rest.refused[0].rev.as_ref(), rest.refused[0].why.error.as_str()), (None, "forbidden"));
 }
 
@@ -140,8 +144,8 @@ async fn a_document_that_met_a_clusters_trouble_is_not_refused() {
     });
     let url = url.await;
     let troubled = peer(&format!("{url}/trouble")).bulk_docs(batch(&["a", "b"])).await;
-    assert!(matches!(troubled, Err(PeerError::Broken { .. })), "{troubled:?}");
-    let refused = peer(&format!("{url}/refusing")).bulk_docs(batch(&["a", "b"])).await.unwrap();
+    assert_eq!(troubled.unwrap().doubtful[0].blame, Blame::Passing);
+    let refused = peer(&format!("{url}/refusing")).bulk_docs(batch(&["a", "b"])).await.unwrap().refused;
     assert_eq!(refused[0].rev, Some(rev("1-a")), "only one revision of it was sent");
 }
 
@@ -165,7 +169,7 @@ async fn without_bulk_get_documents_are_fetched_one_by_one() {
     for _ in 0..2 {
         let (texts, rest) = all(peer.bulk_get(wanted(&["a/b", "c"])).await.unwrap()).await.unwrap();
         assert_eq!(texts, [r#"{"_id":"a/b","_rev":"1-a"}"#]);
-        assert_eq!(rest.unavailable, [Unavailable::missing(DocId::from("c"), rev("1-a"))]);
+        assert_eq!(rest.doubtful, [missing("c")]);
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the absence is remembered");
 }
@@ -189,8 +193,15 @@ async fn a_batch_that_is_too_large_is_halved_and_failures_are_told() {
         }
     });
     let peer = peer(&format!("{}/db", url.await));
-    let refused = peer.bulk_docs(batch(&["a", "b", "bad", "huge", "pouch"])).await.unwrap();
+    let Written { refused, doubtful } = peer.bulk_docs(batch(&["a", "b", "bad", "huge", "pouch"])).await.unwrap();
     let told: Vec<_> = refused.iter().map(|refused| (refused.id.as_str(), refused.why.error.as_str())).collect();
-    assert_eq!(told, [("bad", "forbidden"), ("huge", "too_large"), ("pouch", "conflict")]);
-    assert!(peer.bulk_docs(DocBatch::default()).await.unwrap().is_empty());
+    assert_eq!(told, [("bad", "forbidden"), ("huge", "too_large")]);
+    // Nobody knows what a conflict means where no edit is checked.
+    assert_eq!((doubtful[0].failure.id.as_str(), doubtful[0].blame), ("pouch", Blame::Unclear { worded: true }));
+    assert_eq!(peer.bulk_docs(DocBatch::default()).await.unwrap(), Written::default());
+}
+
+fn missing(id: &str) -> Doubt {
+    let why = Why::new("not_found", "missing");
+    Doubt { failure: Failure { id: DocId::from(id), rev: Some(rev("1-a")), why }, blame: Blame::Missing }
 }

@@ -6,12 +6,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::pauses::Pauses;
 use crate::config;
+use crate::peer::Blame;
+use crate::replicate::pauses::Pauses;
 
 /// A request of a replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named after the operations of `peer::Peer`")]
 pub enum Operation {
     Info,
     Create,
@@ -58,6 +58,14 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Whether one of the request's documents may be what its answer is about: then a batch has tries of its own, longer
+    /// and with fewer documents.
+    fn is_of_documents(self) -> bool {
+        matches!(self, Self::RevsDiff | Self::Fetch | Self::BulkDocs | Self::PutDoc | Self::StreamDoc)
+    }
+}
+
 /// How a try failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -75,8 +83,8 @@ pub enum Trouble {
     BrokeOff,
     /// The request can't be sent as it is.
     Unsendable,
-    /// An answer with a status that tells of no success.
-    Status(u16),
+    /// An answer that isn't the one hoped for.
+    Answered(Blame),
 }
 
 /// What a failure means for the request.
@@ -105,13 +113,9 @@ pub fn verdict(operation: Operation, failure: Trouble) -> Verdict {
         Trouble::BrokeOff => Verdict::Retry,
         Trouble::Unresolved => Verdict::RetryFew,
         Trouble::Tls | Trouble::Unsendable => Verdict::Stop,
-        Trouble::Status(status) => match status {
-            408 | 429 => Verdict::Retry,
-            // Not implemented, no such HTTP version, disk full, captive portal: none passes within a minute.
-            501 | 505 | 507 | 511 => Verdict::Stop,
-            500..=599 => Verdict::Retry,
-            _ => Verdict::Stop,
-        },
+        Trouble::Answered(Blame::Document | Blame::Missing | Blame::Lasting) => Verdict::Stop,
+        Trouble::Answered(Blame::Passing | Blame::Unclear { .. }) if operation.is_of_documents() => Verdict::RetryFew,
+        Trouble::Answered(Blame::Passing | Blame::Unclear { .. }) => Verdict::Retry,
     }
 }
 
@@ -200,12 +204,13 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_retried_and_the_rest_is_not() {
-        let judge = |status| verdict(Operation::RevsDiff, Trouble::Status(status));
-        for status in [408, 429, 500, 502, 503, 504, 522] {
-            assert_eq!(judge(status), Verdict::Retry, "{status}");
+        let unclear = [Blame::Unclear { worded: false }, Blame::Unclear { worded: true }, Blame::Passing];
+        for blame in unclear {
+            assert_eq!(verdict(Operation::Changes, Trouble::Answered(blame)), Verdict::Retry);
+            assert_eq!(verdict(Operation::BulkDocs, Trouble::Answered(blame)), Verdict::RetryFew);
         }
-        for status in [400, 401, 403, 404, 405, 409, 412, 413, 415, 501, 507, 304] {
-            assert_eq!(judge(status), Verdict::Stop, "{status}");
+        for blame in [Blame::Document, Blame::Missing, Blame::Lasting] {
+            assert_eq!(verdict(Operation::Changes, Trouble::Answered(blame)), Verdict::Stop);
         }
         assert_eq!(verdict(Operation::Info, Trouble::Unresolved), Verdict::RetryFew);
         assert_eq!(verdict(Operation::Info, Trouble::Tls), Verdict::Stop);
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_streamed_document_is_never_sent_again() {
-        assert_eq!(verdict(Operation::StreamDoc, Trouble::Status(503)), Verdict::Stop);
+        assert_eq!(verdict(Operation::StreamDoc, Trouble::Answered(Blame::Passing)), Verdict::Stop);
         assert_eq!(verdict(Operation::StreamDoc, Trouble::NoConnection), Verdict::Stop);
     }
 

@@ -1,0 +1,197 @@
+//! What an answer means: the one place that tells a refused document from a peer in trouble and from a wrong request.
+//!
+//! Promises: **no status is a verdict on a document**, and nothing counts as done, absent or refused unless the database
+//! itself says so, in CouchDB's words (`{"error","reason"}` in JSON). Whatever stands between, a gateway, a portal, a proxy,
+//! answers in statuses and pages, and in JSON of its own; they are trouble of the way there. Words alone don't suffice for
+//! `forbidden` and `unauthorized`: whoever was put out of a database is answered as if one document were refused. So
+//! [`super::RemotePeer::let_in`] is asked before they count.
+//!
+//! What could go wrong here: a word of trouble that isn't known to be one. So words are known *verdicts*, or known
+//! *trouble*, or else [`Blame::Unclear`], which one answer never settles.
+
+use crate::peer::{Blame, Why};
+
+/// What an answer means to its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The request was done, if the body says so too.
+    Done,
+    /// There is no such database.
+    NoDatabase,
+    /// There is no such document, revision or attachment, or an older peer knows no such request.
+    NotThere,
+    /// An older peer takes no such request, or our request was wrong.
+    NotTaken,
+    /// Our credentials don't do: for this database, or for this document.
+    NotAllowed,
+    /// A document, or a database, is there already.
+    Conflict,
+    /// A stub names an attachment that isn't there.
+    MissingStub,
+    /// The request is larger than the database, or whatever stands before it, takes: a smaller one may do.
+    TooLarge,
+    /// Anything else.
+    Failed(Blame),
+}
+
+impl Meaning {
+    /// Whose fault it is, for a request that has no use for this answer.
+    pub(super) fn blame(self) -> Blame {
+        match self {
+            Self::Failed(blame) => blame,
+            Self::Done | Self::NotThere | Self::NotTaken | Self::Conflict | Self::MissingStub => {
+                Blame::Unclear { worded: true }
+            }
+            Self::TooLarge => Blame::Unclear { worded: false },
+            Self::NoDatabase | Self::NotAllowed => Blame::Lasting,
+        }
+    }
+
+    /// Whether an older peer may mean that it knows no such request.
+    pub(super) fn is_unknown_request(self) -> bool {
+        matches!(self, Self::NotThere | Self::NotTaken)
+    }
+}
+
+/// Judges an answer by its status and, if there are any, its words.
+pub(super) fn meaning(status: u16, said: Option<&Why>) -> Meaning {
+    let Some(why) = said else { return unworded(status) };
+    match (status, why.error.as_str()) {
+        (200..=299, _) => Meaning::Done,
+        (404, "not_found") if NO_DATABASE.contains(&why.reason.as_str()) => Meaning::NoDatabase,
+        (404, "not_found") => Meaning::NotThere,
+        (401 | 403, "unauthorized" | "forbidden") => Meaning::NotAllowed,
+        (409, "conflict") | (412, "file_exists") => Meaning::Conflict,
+        (412, "missing_stub") => Meaning::MissingStub,
+        (413, _) => Meaning::TooLarge,
+        // CouchDB before 2 answers a request that it doesn't know as if it were a document's, with any of these.
+        (405 | 415 | 501, _) | (400, "bad_request" | "bad_content_type" | "invalid_json") => Meaning::NotTaken,
+        (408 | 429 | 502..=504, _) => Meaning::Failed(Blame::Passing),
+        (505 | 507 | 511, _) => Meaning::Failed(Blame::Lasting),
+        _ => Meaning::Failed(of_document(why)),
+    }
+}
+
+/// An answer that isn't in the database's words: its status says how the way there is, and nothing of any document.
+fn unworded(status: u16) -> Meaning {
+    match status {
+        200..=299 => Meaning::Done,
+        413 => Meaning::TooLarge,
+        408 | 429 | 502..=504 | 520..=530 => Meaning::Failed(Blame::Passing),
+        // Not implemented, no such HTTP version, disk full, captive portal: none passes within a minute.
+        501 | 505 | 507 | 511 => Meaning::Failed(Blame::Lasting),
+        _ => Meaning::Failed(Blame::Unclear { worded: false }),
+    }
+}
+
+/// Judges what a peer says of one document, in a row of an answer or as the answer to a request about it alone.
+pub(super) fn of_document(why: &Why) -> Blame {
+    let error = why.error.as_str();
+    if error == "not_found" {
+        Blame::Missing
+    } else if VERDICTS.contains(&error) {
+        Blame::Document
+    } else if TROUBLE.contains(&error) || TROUBLED_REASONS.iter().any(|part| why.reason.contains(part)) {
+        Blame::Passing
+    } else {
+        Blame::Unclear { worded: true }
+    }
+}
+
+/// Whether a peer's word says that we may not read or write one document.
+pub(super) fn is_about_rights(why: &Why) -> bool {
+    matches!(why.error.as_str(), "forbidden" | "unauthorized")
+}
+
+/// How CouchDB and PouchDB say that there is no such database.
+const NO_DATABASE: [&str; 2] = ["no_db_file", "Database does not exist."];
+
+/// Words that settle it for one document, whatever else is going on. `bad_request` isn't among them: it is what a request
+/// gets that arrived broken.
+const VERDICTS: [&str; 7] = [
+    "too_large",
+    "document_too_large",
+    "attachment_too_large",
+    "doc_validation",
+    "illegal_docid",
+    "content_md5_mismatch",
+    "invalid_attachment",
+];
+
+/// What a cluster says of a document when a part of it fails (FACTS 9), and what a busy or stopping server says.
+const TROUBLE: [&str; 15] = [
+    "timeout",
+    "error",
+    "internal_error",
+    "internal_server_error",
+    "internal_fabric_error",
+    "service_unavailable",
+    "all_workers_died",
+    "nodedown",
+    "read_failure",
+    "write_failure",
+    "no_majority",
+    "no_ring",
+    "rev_quorum",
+    "maintenance_mode",
+    "too_many_requests",
+];
+
+/// Parts of reasons that tell of a node that is gone or late, whatever the error beside them.
+const TROUBLED_REASONS: [&str; 7] =
+    ["nodedown", "rexi_DOWN", "progress not possible", "noproc", "noconnection", "timeout", "shutdown"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gateway's page, whatever its status, was once a verdict: 4xx on documents, 404 on what isn't there.
+    #[test]
+    fn no_status_is_a_verdict_on_anything() {
+        for status in 300..=599 {
+            let judged = Meaning::Failed(meaning(status, None).blame());
+            let harmless = Meaning::Failed(Blame::Unclear { worded: false });
+            assert!(
+                matches!(judged, Meaning::Failed(Blame::Passing | Blame::Lasting)) || judged == harmless,
+                "{status}: {judged:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clusters_words_of_trouble_are_no_verdict_on_a_document() {
+        for (error, reason) in [
+            ("internal_fabric_error", "{error,{nodedown,<<\"progress not possible\">>}}"),
+            ("error", "internal_server_error"),
+            ("nodedown", "progress not possible"),
+            ("timeout", ""),
+            ("unknown_error", "{timeout,{gen_server,call,[…]}}"),
+        ] {
+            assert_eq!(of_document(&Why::new(error, reason)), Blame::Passing, "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_words_settle_nothing_and_known_ones_do() {
+        assert_eq!(of_document(&Why::new("unknown_error", "badarith")), Blame::Unclear { worded: true });
+        assert_eq!(of_document(&Why::new("forbidden", "")), Blame::Unclear { worded: true });
+        assert_eq!(of_document(&Why::new("doc_validation", "")), Blame::Document);
+        assert_eq!(of_document(&Why::new("not_found", "missing")), Blame::Missing);
+    }
+
+    #[test]
+    fn a_database_is_gone_and_a_document_absent_only_in_the_databases_words() {
+        let said = |status, error: &str, reason: &str| meaning(status, Some(&Why::new(error, reason)));
+        assert_eq!(said(404, "not_found", "Database does not exist."), Meaning::NoDatabase);
+        assert_eq!(said(404, "not_found", "no_db_file"), Meaning::NoDatabase);
+        assert_eq!(said(404, "not_found", "missing"), Meaning::NotThere);
+        assert_eq!(said(403, "forbidden", ""), Meaning::NotAllowed);
+        assert_eq!(said(409, "conflict", ""), Meaning::Conflict);
+        assert_eq!(said(412, "file_exists", ""), Meaning::Conflict);
+        assert_eq!(said(412, "missing_stub", ""), Meaning::MissingStub);
+        assert_eq!(said(400, "doc_validation", ""), Meaning::Failed(Blame::Document));
+        assert_eq!(said(413, "document_too_large", "a"), Meaning::TooLarge);
+        assert_eq!(said(500, "unknown_error", "badarith"), Meaning::Failed(Blame::Unclear { worded: true }));
+        assert_eq!(said(500, "nodedown", "progress not possible"), Meaning::Failed(Blame::Passing));
+    }
+}

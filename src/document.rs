@@ -37,6 +37,11 @@ impl DocId {
     }
 }
 
+/// The id of a `_local` document without its prefix; `None` for any other id.
+pub fn local_id(id: &str) -> Option<&str> {
+    id.strip_prefix("_local/").filter(|id| !id.is_empty())
+}
+
 impl<T: Into<Box<str>>> From<T> for DocId {
     fn from(text: T) -> Self {
         Self(text.into())
@@ -113,10 +118,12 @@ pub enum DocumentError {
     IdEmpty,
     #[error("Only reserved document ids may start with underscore.")]
     IdReserved,
-    #[error("_local documents are written by PUT, one at a time")]
-    IdLocal,
+    #[error("Illegal document id `{0}`")]
+    IdIllegal(&'static str),
     #[error("Invalid rev format")]
     BadRev,
+    #[error("When `new_edits: false`, the document needs `_rev` or `_revisions` specified")]
+    RevMissing,
     #[error("Invalid _revisions member")]
     BadRevisions,
     #[error("Bad special document member: {0}")]
@@ -127,13 +134,13 @@ pub enum DocumentError {
     BadAttachmentName(String),
 }
 
-/// Checks an id that a client chose for a document with revisions: CouchDB's `couch_doc:validate_docid/1`.
+/// Checks an id that a client chose for a document with revisions: CouchDB's `couch_doc:validate_docid/1`, but for
+/// `_local` documents, which have none: they would stand in the feed and be replicated.
 pub fn validate_id(id: &str) -> Result<(), DocumentError> {
     match id {
         "" => Err(DocumentError::IdEmpty),
-        "_design/" | "_local/" => Err(DocumentError::IdEmpty),
-        // It would stand in the feed and be replicated.
-        _ if id.starts_with("_local/") => Err(DocumentError::IdLocal),
+        "_design/" => Err(DocumentError::IdIllegal("_design/")),
+        "_local/" => Err(DocumentError::IdIllegal("_local/")),
         _ if id.starts_with('_') && !id.starts_with("_design/") => Err(DocumentError::IdReserved),
         _ => Ok(()),
     }
@@ -172,12 +179,12 @@ mod tests {
         for id in ["a", "a/b", "Zoë", "_design/d", "-", " "] {
             assert_eq!(validate_id(id), Ok(()));
         }
-        for id in ["_", "_x", "_designs/x", "_Design/x"] {
+        for id in ["_", "_x", "_designs/x", "_Design/x", "_local/l"] {
             assert_eq!(validate_id(id), Err(DocumentError::IdReserved));
         }
-        assert_eq!(validate_id("_local/l"), Err(DocumentError::IdLocal));
-        for id in ["", "_design/", "_local/"] {
-            assert_eq!(validate_id(id), Err(DocumentError::IdEmpty));
+        assert_eq!(validate_id(""), Err(DocumentError::IdEmpty));
+        for id in ["_design/", "_local/"] {
+            assert_eq!(validate_id(id), Err(DocumentError::IdIllegal(id)));
         }
     }
 }

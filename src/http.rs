@@ -100,6 +100,7 @@ pub fn router(state: AppState) -> Router {
         .route("/{db}/_revs_limit", get(databases::revs_limit))
         .route("/{db}/_local_docs", get(local_docs::list))
         .route("/{db}/_local/{doc}", get(local_docs::get).put(local_docs::put).delete(local_docs::delete))
+        .route("/{db}/_local/{doc}/{*attachment}", any(local_docs::no_attachments))
         .route("/{db}/{doc}", get(documents::get).put(documents::put).delete(documents::delete))
         .route("/{db}/{doc}/{*attachment}", get(attachments::get).put(attachments::put).delete(attachments::delete))
         .fallback(async || ApiError::Missing)

@@ -2,9 +2,13 @@
 //! text arrives.
 //!
 //! This is the path every document takes, on both sides of it, so it is written for speed: one pass, eight bytes at a
-//! time within strings, no allocation but for keys with escapes. It promises that
-//! - [`members`] and [`check`] accept exactly what RFC 8259 calls JSON, up to [`MAX_DEPTH`] levels deep, in UTF-8
-//!   (compared with `serde_json` by property tests): a lone surrogate (`"\ud800"`) is JSON, though no text;
+//! time within strings, no allocation but for keys with escapes and a byte a level. It promises that
+//! - [`members`] accepts exactly what RFC 8259 calls JSON, up to [`MAX_DEPTH`] levels deep, in UTF-8 (compared with
+//!   `serde_json` by property tests), and tells whether CouchDB would refuse it: for half a surrogate pair (`"\ud800"`),
+//!   which is no text, or a number too large for a float (`1e999`). Such a document is refused where it would be written; one
+//!   that a source has can be looked at. Integers may be of any size, where CouchDB fails at those of over 308 digits.
+//!   [`check`] takes what CouchDB would;
+//! - no depth overflows the stack: nothing here calls itself;
 //! - [`Elements`] never looks past the bytes it was given and finds the same cuts however they are split.
 //!
 //! It does no I/O and doesn't unescape values: whoever needs a value parses that one with `serde_json`.
@@ -20,13 +24,14 @@ use crate::document::DocumentError;
 
 pub use elements::Elements;
 
-/// Levels of arrays and objects within each other that are accepted; deeper text is refused before it hurts anyone.
-pub const MAX_DEPTH: usize = 512;
+/// Levels of arrays and objects within each other that are accepted. CouchDB has no limit. What reads a document behind
+/// this has one of its own, or none: it mustn't take for granted that a document is shallow.
+pub const MAX_DEPTH: usize = 100_000;
 
 /// One member of an object.
 #[derive(Debug)]
 pub struct Member<'a> {
-    /// The key, unescaped; as it is written where it holds a lone surrogate, which no text can.
+    /// The key, unescaped; as it is written where it holds half a surrogate pair, which no text can.
     pub key: Cow<'a, str>,
     /// The value's text.
     pub value: &'a [u8],
@@ -34,35 +39,52 @@ pub struct Member<'a> {
     pub span: Range<usize>,
 }
 
-/// Checks that `text` is one JSON value in UTF-8.
+/// Checks that `text` is one JSON value that CouchDB would take.
 pub fn check(text: &[u8]) -> Result<(), DocumentError> {
     std::str::from_utf8(text).map_err(|_| DocumentError::InvalidJson)?;
-    let mut scan = Scan { text, at: 0 };
+    let mut scan = Scan::new(text);
     scan.whitespace();
-    scan.value(0)?;
-    scan.end()
+    scan.value()?;
+    scan.end()?;
+    if scan.odd { Err(INVALID) } else { Ok(()) }
+}
+
+/// The members of an object, in order.
+#[derive(Debug)]
+pub struct Members<'a> {
+    text: &'a [u8],
+    /// Where each stands, its key and its value.
+    places: std::vec::IntoIter<(Range<usize>, Range<usize>, Range<usize>)>,
+    /// CouchDB would refuse the object, though it is JSON.
+    pub odd: bool,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = Member<'a>;
+
+    fn next(&mut self) -> Option<Member<'a>> {
+        let (span, key, value) = self.places.next()?;
+        let as_written = || String::from_utf8_lossy(&self.text[key.start + 1..key.end - 1]);
+        Some(Member { key: string(&self.text[key.clone()]).unwrap_or_else(as_written), value: &self.text[value], span })
+    }
 }
 
 /// The members of the object that `text` is, all of it checked before this returns.
 ///
 /// # Errors
 /// [`DocumentError::InvalidJson`], or [`DocumentError::NotAnObject`] for other JSON.
-pub fn members(text: &[u8]) -> Result<impl Iterator<Item = Member<'_>>, DocumentError> {
+pub fn members(text: &[u8]) -> Result<Members<'_>, DocumentError> {
     std::str::from_utf8(text).map_err(|_| DocumentError::InvalidJson)?;
-    let mut scan = Scan { text, at: 0 };
+    let mut scan = Scan::new(text);
     scan.whitespace();
     if scan.peek() != Some(b'{') {
-        scan.value(0)?;
+        scan.value()?;
         return scan.end().and(Err(DocumentError::NotAnObject));
     }
     let mut members = Vec::with_capacity(16);
-    scan.object(1, |span, key, value| members.push((span, key, value)))?;
+    scan.members(|span, key, value| members.push((span, key, value)))?;
     scan.end()?;
-    Ok(members.into_iter().map(|(span, key, value)| Member {
-        key: string(&text[key.clone()]).unwrap_or_else(|| String::from_utf8_lossy(&text[key.start + 1..key.end - 1])),
-        value: &text[value],
-        span,
-    }))
+    Ok(Members { text, places: members.into_iter(), odd: scan.odd })
 }
 
 /// The text of a JSON string, quotes and all, as the string it stands for; `None` where it is no string.
@@ -85,15 +107,47 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// Copies checked JSON without the content of what is deeper than `depth` levels: arrays and objects there are empty.
+pub fn pruned(text: &[u8], depth: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let (mut scan, mut level) = (Scan::new(text), 0_usize);
+    while let Some(byte) = scan.peek() {
+        let start = scan.at;
+        match byte {
+            b'"' if scan.string().is_err() => break,
+            b'"' => {}
+            _ => {
+                level += usize::from(matches!(byte, b'{' | b'['));
+                scan.at += 1;
+            }
+        }
+        let closes = matches!(byte, b'}' | b']');
+        let edge = level == depth + 1 && (closes || matches!(byte, b'{' | b'['));
+        if level <= depth || edge {
+            out.extend_from_slice(&text[start..scan.at]);
+        }
+        level = level.saturating_sub(closes.into());
+    }
+    out
+}
+
 struct Scan<'a> {
     text: &'a [u8],
     at: usize,
+    /// The brackets that are open around the value in hand, outermost first.
+    open: Vec<u8>,
+    /// Something was met that CouchDB would refuse.
+    odd: bool,
 }
 
 type Scanned<T = ()> = Result<T, DocumentError>;
 const INVALID: DocumentError = DocumentError::InvalidJson;
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, open: Vec::new(), odd: false }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
@@ -117,11 +171,26 @@ impl Scan<'_> {
         (self.at == self.text.len()).then_some(()).ok_or(INVALID)
     }
 
-    fn value(&mut self, depth: usize) -> Scanned {
+    /// Passes over a whole value.
+    fn value(&mut self) -> Scanned {
+        let outside = self.open.len();
+        loop {
+            let ended = match self.peek().ok_or(INVALID)? {
+                bracket @ (b'{' | b'[') => self.is_empty(bracket)?,
+                _ => {
+                    self.scalar()?;
+                    true
+                }
+            };
+            if ended && !self.has_next(outside)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn scalar(&mut self) -> Scanned {
         match self.peek().ok_or(INVALID)? {
             b'"' => self.string(),
-            b'{' => self.object(depth + 1, |_, _, _| {}),
-            b'[' => self.array(depth + 1),
             b't' => self.literal(b"true"),
             b'f' => self.literal(b"false"),
             b'n' => self.literal(b"null"),
@@ -129,46 +198,72 @@ impl Scan<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize, mut each: impl FnMut(Range<usize>, Range<usize>, Range<usize>)) -> Scanned {
-        self.enter(depth)?;
+    /// Goes into an array or object: `true` behind its end if it is empty, else `false` with its first value at hand.
+    fn is_empty(&mut self, bracket: u8) -> Scanned<bool> {
+        self.at += 1;
+        self.whitespace();
+        if self.open.len() >= MAX_DEPTH {
+            return Err(INVALID);
+        }
+        // In ASCII both closing brackets are two behind the opening ones.
+        if self.peek() == Some(bracket + 2) {
+            self.at += 1;
+            return Ok(true);
+        }
+        if bracket == b'{' {
+            self.key()?;
+        }
+        self.open.push(bracket);
+        Ok(false)
+    }
+
+    /// Behind a value: `true` with the next one at hand, `false` behind the end of all that was opened since `outside`.
+    fn has_next(&mut self, outside: usize) -> Scanned<bool> {
+        while self.open.len() > outside
+            && let Some(&bracket) = self.open.last()
+        {
+            if !self.closed(bracket + 2)? {
+                if bracket == b'{' {
+                    self.key()?;
+                }
+                return Ok(true);
+            }
+            self.open.pop();
+        }
+        Ok(false)
+    }
+
+    /// Passes over a key and its colon.
+    fn key(&mut self) -> Scanned<Range<usize>> {
+        let start = self.at;
+        self.string()?;
+        let key = start..self.at;
+        self.whitespace();
+        self.expect(b':')?;
+        self.whitespace();
+        Ok(key)
+    }
+
+    /// Passes over an object, and tells of each member where it stands, its key and its value.
+    fn members(&mut self, mut each: impl FnMut(Range<usize>, Range<usize>, Range<usize>)) -> Scanned {
+        self.expect(b'{')?;
+        self.whitespace();
         if self.peek() == Some(b'}') {
             self.at += 1;
             return Ok(());
         }
+        self.open.push(b'{');
         loop {
             let start = self.at;
-            self.string()?;
-            let key = start..self.at;
-            self.whitespace();
-            self.expect(b':')?;
-            self.whitespace();
+            let key = self.key()?;
             let value = self.at;
-            self.value(depth)?;
+            self.value()?;
             each(start..self.at, key, value..self.at);
             if self.closed(b'}')? {
+                self.open.pop();
                 return Ok(());
             }
         }
-    }
-
-    fn array(&mut self, depth: usize) -> Scanned {
-        self.enter(depth)?;
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.value(depth)?;
-            if self.closed(b']')? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn enter(&mut self, depth: usize) -> Scanned {
-        self.at += 1;
-        self.whitespace();
-        (depth <= MAX_DEPTH).then_some(()).ok_or(INVALID)
     }
 
     /// Behind an element: `true` at the closing bracket, `false` with the next element at hand.
@@ -203,15 +298,36 @@ impl Scan<'_> {
         match self.text.get(self.at - 1).ok_or(INVALID)? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
             b'u' => {
-                let digits = self.text.get(self.at..self.at + 4).ok_or(INVALID)?;
-                self.at += 4;
-                digits.iter().all(u8::is_ascii_hexdigit).then_some(()).ok_or(INVALID)
+                match self.code_unit()? {
+                    0xD800..0xDC00 => self.low_surrogate()?,
+                    0xDC00..0xE000 => self.odd = true,
+                    _ => {}
+                }
+                Ok(())
             }
             _ => Err(INVALID),
         }
     }
 
+    /// The second half of a surrogate pair, if it is one that comes.
+    fn low_surrogate(&mut self) -> Scanned {
+        let before = self.at;
+        if self.literal(b"\\u").is_err() || !matches!(self.code_unit()?, 0xDC00..0xE000) {
+            self.at = before;
+            self.odd = true;
+        }
+        Ok(())
+    }
+
+    /// Four hexadecimal digits.
+    fn code_unit(&mut self) -> Scanned<u32> {
+        let digits = self.text.get(self.at..self.at + 4).ok_or(INVALID)?;
+        self.at += 4;
+        digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?)).ok_or(INVALID)
+    }
+
     fn number(&mut self) -> Scanned {
+        let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -219,16 +335,23 @@ impl Scan<'_> {
             Some(b'0') => self.at += 1,
             _ => self.digits()?,
         }
+        let mut float = false;
         if self.peek() == Some(b'.') {
+            float = true;
             self.at += 1;
             self.digits()?;
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
+            float = true;
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
             }
             self.digits()?;
+        }
+        if float {
+            let number = std::str::from_utf8(&self.text[start..self.at]).map_err(|_| INVALID)?;
+            self.odd |= !number.parse().is_ok_and(f64::is_finite);
         }
         Ok(())
     }

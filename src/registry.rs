@@ -52,8 +52,6 @@ pub struct Caller {
     pub is_admin: bool,
     /// The request's `Authorization`, which enters the ids of local databases.
     pub authorization: Option<SecretString>,
-    /// The request's `Cookie`, likewise.
-    pub cookie: Option<SecretString>,
 }
 
 /// What a caller gets.
@@ -276,7 +274,7 @@ impl Registry {
 
 impl Caller {
     fn headers(&self) -> CallerHeaders {
-        CallerHeaders { authorization: self.authorization.clone(), cookie: self.cookie.clone() }
+        CallerHeaders { authorization: self.authorization.clone(), name: self.name.clone() }
     }
 
     fn may_ask(&self) -> Result<(), ReplicateError> {

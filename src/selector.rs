@@ -24,6 +24,9 @@ use self::clause::Clause;
 use crate::document::DocumentError;
 use crate::json;
 
+/// Levels of a document that are looked at: more than a selector has, since its own text is read to 128.
+const SEEN_DEPTH: usize = 120;
+
 /// Why a selector can't be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
@@ -94,7 +97,12 @@ impl Selector {
 
     /// The same for a document's text; only the members that conditions look at are parsed.
     pub fn matches_text(&self, text: &[u8]) -> Result<bool, DocumentError> {
-        let value = |text: &[u8]| serde_json::from_slice(text).map_err(|_| DocumentError::InvalidJson);
+        // What is deeper than any selector doesn't decide whether it matches.
+        let value = |text: &[u8]| {
+            let value =
+                serde_json::from_slice(text).or_else(|_| serde_json::from_slice(&json::pruned(text, SEEN_DEPTH)));
+            value.map_err(|_| DocumentError::InvalidJson)
+        };
         let document = match &self.0.members {
             None => value(text)?,
             Some(looked_at) => {

@@ -15,6 +15,7 @@ mod writer;
 mod read;
 mod attachments;
 mod holds;
+mod ranks;
 mod edit;
 mod new_rev;
 mod database;

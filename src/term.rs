@@ -3,6 +3,8 @@
 //! The bytes are those of `term_to_binary(Term, [{minor_version, 1}])` of OTP 25: a CouchDB and couchrep give one
 //! replication the same id, and equal edits the same revision, only if every tag agrees. Nothing here reads terms.
 
+mod json;
+
 use serde_json::{Number, Value};
 
 /// A term.
@@ -25,6 +27,8 @@ pub enum Term {
     List(Vec<Term>),
     /// A tuple of at most 255 terms.
     Tuple(Vec<Term>),
+    /// Any term but an integer, in the external format.
+    Encoded(Vec<u8>),
 }
 
 impl Term {
@@ -42,6 +46,11 @@ impl Term {
     pub fn object<'a>(members: impl Iterator<Item = (&'a str, Term)>) -> Self {
         let pairs = members.map(|(key, value)| Self::Tuple(vec![Self::binary(key), value])).collect();
         Self::Tuple(vec![Self::List(pairs)])
+    }
+
+    /// What a document's checked text stands for, however deep it is.
+    pub fn document(text: &[u8]) -> Self {
+        Self::Encoded(json::encode(text))
     }
 
     /// `term_to_binary(Term, [{minor_version, 1}])`.
@@ -68,6 +77,7 @@ impl Term {
                 append_length(bytes.len(), out);
                 out.extend_from_slice(bytes);
             }
+            Self::Encoded(bytes) => out.extend_from_slice(bytes),
             Self::List(items) => append_list(items, out),
             Self::Tuple(items) => {
                 out.push(SMALL_TUPLE_EXT);
@@ -112,24 +122,28 @@ impl From<&Value> for Term {
 }
 
 impl From<&Number> for Term {
-    fn from(number: &Number) -> Self {
-        let text = number.as_str();
-        let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Self::Float(text.parse().unwrap_or(f64::INFINITY));
-        }
-        let mut magnitude: Vec<u8> = Vec::new();
-        for digit in digits.bytes() {
-            let mut carry = u16::from(digit - b'0');
-            for byte in &mut magnitude {
-                let sum = u16::from(*byte) * 10 + carry;
-                *byte = sum as u8;
-                carry = sum >> 8;
-            }
-            magnitude.extend((carry > 0).then_some(carry as u8));
-        }
-        Self::Integer { negative: negative && !magnitude.is_empty(), magnitude }
+    fn from(value: &Number) -> Self {
+        number(value.as_str())
     }
+}
+
+/// A number by its JSON text.
+fn number(text: &str) -> Term {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Term::Float(text.parse().unwrap_or(f64::INFINITY));
+    }
+    let mut magnitude: Vec<u8> = Vec::new();
+    for digit in digits.bytes() {
+        let mut carry = u16::from(digit - b'0');
+        for byte in &mut magnitude {
+            let sum = u16::from(*byte) * 10 + carry;
+            *byte = sum as u8;
+            carry = sum >> 8;
+        }
+        magnitude.extend((carry > 0).then_some(carry as u8));
+    }
+    Term::Integer { negative: negative && !magnitude.is_empty(), magnitude }
 }
 
 const VERSION: u8 = 131;
@@ -198,10 +212,56 @@ fn append_length(length: usize, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    /// A value's text by both ways.
     fn json(text: &str) -> Vec<u8> {
-        Term::from(&serde_json::from_str::<Value>(text).unwrap()).encode()
+        let encoded = Term::from(&serde_json::from_str::<Value>(text).unwrap()).encode();
+        assert_eq!(Term::document(text.as_bytes()).encode(), encoded, "{text}");
+        encoded
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (0..300).prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e9..1e9).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((0..260).prop_map(Value::from), 0..6).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..6).prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_and_its_value_are_the_same_term(value in value()) {
+            json(&value.to_string());
+            json(&serde_json::to_string_pretty(&value).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_last_of_equal_members_stays_where_it_stands() {
+        let term = |text: &str| Term::document(text.as_bytes());
+        assert_eq!(term(r#"{"a":{"x":1,"x":[]},"b":2,"\u0061":3}"#), term(r#"{"b":2,"a":3}"#));
+        assert_eq!(term(r#"[{"a":{"x":1,"x":[]}},{"a":1}]"#), term(r#"[{"a":{"x":[]}},{"a":1}]"#));
+    }
+
+    #[test]
+    fn no_depth_and_no_length_is_too_much() {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            Term::document(format!("{}{}", open.repeat(1_000_000), close.repeat(1_000_000)).as_bytes());
+        }
+        Term::document("1".repeat(10_000_000).as_bytes());
     }
 
     #[test]

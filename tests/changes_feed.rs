@@ -145,3 +145,27 @@ async fn a_feed_that_waits_ends_when_its_database_is_deleted() {
     let text: Vec<_> = feed.collect().await;
     assert!(text.concat().ends_with("\n],\n\"last_seq\":0,\"pending\":0}\n"), "{text:?}");
 }
+
+#[tokio::test]
+async fn a_descending_feed_longer_than_a_piece_shows_each_document_once() {
+    let server = Server::start().await;
+    server.database("db").await.fill("d", 1500).await;
+    let feed = get(&server, "/db/_changes?descending=true&include_docs=true").await.json();
+    let seqs = feed["results"].as_array().unwrap().iter().map(|row| row["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(seqs, (1..=1500).rev().collect::<Vec<_>>());
+    let limited = get(&server, "/db/_changes?descending=true&limit=2").await.json();
+    assert_eq!((limited["results"].as_array().unwrap().len(), &limited["last_seq"]), (2, &json!(1499)));
+}
+
+/// Clients that take each line for a row stumbled over it. CouchDB 3.5.0 sends one where there is nothing to send yet.
+#[tokio::test]
+async fn a_continuous_feed_starts_with_its_rows() {
+    let server = Server::start().await;
+    server.database("db").await.fill("d", 2).await;
+    let feed = get(&server, "/db/_changes?feed=continuous&timeout=50").await;
+    let lines: Vec<_> = feed.text().split_inclusive('\n').collect();
+    assert!(lines[0].starts_with("{\"seq\":1,") && lines[1].starts_with("{\"seq\":2,"), "{lines:?}");
+    assert_eq!(lines[2..], ["{\"last_seq\":2,\"pending\":0}\n"]);
+    let idle = get(&server, "/db/_changes?feed=continuous&timeout=50&since=now").await;
+    assert_eq!(idle.text(), "\n{\"last_seq\":2,\"pending\":0}\n");
+}

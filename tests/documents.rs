@@ -1,8 +1,11 @@
 //! Documents, one at a time (transcripts 01, 02-verify, 08-wire).
 
+use std::io::Write as _;
+
 use serde_json::json;
 
 use crate::asking::{ask, get, request, send, with_db};
+use crate::support::Server;
 
 #[tokio::test]
 async fn a_document_is_written_read_updated_and_deleted() {
@@ -48,6 +51,19 @@ async fn bad_documents_are_refused_in_couchdbs_words() {
         ("/db/a", r#"{"_x":1}"#, "doc_validation", "Bad special document member: _x"),
         ("/db/a?rev=x", "{}", "bad_request", "Invalid rev format"),
         ("/db/_a", "{}", "illegal_docid", "Only reserved document ids may start with underscore."),
+        ("/db/a", r#"{"a":"\ud800"}"#, "bad_request", "invalid UTF-8 JSON"),
+        ("/db/a", r#"{"a":"\ud800\u0041"}"#, "bad_request", "invalid UTF-8 JSON"),
+        ("/db/a", r#"{"\udc00":1}"#, "bad_request", "invalid UTF-8 JSON"),
+        ("/db/a", r#"{"a":1e999}"#, "bad_request", "invalid UTF-8 JSON"),
+        ("/db/a", r#"{"a":-1e999}"#, "bad_request", "invalid UTF-8 JSON"),
+        ("/db/_local/a/b", "{}", "bad_request", "_local documents do not accept attachments."),
+        ("/db/_local%2Fa/b", "{}", "bad_request", "_local documents do not accept attachments."),
+        (
+            "/db/a?new_edits=false",
+            "{}",
+            "bad_request",
+            "When `new_edits: false`, the document needs `_rev` or `_revisions` specified",
+        ),
     ];
     for (path, body, error, reason) in cases {
         let answer = ask(&server, "PUT", path, body).await;
@@ -114,4 +130,139 @@ async fn local_documents_keep_checkpoints() {
     assert_eq!(rows.text(), format!("{{\"total_rows\":null,\"offset\":null,\"rows\":[\n{row}\n]}}\n"));
     assert_eq!(ask(&server, "DELETE", "/db/_local/x?rev=0-2", "").await.status, 200);
     assert_eq!(get(&server, "/db/_local/x").await.text(), "{\"error\":\"not_found\",\"reason\":\"missing\"}\n");
+}
+
+/// CouchDB 3.5.0 takes a million levels; a document of more than 512 was refused, and stopped a replication. The revision
+/// is CouchDB's.
+#[tokio::test]
+async fn deep_json_is_taken_and_travels_and_a_million_levels_are_refused() {
+    let server = with_db().await;
+    let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    for depth in [513, 2000, 10_000, 99_999] {
+        let put = request(&server, "PUT", &format!("/db/deep{depth}")).header("Content-Type", "application/json");
+        let put = send(put.body(nested(depth))).await;
+        assert_eq!(put.status, 201, "{depth}: {}", put.text());
+    }
+    let tag = get(&server, "/db/deep10000").await.header("etag").to_owned();
+    assert_eq!(tag, "\"1-6d2757793ff44526ed8b0230b870df0d\"");
+    for (target, more) in
+        [("near", json!({})), ("far", json!({})), ("chosen", json!({ "selector": { "a": { "$type": "array" } } }))]
+    {
+        server.database(target).await;
+        let url = |name: &str| if target == "near" { name.to_owned() } else { server.url(&format!("/{name}")) };
+        let mut job = json!({ "source": url("db"), "target": url(target) });
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.replicate(job).await;
+        for depth in [513, 2000, 10_000, 99_999] {
+            let copy = get(&server, &format!("/{target}/deep{depth}")).await;
+            assert!(copy.text() == get(&server, &format!("/db/deep{depth}")).await.text(), "{target} {depth}");
+        }
+    }
+    for (method, path, text) in [
+        ("PUT", "/db/hostile", nested(1_000_000)),
+        ("PUT", "/db/hostile?new_edits=false", nested(1_000_000).replacen('{', "{\"_rev\":\"1-a\",", 1)),
+        ("POST", "/db/_bulk_docs", format!("{{\"docs\":[{}]}}", nested(1_000_000))),
+        ("POST", "/db/_bulk_docs", format!("{{\"docs\":{}}}", "[".repeat(1_000_000))),
+        ("POST", "/db/_bulk_get", format!("{{\"docs\":{}}}", "[".repeat(1_000_000))),
+        ("POST", "/db/_revs_diff", format!("{{\"a\":{}}}", "[".repeat(1_000_000))),
+        ("POST", "/db/_all_docs", nested(1_000_000)),
+        ("POST", "/db/_changes?filter=_selector", format!("{{\"selector\":{}}}", nested(1_000_000))),
+        ("PUT", "/db/_local/hostile", nested(1_000_000)),
+        ("POST", "/_replicate", nested(1_000_000)),
+    ] {
+        let answer = send(request(&server, method, path).header("Content-Type", "application/json").body(text)).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("bad_request")), "{method} {path}");
+    }
+    assert_eq!(get(&server, "/db").await.json()["doc_count"], 4);
+}
+
+/// A filter's function is given documents as QuickJS can take them.
+#[tokio::test]
+async fn deep_json_passes_a_function() {
+    let server = with_db().await;
+    let design = r#"{"filters":{"all":"function(doc) { return doc.n === 1; }"}}"#;
+    assert_eq!(ask(&server, "PUT", "/db/_design/d", design).await.status, 201);
+    let deep = format!("{{\"n\":1,\"a\":{}{}}}", "[".repeat(2000), "]".repeat(2000));
+    let put = request(&server, "PUT", "/db/deep").header("Content-Type", "application/json").body(deep);
+    assert_eq!(send(put).await.status, 201);
+    let feed = get(&server, "/db/_changes?filter=d/all").await;
+    assert_eq!(feed.json()["results"][0]["id"], "deep", "{}", feed.text());
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(data).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// couchbackup sends its restores so: they were "invalid UTF-8 JSON", and the copy stayed empty. The words are those of
+/// CouchDB 3.5.0.
+#[tokio::test]
+async fn gzipped_bodies_are_unpacked_and_other_codings_refused() {
+    let server = with_db().await;
+    let ask = |method: &str, path: &str, coding: &str, body: Vec<u8>| {
+        let request = request(&server, method, path).header("Content-Type", "application/json");
+        send(request.header("Content-Encoding", coding.to_owned()).body(body))
+    };
+    let bulk = ask("POST", "/db/_bulk_docs", "gzip", gzip(br#"{"docs":[{"_id":"a","n":1}]}"#)).await;
+    assert_eq!((bulk.status, &bulk.json()[0]["ok"]), (201, &json!(true)));
+    assert_eq!(get(&server, "/db/a").await.json()["n"], 1);
+    for (method, path, body, status) in [
+        ("PUT", "/db/b", "{}", 201),
+        ("POST", "/db", "{}", 201),
+        ("PUT", "/db/_local/l", "{}", 201),
+        ("POST", "/db/_all_docs", r#"{"keys":["a"]}"#, 200),
+        ("POST", "/db/_revs_diff", r#"{"a":["1-a"]}"#, 200),
+        ("POST", "/db/_bulk_get", r#"{"docs":[{"id":"a"}]}"#, 200),
+        ("POST", "/db/_changes?filter=_doc_ids", r#"{"doc_ids":["a"]}"#, 200),
+    ] {
+        let answer = ask(method, path, "gzip", gzip(body.as_bytes())).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+    }
+    let two = [gzip(b"{\"a\":"), gzip(b"1}")].concat();
+    assert_eq!(ask("PUT", "/db/two", "gzip", two).await.status, 201);
+    assert_eq!(ask("PUT", "/db/plain", "identity", b"{}".to_vec()).await.status, 201);
+    for coding in ["deflate", "br", "x-gzip", "GZIP"] {
+        let answer = ask("PUT", "/db/c", coding, b"{}".to_vec()).await;
+        let reason = format!("{coding} is not a supported content encoding.");
+        assert_eq!((answer.status, answer.json()), (415, json!({ "error": "bad_content_type", "reason": reason })));
+    }
+    let cut = gzip(b"{}");
+    for body in [b"{}".to_vec(), cut[..cut.len() - 4].to_vec(), [cut.as_slice(), b"junk"].concat()] {
+        let answer = ask("PUT", "/db/c", "gzip", body).await;
+        let reason = "Request body is not properly gzipped.";
+        assert_eq!((answer.status, answer.json()), (400, json!({ "error": "bad_request", "reason": reason })));
+    }
+}
+
+/// What a body unpacks to counts, and no more of it is unpacked than fits.
+#[tokio::test]
+async fn a_gzipped_body_that_unpacks_to_too_much_is_refused() {
+    let server = Server::with_config(|config| config.http.max_body_bytes = 1 << 20).await;
+    server.database("db").await;
+    let bomb = gzip(&[b"{\"a\":\"".to_vec(), vec![b'x'; 64 << 20], b"\"}".to_vec()].concat());
+    assert!(bomb.len() < 1 << 17);
+    let put = request(&server, "PUT", "/db/bomb").header("Content-Type", "application/json");
+    let answer = send(put.header("Content-Encoding", "gzip").body(bomb)).await;
+    assert_eq!((answer.status, &answer.json()["error"]), (413, &json!("too_large")));
+    assert_eq!(ask(&server, "PUT", "/db/a", "{}").await.status, 201);
+}
+
+/// CouchDB 3.5.0 answers so; it was 201.
+#[tokio::test]
+async fn a_put_that_deletes_is_200() {
+    let server = with_db().await;
+    let rev = server.put("/db/a", json!({}), 201).await["rev"].clone();
+    server.put("/db/a", json!({ "_rev": rev, "_deleted": true }), 200).await;
+    server.put("/db/b?new_edits=false", json!({ "_rev": "1-a", "_deleted": true }), 200).await;
+    server.put("/db/_local/l", json!({ "_deleted": true }), 200).await;
+}
+
+#[tokio::test]
+async fn bodies_that_memory_has_no_room_for_are_refused_and_the_next_are_not() {
+    let server = Server::with_config(|config| config.http.max_bodies_bytes = 20).await;
+    server.database("db").await;
+    let refused = ask(&server, "PUT", "/db/a", r#"{"text":"more than there is room for"}"#).await;
+    assert_eq!((refused.status, &refused.json()["error"]), (503, &json!("service_unavailable")));
+    assert_eq!(ask(&server, "PUT", "/db/a", r#"{"text":"x"}"#).await.status, 201);
 }

@@ -37,4 +37,3 @@ mod crash;
 mod full_disk;
 mod random;
 mod couchdb;
-mod review_http;

@@ -121,17 +121,28 @@ impl Request {
         }
     }
 
-    fn head(&self, snapshot: &Snapshot) -> Vec<u8> {
+    fn head(&self, snapshot: &Snapshot) -> Result<Vec<u8>, StoreError> {
         let total = snapshot.doc_count();
         let update_seq = match self.update_seq {
             true => format!("\"update_seq\":{},", snapshot.update_seq()),
             false => String::new(),
         };
-        let offset = match self.keys.is_none() && self.start.is_none() {
-            true => json!(self.skip.min(total)),
-            false => Value::Null,
+        let offset = match self.keys {
+            None => json!(self.before(snapshot)?.saturating_add(self.skip).min(total)),
+            Some(_) => Value::Null,
         };
-        format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes()
+        Ok(format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes())
+    }
+
+    /// How many documents stand before the range's start, in the direction of reading.
+    fn before(&self, snapshot: &Snapshot) -> Result<u64, StoreError> {
+        let total = snapshot.doc_count();
+        Ok(match &self.start {
+            _ if self.starts_past_all() => total,
+            Some(Bound::At(start)) if self.descending => total.saturating_sub(snapshot.rank(&format!("{start}\0"))?),
+            Some(Bound::At(start)) => snapshot.rank(start)?,
+            _ => 0,
+        })
     }
 }
 
@@ -164,7 +175,7 @@ fn piece(snapshot: &Snapshot, request: &Request, mut progress: Progress) -> Resu
     let mut out = Draft::from(Vec::with_capacity(CHUNK + CHUNK / 4));
     if !progress.started {
         progress.started = true;
-        out.json.extend(request.head(snapshot));
+        out.json.extend(request.head(snapshot)?);
     }
     match &request.keys {
         Some(keys) => by_keys(snapshot, request, keys, &mut progress, &mut out)?,

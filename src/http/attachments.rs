@@ -131,7 +131,9 @@ async fn upload(
     let gzipped = match header(CONTENT_ENCODING.as_str()) {
         None | Some("identity") => false,
         Some("gzip" | "x-gzip") => true,
-        Some(_) => return Err(ApiError::BadContentType("Only gzip and identity content-encodings are supported")),
+        Some(_) => {
+            return Err(ApiError::BadContentType("Only gzip and identity content-encodings are supported".into()));
+        }
     };
     let announced = header("content-md5").map(|md5| Digest::parse(&format!("md5-{md5}")));
     let mut upload = db.upload(content_type, gzipped);
@@ -144,6 +146,7 @@ async fn upload(
         Some(announced) if announced != Some(digest) => {
             Err(ApiError::bad_request("Content-MD5 does not match the body"))
         }
+        _ if gzipped => Ok(blob.telling_stored()),
         _ => Ok(blob),
     }
 }
@@ -235,6 +238,7 @@ mod tests {
             length: 11,
             stored_length: 31,
             encoding: Encoding::Gzip,
+            tells_stored: false,
         };
         let stored = head(&attachment, false);
         assert_eq!(

@@ -9,7 +9,7 @@ mod admins;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -39,12 +39,7 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
 async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let secret = |text: &str| SecretString::from(text.to_owned());
-    let mut caller = Caller {
-        name: None,
-        is_admin: admins.is_empty(),
-        authorization: authorization.map(secret),
-        cookie: session_cookie(headers).map(secret),
-    };
+    let mut caller = Caller { name: None, is_admin: admins.is_empty(), authorization: authorization.map(secret) };
     if !admins.is_empty()
         && let Some((name, password)) = authorization.and_then(basic)
     {
@@ -66,11 +61,6 @@ fn basic(authorization: &str) -> Option<(String, SecretString)> {
     Some((name.into(), SecretString::from(password.to_owned())))
 }
 
-fn session_cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    cookies.flat_map(|value| value.split(';')).find_map(|cookie| cookie.trim().strip_prefix("AuthSession="))
-}
-
 /// Why somebody who is no admin may not do this; `None` where everybody may.
 fn refusal(method: &Method, path: &str) -> Option<&'static str> {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
@@ -86,8 +76,6 @@ fn refusal(method: &Method, path: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
     use crate::config::Admin;
 
@@ -95,25 +83,23 @@ mod tests {
         Admins::new(vec![Admin { name: "admin".into(), password: "se:cret".into() }])
     }
 
-    fn headers(user: &str, cookie: &str) -> HeaderMap {
+    fn headers(user: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, format!("Basic {}", STANDARD.encode(user)).parse().unwrap());
-        headers.insert(COOKIE, cookie.parse().unwrap());
         headers
     }
 
     #[tokio::test]
     async fn an_admin_is_known_by_name_and_password() {
-        let caller = caller(&admins(), &headers("admin:se:cret", "a=b; AuthSession=abc")).await.unwrap();
+        let caller = caller(&admins(), &headers("admin:se:cret")).await.unwrap();
         assert!(caller.is_admin);
         assert_eq!(caller.name.as_deref(), Some("admin"));
-        assert_eq!(caller.cookie.unwrap().expose_secret(), "abc");
     }
 
     #[tokio::test]
     async fn wrong_credentials_are_refused_and_none_are_nobodys() {
         for user in ["admin:wrong", "nobody:se:cret", "admin:"] {
-            let error = caller(&admins(), &headers(user, "")).await.unwrap_err();
+            let error = caller(&admins(), &headers(user)).await.unwrap_err();
             assert_eq!(error.pair(), ("unauthorized", "Name or password is incorrect.".into()));
         }
         assert!(!caller(&admins(), &HeaderMap::new()).await.unwrap().is_admin);
@@ -121,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_admins_everyone_is_one_without_a_name() {
-        let caller = caller(&Admins::new(Vec::new()), &headers("a:b", "")).await.unwrap();
+        let caller = caller(&Admins::new(Vec::new()), &headers("a:b")).await.unwrap();
         assert!(caller.is_admin && caller.name.is_none() && caller.authorization.is_some());
     }
 

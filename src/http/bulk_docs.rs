@@ -2,7 +2,8 @@
 //!
 //! With `new_edits` (the default) every document gets an answer; with `"new_edits":false` only those that weren't
 //! written. A document that makes no sense refuses the whole request, as in CouchDB; one that the store refuses, for a
-//! conflict or a missing stub, only itself. This is the path of every replicated document: the request is cut into
+//! conflict or a missing stub, only itself. `_local` documents may be among them: each is written by itself, over the
+//! revision that it names, or, replicated, over whatever there is (CouchDB does that always). This is the path of every replicated document: the request is cut into
 //! documents without parsing them, on a thread that may block.
 
 use std::borrow::Cow;
@@ -10,15 +11,16 @@ use std::borrow::Cow;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::document::{DocId, DocParts, DocumentError, Rev, validate_id};
-use crate::store::{Edit, EditKind, Refusal};
+use crate::document::{DocId, DocParts, DocumentError, Rev, local_id, validate_id};
+use crate::store::{Edit, EditKind};
 use crate::tasks;
 
 use super::error::ApiError;
+use super::local_docs::Sent;
 use super::request::{Db, Payload, durability};
 use super::{answer, welcome};
 
@@ -28,13 +30,21 @@ pub async fn post(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
     let body = payload.json().await?;
     // Kept to the end: what is written counts among the bodies in memory as long as it waits for its turn.
     let counted = body.clone();
-    let (edits, new_edits) = tasks::blocking("parse _bulk_docs", move || parse(&body)).await??;
+    let Parsed { edits, local, new_edits } = tasks::blocking("parse _bulk_docs", move || parse(&body)).await??;
     // Revisions that come with their history are known before they are written, and told where one isn't.
-    let sent = edits.iter().map(|edit| (edit.id.clone(), brought(edit))).collect::<Vec<_>>();
-    let results = db.write(edits, durability).await?;
+    let sent = edits.iter().map(|(place, edit)| (*place, edit.id.clone(), brought(edit))).collect::<Vec<_>>();
+    let results = db.write(edits.into_iter().map(|(_, edit)| edit).collect(), durability).await?;
+    let mut answers = Vec::new();
+    for ((place, id, brought), result) in sent.into_iter().zip(results) {
+        answers.extend(told((id, brought), result.map_err(Into::into), new_edits).map(|row| (place, row)));
+    }
+    for (place, id, doc) in local {
+        let result = doc.write(&db, local_id(&id).unwrap_or_default(), !new_edits).await;
+        answers.extend(told((DocId::from(id), None), result, new_edits).map(|row| (place, row)));
+    }
     drop(counted);
-    let answers = sent.into_iter().zip(results).filter_map(|(sent, result)| told(sent, result, new_edits));
-    Ok(answer::json(StatusCode::CREATED, &answers.collect::<Vec<_>>()))
+    answers.sort_unstable_by_key(|(place, _)| *place);
+    Ok(answer::json(StatusCode::CREATED, &answers.into_iter().map(|(_, row)| row).collect::<Vec<_>>()))
 }
 
 fn brought(edit: &Edit) -> Option<Rev> {
@@ -44,11 +54,14 @@ fn brought(edit: &Edit) -> Option<Rev> {
     }
 }
 
-fn told((id, brought): (DocId, Option<Rev>), result: Result<Rev, Refusal>, new_edits: bool) -> Option<Value> {
+fn told(
+    (id, brought): (DocId, Option<Rev>),
+    result: Result<impl Serialize, ApiError>,
+    new_edits: bool,
+) -> Option<Value> {
     match result {
         Ok(rev) => new_edits.then(|| json!({ "ok": true, "id": id, "rev": rev })),
-        Err(refusal) => {
-            let refused = ApiError::from(refusal);
+        Err(refused) => {
             let (error, reason) = refused.pair();
             Some(match brought {
                 Some(rev) => json!({ "id": id, "rev": rev, "error": error, "reason": reason }),
@@ -58,6 +71,13 @@ fn told((id, brought): (DocId, Option<Rev>), result: Result<Rev, Refusal>, new_e
     }
 }
 
+/// The documents of a request, each with its place in it.
+struct Parsed {
+    edits: Vec<(usize, Edit)>,
+    local: Vec<(usize, String, Sent)>,
+    new_edits: bool,
+}
+
 #[derive(Deserialize)]
 struct Request<'a> {
     #[serde(borrow)]
@@ -65,18 +85,30 @@ struct Request<'a> {
     new_edits: Option<bool>,
 }
 
-fn parse(body: &Bytes) -> Result<(Vec<Edit>, bool), ApiError> {
+fn parse(body: &Bytes) -> Result<Parsed, ApiError> {
     let request: Request<'_> = serde_json::from_slice(body).map_err(|_| why(body))?;
     let new_edits = request.new_edits.unwrap_or(true);
-    let edits = request.docs.into_iter().map(|doc| edit(doc.get().as_bytes(), new_edits)).collect::<Result<_, _>>()?;
-    Ok((edits, new_edits))
-}
-
-fn edit(text: &[u8], new_edits: bool) -> Result<Edit, ApiError> {
-    let parts = DocParts::parse(text)?;
-    let id = parts.id.clone().map_or_else(|| Cow::Owned(welcome::uuid()), Cow::from);
-    validate_id(&id)?;
-    Ok(Edit::new(&parts, DocId::from(id.as_ref()), !new_edits, Vec::new())?)
+    let mut parsed = Parsed { edits: Vec::with_capacity(request.docs.len()), local: Vec::new(), new_edits };
+    for (place, doc) in request.docs.into_iter().enumerate() {
+        let text = doc.get().as_bytes();
+        let parts = match DocParts::parse(text) {
+            Ok(parts) if parts.id.as_deref().is_none_or(|id| local_id(id).is_none()) => parts,
+            // A `_local` document's `_rev` is none elsewhere.
+            other => {
+                let Some(id) = Sent::id(text)? else { return Err(other.err().unwrap_or(DocumentError::BadRev).into()) };
+                let doc = Sent::parse(text)?;
+                if !new_edits && !doc.has_rev() {
+                    return Err(DocumentError::RevMissing.into());
+                }
+                parsed.local.push((place, id, doc));
+                continue;
+            }
+        };
+        let id = parts.id.clone().map_or_else(|| Cow::Owned(welcome::uuid()), Cow::from);
+        validate_id(&id)?;
+        parsed.edits.push((place, Edit::new(&parts, DocId::from(id.as_ref()), !new_edits, Vec::new())?));
+    }
+    Ok(parsed)
 }
 
 /// What is wrong with a request that couldn't be read.
@@ -95,9 +127,10 @@ fn why(body: &[u8]) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Refusal;
 
     fn reason(body: &'static str) -> String {
-        parse(&Bytes::from_static(body.as_bytes())).unwrap_err().pair().1.into_owned()
+        parse(&Bytes::from_static(body.as_bytes())).err().unwrap().pair().1.into_owned()
     }
 
     #[test]
@@ -119,12 +152,12 @@ mod tests {
         assert_eq!(told(sent(), Ok(rev.clone()), true), Some(json!({ "ok": true, "id": "x", "rev": "1-a" })));
         assert_eq!(told(sent(), Ok(rev.clone()), false), None);
         assert_eq!(
-            told(sent(), Err(Refusal::Conflict), true),
+            told(sent(), Err::<Rev, _>(ApiError::Conflict), true),
             Some(json!({ "id": "x", "error": "conflict", "reason": "Document update conflict." }))
         );
-        let stub = Refusal::MissingStub { id: "x".into(), name: "a.txt".into() };
+        let stub = ApiError::from(Refusal::MissingStub { id: "x".into(), name: "a.txt".into() });
         assert_eq!(
-            told(("x".into(), Some(rev)), Err(stub), false),
+            told(("x".into(), Some(rev)), Err::<Rev, _>(stub), false),
             Some(json!({
                 "id": "x", "rev": "1-a", "error": "missing_stub", "reason": "Invalid attachment stub in x for a.txt"
             }))

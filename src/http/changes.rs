@@ -83,7 +83,9 @@ async fn feed(
         let request = Arc::new(request);
         let last_sent = Instant::now();
         let kept = None;
-        Feeding { sink, place, store, name, updates, request, filter, kept, stopping, last_sent }.write().await
+        Feeding { sink, place, store, name, updates, request, filter, kept, stopping, begun: false, last_sent }
+            .write()
+            .await
     };
     let body = answer::streamed(&state.tasks, "_changes", write).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
@@ -101,6 +103,8 @@ struct Feeding {
     /// The snapshot that the rest is read from, and what keeps it open.
     kept: Option<(Arc<Database>, Arc<Snapshot>)>,
     stopping: CancellationToken,
+    /// Something was sent.
+    begun: bool,
     last_sent: Instant,
 }
 
@@ -141,6 +145,10 @@ impl Feeding {
             };
             if enough {
                 break;
+            }
+            if self.request.feed == Feed::Continuous && !self.begun {
+                // So that the answer starts at all.
+                self.send("\n").await?;
             }
             self.place.leave();
             if !self.wait().await? {
@@ -186,6 +194,7 @@ impl Feeding {
             true => self.send("\n").await,
             false => {
                 piece.send(&self.sink, db).await?;
+                self.begun = true;
                 self.last_sent = Instant::now();
                 Ok(())
             }
@@ -195,6 +204,7 @@ impl Feeding {
     async fn send(&mut self, piece: impl Into<Bytes>) -> Result<(), Stopped> {
         let piece = piece.into();
         if !piece.is_empty() {
+            self.begun = true;
             self.last_sent = Instant::now();
         }
         self.sink.send(piece).await

@@ -10,8 +10,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use serde_json::json;
 
-use crate::document::{DocId, DocParts, Rev, Revisions, validate_id};
+use crate::document::{DocId, DocParts, Rev, Revisions, local_id, validate_id};
 use crate::multipart;
 use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, EditKind, Held, Leaf};
 use crate::store::{Snapshot, StoreError, Uploaded};
@@ -19,6 +20,7 @@ use crate::tasks;
 
 use super::draft::Draft;
 use super::error::ApiError;
+use super::local_docs::Sent;
 use super::query::Query;
 use super::request::{Db, DocPath, Payload, durability, parent};
 use super::{AppState, answer, open_revs, related, welcome};
@@ -143,7 +145,13 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
 pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Response, ApiError> {
     let headers = payload.headers().clone();
     let text = payload.json().await?;
-    write(db, None, text, Vec::new(), &query, &headers).await
+    let Some(id) = Sent::id(&text)? else {
+        return write(db, None, text, Vec::new(), &query, &headers).await;
+    };
+    let doc = Sent::parse(&text)?;
+    let rev = doc.write(&db, local_id(&id).unwrap_or_default(), !query.flag_or("new_edits", true)?).await?;
+    let response = answer::json(StatusCode::CREATED, &json!({ "ok": true, "id": id, "rev": rev }));
+    Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
 }
 
 fn related_boundary(headers: &HeaderMap) -> Option<String> {
@@ -163,9 +171,9 @@ async fn write(
     let replicated = !query.flag_or("new_edits", true)?;
     let outside = parent(query, headers)?;
     let edit = tasks::blocking("parse document", move || edit(&text, id, replicated, outside, uploaded)).await??;
-    let id = edit.id.clone();
+    let (id, status) = (edit.id.clone(), if edit.deleted { StatusCode::OK } else { StatusCode::CREATED });
     let rev = write_one(&db, edit, durability(headers)).await?;
-    let response = answer::written(StatusCode::CREATED, id.as_str(), &rev);
+    let response = answer::written(status, id.as_str(), &rev);
     Ok(answer::located(response, headers, &[db.name().as_str(), id.as_str()]))
 }
 

@@ -52,7 +52,7 @@ pub enum ApiError {
     #[error("the body came too slowly")]
     SlowBody,
     #[error("{0}")]
-    BadContentType(&'static str),
+    BadContentType(Cow<'static, str>),
     #[error("too many requests at once")]
     Busy,
     #[error(transparent)]
@@ -104,7 +104,9 @@ impl ApiError {
             Self::MissingStub(reason) => (StatusCode::PRECONDITION_FAILED, "missing_stub", reason.into()),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request entity is too large".into()),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body came too slowly.".into()),
-            Self::BadContentType(reason) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type", (*reason).into()),
+            Self::BadContentType(reason) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type", reason.as_ref().into())
+            }
             Self::Busy => {
                 let reason = "The server has too many open requests, try again.";
                 (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason.into())
@@ -128,13 +130,15 @@ const CLOSING: Shown<'static> =
 
 fn document(error: &DocumentError) -> Shown<'static> {
     let name = match error {
-        DocumentError::IdNotAString | DocumentError::IdEmpty | DocumentError::IdReserved | DocumentError::IdLocal => {
-            "illegal_docid"
-        }
+        DocumentError::IdNotAString
+        | DocumentError::IdEmpty
+        | DocumentError::IdReserved
+        | DocumentError::IdIllegal(_) => "illegal_docid",
         DocumentError::BadRevisions | DocumentError::BadMember(_) => "doc_validation",
         DocumentError::InvalidJson
         | DocumentError::NotAnObject
         | DocumentError::BadRev
+        | DocumentError::RevMissing
         | DocumentError::BadAttachment(_)
         | DocumentError::BadAttachmentName(_) => "bad_request",
     };

@@ -2,6 +2,7 @@
 //!
 //! Their revisions are `0-1`, `0-2`, …, which no other document has, so they are taken apart here.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
-use crate::document::{DocId, DocumentError};
+use crate::document::{DocId, DocumentError, local_id};
 use crate::json::{self, push_string};
 use crate::store::{Database, LocalRange, LocalRow};
 
@@ -31,10 +32,11 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
     let headers = payload.headers().clone();
     let sent = Sent::parse(&payload.whole().await?)?;
     let rev = parent_text(&query, &headers)?.or(sent.rev);
+    let status = if sent.deleted { StatusCode::OK } else { StatusCode::CREATED };
     let body = (!sent.deleted).then_some(sent.body);
     let rev = db.put_local_doc(id.as_str(), rev.as_deref(), body).await??;
     let id = full_id(&id);
-    let response = answer::json(StatusCode::CREATED, &json!({ "ok": true, "id": id, "rev": rev }));
+    let response = answer::json(status, &json!({ "ok": true, "id": id, "rev": rev }));
     Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
 }
 
@@ -44,6 +46,11 @@ pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMa
     let rev = parent_text(&query, &headers)?;
     let rev = db.put_local_doc(id.as_str(), rev.as_deref(), None).await??;
     Ok(answer::json(StatusCode::OK, &json!({ "ok": true, "id": full_id(&id), "rev": rev })))
+}
+
+/// `/{db}/_local/{id}/{attachment}`: what follows a slash is no part of an id; `a%2Fb` is one.
+pub async fn no_attachments() -> ApiError {
+    ApiError::bad_request("_local documents do not accept attachments.")
 }
 
 /// `GET /{db}/_local_docs`. The range's ends are ids with their prefix, as CouchDB has them.
@@ -115,16 +122,43 @@ fn rendered(id: &str, rev: &str, body: &[u8]) -> Vec<u8> {
 
 /// A local document that a client sends.
 #[derive(Debug, PartialEq)]
-struct Sent {
+pub struct Sent {
     rev: Option<String>,
     deleted: bool,
     body: Vec<u8>,
 }
 
 impl Sent {
-    fn parse(text: &[u8]) -> Result<Self, DocumentError> {
+    /// Writes it over the revision that it names, or, replicated, over whatever there is; answers the new revision.
+    pub async fn write(self, db: &Database, id: &str, replicated: bool) -> Result<String, ApiError> {
+        let body = (!self.deleted).then_some(self.body);
+        match (replicated, self.rev) {
+            (false, rev) => Ok(db.put_local_doc(id, rev.as_deref(), body).await??),
+            (true, Some(_)) => Ok(db.overwrite_local_doc(id, body).await??),
+            (true, None) => Err(DocumentError::RevMissing.into()),
+        }
+    }
+
+    /// The id of the document that the text is, if it is a `_local` one.
+    pub fn id(text: &[u8]) -> Result<Option<String>, DocumentError> {
+        let id = json::members(text)?.filter(|member| member.key == "_id").last();
+        let id = id.and_then(|id| json::string(id.value));
+        Ok(id.filter(|id| local_id(id).is_some()).map(Cow::into_owned))
+    }
+
+    /// Whether it names a revision.
+    pub fn has_rev(&self) -> bool {
+        self.rev.is_some()
+    }
+
+    /// Reads its text.
+    pub fn parse(text: &[u8]) -> Result<Self, DocumentError> {
         let mut sent = Self { rev: None, deleted: false, body: b"{".to_vec() };
-        for member in json::members(text)? {
+        let members = json::members(text)?;
+        if members.odd {
+            return Err(DocumentError::InvalidJson);
+        }
+        for member in members {
             match member.key.as_ref() {
                 "_rev" => sent.rev = Some(json::string(member.value).ok_or(DocumentError::BadRev)?.into_owned()),
                 "_deleted" => sent.deleted = member.value == b"true",

@@ -30,12 +30,12 @@ fn canonical_path(path: &str) -> Cow<'_, str> {
             let name = format!("_design%2F{name}");
             join([*db, &name].into_iter().chain(rest.iter().copied()))
         }
-        [db, local] if prefixed(local, "_local").is_some() => {
-            join([*db, "_local", prefixed(local, "_local").unwrap_or_default()].into_iter())
+        [db, local, rest @ ..] if prefixed(local, "_local").is_some() => {
+            let id = prefixed(local, "_local").unwrap_or_default();
+            join([*db, "_local", id].into_iter().chain(rest.iter().copied()))
         }
-        // A `_local` document has no attachments: what follows belongs to its id.
-        [db, local, name @ ..] if is(local, "_local") && name.len() > 1 => {
-            join([*db, "_local", &name.join("%2F")].into_iter())
+        [db, local, rest @ ..] if is(local, "_local") && !rest.is_empty() => {
+            join([*db, "_local"].into_iter().chain(rest.iter().copied()))
         }
         segments => join(segments.iter().copied()),
     };
@@ -54,7 +54,10 @@ fn is(segment: &str, word: &str) -> bool {
 
 /// What follows `word` and an encoded slash in a segment.
 fn prefixed<'a>(segment: &'a str, word: &str) -> Option<&'a str> {
-    let rest = segment.strip_prefix(word)?;
+    let rest = match segment.strip_prefix("%5F").or(segment.strip_prefix("%5f")) {
+        Some(encoded) => encoded.strip_prefix(word.strip_prefix('_')?)?,
+        None => segment.strip_prefix(word)?,
+    };
     rest.strip_prefix("%2F").or(rest.strip_prefix("%2f")).filter(|name| !name.is_empty())
 }
 
@@ -80,10 +83,13 @@ mod tests {
 
     #[test]
     fn local_documents_are_two_segments() {
-        for path in ["/db/_local/x", "/db/_local%2Fx", "/db/_local%2fx/"] {
+        for path in ["/db/_local/x", "/db/_local%2Fx", "/db/_local%2fx/", "/db/%5flocal%2Fx"] {
             assert_eq!(canonical_path(path), "/db/_local/x");
         }
-        assert_eq!(canonical_path("/db/_local/a/b"), "/db/_local/a%2Fb");
+        assert_eq!(canonical_path("/db/_local/a%2Fb"), "/db/_local/a%2Fb");
+        for path in ["/db/_local/a/b/c", "/db/%5Flocal/a/b/c", "/db/_local%2Fa/b/c"] {
+            assert_eq!(canonical_path(path), "/db/_local/a/b/c");
+        }
         assert_eq!(canonical_path("/db/_local_docs"), "/db/_local_docs");
     }
 }

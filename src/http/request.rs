@@ -2,20 +2,23 @@
 //!
 //! A body is read whole only up to `config.http.max_body_bytes`, and all such bodies together only up to
 //! `max_bodies_bytes`: memory is taken as bytes come, so announcing many takes none from others, and a request that
-//! finds none left is refused rather than kept waiting with what it holds. Attachments stream and have no limit but the
-//! one for the pause between two pieces, which every body has.
+//! finds none left is refused rather than kept waiting with what it holds. Of a gzipped one that is what it unpacks to,
+//! found out while it unpacks. Attachments stream and have no limit but the one for the pause between two pieces, which
+//! every body has.
 
 use std::collections::HashMap;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -187,26 +190,43 @@ impl Payload {
         Gathered { bytes: Vec::new(), limit: self.limit, memory: Arc::clone(&self.memory), taken: None }
     }
 
-    /// Reads all of it.
+    /// Reads all of it, unpacked.
     pub async fn whole(self) -> Result<Bytes, ApiError> {
         let started = Instant::now();
+        let gzipped = self.is_gzipped()?;
         let length = self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > self.limit) {
             return Err(ApiError::TooLarge);
         }
         let (mut gathered, time) = (self.gathering(), self.time.clone());
         let mut stream = self.stream();
-        while let Some(chunk) = stream.next().await {
-            gathered.push(&chunk?)?;
+        if gzipped {
+            gathered = unpack(stream, gathered).await?;
+        } else {
+            while let Some(chunk) = stream.next().await {
+                gathered.push(&chunk?)?;
+            }
         }
         time.0.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
         Ok(gathered.whole())
     }
 
+    /// Whether a body that is read whole comes gzipped; 415 for any other coding.
+    fn is_gzipped(&self) -> Result<bool, ApiError> {
+        match self.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => Ok(false),
+            Some(b"gzip") => Ok(true),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                Err(ApiError::BadContentType(format!("{other} is not a supported content encoding.").into()))
+            }
+        }
+    }
+
     /// Reads all of it where its `Content-Type` says that it is JSON; it isn't checked and may be empty.
     pub async fn json(self) -> Result<Bytes, ApiError> {
         if !is_json(self.content_type()) {
-            return Err(ApiError::BadContentType("Content-Type must be application/json"));
+            return Err(ApiError::BadContentType("Content-Type must be application/json".into()));
         }
         self.whole().await
     }
@@ -223,6 +243,49 @@ impl Payload {
         pieces.boxed()
     }
 }
+
+/// Unpacks a gzipped body; it may have several members.
+async fn unpack(
+    mut stream: BoxStream<'static, Result<Bytes, ApiError>>,
+    gathered: Gathered,
+) -> Result<Gathered, ApiError> {
+    let mut decoder = MultiGzDecoder::new(Unpacked { gathered, error: None });
+    let wrong = || ApiError::bad_request("Request body is not properly gzipped.");
+    while let Some(chunk) = stream.next().await {
+        for some in chunk?.chunks(UNPACKED_AT_ONCE) {
+            let written = decoder.write_all(some);
+            written.map_err(|_| decoder.get_mut().error.take().unwrap_or_else(wrong))?;
+            // Others may have their turn.
+            tokio::task::yield_now().await;
+        }
+    }
+    decoder.try_finish().map_err(|_| decoder.get_mut().error.take().unwrap_or_else(wrong))?;
+    decoder.finish().map(|unpacked| unpacked.gathered).map_err(|_| wrong())
+}
+
+/// Where a body unpacks to.
+struct Unpacked {
+    gathered: Gathered,
+    /// Why it took no more.
+    error: Option<ApiError>,
+}
+
+impl io::Write for Unpacked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.push(bytes).map_err(|error| {
+            self.error = Some(error);
+            io::Error::other("there is no room for the body")
+        })?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes that are unpacked at a time: a hostile kilobyte unpacks to a megabyte at most.
+const UNPACKED_AT_ONCE: usize = 1024;
 
 fn is_json(content_type: Option<&str>) -> bool {
     let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::*;
@@ -26,7 +27,7 @@ const STRINGS: &[&str] = &[
     "\"\u{7f}\u{80}\"",
 ];
 const SCALARS: &[&str] =
-    &["true", "false", "null", "0", "-0", "12.50", "-1e9", "1E+400", "0.0e-0", "12345678901234567890123"];
+    &["true", "false", "null", "0", "-0", "12.50", "-1e9", "1E+300", "0.0e-0", "12345678901234567890123"];
 const WRONG: &[&str] = &[
     "01",
     "+1",
@@ -53,7 +54,11 @@ const WRONG: &[&str] = &[
     ",",
     ":",
     "\"\\ud800\"",
+    "\"\\ud800\\u0041\"",
     "\"\\udc00x\"",
+    "\"\\ude00\\ud83d\"",
+    "1e999",
+    "-1E+400",
 ];
 
 /// JSON values in many spellings.
@@ -97,6 +102,22 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 
 fn is_json(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
+/// Whether CouchDB would take it.
+fn is_taken(text: &[u8]) -> bool {
+    fn is_finite(value: &Value) -> bool {
+        match value {
+            Value::Number(number) => {
+                let float = number.as_str().contains(['.', 'e', 'E']);
+                !float || number.as_str().parse().is_ok_and(f64::is_finite)
+            }
+            Value::Array(values) => values.iter().all(is_finite),
+            Value::Object(members) => members.values().all(is_finite),
+            _ => true,
+        }
+    }
+    serde_json::from_slice(text).is_ok_and(|value| is_finite(&value))
 }
 
 /// The members as serde_json sees them.
@@ -143,8 +164,11 @@ fn feed(text: &str, cuts: &[Index]) -> (Vec<String>, bool) {
 
 proptest! {
     #[test]
-    fn check_accepts_exactly_what_serde_json_accepts(text in text()) {
-        prop_assert_eq!(check(&text).is_ok(), is_json(&text), "{}", String::from_utf8_lossy(&text));
+    fn check_accepts_exactly_what_couchdb_does(text in text()) {
+        prop_assert_eq!(check(&text).is_ok(), is_taken(&text), "{}", String::from_utf8_lossy(&text));
+        if let Ok(members) = members(&text) {
+            prop_assert_eq!(members.odd, !is_taken(&text));
+        }
     }
 
     #[test]
@@ -227,12 +251,30 @@ fn text_that_is_no_utf8_is_refused() {
     }
 }
 
+/// CouchDB 3.5.0 refuses and takes these.
 #[test]
-fn a_lone_surrogate_is_json_but_no_text() {
-    assert_eq!(check(br#""\ud800""#), Ok(()));
-    assert_eq!(string(br#""\ud800""#), None);
-    let members: Vec<_> = members(br#"{"_\ud800":1}"#).unwrap().collect();
-    assert_eq!(members[0].key, r"_\ud800");
+fn half_a_surrogate_pair_and_a_number_beyond_floats_are_refused() {
+    for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\u0041""#, r#"{"\ud800":1}"#, "1e999", "-1e400"] {
+        assert_eq!(check(text.as_bytes()), Err(DocumentError::InvalidJson), "{text}");
+    }
+    let digits = "1".repeat(400);
+    assert_eq!(check(format!("{digits}.0").as_bytes()), Err(DocumentError::InvalidJson));
+    assert!(members(br#"{"a":"\ud800"}"#).unwrap().odd && !members(br#"{"a":1e308}"#).unwrap().odd);
+    let mut odd = members(br#"{"_\ud800":1}"#).unwrap();
+    assert!(odd.odd && odd.next().unwrap().key == r"_\ud800");
+    for text in [r#""\ud83d\ude00""#, "1e308", "1e-999", &digits] {
+        assert_eq!(check(text.as_bytes()), Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn what_is_deeper_than_asked_for_is_left_out() {
+    let text = br#" {"a":[1,{"b":"]}"},[[]]],"c":{"d":"e"}} "#;
+    let pruned = |depth| String::from_utf8(pruned(text, depth)).unwrap();
+    assert_eq!(pruned(0), " {} ");
+    assert_eq!(pruned(1), r#" {"a":[],"c":{}} "#);
+    assert_eq!(pruned(2), r#" {"a":[1,{},[]],"c":{"d":"e"}} "#);
+    assert_eq!(pruned(4).as_bytes(), text);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::endpoint::{Credentials, Endpoint, Site, local_url, take_basic};
+use super::endpoint::{Endpoint, Site, local_url, take_basic};
 use super::request::Request;
 use crate::term::Term;
 
@@ -31,13 +31,16 @@ pub struct Identity {
     pub httpd_port: u16,
 }
 
-/// A caller's own headers: they count as headers of the databases that a request names without a URL.
+/// A caller, as far as ids of databases that a request names without a URL depend on him.
+///
+/// Whoever has a session counts by his name, as with a password: in CouchDB his cookie enters, and each login makes
+/// another replication.
 #[derive(Debug, Clone, Default)]
 pub struct CallerHeaders {
     /// `Authorization`.
     pub authorization: Option<SecretString>,
-    /// `Cookie`.
-    pub cookie: Option<SecretString>,
+    /// The name that his session, if he has one, stands for.
+    pub name: Option<String>,
 }
 
 /// A replication's id: `e823dc9cda5124763d5a52722ff9efbe+continuous`.
@@ -131,9 +134,9 @@ fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &Call
             remote(version, user, site, &site.headers)
         }
         Endpoint::Local(name) => {
-            let (credentials, headers) = caller_headers(caller);
+            let (user, headers) = caller_headers(caller);
             match Site::parse(&local_url(&identity.address, name.as_str()), Vec::new(), None) {
-                Ok(site) => remote(version, credentials.as_ref().map(|c| c.name.as_str()), &site, &headers),
+                Ok(site) => remote(version, user.as_deref(), &site, &headers),
                 // An address that isn't one can't be listened on, either.
                 Err(_) => Term::binary(name.as_str()),
             }
@@ -141,14 +144,16 @@ fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &Call
     }
 }
 
-/// The headers of a database named without a URL: both are there even where the caller sent none.
-fn caller_headers(caller: &CallerHeaders) -> (Option<Credentials>, Vec<(String, String)>) {
-    let text = |secret: &Option<SecretString>| secret.as_ref().map_or("", |s| s.expose_secret()).to_owned();
-    let cookie = text(&caller.cookie);
-    let session = cookie.split(';').map(str::trim).find(|pair| pair.starts_with("AuthSession=")).unwrap_or_default();
-    let mut headers =
-        vec![("authorization".to_owned(), text(&caller.authorization)), ("cookie".to_owned(), session.to_owned())];
-    (take_basic(&mut headers), headers)
+/// The user and the headers of a database named without a URL: both headers are there even where the caller sent none.
+fn caller_headers(caller: &CallerHeaders) -> (Option<String>, Vec<(String, String)>) {
+    let authorization = caller.authorization.as_ref().map_or("", |secret| secret.expose_secret()).to_owned();
+    let by_name = authorization.is_empty() && caller.name.is_some();
+    let mut headers = vec![("authorization".to_owned(), authorization), ("cookie".to_owned(), String::new())];
+    if by_name {
+        headers.remove(0);
+        return (caller.name.clone(), headers);
+    }
+    (take_basic(&mut headers).map(|credentials| credentials.name), headers)
 }
 
 fn remote(version: u8, user: Option<&str>, site: &Site, headers: &[(String, String)]) -> Term {
@@ -186,7 +191,7 @@ mod tests {
     /// What a request and the code behind its filter give.
     fn parsed(request: &Value) -> (Request, CallerHeaders, Option<String>) {
         let Command::Run(request) = Command::parse(request.as_object().unwrap()).unwrap() else { panic!("no cancel") };
-        let caller = CallerHeaders { authorization: Some("Basic YWRtaW46c2VjcmV0".into()), cookie: None };
+        let caller = CallerHeaders { authorization: Some("Basic YWRtaW46c2VjcmV0".into()), name: None };
         let filters = &serde_json::from_str::<Value>(VECTORS).unwrap()["fdb_design_f"]["filters"];
         let name = request.filter.as_ref().and_then(|filter| filter.name.split_once('/'));
         let code = name.map(|(_, name)| filters[name].as_str().unwrap().to_owned());
@@ -256,11 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_session_enters_and_other_cookies_do_not() {
-        let with = |cookie: &str| CallerHeaders { authorization: None, cookie: Some(cookie.into()) };
-        let (_, headers) = caller_headers(&with("a=b; AuthSession=xyz; c=d"));
-        assert_eq!(headers[1].1, "AuthSession=xyz");
-        let (_, headers) = caller_headers(&with("a=b"));
-        assert_eq!(headers, [("authorization".into(), String::new()), ("cookie".into(), String::new())]);
+    fn a_caller_with_a_session_counts_by_his_name_as_one_with_a_password() {
+        let headers = |authorization: Option<&str>, name: Option<&str>| {
+            let authorization = authorization.map(|text| text.to_owned().into());
+            caller_headers(&CallerHeaders { authorization, name: name.map(Into::into) })
+        };
+        let by_password = headers(Some("Basic YWRtaW46c2VjcmV0"), Some("admin"));
+        assert_eq!(by_password, (Some("admin".into()), vec![("cookie".into(), String::new())]));
+        assert_eq!(headers(None, Some("admin")), by_password);
+        let nobody = vec![("authorization".into(), String::new()), ("cookie".into(), String::new())];
+        assert_eq!(headers(None, None), (None, nobody));
+        let token = vec![("authorization".into(), "Bearer x".into()), ("cookie".into(), String::new())];
+        assert_eq!(headers(Some("Bearer x"), Some("admin")), (None, token));
     }
 }

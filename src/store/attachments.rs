@@ -77,6 +77,15 @@ pub struct Attachment {
     pub stored_length: u64,
     /// How they are stored.
     pub encoding: Encoding,
+    /// It was uploaded gzipped by itself: CouchDB doesn't look into it and tells the stored bytes as its length.
+    pub tells_stored: bool,
+}
+
+impl Attachment {
+    /// The `length` that documents tell.
+    pub fn told_length(&self) -> u64 {
+        if self.tells_stored { self.stored_length } else { self.length }
+    }
 }
 
 /// Whether CouchDB would store this media type gzipped (`[attachments] compressible_types`).
@@ -97,6 +106,8 @@ pub struct Stored {
     pub stored_length: u64,
     /// How they are stored.
     pub encoding: Encoding,
+    /// See [`Attachment::tells_stored`].
+    pub tells_stored: bool,
 }
 
 /// Turns an attachment's bytes into what is stored, while they stream through.
@@ -164,7 +175,8 @@ impl Packer {
                 Some(decoder) => (decoder.finish()?.0, Encoding::Gzip),
                 None => (self.pushed_length, Encoding::Identity),
             };
-            let stored = Stored { digest: pushed, length, stored_length: self.stored_length, encoding };
+            let stored_length = self.stored_length;
+            let stored = Stored { digest: pushed, length, stored_length, encoding, tells_stored: false };
             return Ok((Bytes::new(), stored, pushed));
         };
         let tail = Bytes::from(encoder.finish()?);
@@ -174,6 +186,7 @@ impl Packer {
             length: self.pushed_length,
             stored_length: self.stored_length + tail.len() as u64,
             encoding: Encoding::Gzip,
+            tells_stored: false,
         };
         Ok((tail, stored, pushed))
     }
@@ -194,6 +207,14 @@ pub struct Uploaded {
     pub(super) blob: u64,
     pub(super) stored: Stored,
     pub(super) orphan: Orphan,
+}
+
+impl Uploaded {
+    /// The same, to tell its stored bytes as its length ([`Attachment::tells_stored`]).
+    pub fn telling_stored(mut self) -> Self {
+        self.stored.tells_stored = true;
+        self
+    }
 }
 
 /// A blob that goes when this is dropped.

@@ -17,8 +17,9 @@ use super::caches::Cache;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::holds::{Held, Holds};
 use super::keys::{ATTS, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
+use super::ranks::Ranks;
 use super::read::Snapshot;
-use super::write::{Durability, Prepared, Refusal};
+use super::write::{Durability, LocalParent, Prepared, Refusal};
 use super::writer::{self, Work, WriterHandle};
 use super::{DbName, StoreError};
 use crate::config::StoreSettings;
@@ -100,6 +101,7 @@ pub struct Database {
     engine: Arc<redb::Database>,
     writer: WriterHandle,
     holds: Holds,
+    ranks: Ranks,
     updates: watch::Receiver<u64>,
     instance_start_time: String,
     path: Box<Path>,
@@ -133,6 +135,7 @@ impl Database {
             engine,
             writer,
             holds,
+            ranks: Ranks::default(),
             updates: heard,
             instance_start_time,
             path: path.into(),
@@ -193,18 +196,18 @@ impl Database {
         snapshot: Option<Arc<Snapshot>>,
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (engine, holds, writer) = (self.engine.clone(), self.holds.clone(), self.writer.clone());
+        let (engine, ranks, reading) = (self.engine.clone(), self.ranks.clone(), self.holds.read(&self.writer));
         self.blocking("read a database", move || match snapshot {
             Some(snapshot) => work(&snapshot),
-            None => work(&Snapshot::new(&engine, holds.read(&writer))?),
+            None => work(&Snapshot::new(&engine, reading, ranks)?),
         })
         .await
     }
 
     /// Takes a snapshot to be read more than once. Whoever keeps it keeps the database open too: with this handle.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let (engine, reading) = (self.engine.clone(), self.holds.read(&self.writer));
-        self.blocking("take a snapshot", move || Snapshot::new(&engine, reading).map(Arc::new)).await
+        let (engine, ranks, reading) = (self.engine.clone(), self.ranks.clone(), self.holds.read(&self.writer));
+        self.blocking("take a snapshot", move || Snapshot::new(&engine, reading, ranks).map(Arc::new)).await
     }
 
     /// Reads on a thread that may block. Where the disk fails, the engine is done with the file: it is opened anew.
@@ -259,7 +262,16 @@ impl Database {
         rev: Option<&str>,
         body: Option<Vec<u8>>,
     ) -> Result<Result<String, Refusal>, StoreError> {
-        self.writer.put_local(id.to_owned(), rev.map(str::to_owned), body).await
+        self.writer.put_local(id.to_owned(), LocalParent::Rev(rev.map(str::to_owned)), body).await
+    }
+
+    /// The same, over whatever there is.
+    pub async fn overwrite_local_doc(
+        &self,
+        id: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Result<String, Refusal>, StoreError> {
+        self.writer.put_local(id.to_owned(), LocalParent::Any, body).await
     }
 
     /// `_local` documents in the order of their ids. A part of them, if they are long: the last row says where to go on.

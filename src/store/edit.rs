@@ -145,8 +145,11 @@ impl Edit {
         replicated: bool,
         mut uploaded: Vec<(String, Uploaded)>,
     ) -> Result<Self, DocumentError> {
+        if parts.odd {
+            return Err(DocumentError::InvalidJson);
+        }
         let kind = match replicated {
-            true => EditKind::Replicated { path: parts.path().ok_or(DocumentError::BadRev)? },
+            true => EditKind::Replicated { path: parts.path().ok_or(DocumentError::RevMissing)? },
             false => EditKind::New { parent: parts.path() },
         };
         let mut attachments = Vec::new();
@@ -160,7 +163,10 @@ impl Edit {
                 AttachmentData::Inline { content_type: json.content_type(), data, gzip: json.gzip() }
             } else if json.follows {
                 let place = uploaded.iter().position(|(uploaded, _)| uploaded == name).ok_or_else(bad)?;
-                AttachmentData::Uploaded { content_type: json.content_type(), upload: uploaded.swap_remove(place).1 }
+                let upload = uploaded.swap_remove(place).1;
+                let tells_stored = json.gzip() && json.length.is_some() && json.length == json.encoded_length;
+                let upload = if tells_stored { upload.telling_stored() } else { upload };
+                AttachmentData::Uploaded { content_type: json.content_type(), upload }
             } else if json.stub {
                 AttachmentData::Stub { digest: json.digest() }
             } else {
@@ -232,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_replicated_document_without_a_revision_is_refused() {
-        assert_eq!(edit("{}", true).unwrap_err(), DocumentError::BadRev);
+        assert_eq!(edit("{}", true).unwrap_err(), DocumentError::RevMissing);
     }
 
     #[test]

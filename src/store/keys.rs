@@ -129,6 +129,10 @@ impl<'a> SeqEntry<'a> {
     }
 }
 
+/// Flags of an attachment.
+const GZIPPED: u8 = 1;
+const TELLS_STORED: u8 = 2;
+
 /// A leaf's stored body.
 #[derive(Debug)]
 pub struct Body<'a> {
@@ -148,7 +152,10 @@ impl<'a> Body<'a> {
             out.extend_from_slice(&attachment.digest.0);
             put_varint(out, attachment.length);
             put_varint(out, attachment.stored_length);
-            out.push((attachment.encoding == Encoding::Gzip).into());
+            out.push(
+                u8::from(attachment.encoding == Encoding::Gzip) * GZIPPED
+                    + u8::from(attachment.tells_stored) * TELLS_STORED,
+            );
         }
     }
 
@@ -181,15 +188,15 @@ fn read_attachments(record: &mut &[u8], mut each: impl FnMut(Attachment)) -> Res
 }
 
 fn take_attachment(record: &mut &[u8]) -> Option<Attachment> {
-    Some(Attachment {
-        name: take_text(record)?,
-        content_type: take_text(record)?,
-        revpos: take_varint(record)?,
-        digest: Digest(record.split_off(..16)?.try_into().ok()?),
-        length: take_varint(record)?,
-        stored_length: take_varint(record)?,
-        encoding: if *record.split_off_first()? == 0 { Encoding::Identity } else { Encoding::Gzip },
-    })
+    let name = take_text(record)?;
+    let content_type = take_text(record)?;
+    let revpos = take_varint(record)?;
+    let digest = Digest(record.split_off(..16)?.try_into().ok()?);
+    let (length, stored_length) = (take_varint(record)?, take_varint(record)?);
+    let flags = *record.split_off_first()?;
+    let encoding = if flags & GZIPPED == 0 { Encoding::Identity } else { Encoding::Gzip };
+    let tells_stored = flags & TELLS_STORED != 0;
+    Some(Attachment { name, content_type, revpos, digest, length, stored_length, encoding, tells_stored })
 }
 
 /// A blob that documents refer to.

@@ -18,6 +18,7 @@ use super::holds::{Held, Reading};
 use super::keys::{
     self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, INFO, Info, SEQ_COUNTS, SEQS, SeqEntry, put_varint, take_varint,
 };
+use super::ranks::Ranks;
 use super::revtree::{Leaf, RevTree};
 use crate::document::Rev;
 use crate::json::push_string;
@@ -130,11 +131,12 @@ pub struct Snapshot {
     info: Info,
     /// So that what it shows can be held.
     reading: Reading,
+    ranks: Ranks,
 }
 
 impl Snapshot {
     /// Takes a snapshot of now, after `reading` began.
-    pub(super) fn new(engine: &redb::Database, reading: Reading) -> Result<Self, StoreError> {
+    pub(super) fn new(engine: &redb::Database, reading: Reading, ranks: Ranks) -> Result<Self, StoreError> {
         let transaction = engine.begin_read()?;
         let stored = transaction.open_table(INFO)?.get(())?.map(|stored| Info::decode(stored.value()));
         Ok(Self {
@@ -143,6 +145,7 @@ impl Snapshot {
             bodies: transaction.open_table(BODIES)?,
             info: stored.unwrap_or_default(),
             reading,
+            ranks,
             transaction,
         })
     }
@@ -244,6 +247,11 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    /// How many documents that aren't deleted stand before `id`.
+    pub fn rank(&self, id: &str) -> Result<u64, StoreError> {
+        self.ranks.before(self, id)
     }
 
     /// A leaf's attachments, in order.
@@ -402,8 +410,8 @@ impl Snapshot {
             push_string(out, &attachment.content_type);
             write!(out, ",\"revpos\":{},\"digest\":\"{}\"", attachment.revpos, attachment.digest)?;
             match shown {
-                AttachmentsAs::Stubs => write!(out, ",\"length\":{},\"stub\":true", attachment.length)?,
-                AttachmentsAs::Follows => write!(out, ",\"length\":{},\"follows\":true", attachment.length)?,
+                AttachmentsAs::Stubs => write!(out, ",\"length\":{},\"stub\":true", attachment.told_length())?,
+                AttachmentsAs::Follows => write!(out, ",\"length\":{},\"follows\":true", attachment.told_length())?,
                 AttachmentsAs::Inline => {
                     let decoded = !options.att_encoding_info;
                     let bytes = if decoded { attachment.length } else { attachment.stored_length };

@@ -52,6 +52,15 @@ pub enum Refusal {
     },
 }
 
+/// What a `_local` document is written over.
+#[derive(Debug)]
+pub(super) enum LocalParent {
+    /// This revision, or nothing; else it is a conflict.
+    Rev(Option<String>),
+    /// Whatever there is.
+    Any,
+}
+
 /// An edit with all that takes time done before it reaches the writer: inline attachments packed, a new edit's body read.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -93,7 +102,7 @@ impl Prepared {
             Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
         });
         Ok(Self {
-            term: matches!(edit.kind, EditKind::New { .. }).then(|| new_rev::body_term(&edit.body)),
+            term: matches!(edit.kind, EditKind::New { .. }).then(|| Term::document(&edit.body)),
             attachments: attachments.collect::<Result<_, StoreError>>()?,
             id: edit.id,
             kind: edit.kind,
@@ -269,6 +278,7 @@ impl<'t> Transaction<'t> {
                 length: stored.length,
                 stored_length: stored.stored_length,
                 encoding: stored.encoding,
+                tells_stored: stored.tells_stored,
             };
             resolved.push(match &attachment.data {
                 PreparedData::Packed { content_type, stored, .. } => make(content_type, stored),
@@ -448,14 +458,16 @@ impl<'t> Transaction<'t> {
     pub(super) fn put_local(
         &mut self,
         id: &str,
-        rev: Option<&str>,
+        parent: &LocalParent,
         body: Option<&[u8]>,
     ) -> Result<Result<String, Refusal>, StoreError> {
         let stored = match self.local.get(id)? {
             Some(stored) => Some(keys::LocalRecord::decode(stored.value())?.number),
             None => None,
         };
-        if stored.map(keys::local_rev).as_deref() != rev {
+        if let LocalParent::Rev(rev) = parent
+            && stored.map(keys::local_rev) != *rev
+        {
             return Ok(Err(Refusal::Conflict));
         }
         let Some(body) = body else {

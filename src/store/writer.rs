@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::StoreError;
 use super::holds::Holds;
 use super::keys::{INFO, Info, UPLOADS};
-use super::write::{Durability, Prepared, Refusal, Transaction};
+use super::write::{Durability, LocalParent, Prepared, Refusal, Transaction};
 use crate::config::StoreSettings;
 use crate::document::Rev;
 use crate::tasks::{self, Tasks};
@@ -41,7 +41,7 @@ const SEQ_GAP: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Work {
     Edits { edits: Vec<Prepared>, durability: Durability },
-    Local { id: String, rev: Option<String>, body: Option<Vec<u8>> },
+    Local { id: String, parent: LocalParent, body: Option<Vec<u8>> },
     Chunks { blob: u64, first: u32, data: Bytes },
     Discard { blob: u64 },
     Sync,
@@ -105,10 +105,10 @@ impl WriterHandle {
     pub(super) async fn put_local(
         &self,
         id: String,
-        rev: Option<String>,
+        parent: LocalParent,
         body: Option<Vec<u8>>,
     ) -> Result<Result<String, Refusal>, StoreError> {
-        match self.ask(Work::Local { id, rev, body }).await? {
+        match self.ask(Work::Local { id, parent, body }).await? {
             Done::Local(rev) => Ok(rev),
             _ => Err(StoreError::Closing),
         }
@@ -323,7 +323,7 @@ fn apply(transaction: &mut Transaction<'_>, work: Work) -> Result<Done, StoreErr
         Work::Edits { edits, .. } => {
             Done::Written(edits.into_iter().map(|edit| transaction.edit(edit)).collect::<Result<_, _>>()?)
         }
-        Work::Local { id, rev, body } => Done::Local(transaction.put_local(&id, rev.as_deref(), body.as_deref())?),
+        Work::Local { id, parent, body } => Done::Local(transaction.put_local(&id, &parent, body.as_deref())?),
         Work::Chunks { blob, first, data } => {
             transaction.put_chunks(blob, first, &data)?;
             if first == 0 {

@@ -82,10 +82,10 @@ impl Request {
         })
     }
 
-    /// What stands before the first row. A continuous feed starts with an empty line, so that its answer starts at all.
+    /// What stands before the first row.
     pub fn opening(&self) -> &'static str {
         match self.feed {
-            Feed::Continuous => "\n",
+            Feed::Continuous => "",
             Feed::Normal | Feed::Longpoll => "{\"results\":[\n",
         }
     }

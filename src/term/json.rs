@@ -1,0 +1,184 @@
+//! JSON text as CouchDB's decoder has it, straight into the external format.
+//!
+//! Goes through the text once and doesn't call itself, so that no depth overflows the stack. Expects text that
+//! [`crate::json::check`] accepts; of any other it makes something, but nothing in particular. Of members that come twice
+//! the last one counts, where it stands (jiffy's `dedupe_keys`).
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::{
+    BINARY_EXT, LIST_EXT, LONGEST_STRING, NIL_EXT, SMALL_INTEGER_EXT, SMALL_TUPLE_EXT, STRING_EXT, Term, append_length,
+    number,
+};
+use crate::json;
+
+/// Integers of more digits count as their text: no CouchDB holds them, and the time they take grows with their square.
+const LONGEST_INTEGER: usize = 400;
+/// Members that are compared one with another faster than by their hashes.
+const FEW: usize = 16;
+/// Bytes of a LIST_EXT before its elements.
+const LIST_HEAD: usize = 5;
+
+/// An array or object that is being written.
+struct Open {
+    object: bool,
+    /// The next string is a key.
+    key_next: bool,
+    /// Where its list begins in the output.
+    list: usize,
+    elements: usize,
+    /// All elements are integers between 0 and 255.
+    bytes: bool,
+    /// How many members of others were open before its own.
+    members: usize,
+}
+
+struct Writer {
+    out: Vec<u8>,
+    open: Vec<Open>,
+    /// Members of the open objects: where each begins in the output, and its key.
+    members: Vec<(usize, Range<usize>)>,
+}
+
+/// The term that the text stands for, without the version byte.
+pub(super) fn encode(text: &[u8]) -> Vec<u8> {
+    let mut writer = Writer { out: Vec::with_capacity(text.len()), open: Vec::new(), members: Vec::new() };
+    let mut rest = text;
+    while let Some(&byte) = rest.first() {
+        let length = match byte {
+            b'"' => string_length(rest),
+            b'{' | b'[' | b'}' | b']' | b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => 1,
+            _ => rest.iter().take_while(|byte| !b" \t\r\n,]}".contains(byte)).count(),
+        };
+        let (token, behind) = rest.split_at(length.clamp(1, rest.len()));
+        rest = behind;
+        match byte {
+            b'{' | b'[' => writer.begin(byte == b'{'),
+            b'}' | b']' => writer.end(),
+            b',' => writer.open.iter_mut().last().into_iter().for_each(|open| open.key_next = open.object),
+            b':' | b' ' | b'\t' | b'\r' | b'\n' => {}
+            b'"' => writer.string(&json::string(token).unwrap_or_default()),
+            _ => writer.scalar(token),
+        }
+    }
+    writer.out
+}
+
+/// The length of the string at the text's beginning, quotes included.
+fn string_length(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
+        at += found;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    text.len()
+}
+
+impl Writer {
+    fn begin(&mut self, object: bool) {
+        self.count(false);
+        if object {
+            self.out.extend_from_slice(&[SMALL_TUPLE_EXT, 1]);
+        }
+        let (list, members) = (self.out.len(), self.members.len());
+        self.open.push(Open { object, key_next: object, list, elements: 0, bytes: !object, members });
+        self.out.extend_from_slice(&[0; LIST_HEAD]);
+    }
+
+    fn end(&mut self) {
+        let Some(mut open) = self.open.pop() else { return };
+        if open.object {
+            open.elements -= self.drop_doubles(&open);
+            self.members.truncate(open.members);
+        }
+        let elements = open.list + LIST_HEAD;
+        match u16::try_from(open.elements) {
+            Ok(0) => {
+                self.out.truncate(open.list);
+                self.out.push(NIL_EXT);
+            }
+            Ok(length) if open.bytes && open.elements <= LONGEST_STRING => {
+                // Each is a tag and the byte.
+                let bytes: Vec<u8> = self.out[elements..].iter().skip(1).step_by(2).copied().collect();
+                self.out.truncate(open.list);
+                self.out.push(STRING_EXT);
+                self.out.extend_from_slice(&length.to_be_bytes());
+                self.out.extend_from_slice(&bytes);
+            }
+            _ => {
+                let mut head = vec![LIST_EXT];
+                append_length(open.elements, &mut head);
+                self.out[open.list..elements].copy_from_slice(&head);
+                self.out.push(NIL_EXT);
+            }
+        }
+    }
+
+    /// Drops the members of the object in hand whose key comes again; answers how many.
+    fn drop_doubles(&mut self, open: &Open) -> usize {
+        let members = &self.members[open.members..];
+        let equal = |(_, one): &(usize, Range<usize>), (_, other): &(usize, Range<usize>)| {
+            self.out[one.clone()] == self.out[other.clone()]
+        };
+        let mut places = members.iter().enumerate();
+        if members.len() <= FEW && !places.any(|(place, member)| members[..place].iter().any(|m| equal(m, member))) {
+            return 0;
+        }
+        let mut seen = HashSet::with_capacity(members.len());
+        let again = |(_, key): &&(usize, Range<usize>)| !seen.insert(&self.out[key.clone()]);
+        let doubles: HashSet<usize> = members.iter().rev().filter(again).map(|(start, _)| *start).collect();
+        if doubles.is_empty() {
+            return 0;
+        }
+        let ends = members[1..].iter().map(|(start, _)| *start).chain([self.out.len()]);
+        let spans = members.iter().zip(ends).map(|((start, _), end)| *start..end);
+        let kept = spans.filter(|span| !doubles.contains(&span.start)).flat_map(|span| self.out[span].to_vec());
+        let kept: Vec<u8> = kept.collect();
+        self.out.truncate(open.list + LIST_HEAD);
+        self.out.extend_from_slice(&kept);
+        doubles.len()
+    }
+
+    fn string(&mut self, text: &str) {
+        let start = self.out.len();
+        let is_key = self.open.last_mut().is_some_and(|open| std::mem::take(&mut open.key_next));
+        if is_key {
+            self.out.extend_from_slice(&[SMALL_TUPLE_EXT, 2]);
+        } else {
+            self.count(false);
+        }
+        self.out.push(BINARY_EXT);
+        append_length(text.len(), &mut self.out);
+        let key = self.out.len();
+        self.out.extend_from_slice(text.as_bytes());
+        if is_key && let Some(open) = self.open.last_mut() {
+            open.elements += 1;
+            self.members.push((start, key..self.out.len()));
+        }
+    }
+
+    fn scalar(&mut self, token: &[u8]) {
+        let term = match (token, std::str::from_utf8(token)) {
+            (b"null", _) => Term::Atom("null"),
+            (b"true", _) => Term::Atom("true"),
+            (b"false", _) => Term::Atom("false"),
+            (_, Ok(digits)) if token.len() <= LONGEST_INTEGER || digits.contains(['.', 'e', 'E']) => number(digits),
+            _ => Term::Binary(token.to_vec()),
+        };
+        let start = self.out.len();
+        term.append(&mut self.out);
+        self.count(self.out[start] == SMALL_INTEGER_EXT);
+    }
+
+    /// Counts a value as an element of the array in hand, if it is in one.
+    fn count(&mut self, is_byte: bool) {
+        if let Some(open) = self.open.last_mut().filter(|open| !open.object) {
+            open.elements += 1;
+            open.bytes &= is_byte;
+        }
+    }
+}

@@ -2,7 +2,8 @@
 
 PEERS := tests/interop/node_modules/.package-lock.json
 # nextest runs tests in parallel over processes; plain cargo runs the same tests where it isn't installed.
-RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test")
+# Either runs all of them, whatever fails on the way.
+RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --no-fail-fast
 
 .PHONY: run test rust-test interop check fmt lint doc deny bench
 
@@ -26,7 +27,9 @@ $(PEERS): tests/interop/package-lock.json tests/interop/package.json
 	cd tests/interop && npm ci
 	touch $@
 
-check: fmt lint doc test deny
+# All of it, whatever fails on the way.
+check:
+	@$(MAKE) --no-print-directory --keep-going fmt lint doc test deny
 
 fmt:
 	cargo fmt --check

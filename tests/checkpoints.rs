@@ -46,7 +46,7 @@ async fn a_changed_instance_start_time_starts_again_from_the_last_checkpoint_and
     for side in ["/src", "/tgt"] {
         let before = peer.requests().len();
         // The first request is slow, so that the second caller joins.
-        peer.fail(Method::GET, "/src/$", Fault::Slow(Duration::from_millis(500)));
+        peer.fail(Method::GET, "/src/$", Fault::Slow(Duration::from_secs(3)));
         peer.fail(Method::POST, &format!("{side}/_ensure_full_commit"), restarted());
         let (starter, joiner) = join!(server.replicate(between(&peer)), server.replicate(between(&peer)));
         assert_eq!(starter["session_id"], joiner["session_id"]);
@@ -111,7 +111,7 @@ async fn every_checkpoint_has_a_session_id_of_its_own_and_one_run_at_most_two_en
                 }
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
+        let found = tokio::time::timeout(Duration::from_secs(60), answered).await.unwrap();
         // The one before the last stays, for the case that only one side's log gets written.
         let history = found["history"].as_array().unwrap();
         assert!(

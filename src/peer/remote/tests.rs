@@ -70,7 +70,7 @@ fn peer_as(user: &str, url: &str) -> RemotePeer {
 fn peer_of(endpoint: Endpoint) -> RemotePeer {
     let settings = config::Replicator {
         connection_timeout: Duration::from_secs(2),
-        heartbeat: Duration::from_millis(50),
+        heartbeat: Duration::from_secs(1),
         retries_per_request: 4,
         ..config::Replicator::default()
     };
@@ -179,17 +179,18 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
             "results": [{"seq": [7, "o"], "id": "a", "changes": [{"rev": "2-b"}, {"rev": "1-a"}], "deleted": true}],
             "last_seq": [7, "o"],
         })),
-        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=50&limit=2&since=0&filter=d%2Ff&k=a%20b" => {
+        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=1000&limit=2&since=0&filter=d%2Ff&k=a%20b" => {
             assert_eq!(seen.headers["accept-encoding"], "identity");
             let beats =
                 stream::iter(["\n", "\n", "\n", "\n", "\n", "{\"results\":[],", "\"last_seq\":9,\"pending\":0}"]);
             let beats = beats.then(|beat| async move {
-                tokio::time::sleep(Duration::from_millis(40)).await;
+                // All of them together take longer than the silence that is allowed, two heartbeats.
+                tokio::time::sleep(Duration::from_millis(400)).await;
                 Ok::<_, std::io::Error>(beat)
             });
             answer(200, Body::from_stream(beats))
         }
-        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=50&limit=2&since=0" => {
+        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=1000&limit=2&since=0" => {
             let silent = stream::iter([Ok("\n")]).chain(stream::pending::<Result<_, std::io::Error>>());
             answer(200, Body::from_stream(silent))
         }

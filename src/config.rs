@@ -140,6 +140,9 @@ pub struct Http {
     pub max_body_bytes: usize,
     /// Bytes of all JSON request bodies that are in memory at once; a request that finds none left is answered 503.
     pub max_bodies_bytes: usize,
+    /// Bytes of large documents in answers whose readers haven't taken them yet, all together; further ones are read from
+    /// the store a piece at a time.
+    pub max_answers_bytes: usize,
     /// Between two pieces of a request body.
     pub body_pause: Duration,
     /// `_uuids?count=` at most.
@@ -167,6 +170,7 @@ impl Default for Http {
         Self {
             max_body_bytes: 128 << 20,
             max_bodies_bytes: 256 << 20,
+            max_answers_bytes: 64 << 20,
             body_pause: Duration::from_secs(60),
             max_uuids: 1000,
             max_requests: 2048,

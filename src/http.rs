@@ -15,6 +15,7 @@ mod answer;
 mod path;
 mod query;
 mod request;
+mod question;
 mod blob;
 mod draft;
 mod envelope;
@@ -49,10 +50,12 @@ use crate::registry::Registry;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
+pub use self::answer::Answers;
 pub use self::auth::Admins;
 use self::error::ApiError;
 use self::places::Places;
 pub use self::places::Reader;
+use self::question::Room;
 
 /// The CouchDB release whose answers these are, for clients that look before they ask.
 const COUCHDB_VERSION: &str = "3.5.0";
@@ -66,6 +69,8 @@ pub struct AppState {
     pub registry: Registry,
     /// Bytes that request bodies may still take in memory, all together.
     pub bodies: Arc<Semaphore>,
+    /// Memory of answers to slow readers.
+    pub answers: Answers,
     /// Who may do everything.
     pub admins: Arc<Admins>,
     /// All settings.
@@ -74,6 +79,13 @@ pub struct AppState {
     pub uuid: String,
     /// The owner of the tasks that write long answers; they end feeds cleanly when it is told to stop.
     pub tasks: Tasks,
+}
+
+impl AppState {
+    /// Memory for what is made of questions.
+    fn room(&self) -> Room {
+        Room::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
+    }
 }
 
 /// Every route of the server.

@@ -14,6 +14,7 @@
 //! It does no I/O and doesn't unescape values: whoever needs a value parses that one with `serde_json`.
 
 mod elements;
+mod walk;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use std::ops::Range;
 use crate::document::DocumentError;
 
 pub use elements::Elements;
+pub use walk::Walk;
 
 /// Levels of arrays and objects within each other that are accepted. CouchDB has no limit. What reads a document behind
 /// this has one of its own, or none: it mustn't take for granted that a document is shallow.
@@ -85,6 +87,28 @@ pub fn members(text: &[u8]) -> Result<Members<'_>, DocumentError> {
     scan.members(|span, key, value| members.push((span, key, value)))?;
     scan.end()?;
     Ok(Members { text, places: members.into_iter(), odd: scan.odd })
+}
+
+/// The text of an object's member, of the last of that name; all of the object is checked.
+///
+/// # Errors
+/// Those of [`members`].
+pub fn member<'a>(text: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, DocumentError> {
+    std::str::from_utf8(text).map_err(|_| DocumentError::InvalidJson)?;
+    let mut scan = Scan::new(text);
+    scan.whitespace();
+    if scan.peek() != Some(b'{') {
+        scan.value()?;
+        return scan.end().and(Err(DocumentError::NotAnObject));
+    }
+    let mut found = None;
+    scan.members(|_, key, value| {
+        if string(&text[key]).is_some_and(|key| key == name) {
+            found = Some(&text[value]);
+        }
+    })?;
+    scan.end()?;
+    Ok(found)
 }
 
 /// The text of a JSON string, quotes and all, as the string it stands for; `None` where it is no string.

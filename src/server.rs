@@ -89,6 +89,7 @@ impl Server {
             store: store.clone(),
             registry: registry.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
+            answers: http::Answers::new(config.http.max_answers_bytes),
             admins: Arc::new(Admins::new(config.admins.clone())),
             config: Arc::new(config.clone()),
             uuid: uuid.clone(),

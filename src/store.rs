@@ -42,7 +42,7 @@ pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
 pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
 pub use holds::Held;
-pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, Snapshot};
+pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, LocalDoc, Missing, Snapshot, StoredText};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};
 
@@ -76,6 +76,9 @@ pub enum StoreError {
     IllegalName(String),
     #[error("the database is closing")]
     Closing,
+    /// A document's revision went while its text was read.
+    #[error("a document was changed or deleted while it was read")]
+    TextGone,
     #[error("a stored record is damaged: {0}")]
     Damaged(&'static str),
     #[error("the data directory")]

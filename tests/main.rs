@@ -22,6 +22,8 @@ mod listeners;
 mod malformed;
 mod memory;
 mod slow_readers;
+#[cfg(target_os = "linux")]
+mod still_readers;
 mod refused;
 mod secrets;
 mod faults;

@@ -63,3 +63,28 @@ async fn answered(server: &Server) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Where slow readers have used up the memory for large documents, further ones are read from the store in pieces.
+#[tokio::test]
+async fn a_document_that_finds_no_memory_is_the_same_read_in_pieces() {
+    let server = Server::with_config(|config| config.http.max_answers_bytes = 0).await;
+    server.database("db").await;
+    let text = |byte: &str| byte.repeat(2 << 20);
+    let rev = server.put("/db/doc", json!({ "a": text("x"), "b": [1.0, "ü"] }), 201).await["rev"].clone();
+    server.put("/db/small", json!({ "a": 1 }), 201).await;
+    server.put("/db/_local/doc", json!({ "a": text("y") }), 201).await;
+    let expected = json!({ "_id": "doc", "_rev": rev, "a": text("x"), "b": [1.0, "ü"] });
+    let local = json!({ "_id": "_local/doc", "_rev": "0-1", "a": text("y") });
+    assert_eq!(server.get("/db/doc", 200).await, expected);
+    assert_eq!(server.get("/db/doc?open_revs=all", 200).await, json!([{ "ok": expected }]));
+    let rows = server.get("/db/_all_docs?include_docs=true", 200).await["rows"].clone();
+    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["doc"], &rows[1]["doc"]["a"]), (2, &expected, &json!(1)));
+    let feed = server.get("/db/_changes?include_docs=true", 200).await["results"].clone();
+    assert_eq!((&feed[0]["doc"], &feed[1]["doc"]["a"]), (&expected, &json!(1)));
+    let docs = json!({ "docs": [{ "id": "small" }, { "id": "doc", "rev": rev }, { "id": "none" }] });
+    let got = server.post("/db/_bulk_get", docs, 200).await["results"].clone();
+    assert_eq!((&got[0]["docs"][0]["ok"]["a"], &got[1]["docs"][0]["ok"]), (&json!(1), &expected));
+    assert_eq!(got[2]["docs"][0]["error"]["error"], "not_found");
+    assert_eq!(server.get("/db/_local/doc", 200).await, local);
+    assert_eq!(server.get("/db/_local_docs?include_docs=true", 200).await["rows"][0]["doc"], local);
+}

@@ -7,6 +7,7 @@ mod server;
 mod process;
 mod faulty;
 mod leaves;
+pub mod memory;
 mod still;
 
 pub use faulty::{Fault, FaultyPeer, Gateway};

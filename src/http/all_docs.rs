@@ -3,6 +3,7 @@
 //! Streamed about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow: a document that
 //! is written meanwhile may show its old or its new revision, never twice.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,20 +11,25 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::json::push_string;
+use crate::json::{self, push_string};
 use crate::store::{Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
+use crate::tasks;
 
-use super::answer::{APPLICATION_JSON, CHUNK, Sink, Stopped};
+use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped};
 use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
+use super::question::{List, Room};
 use super::request::{Db, Payload};
 use super::{AppState, answer};
 
 /// `GET /{db}/_all_docs`.
 pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
-    list(&state, db, &query).await
+    let keys = query.get("keys").map(|text| List::parse(text)?.ok_or(ApiError::bad_request(NO_LIST))).transpose()?;
+    let request = Request::parse(&query, keys, &state.room())?;
+    list(&state, db, request).await
 }
 
 /// `POST /{db}/_all_docs`: options, `keys` above all, may stand in the body.
@@ -33,13 +39,24 @@ pub async fn post(
     mut query: Query,
     payload: Payload,
 ) -> Result<Response, ApiError> {
-    query.overlay(&payload.json().await?)?;
-    list(&state, db, &query).await
+    let (question, room) = (payload.json().await?, state.room());
+    let read = move || {
+        query.overlay(&question, "keys")?;
+        let keys = List::of(&question, "keys", NO_LIST)?;
+        if let Some(keys) = &keys {
+            keys.each(|_| Ok(()))?;
+        }
+        Request::parse(&query, keys, &room)
+    };
+    let request = tasks::blocking("read _all_docs' question", read).await??;
+    list(&state, db, request).await
 }
 
-async fn list(state: &AppState, db: Arc<Database>, query: &Query) -> Result<Response, ApiError> {
-    let request = Request::parse(query)?;
-    let body = answer::streamed(&state.tasks, "_all_docs", |sink| write(sink, db, request)).await?;
+const NO_LIST: &str = "`keys` parameter must be an array.";
+
+async fn list(state: &AppState, db: Arc<Database>, request: Request) -> Result<Response, ApiError> {
+    let answers = state.answers.clone();
+    let body = answer::streamed(&state.tasks, "_all_docs", |sink| write(sink, db, request, answers)).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
 }
 
@@ -63,7 +80,9 @@ impl Bound {
 
 #[derive(Debug)]
 struct Request {
-    keys: Option<Vec<Value>>,
+    keys: Option<List>,
+    /// Where the keys stand, of a request that wants them backwards.
+    backwards: Option<Places>,
     start: Option<Bound>,
     end: Option<Bound>,
     inclusive_end: bool,
@@ -76,22 +95,21 @@ struct Request {
 }
 
 impl Request {
-    fn parse(query: &Query) -> Result<Self, ApiError> {
+    fn parse(query: &Query, keys: Option<List>, room: &Room) -> Result<Self, ApiError> {
         let key = |name: &str, alias: &str| match query.json::<Value>(name)? {
             None => Ok(query.json::<Value>(alias)?.map(Bound::of)),
             Some(key) => Ok::<_, ApiError>(Some(Bound::of(key))),
         };
         let one = query.json::<Value>("key")?.map(Bound::of);
+        let descending = query.flag("descending")?;
+        let backwards = keys.as_ref().filter(|_| descending).map(|keys| Places::of(keys, room)).transpose()?;
         Ok(Self {
-            keys: match query.json::<Value>("keys")? {
-                None => None,
-                Some(Value::Array(keys)) => Some(keys),
-                Some(_) => return Err(ApiError::bad_request("`keys` parameter must be an array.")),
-            },
+            keys,
+            backwards,
             start: one.clone().map_or_else(|| key("startkey", "start_key"), |one| Ok(Some(one)))?,
             end: one.map_or_else(|| key("endkey", "end_key"), |one| Ok(Some(one)))?,
             inclusive_end: query.flag_or("inclusive_end", true)?,
-            descending: query.flag("descending")?,
+            descending,
             skip: query.number("skip")?.unwrap_or(0),
             limit: query.number("limit")?.unwrap_or(u64::MAX),
             update_seq: query.flag("update_seq")?,
@@ -146,39 +164,67 @@ impl Request {
     }
 }
 
+/// Where the elements of a list stand.
+#[derive(Debug)]
+struct Places {
+    places: Vec<Range<u32>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn of(list: &List, room: &Room) -> Result<Self, ApiError> {
+        let (count, text) = (list.count(), list.text());
+        let room = room.take(count * size_of::<Range<u32>>())?;
+        let (mut places, mut list) = (Vec::with_capacity(count), list.clone());
+        while let Some(element) = list.element() {
+            // A body's places fit.
+            let start = (element.as_ptr() as usize - text.as_ptr() as usize) as u32;
+            places.push(start..start + element.len() as u32);
+        }
+        Ok(Self { places, _room: room })
+    }
+}
+
 /// How far the answer has come.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     started: bool,
     /// The last id that was looked at.
     last: Option<String>,
-    /// Keys that were looked at.
-    keys: usize,
+    /// Keys that are still to be looked at.
+    keys: Option<List>,
+    /// Keys that were looked at, backwards.
+    behind: usize,
     skipped: u64,
     rows: u64,
     done: bool,
 }
 
-async fn write(sink: Sink, db: Arc<Database>, request: Request) -> Result<(), Stopped> {
-    let mut progress = Progress::default();
+async fn write(sink: Sink, db: Arc<Database>, request: Request, answers: Answers) -> Result<(), Stopped> {
+    let mut progress = Progress { keys: request.keys.clone(), ..Progress::default() };
     let request = Arc::new(request);
     while !progress.done {
         let request = request.clone();
-        let (piece, next) = db.read(move |snapshot| piece(snapshot, &request, progress)).await?;
+        let out = Draft::chunk(&answers);
+        let (piece, next) = answers.read(&db, move |snapshot| piece(snapshot, &request, progress, out)).await?;
         progress = next;
         piece.send(&sink, &db).await?;
     }
     sink.send("\n]}\n").await
 }
 
-fn piece(snapshot: &Snapshot, request: &Request, mut progress: Progress) -> Result<(Draft, Progress), StoreError> {
-    let mut out = Draft::from(Vec::with_capacity(CHUNK + CHUNK / 4));
+fn piece(
+    snapshot: &Snapshot,
+    request: &Request,
+    mut progress: Progress,
+    mut out: Draft,
+) -> Result<(Draft, Progress), StoreError> {
     if !progress.started {
         progress.started = true;
         out.json.extend(request.head(snapshot)?);
     }
     match &request.keys {
-        Some(keys) => by_keys(snapshot, request, keys, &mut progress, &mut out)?,
+        Some(keys) => by_keys(snapshot, request, keys.text(), &mut progress, &mut out)?,
         None => by_range(snapshot, request, &mut progress, &mut out)?,
     }
     Ok((out, progress))
@@ -187,30 +233,41 @@ fn piece(snapshot: &Snapshot, request: &Request, mut progress: Progress) -> Resu
 fn by_keys(
     snapshot: &Snapshot,
     request: &Request,
-    keys: &[Value],
+    keys: &[u8],
     progress: &mut Progress,
     out: &mut Draft,
 ) -> Result<(), StoreError> {
-    // Descending, the keys come in reverse.
-    let key_at = |at: usize| if request.descending { &keys[keys.len() - 1 - at] } else { &keys[at] };
-    while progress.keys < keys.len() && progress.rows < request.limit && out.json.len() < CHUNK {
-        let key = key_at(progress.keys);
-        progress.keys += 1;
+    while progress.rows < request.limit && out.json.len() < CHUNK {
+        let key = match (&request.backwards, &mut progress.keys) {
+            (Some(Places { places, .. }), _) => {
+                progress.behind += 1;
+                let place = places.len().checked_sub(progress.behind).map(|at| &places[at]);
+                place.map(|place| &keys[place.start as usize..place.end as usize])
+            }
+            (None, left) => left.as_mut().and_then(List::element),
+        };
+        let Some(key) = key else {
+            progress.done = true;
+            break;
+        };
         if progress.skipped < request.skip {
             progress.skipped += 1;
             continue;
         }
-        separate(progress, out);
-        let found = match key {
-            Value::String(id) => snapshot.document(id)?.and_then(|record| Some((id, record.tree.winner()?, record))),
-            _ => None,
-        };
-        match found {
-            Some((id, winner, record)) => push_row(snapshot, request, id, &record, &winner, out)?,
-            None => out.json.extend_from_slice(json!({ "key": key, "error": "not_found" }).to_string().as_bytes()),
+        let id = json::string(key);
+        let record = id.as_ref().map(|id| snapshot.document(id)).transpose()?.flatten();
+        let found = record.and_then(|record| Some((record.tree.winner()?, record)));
+        separate(&mut progress.rows, out);
+        match (id, found) {
+            (Some(id), Some((winner, record))) => push_row(snapshot, request, &id, &record, &winner, out)?,
+            _ => {
+                out.json.extend_from_slice(br#"{"key":"#);
+                out.json.extend_from_slice(key);
+                out.json.extend_from_slice(br#","error":"not_found"}"#);
+            }
         }
     }
-    progress.done = progress.keys == keys.len() || progress.rows >= request.limit;
+    progress.done |= progress.rows >= request.limit;
     Ok(())
 }
 
@@ -244,7 +301,7 @@ fn by_range(
             progress.skipped += 1;
             return Ok(true);
         }
-        separate(progress, out);
+        separate(&mut progress.rows, out);
         push_row(snapshot, request, id, &record, &winner, out)?;
         if progress.rows >= request.limit {
             return Ok(false);
@@ -262,11 +319,11 @@ fn by_range(
     }
 }
 
-fn separate(progress: &mut Progress, out: &mut Draft) {
-    if progress.rows > 0 {
+fn separate(rows: &mut u64, out: &mut Draft) {
+    if *rows > 0 {
         out.json.extend_from_slice(b",\n");
     }
-    progress.rows += 1;
+    *rows += 1;
 }
 
 fn push_row(
@@ -297,10 +354,16 @@ fn push_row(
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     fn request(text: &str) -> Request {
-        Request::parse(&Query::parse(text)).unwrap()
+        Request::parse(&Query::parse(text), None, &room()).unwrap()
+    }
+
+    fn room() -> Room {
+        Room::new(Arc::new(Semaphore::new(100)), 100)
     }
 
     #[test]
@@ -330,8 +393,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_an_array() {
-        assert!(Request::parse(&Query::parse("keys=%22a%22")).is_err());
-        assert_eq!(request("keys=[%22a%22,1]").keys.unwrap().len(), 2);
+    fn keys_are_read_backwards_where_they_stand() {
+        let keys = List::parse(r#"["a", 1,"b"]"#).unwrap().unwrap();
+        let request = Request::parse(&Query::parse("descending=true"), Some(keys.clone()), &room()).unwrap();
+        let places = request.backwards.unwrap().places;
+        let texts: Vec<_> = places.iter().rev().map(|at| &keys.text()[at.start as usize..at.end as usize]).collect();
+        assert_eq!(texts, [&br#""b""#[..], b"1", br#""a""#]);
     }
 }

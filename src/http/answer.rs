@@ -2,10 +2,18 @@
 //!
 //! A streamed answer is written by a task of its own into a bounded channel: a slow client slows its writer down, one
 //! that hangs up ends it, and no thread that may block waits for either. An error before the first piece becomes the
-//! answer; one behind it breaks the connection off, so that no client takes a cut answer for a whole one.
+//! answer; one after it breaks the connection off, so that no client takes a cut answer for a whole one.
+//!
+//! # Memory
+//! An answer whose reader stands still holds [`READER_BYTES`] on their way, and the piece that is sent next, 128 KiB or
+//! so, at most 256 KiB: below 400 KiB together, whatever it is an answer to and however long it is. Larger documents count
+//! among [`Answers`], all readers together; beyond that they stay in the store and are read in pieces (`draft.rs`). Only
+//! so many pieces are made at once, since a document is loaded as a whole for a moment. Not counted are the kernel's own
+//! buffers, and what a question holds as long as it is answered (`question.rs`).
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
@@ -15,9 +23,10 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::document::Rev;
+use crate::store::{Database, Snapshot, StoreError};
 use crate::tasks::Tasks;
 
 use super::error::{ApiError, causes};
@@ -25,8 +34,52 @@ use super::error::{ApiError, causes};
 /// About how large the pieces are that writers hand over.
 pub const CHUNK: usize = 64 << 10;
 
-/// Pieces that wait for a client: enough for the next to be read while the last is sent.
-const QUEUED: usize = 4;
+/// Bytes of an answer that are on their way to its reader: queued, or with hyper. Enough for the next piece to be made while
+/// the last is sent.
+pub const READER_BYTES: usize = 2 * CHUNK;
+
+/// Pieces on their way, for those that are small.
+const QUEUED: usize = 16;
+
+/// Pieces of documents' answers that are made at once, and as many of feeds, which may search long for something to show.
+const MADE_AT_ONCE: usize = 4;
+
+/// The memory of all answers that is shared: of large documents, which may wait for slow readers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    memory: Arc<Semaphore>,
+    documents: Arc<Semaphore>,
+    feeds: Arc<Semaphore>,
+}
+
+impl Answers {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        Self { memory: permits(bytes), documents: permits(MADE_AT_ONCE), feeds: permits(MADE_AT_ONCE) }
+    }
+
+    /// Some of it, if that is free.
+    pub fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.memory.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
+
+    /// Reads what becomes a piece of an answer, when it is its turn.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        db: &Database,
+        work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        // The semaphores are never closed.
+        let _turn = self.documents.acquire().await;
+        db.read(work).await
+    }
+
+    /// Waits for the turn of a feed.
+    pub async fn feed_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.feeds.acquire().await.ok()
+    }
+}
 
 /// Answers `status` with JSON text, to which a line end is added.
 pub fn text(status: StatusCode, mut json: Vec<u8>) -> Response {
@@ -38,6 +91,14 @@ pub fn text(status: StatusCode, mut json: Vec<u8>) -> Response {
 pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
     // Values made here have string keys and no failing serializers.
     text(status, serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// The same, of a value that counts somewhere in memory, as long as some of it waits for its reader.
+pub fn held(status: StatusCode, value: &impl Serialize, permit: OwnedSemaphorePermit) -> Response {
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    json.push(b'\n');
+    let json = Bytes::from_owner(OnItsWay { piece: json.into(), _room: permit });
+    (status, [(CONTENT_TYPE, APPLICATION_JSON)], Body::from(json)).into_response()
 }
 
 /// `Content-Type: application/json`.
@@ -91,6 +152,20 @@ pub fn error_line(error: &ApiError) -> String {
 /// Where a writer puts its pieces.
 pub struct Sink {
     queue: mpsc::Sender<Item>,
+    /// Bytes that may still be on their way.
+    room: Arc<Semaphore>,
+}
+
+/// A piece on its way; its room is free again when hyper has written it, or when nobody reads any more.
+struct OnItsWay {
+    piece: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for OnItsWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
 }
 
 enum Item {
@@ -117,11 +192,16 @@ impl<E: Into<ApiError>> From<E> for Stopped {
 impl Sink {
     /// Sends a piece, after waiting for room; empty ones are left out.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Stopped> {
-        let piece = piece.into();
-        match piece.is_empty() {
-            true => Ok(()),
-            false => self.queue.send(Item::Piece(piece)).await.map_err(|_| Stopped::HungUp),
+        let mut rest = piece.into();
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(CHUNK));
+            // A chunk's length fits.
+            let room = self.room.clone().acquire_many_owned(piece.len() as u32);
+            let Ok(room) = room.await else { return Err(Stopped::HungUp) };
+            let piece = Bytes::from_owner(OnItsWay { piece, _room: room });
+            self.queue.send(Item::Piece(piece)).await.map_err(|_| Stopped::HungUp)?;
         }
+        Ok(())
     }
 
     /// Waits until nobody reads any more.
@@ -136,7 +216,7 @@ where
     W: Future<Output = Result<(), Stopped>> + Send + 'static,
 {
     let (queue, mut pieces) = mpsc::channel(QUEUED);
-    let writing = write(Sink { queue: queue.clone() });
+    let writing = write(Sink { queue: queue.clone(), room: Arc::new(Semaphore::new(READER_BYTES)) });
     let last_word = async move {
         let last = match writing.await {
             Ok(()) => Item::End,

@@ -1,6 +1,6 @@
 //! An attachment's bytes, a piece at a time: as they are stored, decoded, or as base64.
 //!
-//! Each piece is read when the one before it was sent, so an attachment of any size takes a few hundred KiB. Its document
+//! Each piece is read when the one before it was sent, so an attachment of any size takes less than 200 KiB. Its document
 //! may go on without it meanwhile: what is held is read to its end.
 
 use base64::Engine;

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
@@ -21,16 +22,26 @@ use crate::tasks;
 
 use super::error::ApiError;
 use super::local_docs::Sent;
+use super::question::List;
 use super::request::{Db, Payload, durability};
-use super::{answer, welcome};
+use super::{AppState, answer, welcome};
+
+/// Bytes that a document takes beside its own, with its answer.
+const DOC_COST: usize = 512;
 
 /// The handler.
-pub async fn post(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
-    let durability = durability(payload.headers());
+pub async fn post(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    let (durability, room) = (durability(payload.headers()), state.room());
     let body = payload.json().await?;
     // Kept to the end: what is written counts among the bodies in memory as long as it waits for its turn.
     let counted = body.clone();
-    let Parsed { edits, local, new_edits } = tasks::blocking("parse _bulk_docs", move || parse(&body)).await??;
+    let read = move || {
+        // What makes no sense is told by the parser.
+        let docs = List::of(&body, "docs", "").ok().flatten().map_or(0, |docs| docs.count());
+        let held = room.take(docs * DOC_COST)?;
+        parse(&body).map(|parsed| (parsed, held))
+    };
+    let (Parsed { edits, local, new_edits }, held) = tasks::blocking("parse _bulk_docs", read).await??;
     // Revisions that come with their history are known before they are written, and told where one isn't.
     let sent = edits.iter().map(|(place, edit)| (*place, edit.id.clone(), brought(edit))).collect::<Vec<_>>();
     let results = db.write(edits.into_iter().map(|(_, edit)| edit).collect(), durability).await?;
@@ -44,7 +55,8 @@ pub async fn post(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
     }
     drop(counted);
     answers.sort_unstable_by_key(|(place, _)| *place);
-    Ok(answer::json(StatusCode::CREATED, &answers.into_iter().map(|(_, row)| row).collect::<Vec<_>>()))
+    let answers = answers.into_iter().map(|(_, row)| row).collect::<Vec<_>>();
+    Ok(answer::held(StatusCode::CREATED, &answers, held))
 }
 
 fn brought(edit: &Edit) -> Option<Rev> {

@@ -28,13 +28,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Asker, Database, DbName, Ready, Snapshot, Store};
+use crate::store::{Asker, Database, DbName, Filter, Ready, Snapshot, Store};
+use crate::tasks;
 
 use self::asked::Asked;
 use self::request::{Feed, Request};
 use self::rows::Progress;
 
-use super::answer::{APPLICATION_JSON, Sink, Stopped};
+use super::answer::{APPLICATION_JSON, Answers, Sink, Stopped};
 use super::draft::Draft;
 use super::error::{ApiError, causes};
 use super::places::Place;
@@ -53,7 +54,7 @@ pub async fn get(
     query: Query,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    feed(&state, db, place, Request::parse(&query, None)?, asked.by(query, None)).await
+    feed(&state, db, place, Request::parse(&query, None, &state.room())?, asked.by(query, None)).await
 }
 
 /// `POST /{db}/_changes`: `doc_ids` may stand in the body.
@@ -65,8 +66,16 @@ pub async fn post(
     asked: Asked,
     payload: Payload,
 ) -> Result<Response, ApiError> {
-    let body = payload.json().await?;
-    feed(&state, db, place, Request::parse(&query, Some(&body))?, asked.by(query, Some(&body))).await
+    let (body, room) = (payload.json().await?, state.room());
+    let read = move || {
+        let request = Request::parse(&query, Some(&body), &room)?;
+        // Only functions see the body.
+        let shown = matches!(*request.filter, Filter::Function { .. }).then_some(&body[..]);
+        let asker = asked.by(query, shown);
+        Ok::<_, ApiError>((request, asker))
+    };
+    let (request, asker) = tasks::blocking("read _changes' question", read).await??;
+    feed(&state, db, place, request, asker).await
 }
 
 async fn feed(
@@ -76,14 +85,14 @@ async fn feed(
     request: Request,
     asker: Asker,
 ) -> Result<Response, ApiError> {
-    let stopping = state.tasks.stopping().clone();
+    let (stopping, answers) = (state.tasks.stopping().clone(), state.answers.clone());
     let filter = db.ready(request.filter.clone(), request.all_leaves, &asker).await?;
     let (store, name, updates) = (state.store.clone(), db.name().clone(), db.updates());
     let write = |sink| async move {
         let request = Arc::new(request);
         let last_sent = Instant::now();
         let kept = None;
-        Feeding { sink, place, store, name, updates, request, filter, kept, stopping, begun: false, last_sent }
+        Feeding { sink, answers, place, store, name, updates, request, filter, kept, stopping, begun: false, last_sent }
             .write()
             .await
     };
@@ -94,6 +103,7 @@ async fn feed(
 /// A feed that is being written.
 struct Feeding {
     sink: Sink,
+    answers: Answers,
     place: Place,
     store: Store,
     name: DbName,
@@ -170,12 +180,18 @@ impl Feeding {
 
     /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
     async fn read(&mut self, progress: Progress) -> Result<Option<(Arc<Database>, Draft, Progress)>, Stopped> {
-        let request = self.request.clone();
+        let (request, answers) = (self.request.clone(), self.answers.clone());
         let reading = async {
+            // Functions have places of their own, which they may wait long for.
+            let _turn = match *request.filter {
+                Filter::Function { .. } => None,
+                _ => self.answers.feed_turn().await,
+            };
             // Kept open for a piece at a time, so that a feed that waits costs no more than its connection.
             let db = self.store.reopen(&self.name, &self.updates).await?;
             let kept = self.kept.as_ref().map(|(_, snapshot)| snapshot.clone());
-            let piece = move |snapshot: &_, sieve: &mut _| rows::piece(snapshot, sieve, &request, progress.clone());
+            let piece =
+                move |snapshot: &_, sieve: &mut _| rows::piece(snapshot, sieve, &request, progress.clone(), &answers);
             db.sift(&self.filter, kept, piece).await.map(|(piece, progress)| (db, piece, progress))
         };
         tokio::select! {

@@ -73,8 +73,8 @@ pub fn render(
     record: &DocRecord,
     leaf: &Leaf,
     options: &DocOptions,
+    mut draft: Draft,
 ) -> Result<Rendered, StoreError> {
-    let mut draft = Draft::default();
     draft.render(snapshot, id, record, leaf, options)?;
     let following = match (options.attachments, &options.atts_since) {
         (AttachmentsAs::Stubs | AttachmentsAs::Inline, _) => Vec::new(),
@@ -104,9 +104,10 @@ pub async fn get(
     }
     // What else is shown may change while the revision stays.
     let lasting = !(options.revs_info || options.conflicts || options.deleted_conflicts || options.local_seq);
-    let known = headers.clone();
-    let found = db
-        .read(move |snapshot| {
+    let (known, draft) = (headers.clone(), Draft::new(&state.answers));
+    let found = state
+        .answers
+        .read(&db, move |snapshot| {
             let (record, leaf) = match which.find(snapshot, id.as_str())? {
                 Ok(found) => found,
                 Err(error) => return Ok(Err(error)),
@@ -114,7 +115,7 @@ pub async fn get(
             if lasting && answer::has_already(&known, &leaf.rev.to_string()) {
                 return Ok(Ok((leaf.rev, None)));
             }
-            let rendered = render(snapshot, id.as_str(), &record, &leaf, &options)?;
+            let rendered = render(snapshot, id.as_str(), &record, &leaf, &options, draft)?;
             Ok(Ok((leaf.rev, Some(rendered))))
         })
         .await?;

@@ -1,35 +1,58 @@
-//! JSON on its way out, with gaps where large attachments are to stand as base64.
+//! JSON on its way out, with gaps where what is large is left out and read while the answer is sent.
+//!
+//! What a draft holds of its own is little: a chunk of small documents, or one that isn't [`LARGE`]. A larger document
+//! counts among the answers' memory ([`Answers`]) as long as some of it waits for its reader. Where that memory is used
+//! up, by readers that are slow, the document's members stay in the store, as large attachments always do, and are read a
+//! piece at a time. Then one that is edited meanwhile can't be read to its end: its answer breaks off.
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::store::{Database, DocOptions, DocRecord, Gap, Leaf, Snapshot, StoreError};
+use crate::store::{Database, DocOptions, DocRecord, Gap, Leaf, Missing, Snapshot, StoreError, StoredText};
 use crate::tasks::Tasks;
 
-use super::answer::{self, APPLICATION_JSON, Sink, Stopped};
+use super::answer::{self, APPLICATION_JSON, Answers, CHUNK, READER_BYTES, Sink, Stopped};
 use super::blob::Blob;
 use super::error::ApiError;
 
+/// Bytes of a document beyond which it counts.
+const LARGE: usize = 64 << 10;
+
+/// Bytes of a draft that needn't count.
+const UNCOUNTED: usize = 256 << 10;
+
+/// A text that is left out is read in so many pieces at most: each of them loads all of it for a moment.
+const PIECES: usize = 64;
+
 /// Some JSON text, whole but for its gaps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Draft {
     /// The text without what the gaps leave out.
     pub json: Vec<u8>,
     /// In the order of the text.
     gaps: Vec<Gap>,
-}
-
-impl From<Vec<u8>> for Draft {
-    fn from(json: Vec<u8>) -> Self {
-        Self { json, gaps: Vec::new() }
-    }
+    answers: Answers,
+    counted: usize,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Draft {
+    /// Nothing yet.
+    pub fn new(answers: &Answers) -> Self {
+        Self { json: Vec::new(), gaps: Vec::new(), answers: answers.clone(), counted: 0, permit: None }
+    }
+
+    /// Nothing yet, with room for a chunk.
+    pub fn chunk(answers: &Answers) -> Self {
+        Self { json: Vec::with_capacity(CHUNK + CHUNK / 4), ..Self::new(answers) }
+    }
+
     /// Appends a document.
     pub fn render(
         &mut self,
@@ -39,36 +62,113 @@ impl Draft {
         leaf: &Leaf,
         options: &DocOptions,
     ) -> Result<(), StoreError> {
-        self.gaps.extend(snapshot.render(id, record, leaf, options, &mut self.json)?);
+        let stored = snapshot.stored(leaf)?;
+        let apart;
+        let options = match stored.size() > LARGE && !self.count(stored.size()) {
+            false => options,
+            true => {
+                apart = DocOptions { members_apart: true, ..options.clone() };
+                &apart
+            }
+        };
+        self.gaps.extend(snapshot.render_stored(id, record, leaf, &stored, options, &mut self.json)?);
         Ok(())
     }
 
-    /// Appends another.
-    pub fn append(&mut self, other: Self) {
-        let before = self.json.len();
-        self.gaps.extend(other.gaps.into_iter().map(|gap| Gap { at: before + gap.at, ..gap }));
-        self.json.extend(other.json);
+    /// Appends text that can be read again.
+    pub fn push(&mut self, text: &[u8], stored: impl FnOnce() -> StoredText) {
+        if text.len() > LARGE && !self.count(text.len()) {
+            self.gaps.push(Gap { at: self.json.len(), missing: Missing::Text(stored()) });
+        } else {
+            self.json.extend_from_slice(text);
+        }
+    }
+
+    /// Bytes of the whole text, where only texts are left out.
+    pub fn length(&self) -> usize {
+        let text = |gap: &Gap| match &gap.missing {
+            Missing::Text(text) => text.length,
+            Missing::Attachment { .. } => 0,
+        };
+        self.json.len() + self.gaps.iter().map(text).sum::<usize>()
+    }
+
+    /// Counts bytes that are to be held; `false` where there is no memory for them.
+    fn count(&mut self, bytes: usize) -> bool {
+        let Some(more) = self.answers.hold(bytes) else { return false };
+        self.counted += bytes;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        true
+    }
+
+    /// The text, which counts until the last slice of it is dropped, and the gaps.
+    ///
+    /// # Errors
+    /// There is no memory for what is held beside documents: thousands of conflicts, attachments or revisions.
+    fn held(mut self) -> Result<(Bytes, Vec<Gap>), ApiError> {
+        let more = self.json.len().saturating_sub(self.counted);
+        if more > UNCOUNTED && !self.count(more) {
+            return Err(ApiError::Busy);
+        }
+        Ok((Bytes::from_owner(Held { json: self.json, _permit: self.permit }), self.gaps))
     }
 
     /// Sends it, and what its gaps leave out.
     pub async fn send(self, sink: &Sink, db: &Database) -> Result<(), Stopped> {
-        let (mut rest, mut sent) = (Bytes::from(self.json), 0);
-        for gap in &self.gaps {
+        let answers = self.answers.clone();
+        let (mut rest, gaps) = self.held()?;
+        let mut sent = 0;
+        for gap in gaps {
             sink.send(rest.split_to(gap.at - sent)).await?;
             sent = gap.at;
-            Blob::new(db, &gap.attachment, gap.decoded).send_base64(sink).await?;
+            match gap.missing {
+                Missing::Attachment { attachment, decoded } => {
+                    Blob::new(db, &attachment, decoded).send_base64(sink).await?;
+                }
+                Missing::Text(text) => send_text(text, sink, db, &answers).await?,
+            }
         }
         sink.send(rest).await
     }
 
-    /// Answers it with a line end behind it: with its length where there are no gaps, else as a stream.
+    /// Answers it with a line end after it: with its length where there are no gaps, else as a stream.
     pub async fn answer(mut self, tasks: &Tasks, db: Arc<Database>) -> Result<Response, ApiError> {
-        if self.gaps.is_empty() {
-            return Ok(answer::text(StatusCode::OK, self.json));
-        }
         self.json.push(b'\n');
-        let write = move |sink: Sink| async move { self.send(&sink, &db).await };
-        let body = answer::streamed(tasks, "document", write).await?;
+        let body = match self.gaps.is_empty() {
+            true => Body::from(self.held()?.0),
+            false => {
+                let write = move |sink: Sink| async move { self.send(&sink, &db).await };
+                answer::streamed(tasks, "document", write).await?
+            }
+        };
         Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
+    }
+}
+
+async fn send_text(text: StoredText, sink: &Sink, db: &Database, answers: &Answers) -> Result<(), Stopped> {
+    let text = Arc::new(text);
+    let bytes = READER_BYTES.max(text.length.div_ceil(PIECES));
+    let mut offset = 0;
+    while offset < text.length {
+        let wanted = text.clone();
+        let piece = answers.read(db, move |snapshot| snapshot.text_piece(&wanted, offset, bytes)).await?;
+        offset += piece.len();
+        sink.send(piece).await?;
+    }
+    Ok(())
+}
+
+/// Text, and its place in memory.
+struct Held {
+    json: Vec<u8>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
     }
 }

@@ -170,7 +170,11 @@ fn store(error: &StoreError) -> Shown<'static> {
         StoreError::Filter(error) => filter(error),
         StoreError::BadGzip(_) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
         StoreError::WriteFailed(cause) => store(cause),
-        StoreError::Damaged(_) | StoreError::Io(_) | StoreError::Engine(_) | StoreError::Panicked(_) => INTERNAL,
+        StoreError::TextGone
+        | StoreError::Damaged(_)
+        | StoreError::Io(_)
+        | StoreError::Engine(_)
+        | StoreError::Panicked(_) => INTERNAL,
     }
 }
 

@@ -3,28 +3,41 @@
 //! Their revisions are `0-1`, `0-2`, …, which no other document has, so they are taken apart here.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::document::{DocId, DocumentError, local_id};
 use crate::json::{self, push_string};
-use crate::store::{Database, LocalRange, LocalRow};
+use crate::store::{Database, LocalDoc, Snapshot, StoreError};
 
-use super::AppState;
-use super::answer::{self, APPLICATION_JSON, Sink, Stopped};
+use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped};
+use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{Db, DocPath, Payload, parent_text};
+use super::{AppState, answer};
 
 /// `GET /{db}/_local/{id}`.
-pub async fn get(DocPath { db, id }: DocPath) -> Result<Response, ApiError> {
-    let (rev, body) = db.local_doc(id.as_str()).await?.ok_or(ApiError::Missing)?;
-    Ok(answer::text(StatusCode::OK, rendered(id.as_str(), &rev, &body)))
+pub async fn get(State(state): State<AppState>, DocPath { db, id }: DocPath) -> Result<Response, ApiError> {
+    let mut out = Draft::new(&state.answers);
+    let found = state.answers.read(&db, move |snapshot| {
+        let mut found = false;
+        snapshot.local_docs(id.as_str(), |doc| {
+            found = doc.id == id.as_str();
+            if found {
+                render(&doc, &mut out);
+            }
+            Ok(false)
+        })?;
+        Ok(found.then_some(out))
+    });
+    found.await?.ok_or(ApiError::Missing)?.answer(&state.tasks, db).await
 }
 
 /// `PUT /{db}/_local/{id}`. With `"_deleted":true` it is a DELETE.
@@ -64,60 +77,90 @@ pub async fn list(State(state): State<AppState>, Db(db): Db, query: Query) -> Re
     let (start, end) = (key("startkey", "start_key")?, key("endkey", "end_key")?);
     let none =
         start.as_deref().is_some_and(|start| start > "_local/~") || end.as_deref().is_some_and(|end| end < "_local/");
-    let (start, end) = (start.and_then(without_prefix), end.and_then(without_prefix));
     let limit = if none { 0 } else { query.number("limit")?.unwrap_or(u64::MAX) };
-    let range = LocalRange { start, end, after: None, bodies: query.flag("include_docs")? };
-    let body = answer::streamed(&state.tasks, "_local_docs", |sink| write(sink, db, range, limit)).await?;
+    let (start, end) = (start.and_then(without_prefix).unwrap_or_default(), end.and_then(without_prefix));
+    let rows = Rows { start, end, limit, include_docs: query.flag("include_docs")?, started: false };
+    let answers = state.answers.clone();
+    let body = answer::streamed(&state.tasks, "_local_docs", |sink| write(sink, db, rows, answers)).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
 }
 
-async fn write(sink: Sink, db: Arc<Database>, mut range: LocalRange, mut limit: u64) -> Result<(), Stopped> {
-    let mut out = b"{\"total_rows\":null,\"offset\":null,\"rows\":[\n".to_vec();
-    let mut separator: &[u8] = b"";
-    while limit > 0 {
-        let rows = db.local_docs(range.clone()).await?;
-        let Some(last) = rows.last() else { break };
-        range = LocalRange { start: None, after: Some(last.id.clone()), ..range };
-        for row in rows.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
-            limit -= 1;
-            out.extend_from_slice(std::mem::replace(&mut separator, b",\n"));
-            push_row(&mut out, row, range.bodies);
-        }
-        sink.send(std::mem::take(&mut out)).await?;
-    }
-    out.extend_from_slice(b"\n]}\n");
-    sink.send(out).await
+/// Rows that are still to be answered.
+struct Rows {
+    /// From this id on; after it, where some were answered.
+    start: String,
+    /// Up to this id.
+    end: Option<String>,
+    limit: u64,
+    include_docs: bool,
+    started: bool,
 }
 
-fn push_row(out: &mut Vec<u8>, LocalRow { id, rev, json }: LocalRow, include_docs: bool) {
-    let id = DocId::from(id);
-    let full = json!(full_id(&id));
-    out.extend(format!(r#"{{"id":{full},"key":{full},"value":{}"#, json!({ "rev": rev })).into_bytes());
-    if include_docs {
-        out.extend_from_slice(br#","doc":"#);
-        out.extend(rendered(id.as_str(), &rev, &json));
+async fn write(sink: Sink, db: Arc<Database>, rows: Rows, answers: Answers) -> Result<(), Stopped> {
+    sink.send("{\"total_rows\":null,\"offset\":null,\"rows\":[\n").await?;
+    let mut left = (rows.limit > 0).then_some(rows);
+    while let Some(rows) = left {
+        let out = Draft::chunk(&answers);
+        let (piece, more) = answers.read(&db, move |snapshot| piece(snapshot, rows, out)).await?;
+        left = more;
+        piece.send(&sink, &db).await?;
     }
-    out.push(b'}');
+    sink.send("\n]}\n").await
+}
+
+/// Renders rows until there is a chunk, and tells what is left.
+fn piece(snapshot: &Snapshot, mut rows: Rows, mut out: Draft) -> Result<(Draft, Option<Rows>), StoreError> {
+    let (mut next, first) = (None, std::mem::take(&mut rows.start));
+    snapshot.local_docs(&first, |doc| {
+        if rows.started && doc.id == first {
+            return Ok(true);
+        }
+        if rows.end.as_deref().is_some_and(|end| doc.id > end) {
+            return Ok(false);
+        }
+        let (full, rev) = (json!(full_id(&doc.id.into())), json!({ "rev": doc.rev() }));
+        let separator = if rows.started { ",\n" } else { "" };
+        out.json.extend_from_slice(format!(r#"{separator}{{"id":{full},"key":{full},"value":{rev}"#).as_bytes());
+        if rows.include_docs {
+            out.json.extend_from_slice(br#","doc":"#);
+            render(&doc, &mut out);
+        }
+        out.json.push(b'}');
+        (rows.started, rows.limit) = (true, rows.limit - 1);
+        if rows.limit > 0 && out.json.len() >= CHUNK {
+            next = Some(doc.id.to_owned());
+        }
+        Ok(rows.limit > 0 && next.is_none())
+    })?;
+    Ok((out, next.map(|start| Rows { start, ..rows })))
 }
 
 fn full_id(id: &DocId) -> String {
     format!("_local/{id}")
 }
 
-/// A local document as it is answered: `body` is an object without `_id` and `_rev`.
-fn rendered(id: &str, rev: &str, body: &[u8]) -> Vec<u8> {
-    let mut out = br#"{"_id":"#.to_vec();
-    push_string(&mut out, &format!("_local/{id}"));
-    out.extend_from_slice(br#","_rev":"#);
-    push_string(&mut out, rev);
-    match body.trim_ascii().strip_prefix(b"{").map(<[u8]>::trim_ascii_start) {
-        None | Some(b"}") => out.push(b'}'),
-        Some(members) => {
-            out.push(b',');
-            out.extend_from_slice(members);
-        }
+/// Renders a local document.
+fn render(doc: &LocalDoc<'_>, out: &mut Draft) {
+    out.json.extend_from_slice(br#"{"_id":"#);
+    push_string(&mut out.json, &full_id(&doc.id.into()));
+    out.json.extend_from_slice(br#","_rev":"#);
+    push_string(&mut out.json, &doc.rev());
+    let members = members(doc.json);
+    if !members.is_empty() {
+        out.json.push(b',');
+        let text = members.clone();
+        out.push(&doc.json[members], || doc.text(text));
     }
-    out
+    out.json.push(b'}');
+}
+
+/// Where the members stand in an object's text.
+fn members(json: &[u8]) -> Range<usize> {
+    let Some(open) = json.iter().position(|byte| *byte == b'{') else { return 0..0 };
+    let close = json.iter().rposition(|byte| *byte == b'}').unwrap_or(json.len());
+    let inner = &json[open + 1..close.max(open + 1)];
+    let start = open + 1 + (inner.len() - inner.trim_ascii_start().len());
+    start..start + inner.trim_ascii().len()
 }
 
 /// A local document that a client sends.
@@ -193,9 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_starts_with_id_and_rev() {
-        let text = |body: &[u8]| String::from_utf8(rendered("x", "0-1", body)).unwrap();
-        assert_eq!(text(br#"{"a":1}"#), r#"{"_id":"_local/x","_rev":"0-1","a":1}"#);
-        assert_eq!(text(b"{}"), r#"{"_id":"_local/x","_rev":"0-1"}"#);
+    fn the_members_of_an_object_stand_between_its_brackets() {
+        let text = |json: &'static str| &json[members(json.as_bytes())];
+        assert_eq!(text(r#" { "a":{} } "#), r#""a":{}"#);
+        assert_eq!((text("{}"), text("{ }"), text("")), ("", "", ""));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! As JSON an array of `{"ok":…}` and `{"missing":…}`; as `multipart/mixed`, where `Accept` names it, one part a
 //! revision, `multipart/related` within it where attachments follow. A replicator asks this way for documents with
-//! attachments.
+//! attachments. Either way a few revisions are rendered at a time, so that a slow reader holds little however many there are.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::http::header::CONTENT_TYPE;
@@ -13,8 +14,9 @@ use serde_json::json;
 
 use crate::document::{DocId, Rev};
 use crate::multipart::Framing;
-use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Leaf};
+use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
 
+use super::answer::{APPLICATION_JSON, CHUNK};
 use super::documents::{Rendered, render};
 use super::draft::Draft;
 use super::error::ApiError;
@@ -76,6 +78,107 @@ impl Wanted {
     }
 }
 
+/// The leaves of a document that are still to be answered. They are found once and rendered one after the other, each as it
+/// is then: one that was edited meanwhile is answered by its successor, where the newest are asked for.
+#[derive(Debug)]
+pub struct Leaves {
+    todo: VecDeque<Rev>,
+    newest: bool,
+}
+
+impl Leaves {
+    /// All of these.
+    pub fn new(leaves: Vec<Leaf>, wanted: &Wanted) -> Self {
+        let newest = matches!(wanted, Wanted::All | Wanted::Revs { latest: true, .. });
+        Self { todo: leaves.into_iter().map(|leaf| leaf.rev).collect(), newest }
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.todo.is_empty()
+    }
+
+    /// The next, or its revision, where no leaf stands for that any more.
+    pub fn next(&mut self, record: Option<&DocRecord>) -> Option<Result<Leaf, Rev>> {
+        let rev = self.todo.pop_front()?;
+        let Some(tree) = record.map(|record| &record.tree) else { return Some(Err(rev)) };
+        if let Some(leaf) = tree.leaf(&rev) {
+            return Some(Ok(leaf));
+        }
+        let mut newer = if self.newest { tree.latest(&rev) } else { Vec::new() }.into_iter();
+        let Some(first) = newer.next() else { return Some(Err(rev)) };
+        for leaf in newer.rev() {
+            self.todo.push_front(leaf.rev);
+        }
+        Some(Ok(first))
+    }
+}
+
+/// An answer that is being written.
+struct Rows {
+    id: DocId,
+    options: DocOptions,
+    leaves: Leaves,
+    missing: VecDeque<Rev>,
+}
+
+/// A part of it.
+enum Row {
+    Found(Rendered),
+    Missing(Rev),
+}
+
+impl Rows {
+    /// The next, and whatever comes after it.
+    fn next(mut self, snapshot: &Snapshot, draft: Draft) -> Result<(Option<Row>, Self), StoreError> {
+        let record = snapshot.document(self.id.as_str())?;
+        let row = match (self.leaves.next(record.as_ref()), &record) {
+            (Some(Ok(leaf)), Some(record)) => {
+                Some(Row::Found(render(snapshot, self.id.as_str(), record, &leaf, &self.options, draft)?))
+            }
+            (Some(Err(rev)), _) => Some(Row::Missing(rev)),
+            _ => self.missing.pop_front().map(Row::Missing),
+        };
+        Ok((row, self))
+    }
+
+    /// As many as make a piece of a JSON array, and what is left; `started` tells whether some were written before.
+    fn piece(
+        mut self,
+        snapshot: &Snapshot,
+        mut out: Draft,
+        started: bool,
+    ) -> Result<(Draft, Option<Self>), StoreError> {
+        let record = snapshot.document(self.id.as_str())?;
+        let mut separator: &[u8] = if started { b"," } else { b"[" };
+        while out.json.len() < CHUNK {
+            let missing = match (self.leaves.next(record.as_ref()), &record) {
+                (Some(Ok(leaf)), Some(record)) => {
+                    out.json.extend_from_slice(separator);
+                    out.json.extend_from_slice(br#"{"ok":"#);
+                    out.render(snapshot, self.id.as_str(), record, &leaf, &self.options)?;
+                    out.json.push(b'}');
+                    None
+                }
+                (Some(Err(rev)), _) => Some(rev),
+                _ => match self.missing.pop_front() {
+                    Some(rev) => Some(rev),
+                    None => {
+                        out.json.extend_from_slice(if separator == b"[" { b"[]" } else { b"]" });
+                        return Ok((out, None));
+                    }
+                },
+            };
+            if let Some(rev) = missing {
+                out.json.extend_from_slice(separator);
+                out.json.extend_from_slice(json!({ "missing": rev }).to_string().as_bytes());
+            }
+            separator = b",";
+        }
+        Ok((out, Some(self)))
+    }
+}
+
 /// Answers in the form that `Accept` asks for.
 pub async fn get(
     state: &AppState,
@@ -90,74 +193,70 @@ pub async fn get(
         options.attachments = AttachmentsAs::Follows;
         options.att_encoding_info = true;
     }
-    let all = wanted == Wanted::All;
-    let (found, missing) = db
-        .read(move |snapshot| {
-            let record = snapshot.document(id.as_str())?;
-            let (leaves, missing) = wanted.find(record.as_ref());
-            let found = leaves
-                .iter()
-                .flat_map(|leaf| record.as_ref().map(|record| render(snapshot, id.as_str(), record, leaf, &options)));
-            Ok((found.collect::<Result<Vec<_>, _>>()?, missing))
-        })
-        .await?;
-    if all && found.is_empty() {
-        return Err(ApiError::Missing);
-    }
+    let answers = state.answers.clone();
+    let found = answers.read(&db, move |snapshot| {
+        let (leaves, missing) = wanted.find(snapshot.document(id.as_str())?.as_ref());
+        let nothing = leaves.is_empty() && wanted == Wanted::All;
+        let rows = Rows { id, options, leaves: Leaves::new(leaves, &wanted), missing: missing.into() };
+        Ok((!nothing).then_some(rows))
+    });
+    let rows = found.await?.ok_or(ApiError::Missing)?;
     match mixed {
-        true => as_parts(state, db, found, missing).await,
-        false => as_json(found, &missing).answer(&state.tasks, db).await,
+        true => as_parts(state, db, rows).await,
+        false => as_json(state, db, rows).await,
     }
 }
 
-fn as_json(found: Vec<Rendered>, missing: &[Rev]) -> Draft {
-    let mut out = Draft::from(b"[".to_vec());
-    for doc in found {
-        out.json.extend_from_slice(if out.json.len() > 1 { br#",{"ok":"# } else { br#"{"ok":"# });
-        out.append(doc.draft);
-        out.json.push(b'}');
-    }
-    for rev in missing {
-        out.json.extend_from_slice(if out.json.len() > 1 { b"," } else { b"" });
-        out.json.extend(json!({ "missing": rev }).to_string().into_bytes());
-    }
-    out.json.push(b']');
-    out
+async fn as_json(state: &AppState, db: Arc<Database>, rows: Rows) -> Result<Response, ApiError> {
+    let answers = state.answers.clone();
+    let body = answer::streamed(&state.tasks, "open_revs", |sink| async move {
+        let (mut left, mut started) = (Some(rows), false);
+        while let Some(rows) = left {
+            let out = Draft::chunk(&answers);
+            let (piece, more) = answers.read(&db, move |snapshot| rows.piece(snapshot, out, started)).await?;
+            (left, started) = (more, true);
+            piece.send(&sink, &db).await?;
+        }
+        sink.send("\n").await
+    })
+    .await?;
+    Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
 }
 
-async fn as_parts(
-    state: &AppState,
-    db: Arc<Database>,
-    found: Vec<Rendered>,
-    missing: Vec<Rev>,
-) -> Result<Response, ApiError> {
+async fn as_parts(state: &AppState, db: Arc<Database>, mut rows: Rows) -> Result<Response, ApiError> {
     let outer = welcome::uuid();
     let content_type = format!("multipart/mixed; boundary=\"{outer}\"");
+    let answers = state.answers.clone();
     let body = answer::streamed(&state.tasks, "open_revs", |sink| async move {
         sink.send(format!("--{outer}")).await?;
-        for doc in found {
-            if doc.following.is_empty() {
-                sink.send(plain_part("", &doc.draft.json)).await?;
-            } else {
-                let inner = Framing::new();
-                sink.send(format!("\r\nContent-Type: {}\r\n\r\n", inner.content_type("related"))).await?;
-                related::write(&sink, &db, inner, doc).await?;
+        loop {
+            let draft = Draft::new(&answers);
+            let (row, left) = answers.read(&db, move |snapshot| rows.next(snapshot, draft)).await?;
+            rows = left;
+            match row {
+                None => return sink.send("--").await,
+                Some(Row::Found(doc)) if doc.following.is_empty() => {
+                    sink.send(part_head("")).await?;
+                    doc.draft.send(&sink, &db).await?;
+                }
+                Some(Row::Found(doc)) => {
+                    let inner = Framing::new();
+                    sink.send(format!("\r\nContent-Type: {}\r\n\r\n", inner.content_type("related"))).await?;
+                    related::write(&sink, &db, inner, doc).await?;
+                }
+                Some(Row::Missing(rev)) => {
+                    sink.send(part_head("; error=\"true\"") + &json!({ "missing": rev }).to_string()).await?;
+                }
             }
             sink.send(format!("\r\n--{outer}")).await?;
         }
-        for rev in missing {
-            sink.send(plain_part("; error=\"true\"", json!({ "missing": rev }).to_string().as_bytes())).await?;
-            sink.send(format!("\r\n--{outer}")).await?;
-        }
-        sink.send("--").await
     })
     .await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, content_type)], body).into_response())
 }
 
-fn plain_part(parameter: &str, json: &[u8]) -> Vec<u8> {
-    let head = format!("\r\nContent-Type: application/json{parameter}\r\n\r\n");
-    [head.as_bytes(), json].concat()
+fn part_head(parameter: &str) -> String {
+    format!("\r\nContent-Type: application/json{parameter}\r\n\r\n")
 }
 
 #[cfg(test)]
@@ -175,16 +274,6 @@ mod tests {
     }
 
     #[test]
-    fn found_and_missing_make_one_array() {
-        let found = || Rendered { draft: br#"{"_id":"a"}"#.to_vec().into(), following: Vec::new() };
-        let missing = [Rev::parse("2-b").unwrap()];
-        let text = |found, missing: &[Rev]| String::from_utf8(as_json(found, missing).json).unwrap();
-        assert_eq!(text(vec![found()], &missing), r#"[{"ok":{"_id":"a"}},{"missing":"2-b"}]"#);
-        assert_eq!(text(vec![found(), found()], &[]), r#"[{"ok":{"_id":"a"}},{"ok":{"_id":"a"}}]"#);
-        assert_eq!(text(Vec::new(), &[]), "[]");
-    }
-
-    #[test]
     fn of_a_document_that_isnt_there_everything_is_missing() {
         let revs = vec![Rev::parse("1-a").unwrap()];
         let wanted = Wanted::Revs { revs: revs.clone(), latest: true };
@@ -194,8 +283,14 @@ mod tests {
 
     #[test]
     fn a_missing_revision_is_an_error_part() {
-        let part = plain_part("; error=\"true\"", br#"{"missing":"1-a"}"#);
-        let expected = "\r\nContent-Type: application/json; error=\"true\"\r\n\r\n{\"missing\":\"1-a\"}";
-        assert_eq!(String::from_utf8(part).unwrap(), expected);
+        assert_eq!(part_head("; error=\"true\""), "\r\nContent-Type: application/json; error=\"true\"\r\n\r\n");
+    }
+
+    #[test]
+    fn leaves_of_a_document_that_went_are_missing() {
+        let rev = Rev::parse("1-a").unwrap();
+        let mut leaves = Leaves { todo: [rev.clone()].into(), newest: true };
+        assert_eq!(leaves.next(None), Some(Err(rev)));
+        assert_eq!(leaves.next(None), None);
     }
 }

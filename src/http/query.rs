@@ -9,10 +9,13 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::document::{DocumentError, Rev};
-use crate::json;
+use crate::json::{self, Walk};
 use crate::store::{AttachmentsAs, DocOptions};
 
 use super::error::ApiError;
+
+/// Bytes of options in a body: as many as a URL takes.
+const OPTIONS_BYTES: usize = 128 << 10;
 
 /// A request's query parameters, in order.
 #[derive(Debug, Default)]
@@ -24,14 +27,25 @@ impl Query {
         Self(url::form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
 
-    /// Adds the members of a JSON object, which win over what the URL says: how views take their options in a body.
-    pub fn overlay(&mut self, object: &[u8]) -> Result<(), ApiError> {
-        let members = json::members(object).map_err(|error| match error {
-            DocumentError::NotAnObject => ApiError::bad_request("Request body must be a JSON object"),
-            error => error.into(),
-        })?;
-        let members = members.map(|member| (member.key.into_owned(), String::from_utf8_lossy(member.value).into()));
-        self.0.splice(0..0, members.collect::<Vec<_>>());
+    /// Adds the members of a JSON object, which win over what the URL says: how views take their options in a body. The
+    /// member `apart`, which may be long, stays out.
+    pub fn overlay(&mut self, object: &[u8], apart: &str) -> Result<(), ApiError> {
+        json::check(object)?;
+        if !object.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::bad_request("Request body must be a JSON object"));
+        }
+        let (mut walk, mut options, mut bytes) = (Walk::default(), Vec::new(), 0);
+        while let Some(member) = walk.member(object) {
+            if member.key == apart {
+                continue;
+            }
+            bytes += member.span.len();
+            if bytes > OPTIONS_BYTES {
+                return Err(ApiError::TooLarge);
+            }
+            options.push((member.key.into_owned(), String::from_utf8_lossy(member.value).into()));
+        }
+        self.0.splice(0..0, options);
         Ok(())
     }
 
@@ -98,6 +112,7 @@ impl Query {
             attachments: if inline { AttachmentsAs::Inline } else { AttachmentsAs::Stubs },
             atts_since,
             att_encoding_info: self.flag("att_encoding_info")?,
+            members_apart: false,
         })
     }
 }
@@ -143,10 +158,13 @@ mod tests {
     #[test]
     fn a_body_wins_over_the_url() {
         let mut query = Query::parse("limit=1&skip=2");
-        query.overlay(br#"{"limit":7,"startkey":"a"}"#).unwrap();
+        query.overlay(br#"{"limit":7,"keys":["b"],"startkey":"a"}"#, "keys").unwrap();
         assert_eq!((query.number("limit").unwrap(), query.number("skip").unwrap()), (Some(7), Some(2)));
         assert_eq!(query.json::<String>("startkey").unwrap().as_deref(), Some("a"));
-        assert_eq!(reason(query.overlay(b"[]")), "Request body must be a JSON object");
+        assert_eq!(query.get("keys"), None);
+        assert_eq!(reason(query.overlay(b"[]", "keys")), "Request body must be a JSON object");
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(OPTIONS_BYTES));
+        assert!(matches!(query.overlay(long.as_bytes(), "keys"), Err(ApiError::TooLarge)));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn accepted(headers: &HeaderMap, media_type: &str) -> bool {
 pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> Result<Response, ApiError> {
     let framing = Framing::new();
     let heads = rendered.following.iter().map(|held| head(held.attachment())).collect::<Vec<_>>();
-    let length = framing.related_length(rendered.draft.json.len(), &heads);
+    let length = framing.related_length(rendered.draft.length(), &heads);
     let head = [(CONTENT_TYPE, framing.content_type("related")), (CONTENT_LENGTH, length.to_string())];
     let write = |sink| async move { write(&sink, &db, framing, rendered).await };
     let body = answer::streamed(tasks, "multipart document", write).await?;
@@ -44,8 +44,7 @@ pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> R
 /// Writes a document and its attachments between boundaries.
 pub async fn write(sink: &Sink, db: &Database, mut framing: Framing, rendered: Rendered) -> Result<(), Stopped> {
     sink.send(framing.part("application/json")).await?;
-    // Nothing stands inline where attachments follow: there are no gaps.
-    sink.send(rendered.draft.json).await?;
+    rendered.draft.send(sink, db).await?;
     for held in &rendered.following {
         sink.send(framing.attachment(&head(held.attachment()))).await?;
         Blob::new(db, held, false).send(sink).await?;

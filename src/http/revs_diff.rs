@@ -1,55 +1,105 @@
 //! `POST /{db}/_revs_diff` and `_missing_revs`: which of these revisions the database lacks.
 //!
 //! Documents that lack nothing are absent from the answer. `possible_ancestors` are leaves whose attachments the
-//! source needn't send again.
+//! source needn't send again. The question is checked as a whole, and then read where it stands.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
-use bytes::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 
 use crate::document::{DocumentError, Rev};
-use crate::json;
-use crate::store::{Snapshot, StoreError};
+use crate::json::{self, Member, Walk};
+use crate::store::{Database, Snapshot, StoreError};
+use crate::tasks;
 
-use super::answer;
+use super::answer::{APPLICATION_JSON, CHUNK};
+use super::draft::Draft;
 use super::error::ApiError;
 use super::request::{Db, Payload};
-
-/// A document and the revisions that somebody has of it.
-type Asked = (String, Vec<Rev>);
+use super::{AppState, answer, question};
 
 /// `POST /{db}/_revs_diff`.
-pub async fn revs_diff(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
-    let asked = parse(&payload.json().await?)?;
-    let out = db.read(move |snapshot| diff(snapshot, &asked, true)).await?;
-    Ok(answer::text(StatusCode::OK, out))
+pub async fn revs_diff(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    write(state, db, payload, true).await
 }
 
 /// `POST /{db}/_missing_revs`, the older form of the same.
-pub async fn missing_revs(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
-    let asked = parse(&payload.json().await?)?;
-    let out = db.read(move |snapshot| diff(snapshot, &asked, false)).await?;
-    Ok(answer::text(StatusCode::OK, [b"{\"missing_revs\":", out.as_slice(), b"}"].concat()))
+pub async fn missing_revs(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    write(state, db, payload, false).await
 }
 
-fn parse(body: &Bytes) -> Result<Vec<Asked>, ApiError> {
-    let members = json::members(body).map_err(|error| match error {
-        DocumentError::NotAnObject => ApiError::bad_request("Request body must be a JSON object"),
-        error => error.into(),
-    })?;
-    let asked = members.map(|member| {
-        let revs = serde_json::from_slice::<Vec<Rev>>(member.value).map_err(|_| DocumentError::BadRev)?;
-        Ok((member.key.into_owned(), revs))
-    });
-    asked.collect()
+/// How far the answer has come.
+#[derive(Default)]
+struct Progress {
+    asked: Walk,
+    started: bool,
+    done: bool,
 }
 
-fn diff(snapshot: &Snapshot, asked: &[Asked], with_ancestors: bool) -> Result<Vec<u8>, StoreError> {
-    let mut out = b"{".to_vec();
-    for (id, revs) in asked {
-        let record = snapshot.document(id)?;
+async fn write(
+    state: AppState,
+    db: Arc<Database>,
+    payload: Payload,
+    with_ancestors: bool,
+) -> Result<Response, ApiError> {
+    let question = payload.json().await?;
+    let question = tasks::blocking("read _revs_diff's question", move || check(&question).map(|()| question)).await??;
+    let answers = state.answers.clone();
+    let body = answer::streamed(&state.tasks, "_revs_diff", |sink| async move {
+        sink.send(if with_ancestors { "{" } else { "{\"missing_revs\":{" }).await?;
+        let mut progress = Progress::default();
+        while !progress.done {
+            let (question, out) = (question.clone(), Draft::new(&answers));
+            let diffing = answers.read(&db, move |snapshot| diff(snapshot, &question, progress, out, with_ancestors));
+            let (piece, next) = diffing.await?;
+            progress = next;
+            piece.send(&sink, &db).await?;
+        }
+        sink.send(if with_ancestors { "}\n" } else { "}}\n" }).await
+    })
+    .await?;
+    Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
+}
+
+/// A document and the revisions that somebody has of it.
+fn asked(member: &Member<'_>) -> Result<Vec<Rev>, ApiError> {
+    question::limited(member.value)?;
+    Ok(serde_json::from_slice(member.value).map_err(|_| DocumentError::BadRev)?)
+}
+
+fn check(question: &[u8]) -> Result<(), ApiError> {
+    json::check(question)?;
+    if !question.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_request("Request body must be a JSON object"));
+    }
+    let mut walk = Walk::default();
+    while let Some(member) = walk.member(question) {
+        asked(&member)?;
+    }
+    Ok(())
+}
+
+/// Answers what comes next until there is a chunk.
+fn diff(
+    snapshot: &Snapshot,
+    question: &[u8],
+    mut progress: Progress,
+    mut out: Draft,
+    with_ancestors: bool,
+) -> Result<(Draft, Progress), StoreError> {
+    while out.json.len() < CHUNK {
+        // All of them can be read.
+        let next = progress.asked.member(question).and_then(|member| Some((asked(&member).ok()?, member.key)));
+        let Some((revs, id)) = next else {
+            progress.done = true;
+            break;
+        };
+        let record = snapshot.document(&id)?;
         let known = |rev: &Rev| record.as_ref().is_some_and(|record| record.tree.contains(rev));
-        let missing = revs.iter().filter(|rev| !known(rev)).cloned().collect::<Vec<_>>();
+        let missing = revs.into_iter().filter(|rev| !known(rev)).collect::<Vec<_>>();
         if missing.is_empty() {
             continue;
         }
@@ -57,13 +107,13 @@ fn diff(snapshot: &Snapshot, asked: &[Asked], with_ancestors: bool) -> Result<Ve
             Some(record) if with_ancestors => record.tree.possible_ancestors(&missing),
             _ => Vec::new(),
         };
-        if out.len() > 1 {
-            out.push(b',');
+        if progress.started {
+            out.json.push(b',');
         }
-        push_lacking(&mut out, id, &missing, &ancestors, with_ancestors);
+        progress.started = true;
+        push_lacking(&mut out.json, &id, &missing, &ancestors, with_ancestors);
     }
-    out.push(b'}');
-    Ok(out)
+    Ok((out, progress))
 }
 
 fn push_lacking(out: &mut Vec<u8>, id: &str, missing: &[Rev], ancestors: &[Rev], named: bool) {
@@ -102,11 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_read_in_order() {
-        let asked = parse(&Bytes::from_static(br#"{"b":["1-a","2-b"],"a":[]}"#)).unwrap();
-        assert_eq!(asked, [("b".into(), revs(&["1-a", "2-b"])), ("a".into(), vec![])]);
-        let reason = |body: &'static [u8]| parse(&Bytes::from_static(body)).unwrap_err().pair().1.into_owned();
-        assert_eq!(reason(br#"{"a":["x"]}"#), "Invalid rev format");
+    fn what_makes_no_sense_is_refused() {
+        check(br#" {"b":["1-a","2-b"],"a":[]}"#).unwrap();
+        let reason = |body: &[u8]| check(body).unwrap_err().pair().1.into_owned();
+        assert_eq!(reason(br#"{"b":[],"a":["x"]}"#), "Invalid rev format");
         assert_eq!(reason(b"[]"), "Request body must be a JSON object");
         assert_eq!(reason(b"{"), "invalid UTF-8 JSON");
     }

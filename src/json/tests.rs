@@ -325,3 +325,31 @@ fn an_answer_without_its_array_or_without_its_end_is_not_finished() {
     }
     assert_eq!(feed("{\"results\":[\n\n]}\n", &[]), (vec![], true));
 }
+
+/// The elements of an array and the members of an object, as a walk finds them.
+fn walked(text: &str) -> (Vec<String>, Vec<(String, String)>) {
+    let owned = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (mut elements, mut members) = (Walk::default(), Walk::default());
+    let elements = std::iter::from_fn(|| elements.element(text.as_bytes()).map(owned)).collect();
+    let members = std::iter::from_fn(|| members.member(text.as_bytes()).map(|m| (m.key.into_owned(), owned(m.value))));
+    (elements, members.collect())
+}
+
+#[test]
+fn a_walk_finds_what_stands_in_an_array_or_an_object() {
+    assert_eq!(walked(r#" [ 1 , {"a":[2]},"]" ] "#).0, ["1", r#"{"a":[2]}"#, r#""]""#]);
+    let member = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(walked(r#" { "\u0061" : 1,"b":{"c":"}"} } "#).1, [member("a", "1"), member("b", r#"{"c":"}"}"#)]);
+    for text in ["[]", "{ }", "7", "", "[", "[1"] {
+        assert_eq!(walked(text).1, [], "{text}");
+    }
+}
+
+#[test]
+fn a_member_is_found_by_its_name_the_last_of_equal_ones() {
+    let text = br#" {"a":1,"docs":[2],"b":{"docs":3},"d\u006fcs":[4]}"#;
+    assert_eq!(member(text, "docs").unwrap(), Some(&b"[4]"[..]));
+    assert_eq!(member(text, "none").unwrap(), None);
+    assert_eq!(member(b"[1]", "a"), Err(DocumentError::NotAnObject));
+    assert_eq!(member(br#"{"a":1,}"#, "a"), Err(DocumentError::InvalidJson));
+}

@@ -31,8 +31,8 @@ use crate::tasks::{self, Tasks};
 const LOCAL_ROWS: usize = 1000;
 /// Bytes of them after which no more are.
 const LOCAL_BYTES: usize = 1 << 20;
-/// Chunks of an attachment that are read at once.
-const CHUNKS_AT_ONCE: usize = 4;
+/// Chunks of an attachment that are read at once: few, since each of many slow readers holds what was read for it.
+const CHUNKS_AT_ONCE: usize = 1;
 
 /// Which `_local` documents to read; ids are without the prefix.
 #[derive(Debug, Clone, Default)]
@@ -308,7 +308,7 @@ impl Database {
         Upload::new(self.writer.clone(), content_type, gzipped)
     }
 
-    /// Reads a piece of an attachment's stored bytes, some hundred KiB from `offset` on; empty at the end.
+    /// Reads a piece of an attachment's stored bytes, some ten KiB from `offset` on; empty at the end.
     ///
     /// Each piece is read from a snapshot of its own, so a slow reader holds no old pages.
     pub async fn attachment_piece(&self, attachment: &Held, offset: u64) -> Result<Bytes, StoreError> {

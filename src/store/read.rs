@@ -7,16 +7,19 @@
 //! came, then what was asked for, in the order of CouchDB's `couch_doc:to_json_obj/2`.
 
 use std::io::{Read as _, Write as _};
+use std::ops::Range;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::StoreError;
 use super::attachments::{Attachment, Encoding};
 use super::holds::{Held, Reading};
 use super::keys::{
-    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, INFO, Info, SEQ_COUNTS, SEQS, SeqEntry, put_varint, take_varint,
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, INFO, Info, LOCAL, LocalRecord, SEQ_COUNTS, SEQS, SeqEntry,
+    local_rev, put_varint, take_varint,
 };
 use super::ranks::Ranks;
 use super::revtree::{Leaf, RevTree};
@@ -77,20 +80,74 @@ pub struct DocOptions {
     pub atts_since: Option<Vec<Rev>>,
     /// `encoding` and `encoded_length` of attachments that are stored gzipped; inline data is then gzipped too.
     pub att_encoding_info: bool,
+    /// The document's own members are left out: a [`Gap`] stands for them.
+    pub members_apart: bool,
 }
 
 /// Bytes of a rendered document beyond which attachments are left out of it.
-const INLINE_BYTES: usize = 256 << 10;
+const INLINE_BYTES: usize = 128 << 10;
 
-/// The place of an attachment's base64 data in a rendered document, for which it is too large to be held in memory.
+/// A place in a rendered document where something is left out that is too large to be held in memory.
 #[derive(Debug, Clone)]
 pub struct Gap {
     /// Bytes of the text before it.
     pub at: usize,
     /// What is missing there.
-    pub attachment: Held,
-    /// Whether its bytes are wanted decoded, as opposed to as they are stored.
-    pub decoded: bool,
+    pub missing: Missing,
+}
+
+/// What is left out of a rendered document.
+#[derive(Debug, Clone)]
+pub enum Missing {
+    /// An attachment's data as base64.
+    Attachment {
+        /// Which.
+        attachment: Held,
+        /// Whether its bytes are wanted decoded, as opposed to as they are stored.
+        decoded: bool,
+    },
+    /// A document's own members.
+    Text(StoredText),
+}
+
+/// Text that is in the store: some of a body, or of a `_local` document. It goes when its revision does.
+#[derive(Debug, Clone)]
+pub struct StoredText {
+    pub(super) of: TextOf,
+    /// Its first byte within the stored JSON.
+    pub(super) start: usize,
+    /// Its bytes.
+    pub length: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum TextOf {
+    /// The body that is stored under this number.
+    Body(u64),
+    /// The `_local` document of this id, as long as it was written so often.
+    Local(String, u64),
+}
+
+/// A `_local` document.
+pub struct LocalDoc<'a> {
+    /// Its id without `_local/`.
+    pub id: &'a str,
+    number: u64,
+    /// Its members without `_id` and `_rev`, a JSON object.
+    pub json: &'a [u8],
+}
+
+impl LocalDoc<'_> {
+    /// Its revision.
+    pub fn rev(&self) -> String {
+        local_rev(self.number)
+    }
+
+    /// Some of its JSON, to be read later.
+    pub fn text(&self, range: Range<usize>) -> StoredText {
+        let of = TextOf::Local(self.id.to_owned(), self.number);
+        StoredText { of, start: range.start, length: range.len() }
+    }
 }
 
 /// A row of the feed.
@@ -322,7 +379,7 @@ impl Snapshot {
     ) -> Result<Vec<Gap>, StoreError> {
         let mut gaps = Vec::new();
         let body = Body::decode(stored.0.value())?;
-        out.reserve(body.json.len() + id.len() + 160);
+        out.reserve(if options.members_apart { 0 } else { body.json.len() } + id.len() + 160);
         out.extend_from_slice(b"{\"_id\":");
         push_string(out, id);
         out.extend_from_slice(b",\"_rev\":");
@@ -330,14 +387,20 @@ impl Snapshot {
         let fields = &body.json[1..body.json.len() - 1];
         if !fields.is_empty() {
             out.push(b',');
-            out.extend_from_slice(fields);
+            match options.members_apart {
+                false => out.extend_from_slice(fields),
+                true => {
+                    let text = StoredText { of: TextOf::Body(leaf.body), start: 1, length: fields.len() };
+                    gaps.push(Gap { at: out.len(), missing: Missing::Text(text) });
+                }
+            }
         }
         if leaf.deleted {
             out.extend_from_slice(b",\"_deleted\":true");
         }
         self.render_revisions(record, leaf, options, out);
         if body.has_attachments() {
-            gaps = self.render_attachments(record, leaf, body.attachments()?, options, out)?;
+            gaps.extend(self.render_attachments(record, leaf, body.attachments()?, options, out)?);
         }
         out.push(b'}');
         Ok(gaps)
@@ -417,7 +480,8 @@ impl Snapshot {
                     let bytes = if decoded { attachment.length } else { attachment.stored_length };
                     out.extend_from_slice(b",\"data\":\"");
                     if out.len() as u64 + bytes.max(attachment.stored_length) > INLINE_BYTES as u64 {
-                        gaps.push(Gap { at: out.len(), attachment: self.hold(attachment.clone())?, decoded });
+                        let missing = Missing::Attachment { attachment: self.hold(attachment.clone())?, decoded };
+                        gaps.push(Gap { at: out.len(), missing });
                     } else {
                         write!(out, "{}", Base64Display::new(&self.attachment_data(attachment, decoded)?, &BASE64))?;
                     }
@@ -432,6 +496,43 @@ impl Snapshot {
         }
         out.push(b'}');
         Ok(gaps)
+    }
+
+    /// Up to so many bytes of a text, from `offset` on.
+    pub fn text_piece(&self, text: &StoredText, offset: usize, bytes: usize) -> Result<Bytes, StoreError> {
+        let end = text.length.min(offset + bytes);
+        let cut = |json: &[u8]| json.get(text.start + offset..text.start + end).map(Bytes::copy_from_slice);
+        let piece = match &text.of {
+            TextOf::Body(body) => match self.bodies.get(*body)? {
+                Some(stored) => cut(Body::decode(stored.value())?.json),
+                None => None,
+            },
+            TextOf::Local(id, number) => match self.transaction.open_table(LOCAL)?.get(id.as_str())? {
+                Some(stored) => {
+                    let record = LocalRecord::decode(stored.value())?;
+                    if record.number == *number { cut(record.json) } else { None }
+                }
+                None => None,
+            },
+        };
+        piece.ok_or(StoreError::TextGone)
+    }
+
+    /// Feeds `_local` documents in the order of their ids' bytes, from `start` (inclusive) on, to `each` until it answers
+    /// `false`.
+    pub fn local_docs(
+        &self,
+        start: &str,
+        mut each: impl FnMut(LocalDoc<'_>) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        for row in self.transaction.open_table(LOCAL)?.range(start..)? {
+            let (id, stored) = row?;
+            let LocalRecord { number, json } = LocalRecord::decode(stored.value())?;
+            if !each(LocalDoc { id: id.value(), number, json })? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Chunks of all attachments.

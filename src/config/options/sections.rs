@@ -122,6 +122,9 @@ pub struct HttpOptions {
     /// All JSON request bodies that are in memory at once; what finds no room is answered 503 [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub max_bodies_bytes: Option<Size>,
+    /// Large documents in answers that wait for their readers; further ones are read piece by piece [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_answers_bytes: Option<Size>,
     /// Between two pieces of a request body [default: 1m]
     #[arg(long, value_name = "TIME")]
     pub body_pause: Option<Span>,
@@ -154,7 +157,7 @@ pub struct HttpOptions {
 impl HttpOptions {
     pub(super) fn lay_over(self, to: &mut Http) {
         lay_over! { self over to:
-            max_body_bytes, max_bodies_bytes, body_pause, max_uuids, max_requests, max_slow_readers, reader_pause,
+            max_body_bytes, max_bodies_bytes, max_answers_bytes, body_pause, max_uuids, max_requests, max_slow_readers, reader_pause,
             max_connections, max_header_bytes, header_timeout, drain_deadline;
         }
     }

@@ -4,15 +4,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::document::DocumentError;
+use crate::json;
 use crate::selector::{Selector, SelectorError};
 use crate::store::{DocOptions, Filter, StoreError};
 
 use super::rows::Progress;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
+use crate::http::question::{List, Room};
 
 /// The longest a feed waits without a heartbeat, and the pause of `heartbeat=true`: CouchDB's `changes_timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,11 +54,21 @@ pub struct Request {
     pub timeout: Duration,
     /// Which documents it shows.
     pub filter: Arc<Filter>,
+    /// Memory that the filter takes beside its question's bytes.
+    _held: Option<OwnedSemaphorePermit>,
 }
+
+/// Bytes that an id takes in memory beside its own.
+const ID_COST: usize = 64;
+/// A JSON value takes so many times the bytes of its text.
+const VALUE_COST: usize = 32;
+/// Copies of a question's body that a function gets to see, on the way to it.
+const BODY_COPIES: usize = 4;
 
 impl Request {
     /// Reads the query, and a POST's body.
-    pub fn parse(query: &Query, body: Option<&[u8]>) -> Result<Self, ApiError> {
+    pub fn parse(query: &Query, body: Option<&Bytes>, room: &Room) -> Result<Self, ApiError> {
+        let (filter, held) = filter(query, body, room)?;
         let timeout = query.number("timeout")?.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(DEFAULT_TIMEOUT);
         Ok(Self {
             since: since(query.get("since"))?,
@@ -78,7 +91,8 @@ impl Request {
             },
             heartbeat: heartbeat(query)?,
             timeout,
-            filter: Arc::new(filter(query, body)?),
+            filter: Arc::new(filter),
+            _held: held,
         })
     }
 
@@ -120,49 +134,67 @@ fn heartbeat(query: &Query) -> Result<Option<Duration>, ApiError> {
     }
 }
 
-fn filter(query: &Query, body: Option<&[u8]>) -> Result<Filter, ApiError> {
+fn filter(
+    query: &Query,
+    body: Option<&Bytes>,
+    room: &Room,
+) -> Result<(Filter, Option<OwnedSemaphorePermit>), ApiError> {
+    let body = body.filter(|body| !body.is_empty());
     match query.get("filter").unwrap_or_default() {
-        "_doc_ids" => Ok(Filter::DocIds(doc_ids(query, body)?)),
-        "_selector" => Ok(Filter::Selector(selector(body)?)),
-        name => Ok(Filter::named(name, query.get("view")).map_err(StoreError::from)?),
+        "_doc_ids" => doc_ids(query, body, room),
+        "_selector" => selector(body, room),
+        name => {
+            let filter = Filter::named(name, query.get("view")).map_err(StoreError::from)?;
+            let held = body.map(|body| room.take(BODY_COPIES * body.len())).transpose()?;
+            Ok((filter, held))
+        }
     }
 }
 
-/// A member of a POST's body.
-fn in_body(name: &str, body: Option<&[u8]>) -> Result<Option<Value>, ApiError> {
-    let Some(body) = body.filter(|body| !body.is_empty()) else { return Ok(None) };
-    let mut body = serde_json::from_slice::<Value>(body).map_err(|_| DocumentError::InvalidJson)?;
-    Ok(body.get_mut(name).map(Value::take))
+type Held<T> = Result<(T, Option<OwnedSemaphorePermit>), ApiError>;
+
+fn selector(body: Option<&Bytes>, room: &Room) -> Held<Filter> {
+    let body = body.ok_or_else(|| ApiError::bad_request("`_selector` filter requires a POST."))?;
+    let text = json::member(body, "selector")?;
+    let text = text.ok_or_else(|| ApiError::bad_request("Selector must be specified in POST payload"))?;
+    let held = room.take(VALUE_COST * text.len())?;
+    let selector = serde_json::from_slice(text).map_err(|_| DocumentError::InvalidJson)?;
+    let selector = Selector::parse(&selector);
+    let wrong = |error: SelectorError| ApiError::bad_request(format!("`selector`: {error}"));
+    Ok((Filter::Selector(selector.map_err(wrong)?), Some(held)))
 }
 
-fn selector(body: Option<&[u8]>) -> Result<Selector, ApiError> {
-    if body.is_none() {
-        return Err(ApiError::bad_request("`_selector` filter requires a POST."));
-    }
-    let selector = in_body("selector", body)?;
-    let selector = selector.ok_or_else(|| ApiError::bad_request("Selector must be specified in POST payload"))?;
-    Selector::parse(&selector).map_err(|error: SelectorError| ApiError::bad_request(format!("`selector`: {error}")))
-}
-
-fn doc_ids(query: &Query, body: Option<&[u8]>) -> Result<HashSet<String>, ApiError> {
-    let ids = match in_body("doc_ids", body)? {
-        Some(ids) => ids,
-        None => query.json("doc_ids")?.ok_or_else(|| ApiError::bad_request("`doc_ids` is missing."))?,
+fn doc_ids(query: &Query, body: Option<&Bytes>, room: &Room) -> Held<Filter> {
+    const NO_LIST: &str = "`doc_ids` filter parameter is not a list of doc ids.";
+    let list = match body.map(|body| List::of(body, "doc_ids", NO_LIST)).transpose()?.flatten() {
+        Some(list) => list,
+        None => {
+            let text = query.get("doc_ids").ok_or_else(|| ApiError::bad_request("`doc_ids` is missing."))?;
+            List::parse(text)?.ok_or_else(|| ApiError::bad_request(NO_LIST))?
+        }
     };
-    serde_json::from_value(ids)
-        .map_err(|_| ApiError::bad_request("`doc_ids` filter parameter is not a list of doc ids."))
+    let held = room.take(list.text().len() + ID_COST * list.count())?;
+    let ids = serde_json::from_slice::<HashSet<String>>(list.text()).map_err(|_| ApiError::bad_request(NO_LIST))?;
+    Ok((Filter::DocIds(ids), Some(held)))
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
-    fn request(text: &str) -> Request {
-        Request::parse(&Query::parse(text), None).unwrap()
+    fn parse(text: &str, body: Option<&'static [u8]>) -> Result<Request, ApiError> {
+        let room = Room::new(Arc::new(Semaphore::new(1000)), 1000);
+        Request::parse(&Query::parse(text), body.map(Bytes::from_static).as_ref(), &room)
     }
 
-    fn reason(text: &str, body: Option<&[u8]>) -> String {
-        Request::parse(&Query::parse(text), body).unwrap_err().pair().1.into_owned()
+    fn request(text: &str) -> Request {
+        parse(text, None).unwrap()
+    }
+
+    fn reason(text: &str, body: Option<&'static [u8]>) -> String {
+        parse(text, body).unwrap_err().pair().1.into_owned()
     }
 
     #[test]
@@ -193,15 +225,23 @@ mod tests {
         let ids = Filter::DocIds(["a".to_owned()].into());
         assert_eq!(*request("filter=_doc_ids&doc_ids=[%22a%22]").filter, ids);
         let body = br#"{"doc_ids":["a"]}"#;
-        assert_eq!(*Request::parse(&Query::parse("filter=_doc_ids"), Some(body)).unwrap().filter, ids);
+        assert_eq!(*parse("filter=_doc_ids", Some(body)).unwrap().filter, ids);
         assert_eq!(reason("filter=_doc_ids", Some(b"{}")), "`doc_ids` is missing.");
         assert!(reason("filter=_doc_ids&doc_ids=1", None).contains("not a list"));
     }
 
     #[test]
+    fn what_a_filter_takes_in_memory_has_a_limit() {
+        let body = br#"{"doc_ids":["a","b","c","d","e","f","g","h","i","j","k","l","m","n","o","p"]}"#;
+        assert!(matches!(parse("filter=_doc_ids", Some(body)), Err(ApiError::TooLarge)));
+        let body = br#"{"selector":{"a":{"$in":[1,2,3,4,5,6,7,8,9,10]}}}"#;
+        assert!(matches!(parse("filter=_selector", Some(body)), Err(ApiError::TooLarge)));
+    }
+
+    #[test]
     fn a_selector_stands_in_the_body_of_a_post() {
         let body = br#"{"selector":{"a":1}}"#;
-        let filter = Request::parse(&Query::parse("filter=_selector"), Some(body)).unwrap().filter;
+        let filter = parse("filter=_selector", Some(body)).unwrap().filter;
         assert_eq!(*filter, Filter::Selector(Selector::parse(&serde_json::json!({"a": 1})).unwrap()));
         assert_eq!(reason("filter=_selector", None), "`_selector` filter requires a POST.");
         assert_eq!(reason("filter=_selector", Some(b"{}")), "Selector must be specified in POST payload");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::document::Rev;
-use crate::http::answer::CHUNK;
+use crate::http::answer::{Answers, CHUNK};
 use crate::http::draft::Draft;
 use crate::json::push_string;
 use crate::store::{ChangeRow, Sieve, Snapshot, StoreError};
@@ -58,8 +58,9 @@ pub fn piece(
     sieve: &mut Sieve,
     request: &Request,
     mut progress: Progress,
+    answers: &Answers,
 ) -> Result<(Draft, Progress), StoreError> {
-    let mut out = Draft::from(Vec::with_capacity(CHUNK + CHUNK / 4));
+    let mut out = Draft::chunk(answers);
     if !progress.opened {
         out.json.extend_from_slice(request.opening().as_bytes());
         progress.opened = true;
@@ -145,6 +146,10 @@ fn push_change(row: &ChangeRow, revs: &[Rev], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::http::query::Query;
+    use crate::http::question::Room;
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
 
     fn row(deleted: bool) -> ChangeRow {
         let leaves = vec![Rev::parse("2-b").unwrap(), Rev::parse("1-a").unwrap()];
@@ -170,7 +175,8 @@ mod tests {
     #[test]
     fn feeds_open_and_close_as_couchdbs_do() {
         let progress = Progress { pending: 2, ..Progress::new(7) };
-        let closing = |feed: &str| Request::parse(&Query::parse(feed), None).unwrap().closing(&progress);
+        let room = Room::new(Arc::new(Semaphore::new(0)), 0);
+        let closing = |feed: &str| Request::parse(&Query::parse(feed), None, &room).unwrap().closing(&progress);
         assert_eq!(closing("feed=normal"), "\n],\n\"last_seq\":7,\"pending\":2}\n");
         assert_eq!(closing("feed=continuous"), "{\"last_seq\":7,\"pending\":2}\n");
     }

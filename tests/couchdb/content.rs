@@ -2,7 +2,10 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
+use std::io::Write as _;
 
 use super::rig::Db;
 
@@ -162,6 +165,22 @@ pub async fn edit_attachments(db: &Db) {
     db.write_revisions(vec![branch]).await;
 }
 
+/// An attachment that its client gzipped: a CouchDB counts its length as it came.
+pub async fn write_gzipped(db: &Db) {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all("gzipped by the client ".repeat(500).as_bytes()).unwrap();
+    let put = db.client.put(format!("{}/uploaded/page.txt", db.url)).header("Content-Type", "text/plain");
+    let put = put.header("Content-Encoding", "gzip").body(gzip.finish().unwrap());
+    assert_eq!(put.send().await.unwrap().status(), 201);
+}
+
+/// Keeps it as a stub.
+pub async fn edit_gzipped(db: &Db) {
+    let mut docs = db.docs(&["uploaded"]).await;
+    docs[0]["edited"] = json!(true);
+    db.write(docs).await;
+}
+
 /// Attachment names that need care in headers, in URLs or in JSON. CouchDB's own replicator dies at one with CR LF.
 pub fn odd_names(with_line_ends: bool) -> Vec<String> {
     let names = [
@@ -209,6 +228,13 @@ pub async fn edit_odd_names(db: &Db) {
     let mut docs = db.docs(&["all", "name-0", "name-1"]).await;
     docs.iter_mut().for_each(|doc| doc["edited"] = json!(true));
     db.write(docs).await;
+}
+
+/// A document as deep as this, as text: test clients don't parse so deep.
+pub async fn write_deep(db: &Db, depth: usize) {
+    let body = format!("{{\"_id\":\"deep-{depth}\",\"deep\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    let post = db.client.post(&db.url).header("Content-Type", "application/json").body(body);
+    assert_eq!(post.send().await.unwrap().status(), 201);
 }
 
 /// Design documents of all kinds, and many plain documents beside them.

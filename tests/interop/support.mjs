@@ -40,6 +40,15 @@ export async function startCouchrep() {
   return { url, stop: () => end(child, dir) };
 }
 
+/** Runs couchrep as a command to its end: its exit code, and what it said. */
+export async function run(...args) {
+  const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, COUCHREP_LOG: 'warn' } });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (said += data));
+  const [code] = await once(child, 'close');
+  return { code, said };
+}
+
 /** Starts pouchdb-server on a free port, in memory: `{ url, stop }`. */
 export async function startPouchdbServer() {
   const dir = await mkdtemp(join(tmpdir(), 'pouchdb-server-'));

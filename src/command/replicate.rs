@@ -3,6 +3,7 @@
 //! The same job that a server would run, with the same checkpoints. The first signal lets it finish what it writes and
 //! record a checkpoint; the second ends it at once, which loses nothing but work.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
@@ -312,15 +313,25 @@ struct Told {
 }
 
 impl Told {
+    /// Tells what is on a list. One that somebody else rewrites meanwhile is read anew for what was put together there.
     async fn list(&mut self, list: &FailureList, screen: &Screen) -> anyhow::Result<()> {
-        for (place, name) in list.names().await? {
-            self.total += name.failures();
-            if screen.is_json() || self.printed < MAX_PRINTED {
-                let page = list.read(&place, &name).await?;
-                page.iter().for_each(|failure| self.one(failure, screen));
+        let mut read = HashSet::new();
+        loop {
+            let names = list.names().await?;
+            self.total = names.iter().map(|(_, name)| name.failures()).sum();
+            let mut gone = false;
+            for (place, name) in names {
+                if (screen.is_json() || self.printed < MAX_PRINTED) && !read.contains(&name) {
+                    let page = list.read(&place, &name).await?;
+                    gone |= page.is_none();
+                    page.iter().flatten().for_each(|failure| self.one(failure, screen));
+                    read.insert(name);
+                }
+            }
+            if !gone {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn one(&mut self, kept: &Kept, screen: &Screen) {

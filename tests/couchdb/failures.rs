@@ -31,8 +31,7 @@ async fn what_a_validation_refuses_is_listed_by_two_at_once_and_arrives_when_it_
         "validate_doc_update": "function (doc) { if (doc.odd) throw({ forbidden: 'not here' }); }" });
     let design = target.request(Method::PUT, "/_design/even", Some(&validation), 201).await;
     let (one, other) = tokio::join!(run(&source.url, &target.url, &[]), run(&source.url, &target.url, &[]));
-    // Each may find a page gone that the other has put together with its own.
-    assert_eq!((one.0, one.1, other.0, other.1), (3, 2500, 3, 2500));
+    assert_eq!((one, other), ((3, 2500, 2500), (3, 2500, 2500)));
     assert_eq!(run(&source.url, &target.url, &[]).await, (3, 2500, 2500));
     assert_eq!(run(&source.url, &target.url, &["--retry-failures"]).await, (3, 2500, 2500));
     let deleted = format!("/_design/even?rev={}", design["rev"].as_str().unwrap());

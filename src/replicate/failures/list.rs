@@ -10,6 +10,9 @@ use super::place::{Found, Place};
 use super::{FailureFiles, FailureLog, Kept, Review};
 use crate::peer::{Peer, PeerError};
 
+/// Tries to read a part of a list that somebody rewrites.
+const MAX_TRIES: u32 = 5;
+
 /// The list of one replication's failures.
 #[derive(Debug)]
 pub struct FailureList {
@@ -132,11 +135,12 @@ impl FailureList {
         Ok(names)
     }
 
-    /// Reads a page; one that has gone, or can't be read, is empty.
-    pub async fn read(&self, place: &Place, name: &PageName) -> Result<Vec<Kept>, PeerError> {
+    /// Reads a page; one that can't be read is empty. `None`: it has gone, put together with others in new ones perhaps.
+    pub async fn read(&self, place: &Place, name: &PageName) -> Result<Option<Vec<Kept>>, PeerError> {
         Ok(match place.read(name).await? {
-            Found::Page(page) => page.failures,
-            Found::Gone | Found::Damaged => Vec::new(),
+            Found::Page(page) => Some(page.failures),
+            Found::Damaged => Some(Vec::new()),
+            Found::Gone => None,
         })
     }
 
@@ -146,17 +150,35 @@ impl FailureList {
     }
 
     /// How many entries there are, and some of them, the newest first. What was met twice since the last review counts twice.
+    ///
+    /// Read anew, some times, if somebody rewrites the list meanwhile.
     pub async fn part(&self, skip: u64, limit: usize) -> Result<(u64, Vec<Kept>), PeerError> {
+        let mut tries = MAX_TRIES;
+        loop {
+            tries -= 1;
+            if let Some(part) = self.try_part(skip, limit, tries == 0).await? {
+                return Ok(part);
+            }
+        }
+    }
+
+    /// The same; `None` if a page has gone, unless that doesn't matter.
+    async fn try_part(&self, skip: u64, limit: usize, last: bool) -> Result<Option<(u64, Vec<Kept>)>, PeerError> {
         let (mut total, mut part) = (0, Vec::new());
         for (place, name) in self.names().await? {
             let first = total;
             total += name.failures();
             if total > skip && part.len() < limit {
-                let page = self.read(&place, &name).await?;
-                let skipped = usize::try_from(skip.saturating_sub(first)).unwrap_or(usize::MAX);
-                part.extend(page.into_iter().skip(skipped).take(limit - part.len()));
+                match self.read(&place, &name).await? {
+                    Some(page) => {
+                        let skipped = usize::try_from(skip.saturating_sub(first)).unwrap_or(usize::MAX);
+                        part.extend(page.into_iter().skip(skipped).take(limit - part.len()));
+                    }
+                    None if last => total -= name.failures(),
+                    None => return Ok(None),
+                }
             }
         }
-        Ok((total, part))
+        Ok(Some((total, part)))
     }
 }

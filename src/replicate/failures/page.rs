@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub const PAGE_BYTES: usize = 256 << 10;
 
 /// A page's name. Names in order are pages in the order in which they were made.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PageName(String);
 
 impl PageName {

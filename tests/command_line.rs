@@ -275,6 +275,7 @@ async fn the_state_dir_lists_refused_documents_if_the_source_takes_no_list() {
     source.fail(Method::PUT, "-failures-", Fault::status(403));
     assert_eq!(couchrep(&args).code, 3);
     assert_eq!(source.faults_left(), 0);
+    assert!(!server.get("/src/_local_docs", 200).await.to_string().contains("failures"));
     assert_eq!(couchrep(&args).code, 3);
     target.refuse(|_| false);
     let retried = couchrep(&[&args[..], &["--retry-failures"]].concat());

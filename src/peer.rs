@@ -170,7 +170,7 @@ impl PeerError {
         match self {
             Self::Unauthorized { .. } => true,
             Self::Answered { blame, .. } => {
-                matches!(blame, Blame::Document | Blame::Missing | Blame::Unclear { worded: true })
+                matches!(blame, Blame::Document | Blame::Missing | Blame::Lasting | Blame::Unclear { worded: true })
             }
             _ => false,
         }

@@ -265,10 +265,10 @@ async fn failures_are_kept_in_the_data_dir_if_the_source_takes_no_list() {
         server.database("tgt").await;
         let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
         target.refuse(|id| id == "doc0001");
-        // What isn't clear from one answer is asked again.
-        (0..20).for_each(|_| _ = source.fail(Method::PUT, "-failures-", Fault::status(status)));
+        source.keep_failing(Method::PUT, "-failures-", Fault::status(status), None);
         let body = json!({ "source": source.url("/src"), "target": target.url("/tgt") });
         server.replicate(body.clone()).await;
+        assert!(source.has_failed());
         let local = server.get("/src/_local_docs", 200).await.to_string();
         assert!(!local.contains("failures"), "{local}");
         target.refuse(|_| false);

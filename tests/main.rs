@@ -28,6 +28,7 @@ mod refused;
 mod secrets;
 mod faults;
 mod gateways;
+mod one_document;
 mod selection;
 mod nothing_lost;
 mod one_shot_end;

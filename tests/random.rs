@@ -10,11 +10,12 @@
 mod edits;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, StatusCode};
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use self::edits::{Editor, Kept};
-use crate::support::{Fault, FaultyPeer, Leaf, Process, Server, client, json as json_of, leaves};
+use crate::support::{Fault, FaultyPeer, Gateway, Leaf, Process, Server, client, json as json_of, leaves};
 
 const RUNS: u64 = 200;
 /// Runs at once in one test: they mostly wait for pauses and silences.
@@ -285,8 +286,19 @@ impl<'a> Run<'a> {
     /// What the peer does to a request.
     fn chance(&mut self) -> impl FnMut() -> Option<Fault> + Send + 'static {
         let mut rng = StdRng::seed_from_u64(self.rng.next_u64());
-        let one_in = rng.random_range(4..20);
-        move || (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng))
+        let (one_in, closed_one_in) = (rng.random_range(4..20), rng.random_range(40..400));
+        let mut closed: Option<(Instant, Fault)> = None;
+        move || {
+            closed = closed.take().filter(|(until, _)| Instant::now() < *until);
+            if closed.is_none() && rng.random_range(0..closed_one_in) == 0 {
+                let until = Instant::now() + Duration::from_millis(rng.random_range(20..300));
+                closed = Some((until, closing(&mut rng)));
+            }
+            match &closed {
+                Some((_, fault)) => Some(fault.clone()),
+                None => (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng)),
+            }
+        }
     }
 
     /// Each way once more, or continuously until both sides have the same.
@@ -335,12 +347,26 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a whole server answers for a while: something stands before it, or our rights have changed.
+fn closing(rng: &mut StdRng) -> Fault {
+    match rng.random_range(0..4) {
+        0 => Fault::status(401),
+        1 => Fault::status(403),
+        _ => gateway(rng),
+    }
+}
+
+fn gateway(rng: &mut StdRng) -> Fault {
+    let status = *[200, 201, 400, 401, 403, 404, 413, 500, 502].choose(rng).unwrap();
+    Fault::gateway(status, *Gateway::ALL.choose(rng).unwrap())
+}
+
 /// A fault that passes.
 fn fault(rng: &mut StdRng) -> Fault {
     let retry_after = vec![("retry-after", "0".to_owned())];
     let page = vec![("content-type", "text/html".to_owned())];
     let bytes = rng.random_range(0..400);
-    match rng.random_range(0..32) {
+    match rng.random_range(0..40) {
         0 => Fault::Hang,
         1 => Fault::Silence,
         2 | 3 => Fault::Down(Duration::from_millis(40)),
@@ -356,6 +382,7 @@ fn fault(rng: &mut StdRng) -> Fault {
         26 => Fault::WrongLength(-2),
         27 => Fault::Answer(200, page, "<html>Please log in</html>".into()),
         28 => Fault::BreakOff,
+        30..=37 => gateway(rng),
         29 => Fault::Drip(5, Duration::from_millis(20)),
         _ => Fault::Slow(Duration::from_millis(bytes as u64 / 4)),
     }

@@ -97,6 +97,8 @@ struct Inner {
     lacks_bulk_get: AtomicBool,
     /// It was found to have no `_revs_diff`.
     lacks_revs_diff: AtomicBool,
+    /// It was silent to a document whose attachments streamed.
+    ignores_multipart: AtomicBool,
     /// It calls itself CouchDB or couchrep, and so takes attachments gzipped.
     takes_gzip: AtomicBool,
 }
@@ -140,6 +142,7 @@ impl RemotePeer {
             met: AtomicBool::default(),
             lacks_bulk_get: AtomicBool::default(),
             lacks_revs_diff: AtomicBool::default(),
+            ignores_multipart: AtomicBool::default(),
             takes_gzip: AtomicBool::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -271,7 +274,7 @@ impl RemotePeer {
             let query = format!("_local_docs?startkey={start}&endkey={end}&limit={LISTED_AT_ONCE}");
             let call = Call::get(Operation::ReadLocal, query);
             let listed = self.ask(&call, |reply| match reply.meaning() {
-                Meaning::NotThere | Meaning::NotTaken | Meaning::NotAllowed => Ok(None),
+                Meaning::NotThere | Meaning::NotTaken | Meaning::NotSupported | Meaning::NotAllowed => Ok(None),
                 _ => self.expected(reply)?.json::<Listed>("`rows` with an `id` each").map(Some),
             });
             let Some(Listed { rows }) = listed.await? else { return Ok(Vec::new()) };
@@ -354,6 +357,7 @@ impl RemotePeer {
             Meaning::Done
             | Meaning::NotThere
             | Meaning::NotTaken
+            | Meaning::NotSupported
             | Meaning::Conflict
             | Meaning::MissingStub
             | Meaning::TooLarge

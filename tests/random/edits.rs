@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 /// Few, so that both sides edit the same ones; and as odd as ids may be.
 const IDS: [&str; 12] =
     ["a", "b", "c d", "e/f", "g+h", "i%20j", "ü", "日本", "k?l#m&n=o", "p\"q\\r", ".s", "_design/t"];
+/// Names that break headers, paths and quotes.
+const ODD_NAMES: [&str; 8] = ["a\"b", "c\\d", "e\r\nf", "\u{7f}", "g\n", " h ", "i%2Fj", "k;l=\"m\""];
 const TYPES: [&str; 4] = ["text/plain", "application/json", "image/png", "application/octet-stream"];
 
 /// A revision that a database took, and has answered so.
@@ -67,11 +69,17 @@ impl Editor {
                 attachments = None;
             }
         }
-        for name in ["one.txt", "two/ä.png"] {
+        let old_revpos = doc["_attachments"]["one.txt"]["revpos"].clone();
+        let odd = *ODD_NAMES.choose(&mut self.rng).unwrap();
+        for name in ["one.txt", "two/ä.png", odd] {
             if self.rng.random_bool(0.2) {
                 let data = STANDARD.encode(self.bytes());
                 let content_type = *TYPES.choose(&mut self.rng).unwrap();
                 doc["_attachments"][name] = json!({"content_type": content_type, "data": data});
+                // As clients do that read a document, change an attachment's data, and send the rest as it was.
+                if name == "one.txt" && !old_revpos.is_null() {
+                    doc["_attachments"][name]["revpos"] = old_revpos.clone();
+                }
                 attachments.iter_mut().for_each(|sent| sent.push((name.to_owned(), data.clone())));
             }
         }

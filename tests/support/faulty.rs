@@ -35,6 +35,8 @@ pub enum Fault {
     ApplyThenFail(u16),
     /// Does it, then closes the connection without an answer.
     ApplyThenDisconnect,
+    /// Does it, and never answers.
+    ApplyThenHang,
     /// Closes the connection without doing it.
     Disconnect,
     /// The same, and refuses every connection for a while.
@@ -137,6 +139,8 @@ type Refuses = Box<dyn Fn(&str) -> bool + Send>;
 struct Lasting {
     method: Method,
     part: String,
+    /// What its content type or its body contain.
+    holds: Option<String>,
     fault: Fault,
     /// How long, from the first request on that met it.
     during: Option<Duration>,
@@ -207,7 +211,14 @@ impl FaultyPeer {
 
     /// Lets every such request meet a fault, until so long after the first of them, or until [`FaultyPeer::heal`].
     pub fn keep_failing(&self, method: Method, part: &str, fault: Fault, during: Option<Duration>) -> &Self {
-        let lasting = Lasting { method, part: part.into(), fault, during, met: None };
+        let lasting = Lasting { method, part: part.into(), holds: None, fault, during, met: None };
+        self.script.lasting.lock().unwrap().push(lasting);
+        self
+    }
+
+    /// The same, for requests alone whose content type or body contain `holds`, until [`FaultyPeer::heal`].
+    pub fn keep_failing_with(&self, method: Method, part: &str, holds: &str, fault: Fault) -> &Self {
+        let lasting = Lasting { method, part: part.into(), holds: Some(holds.into()), fault, during: None, met: None };
         self.script.lasting.lock().unwrap().push(lasting);
         self
     }
@@ -258,7 +269,19 @@ impl Drop for FaultyPeer {
 }
 
 impl Script {
-    fn fault(&self, request: &Request) -> Option<Fault> {
+    /// The request with what it holds as text, if a fault asks for that.
+    async fn looked_into(&self, request: Request) -> (Request, String) {
+        if !self.lasting.lock().unwrap().iter().any(|lasting| lasting.holds.is_some()) {
+            return (request, String::new());
+        }
+        let (head, body) = request.into_parts();
+        let body = all(body).await;
+        let content_type = head.headers.get("content-type").map_or("", |value| value.to_str().unwrap()).to_owned();
+        let text = content_type + "\n" + &String::from_utf8_lossy(&body);
+        (Request::from_parts(head, Body::from(body)), text)
+    }
+
+    fn fault(&self, request: &Request, text: &str) -> Option<Fault> {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         self.seen.lock().unwrap().push(format!("{} {target}", request.method()));
         let mut faults = self.faults.lock().unwrap();
@@ -271,7 +294,10 @@ impl Script {
             return Some(faults.remove(place).2);
         }
         let mut lasting = self.lasting.lock().unwrap();
-        let met = lasting.iter_mut().find(|lasting| lasting.method == request.method() && meets(&lasting.part));
+        let met = lasting.iter_mut().find(|lasting| {
+            let holds = lasting.holds.as_ref().is_none_or(|holds| text.contains(holds));
+            lasting.method == request.method() && meets(&lasting.part) && holds
+        });
         match met.and_then(Lasting::meet) {
             Some(fault) => Some(fault),
             None => (self.chance.lock().unwrap())(),
@@ -332,7 +358,8 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     if *script.down_until.borrow() > Instant::now() {
         disconnect();
     }
-    match script.fault(&request) {
+    let (request, text) = script.looked_into(request).await;
+    match script.fault(&request, &text) {
         None if request.uri().path().ends_with("/_bulk_docs") => script.pass_on_docs(request).await,
         None => script.pass_on(request).await,
         Some(Fault::Answer(status, headers, body)) => {
@@ -343,6 +370,10 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         Some(Fault::ApplyThenFail(status)) => {
             whole(script.pass_on(request).await).await;
             response(status, &[], Body::from("{\"error\":\"fault\",\"reason\":\"applied, then failed\"}"))
+        }
+        Some(Fault::ApplyThenHang) => {
+            whole(script.pass_on(request).await).await;
+            std::future::pending().await
         }
         Some(Fault::ApplyThenDisconnect) => {
             whole(script.pass_on(request).await).await;

@@ -1,8 +1,11 @@
 //! What a document's JSON says about its attachments, and how it is rewritten for the way they travel.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::AttachmentHead;
@@ -69,6 +72,18 @@ pub(super) fn let_plain_follow(document: &[u8]) -> Result<Vec<u8>, DocumentError
     rewrite(document, |_, described, members| {
         let gzipped = described.follows && described.encoding.is_some();
         Ok(gzipped.then(|| keep(members, &["encoding", "encoded_length", "digest"], None)))
+    })
+}
+
+/// Puts the data of the attachments that follow into the document. Their digests go: the target may store them otherwise.
+pub(super) fn put_inline(document: &[u8], data: &HashMap<String, Vec<u8>>) -> Result<Vec<u8>, DocumentError> {
+    rewrite(document, |name, described, members| {
+        if !described.follows {
+            return Ok(None);
+        }
+        let encoded = STANDARD.encode(data.get(name).map_or(&[][..], Vec::as_slice));
+        let dropped = ["follows", "encoding", "encoded_length", "digest", "length"];
+        Ok(Some(keep(members, &dropped, Some(&format!("\"data\":\"{encoded}\"")))))
     })
 }
 
@@ -145,6 +160,14 @@ mod tests {
             heads,
             [AttachmentHead { name: "a\"b".into(), content_type: "text/plain".into(), length: 3, gzip: false }]
         );
+    }
+
+    #[test]
+    fn followers_are_put_into_their_document() {
+        let data = HashMap::from([("d".to_owned(), b"hello".to_vec())]);
+        let document = String::from_utf8(put_inline(DOCUMENT.as_bytes(), &data).unwrap()).unwrap();
+        let follower = r#"{"follows":true,"length":9,"encoding":"gzip","encoded_length":7,"digest":"md5-x"}"#;
+        assert_eq!(document, DOCUMENT.replace(follower, r#"{"data":"aGVsbG8="}"#));
     }
 
     #[test]

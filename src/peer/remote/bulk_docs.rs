@@ -68,7 +68,7 @@ impl RemotePeer {
     fn not_written(&self, call: &Call, reply: Reply, docs: &[DocSpan]) -> Result<Told, PeerError> {
         match reply.meaning() {
             Meaning::TooLarge => {
-                let blame = reply.said().map_or(Blame::Unclear { worded: false }, |why| judgement::of_document(&why));
+                let blame = reply.said().map_or(Blame::Unclear { worded: false }, |why| judgement::of_written(&why));
                 return Ok(Told::Refused(reply.why(), blame));
             }
             Meaning::Failed(Blame::Document) => return Ok(Told::Refused(reply.why(), Blame::Document)),
@@ -88,7 +88,7 @@ impl RemotePeer {
         }
         let mut written = Written::default();
         for failure in rows {
-            match judgement::of_document(&failure.why) {
+            match judgement::of_written(&failure.why) {
                 Blame::Document => written.refused.push(failure),
                 Blame::Unclear { .. } if judgement::is_about_rights(&failure.why) => written.refused.push(failure),
                 blame => written.doubtful.push(Doubt { failure, blame }),

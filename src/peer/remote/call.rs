@@ -152,6 +152,8 @@ impl RemotePeer {
             let Some(pause) = schedule.pause(verdict, failed.asked, start.elapsed()) else {
                 return Err(match failed.trouble {
                     Trouble::Unresolved => PeerError::Unresolved { database: self.inner.name.clone() },
+                    // There is a server, and what it was asked may be why.
+                    Trouble::Broke if call.operation.is_of_documents() => broken(failed.error),
                     _ => failed.into_error(schedule.tries()),
                 });
             };
@@ -362,6 +364,13 @@ impl Failed {
 impl From<Failed> for PeerError {
     fn from(failed: Failed) -> Self {
         failed.into_error(1)
+    }
+}
+
+fn broken(error: PeerError) -> PeerError {
+    match error {
+        PeerError::Unreachable { request, reason, .. } => PeerError::Broken { request, reason },
+        error => error,
     }
 }
 

@@ -20,7 +20,9 @@ pub(super) enum Meaning {
     NoDatabase,
     /// There is no such document, revision or attachment, or an older peer knows no such request.
     NotThere,
-    /// An older peer takes no such request, or our request was wrong.
+    /// The peer takes no such request at all.
+    NotSupported,
+    /// An older peer takes no such request, or something in our request was wrong.
     NotTaken,
     /// Our credentials don't do: for this database, or for this document.
     NotAllowed,
@@ -43,13 +45,13 @@ impl Meaning {
                 Blame::Unclear { worded: true }
             }
             Self::TooLarge => Blame::Unclear { worded: false },
-            Self::NoDatabase | Self::NotAllowed => Blame::Lasting,
+            Self::NoDatabase | Self::NotAllowed | Self::NotSupported => Blame::Lasting,
         }
     }
 
     /// Whether an older peer may mean that it knows no such request.
     pub(super) fn is_unknown_request(self) -> bool {
-        matches!(self, Self::NotThere | Self::NotTaken)
+        matches!(self, Self::NotThere | Self::NotTaken | Self::NotSupported)
     }
 }
 
@@ -65,7 +67,8 @@ pub(super) fn meaning(status: u16, said: Option<&Why>) -> Meaning {
         (412, "missing_stub") => Meaning::MissingStub,
         (413, _) => Meaning::TooLarge,
         // CouchDB before 2 answers a request that it doesn't know as if it were a document's, with any of these.
-        (405 | 415 | 501, _) | (400, "bad_request" | "bad_content_type" | "invalid_json") => Meaning::NotTaken,
+        (405 | 415 | 501, _) => Meaning::NotSupported,
+        (400, "bad_request" | "bad_content_type" | "invalid_json") => Meaning::NotTaken,
         (408 | 429 | 502..=504, _) => Meaning::Failed(Blame::Passing),
         (505 | 507 | 511, _) => Meaning::Failed(Blame::Lasting),
         _ => Meaning::Failed(of_document(why)),
@@ -95,6 +98,14 @@ pub(super) fn of_document(why: &Why) -> Blame {
         Blame::Passing
     } else {
         Blame::Unclear { worded: true }
+    }
+}
+
+/// Judges what a target says of one document that it was sent: that something isn't there says nothing of a revision.
+pub(super) fn of_written(why: &Why) -> Blame {
+    match of_document(why) {
+        Blame::Missing => Blame::Unclear { worded: true },
+        blame => blame,
     }
 }
 

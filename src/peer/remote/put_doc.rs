@@ -2,8 +2,12 @@
 //!
 //! `PUT {db}/{id}?new_edits=false`: JSON where nothing follows, else `multipart/related` with an exact length, which the
 //! document's JSON tells beforehand. The bytes can't be sent twice: what may pass comes out as [`PeerError::Broken`], and
-//! the caller fetches the document again. Where the source's stream fails, its error is the one that comes out.
+//! the caller fetches the document again. If the source's stream fails, its error is the one that comes out.
+//!
+//! A cluster with a dead copy stores such a document and never answers (FACTS 9). The caller asks what is missing again
+//! after that silence; from then on, small attachments travel within the document's JSON, which such a cluster answers.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -11,13 +15,16 @@ use std::sync::{Arc, Mutex};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::answer::Reply;
-use super::attachments::{following, let_plain_follow};
+use super::attachments::{following, let_plain_follow, put_inline};
 use super::bulk_docs::Row;
 use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
 use super::retry::{self, Trouble, Verdict};
 use super::*;
 use crate::multipart::Framing;
+
+/// Bytes of attachments that are held to travel within their document's JSON.
+const INLINE_BYTES: u64 = 256 << 10;
 
 impl RemotePeer {
     /// Writes one document with its attachments.
@@ -47,12 +54,15 @@ impl RemotePeer {
                 Err(PeerError::MissingStub { database: self.inner.name.clone(), reason: reply.why().reason })
             }
             Meaning::NoDatabase => Err(PeerError::DatabaseMissing { database: self.inner.name.clone() }),
-            Meaning::NotThere | Meaning::NotTaken | Meaning::Conflict | Meaning::TooLarge | Meaning::Failed(_) => {
-                match reply.said() {
-                    Some(why) => said(&reply, why),
-                    None => Err(reply.into_error()),
-                }
-            }
+            Meaning::NotThere
+            | Meaning::NotTaken
+            | Meaning::NotSupported
+            | Meaning::Conflict
+            | Meaning::TooLarge
+            | Meaning::Failed(_) => match reply.said() {
+                Some(why) => said(&reply, why),
+                None => Err(reply.into_error()),
+            },
         }
     }
 
@@ -62,6 +72,10 @@ impl RemotePeer {
         let heads = following(&doc.json)?;
         if heads.is_empty() {
             return self.ask(&Call::put(Operation::PutDoc, path, doc.json), |reply| self.told(reply)).await;
+        }
+        if self.inner.ignores_multipart.load(Ordering::Relaxed) && length_of(&heads) <= INLINE_BYTES {
+            let json = inline(doc).await?;
+            return self.ask(&Call::put(Operation::PutDoc, path, json), |reply| self.told(reply)).await;
         }
         let call = Call::new(Operation::StreamDoc, Method::PUT, path);
         let mut framing = Framing::new();
@@ -100,6 +114,10 @@ impl RemotePeer {
     fn again(&self, call: &Call, failed: Failed) -> PeerError {
         match (failed.trouble, failed.error) {
             (Trouble::Unresolved, _) => PeerError::Unresolved { database: self.inner.name.clone() },
+            (Trouble::Silent, PeerError::Unreachable { reason, .. }) => {
+                self.inner.ignores_multipart.store(true, Ordering::Relaxed);
+                PeerError::Broken { request: self.request_name(call), reason }
+            }
             (trouble, PeerError::Unreachable { reason, .. })
                 if retry::verdict(Operation::PutDoc, trouble) != Verdict::Stop =>
             {
@@ -110,9 +128,28 @@ impl RemotePeer {
     }
 }
 
+fn length_of(heads: &[AttachmentHead]) -> u64 {
+    heads.iter().map(|head| head.length).sum()
+}
+
+/// A document with its attachments in it, decoded, as base64.
+async fn inline(doc: AttachedDoc) -> Result<Vec<u8>, PeerError> {
+    let plain = let_plain_follow(&doc.json)?;
+    let mut parts = Plain::new(doc.parts, following(&plain)?).into_stream();
+    let mut data: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut name = String::new();
+    while let Some(piece) = parts.try_next().await? {
+        match piece {
+            AttachmentPiece::Head(head) => name = head.name,
+            AttachmentPiece::Data(bytes) => data.entry(name.clone()).or_default().extend_from_slice(&bytes),
+        }
+    }
+    Ok(put_inline(&plain, &data)?)
+}
+
 /// What the words about a document are worth.
 fn said(reply: &Reply, why: Why) -> Result<Put, PeerError> {
-    match judgement::of_document(&why) {
+    match judgement::of_written(&why) {
         _ if judgement::is_about_rights(&why) => Ok(Put::Forbidden(why)),
         Blame::Document => Ok(Put::Refused(why)),
         blame => Err(PeerError::Answered { request: reply.request().to_owned(), answer: why.to_string(), blame }),

@@ -61,7 +61,7 @@ impl Operation {
 impl Operation {
     /// Whether one of the request's documents may be what its answer is about: then a batch has tries of its own, longer
     /// and with fewer documents.
-    fn is_of_documents(self) -> bool {
+    pub fn is_of_documents(self) -> bool {
         matches!(self, Self::RevsDiff | Self::Fetch | Self::BulkDocs | Self::PutDoc | Self::StreamDoc)
     }
 }
@@ -107,9 +107,11 @@ pub fn verdict(operation: Operation, failure: Trouble) -> Verdict {
         return Verdict::Stop;
     }
     match failure {
+        Trouble::Broke if operation.is_of_documents() => Verdict::RetryFew,
         Trouble::NoConnection | Trouble::Broke | Trouble::Silent => Verdict::Retry,
         // A waiting feed that ends is no error of the moment: whoever waits asks anew, with fresh tries.
         Trouble::BrokeOff if operation == Operation::Wait => Verdict::Stop,
+        Trouble::BrokeOff if operation.is_of_documents() => Verdict::RetryFew,
         Trouble::BrokeOff => Verdict::Retry,
         Trouble::Unresolved => Verdict::RetryFew,
         Trouble::Tls | Trouble::Unsendable => Verdict::Stop,

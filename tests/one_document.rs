@@ -1,0 +1,125 @@
+//! One document that a peer can't serve or take, whatever its words: the others are copied, and it is a recorded failure.
+//!
+//! CouchDB's own replicator copies past such documents in seconds; here one stopped everything.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Fault, FaultyPeer, Server};
+
+/// What CouchDB 3.5 answers to a request that holds a number of more than 308 digits.
+const BADARITH: &str = r#"{"error":"unknown_error","reason":"badarith","ref":3689474168}"#;
+const DOCS: usize = 40;
+
+struct Bench {
+    server: Server,
+    source: FaultyPeer,
+    target: FaultyPeer,
+}
+
+impl Bench {
+    /// Documents in `src`, of which one, and one with an attachment, will be bad.
+    async fn start() -> Self {
+        let server = Server::with_config(|config| config.replicator.retries_per_request = 5).await;
+        server.database("src").await.fill("doc", DOCS).await;
+        server.database("tgt").await;
+        let attached =
+            |id: &str| json!({"_id": id, "_attachments": {"a": {"data": "YWJj", "content_type": "image/png"}}});
+        let docs = json!({"docs": [{"_id": "bad"}, attached("attached"), attached("bad-attached")]});
+        server.post("/src/_bulk_docs", docs, 201).await;
+        let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+        Self { server, source, target }
+    }
+
+    async fn replicate(&self, status: u16) -> Value {
+        let job =
+            json!({"source": self.source.url("/src"), "target": self.target.url("/tgt"), "worker_batch_size": 20});
+        self.server.post("/_replicate", job, status).await
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        self.server.leaves("tgt").await.into_iter().map(|leaf| leaf.id).collect()
+    }
+}
+
+fn badarith() -> Fault {
+    Fault::Answer(500, vec![("content-type", "application/json".into())], BADARITH.into())
+}
+
+#[tokio::test]
+async fn a_document_that_the_target_cannot_take_is_a_failure_and_the_rest_is_copied() {
+    let bench = Bench::start().await;
+    bench.target.keep_failing_with(Method::POST, "_bulk_docs", r#""_id":"bad""#, badarith());
+    bench.target.keep_failing(Method::PUT, "/tgt/bad-attached?", badarith(), None);
+    let answer = bench.replicate(200).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 2, "{answer}");
+    assert_eq!(bench.ids().await.len(), DOCS + 1);
+}
+
+#[tokio::test]
+async fn a_document_that_the_source_cannot_give_is_a_failure_and_the_rest_is_copied() {
+    let bench = Bench::start().await;
+    bench.source.keep_failing_with(Method::POST, "_bulk_get", r#""id":"bad","#, badarith());
+    bench.source.keep_failing(Method::GET, "/src/bad-attached?", Fault::Disconnect, None);
+    let answer = bench.replicate(200).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 2, "{answer}");
+    assert_eq!(bench.ids().await.len(), DOCS + 1);
+}
+
+#[tokio::test]
+async fn a_document_whose_question_is_answered_with_pages_alone_is_a_failure_when_the_tries_are_over() {
+    let bench = Bench::start().await;
+    let page = Fault::Answer(400, vec![("content-type", "text/html".into())], "<h1>Bad Request</h1>".into());
+    bench.target.keep_failing_with(Method::POST, "_revs_diff", r#""bad":"#, page.clone());
+    bench.target.keep_failing(Method::PUT, "/tgt/bad-attached?", page, None);
+    let answer = bench.replicate(200).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 2, "{answer}");
+    assert_eq!(bench.ids().await.len(), DOCS + 1);
+}
+
+/// What a cluster said row by row while two of its nodes were down was given up: 300 of 300 documents within a second.
+#[tokio::test]
+async fn documents_of_a_cluster_in_trouble_are_never_given_up() {
+    for (error, reason) in [
+        ("internal_fabric_error", "{error,{nodedown,<<\"progress not possible\">>}}"),
+        ("timeout", "The request could not be processed in a reasonable amount of time."),
+        ("error", "internal_server_error"),
+    ] {
+        let bench = Bench::start().await;
+        let rows = |docs: Vec<Value>| json!({ "results": docs }).to_string();
+        let trouble: Vec<Value> = (0..DOCS)
+            .map(|n| format!("doc{n:04}"))
+            .map(|id| json!({"id": id, "docs": [{"error": {"id": id, "rev": "undefined", "error": error, "reason": reason}}]}))
+            .collect();
+        let answer = Fault::Answer(200, vec![("content-type", "application/json".into())], rows(trouble));
+        bench.source.keep_failing(Method::POST, "_bulk_get", answer, None);
+        let refused = bench.replicate(502).await;
+        assert_eq!(refused["error"], "http_request_failed", "{error}");
+        assert!(!bench.source.requests().iter().any(|seen| seen.starts_with("PUT /src/_local/")), "{error}");
+        bench.source.heal();
+        let answer = bench.replicate(200).await;
+        assert_eq!(answer["history"][0]["doc_write_failures"], 0, "{error}");
+        assert_eq!(bench.ids().await.len(), DOCS + 3, "{error}");
+    }
+}
+
+/// A cluster with a dead copy stores a document with attachments that stream, and never answers.
+#[tokio::test]
+async fn documents_get_past_a_target_that_is_silent_to_multipart() {
+    let server = Server::with_config(|config| {
+        config.replicator.connection_timeout = std::time::Duration::from_secs(2);
+        config.replicator.retries_per_request = 3;
+    })
+    .await;
+    server.database("src").await;
+    server.database("tgt").await;
+    let text = json!({"content_type": "text/plain", "data": "aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8="});
+    let doc = |n: usize| json!({"_id": format!("doc{n:02}"), "_attachments": {"a.txt": text, "b \"c\"": text}});
+    let docs = json!({"docs": (0..60).map(doc).collect::<Vec<_>>()});
+    server.post("/src/_bulk_docs", docs, 201).await;
+    let target = FaultyPeer::before(&server).await;
+    target.keep_failing_with(Method::PUT, "/tgt/doc", "multipart/related", Fault::ApplyThenHang);
+    let answer = server.replicate(json!({"source": "src", "target": target.url("/tgt")})).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 0, "{answer}");
+    assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+}

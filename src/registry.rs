@@ -147,7 +147,7 @@ impl Registry {
         let parsed = noted.clone().map(|noted| Endpoint::parse("source", Some(&noted.into()))).transpose()?;
         let source = known.or(parsed);
         let source = match source {
-            Some(source) => Some((source.open(&self.context, &Pulse::default())?, source.without_secrets())),
+            Some(source) => Some((source.open(&self.context, &Pulse::default()).await?, source.without_secrets())),
             None => None,
         };
         Ok((FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }), noted))

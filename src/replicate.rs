@@ -91,7 +91,8 @@ async fn watched(job: &Job) -> Result<Outcome, ReplicateError> {
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
     let pulse = job.progress.pulse();
-    let (source, target) = (request.source.open(&job.context, pulse)?, request.target.open(&job.context, pulse)?);
+    let source = request.source.open(&job.context, pulse).await?;
+    let target = request.target.open(&job.context, pulse).await?;
     if !request.use_bulk_get {
         source.avoid_bulk_get();
     }
@@ -135,41 +136,51 @@ async fn copied(
         return Ok((answer, source_info.update_seq));
     }
     let mut infos = (source_info, target_info);
-    for _ in 0..MAX_LOSSES {
-        match session(job, (source, infos.0), (target, infos.1), failures).await {
-            Err(Ended::Lost(database)) => {
-                tracing::warn!(database, "a database was restarted: starting again from the last checkpoint");
-                infos = (
-                    job.opening(&job.request.source, source.info()).await?,
-                    job.opening(&job.request.target, target.info()).await?,
-                );
-            }
+    let (mut losses, mut reached) = (0, None);
+    loop {
+        let loss = match session(job, (source, infos.0), (target, infos.1), failures).await {
+            Err(Ended::Lost(loss)) => loss,
             Err(Ended::Failed(error)) => return Err(error),
             Ok(session) => {
                 let committed_seq = session.recorded_seq().clone();
                 return Ok((session.answer(), committed_seq));
             }
+        };
+        // Two replications under one id take turns; that of the two which is later goes on from the other's checkpoint.
+        let checkpoint = Some(job.progress.places().checkpointed_source_seq);
+        losses = if checkpoint == reached { losses + 1 } else { 1 };
+        reached = checkpoint;
+        if losses == MAX_LOSSES {
+            return Err(never_the_same(&loss));
         }
+        tracing::warn!(%loss, "starting again from the last checkpoint");
+        infos = (
+            job.opening(&job.request.source, source.info()).await?,
+            job.opening(&job.request.target, target.info()).await?,
+        );
     }
-    Err(never_the_same())
 }
 
 /// What [`MAX_LOSSES`] in a row mean.
-fn never_the_same() -> ReplicateError {
-    ReplicateError::from(PeerError::Malformed {
-        request: "_ensure_full_commit".into(),
-        expected: "an instance_start_time that stays the same",
-        found: format!("{MAX_LOSSES} different ones in a row"),
-    })
+fn never_the_same(loss: &RecordError) -> ReplicateError {
+    let (request, expected, found) = match loss {
+        RecordError::Replaced { database } => {
+            (format!("GET {database}_local"), "the checkpoint that was there last", "checkpoints")
+        }
+        _ => ("_ensure_full_commit".into(), "an instance_start_time that stays the same", "ones"),
+    };
+    let found = format!("{MAX_LOSSES} different {found} in a row");
+    ReplicateError::from(PeerError::Malformed { request, expected, found })
 }
 
-/// A database that seems to restart more often than this in one life doesn't tell the truth.
+/// A database that seems to restart, or whose checkpoint is another, more often than this without any progress between doesn't
+/// tell the truth.
 const MAX_LOSSES: u32 = 10;
 
 /// Why a session ended early.
 enum Ended {
-    /// A database may have lost writes.
-    Lost(String),
+    /// A database, or its checkpoint, isn't what it was: to be started again ([`RecordError::is_loss`]).
+    Lost(RecordError),
     /// Anything else.
     Failed(ReplicateError),
 }
@@ -177,8 +188,8 @@ enum Ended {
 impl From<RecordError> for Ended {
     fn from(error: RecordError) -> Self {
         match error {
-            RecordError::Lost { database } => Self::Lost(database),
             RecordError::Peer(error) => Self::Failed(error.into()),
+            loss => Self::Lost(loss),
         }
     }
 }
@@ -214,7 +225,7 @@ async fn session(
         recorded.inspect_err(|_| scope.cancel())
     };
     match join(copying, recording).await {
-        (_, Err(RecordError::Lost { database })) => Err(Ended::Lost(database)),
+        (_, Err(loss)) if loss.is_loss() => Err(Ended::Lost(loss)),
         // Copying that was ended because recording failed isn't why.
         (Err(ReplicateError::Cancelled), Err(error)) if !job.stop.is_cancelled() => Err(error.into()),
         (Err(error), _) => Err(Ended::Failed(error)),

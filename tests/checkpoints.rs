@@ -1,10 +1,12 @@
 //! What both sides remember: DESIGN 3, rule 7, against peers that restart, lose and are restored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::join;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::{Fault, FaultyPeer, Server};
 
@@ -54,10 +56,11 @@ async fn a_changed_instance_start_time_starts_again_from_the_last_checkpoint_and
         let requests = &peer.requests()[before..];
         let feeds: Vec<_> = requests.iter().filter(|request| request.contains("_changes")).collect();
         assert_eq!((feeds.len(), feeds[0]), (2, feeds[1]), "{requests:?}");
+        // Two sessions start, and one of them records.
         let logs = requests
             .iter()
             .filter(|request| request.starts_with("GET /src/_local/") && !request.ends_with("-failures"));
-        assert_eq!(logs.count(), 2);
+        assert_eq!(logs.count(), 3);
         // Nothing was recorded before both sides had said that they lost nothing.
         let commits = requests.iter().enumerate().filter(|(_, request)| request.contains("_ensure_full_commit"));
         assert!(commits.map(|(place, _)| place).max() < Some(place(requests, "PUT /src/_local/")));
@@ -90,6 +93,118 @@ async fn both_sides_commit_before_either_log_is_written() {
     let logs = ["src", "tgt"].map(|side| place(&requests, &format!("PUT /{side}/_local/")));
     assert!(commits.iter().all(|commit| written < *commit), "{requests:?}");
     assert!(commits.iter().all(|commit| logs.iter().all(|log| commit < log)), "{requests:?}");
+    // A database that was made anew meanwhile shows by its log, and CouchDB checks no revisions of logs.
+    for side in ["src", "tgt"] {
+        let look =
+            |request: &String| request.starts_with(&format!("GET /{side}/_local/")) && !request.ends_with("-failures");
+        let looks = requests.iter().rposition(look).unwrap();
+        assert!(commits.iter().all(|commit| *commit < looks) && logs.iter().all(|log| looks < *log), "{requests:?}");
+    }
+}
+
+/// Answers of a database that doesn't tell its `instance_start_time`.
+fn untold(peer: &FaultyPeer, side: &str) {
+    let told =
+        |status, body: &str| Fault::Answer(status, vec![("content-type", "application/json".into())], body.into());
+    peer.fail(Method::GET, &format!("/{side}/$"), told(200, r#"{"update_seq":0,"instance_start_time":"0"}"#));
+    let commit = told(201, r#"{"ok":true,"instance_start_time":"0"}"#);
+    peer.fail(Method::POST, &format!("/{side}/_ensure_full_commit"), commit);
+}
+
+/// Replicates; `meanwhile` happens after everything was copied and before anything is recorded.
+async fn replicate_while(server: &Server, peer: &FaultyPeer, request: Value, meanwhile: impl AsyncFn()) -> Value {
+    let (gate, commits) = (Arc::new(Notify::new()), "POST /src/_ensure_full_commit");
+    peer.fail(Method::POST, "/src/_ensure_full_commit", Fault::Until(gate.clone(), None));
+    let before = peer.requests().len();
+    let meanwhile = async {
+        while !peer.requests()[before..].iter().any(|request| request == commits) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        meanwhile().await;
+        gate.notify_one();
+    };
+    let answer = join!(server.replicate(request), meanwhile).0;
+    assert_eq!(peer.faults_left(), 0, "{:?}", peer.requests());
+    answer
+}
+
+/// A checkpoint was written onto the empty database, and what it had lost was missing for good.
+#[tokio::test]
+async fn a_target_that_is_deleted_and_made_anew_is_filled_again_although_it_does_not_tell() {
+    let (server, peer) = bench().await;
+    // In the first session there is no log before the one that is at stake; in the second there is.
+    for ids in [0..5, 5..8] {
+        fill(&server, ids).await;
+        untold(&peer, "tgt");
+        let remade = async || {
+            server.delete("/tgt", 200).await;
+            server.database("tgt").await;
+        };
+        let answer = replicate_while(&server, &peer, between(&peer), remade).await;
+        assert_eq!(answer["history"][0]["start_last_seq"], 0, "{answer}");
+        assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+    }
+}
+
+/// The same of a source: the place in the old database's feed was recorded as one in the new one's.
+#[tokio::test]
+async fn a_source_that_is_deleted_and_made_anew_is_read_from_its_start_although_it_does_not_tell() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..5).await;
+    untold(&peer, "src");
+    // Its commit is answered after the gate.
+    let faults = peer.faults_left();
+    assert_eq!(faults, 2);
+    let gate = Arc::new(Notify::new());
+    peer.fail(Method::POST, "/tgt/_ensure_full_commit", Fault::Until(gate.clone(), None));
+    let remade = async {
+        peer.saw("POST /tgt/_ensure_full_commit").await;
+        server.delete("/src", 200).await;
+        server.database("src").await;
+        fill(&server, 5..8).await;
+        gate.notify_one();
+    };
+    let answer = join!(server.replicate(between(&peer)), remade).0;
+    assert_eq!((peer.faults_left(), &answer["history"][0]["start_last_seq"]), (0, &json!(0)));
+    assert_eq!(server.get("/tgt", 200).await["doc_count"], 8);
+}
+
+/// It was written over: whatever it vouched for, ours took its place without a look.
+#[tokio::test]
+async fn a_checkpoint_that_somebody_else_wrote_meanwhile_is_read_before_it_is_written_over() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..5).await;
+    server.replicate(between(&peer)).await;
+    let path = peer.requests().iter().find_map(|request| Some(request.strip_prefix("PUT ")?.to_owned())).unwrap();
+    let id = path.rsplit('/').next().unwrap().to_owned();
+    fill(&server, 5..8).await;
+    let seq = server.get("/src", 200).await["update_seq"].clone();
+    let looks = |requests: &[String]| requests.iter().filter(|request| *request == "GET /src/").count();
+    let before = looks(&peer.requests());
+    let theirs = async || {
+        for side in ["src", "tgt"] {
+            let path = format!("/{side}/_local/{id}");
+            let mut log = server.get(&path, 200).await;
+            (log["session_id"], log["source_last_seq"]) = (json!("theirs"), seq.clone());
+            let entry = json!({"session_id": "theirs", "recorded_seq": seq});
+            log["history"].as_array_mut().unwrap().insert(0, entry);
+            server.put(&path, log, 201).await;
+        }
+    };
+    let answer = replicate_while(&server, &peer, between(&peer), theirs).await;
+    assert_eq!((&answer["no_changes"], &answer["session_id"]), (&json!(true), &json!("theirs")), "{answer}");
+    assert_eq!(looks(&peer.requests()), before + 2);
+    assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_answer_got_lost_is_not_taken_for_somebody_elses() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..5).await;
+    peer.fail(Method::PUT, "/tgt/_local", Fault::ApplyThenDisconnect);
+    server.replicate(between(&peer)).await;
+    assert_eq!(peer.faults_left(), 0);
+    assert_eq!(peer.requests().iter().filter(|request| *request == "GET /src/").count(), 1);
 }
 
 #[tokio::test]

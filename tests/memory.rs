@@ -1,5 +1,6 @@
 //! The memory budget holds whatever replications do, and nothing gets stuck by it (`replicate/budget.rs`).
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,18 +27,18 @@ struct Sink {
     taken: Arc<Mutex<Vec<(String, usize)>>>,
     /// The documents that may come.
     texts: Arc<Vec<String>>,
+    /// Checkpoints, by database and id.
+    logs: Arc<Mutex<HashMap<(String, String), Value>>>,
 }
 
 impl Sink {
     /// Serves; answers the URL of its root.
     async fn serve(&self, tasks: &Tasks) -> String {
         let info = || async { json!({ "update_seq": 0, "instance_start_time": "0" }).to_string() };
-        let missing = || async { (StatusCode::NOT_FOUND, r#"{"error":"not_found","reason":"missing"}"#) };
-        let written = || async { (StatusCode::CREATED, r#"{"ok":true,"rev":"0-1"}"#) };
         let committed = || async { (StatusCode::CREATED, r#"{"ok":true,"instance_start_time":"0"}"#) };
         let router = Router::new()
             .route("/{db}/", get(info))
-            .route("/{db}/_local/{id}", get(missing).put(written))
+            .route("/{db}/_local/{id}", get(log).put(keep_log))
             .route("/{db}/_ensure_full_commit", post(committed))
             .route("/{db}/_revs_diff", post(all_missing))
             .route("/{db}/_bulk_docs", post(take))
@@ -54,6 +55,24 @@ async fn all_missing(body: Bytes) -> String {
     let asked: serde_json::Map<String, Value> = serde_json::from_slice(&body).unwrap();
     let missing = asked.into_iter().map(|(id, revs)| (id, json!({ "missing": revs })));
     Value::Object(missing.collect()).to_string()
+}
+
+async fn log(State(sink): State<Sink>, UrlPath(name): UrlPath<(String, String)>) -> (StatusCode, String) {
+    match sink.logs.lock().unwrap().get(&name) {
+        Some(log) => (StatusCode::OK, log.to_string()),
+        None => (StatusCode::NOT_FOUND, r#"{"error":"not_found","reason":"missing"}"#.into()),
+    }
+}
+
+async fn keep_log(
+    State(sink): State<Sink>,
+    UrlPath(name): UrlPath<(String, String)>,
+    body: Bytes,
+) -> (StatusCode, &'static str) {
+    let mut log: Value = serde_json::from_slice(&body).unwrap();
+    log["_rev"] = json!("0-1");
+    sink.logs.lock().unwrap().insert(name, log);
+    (StatusCode::CREATED, r#"{"ok":true,"rev":"0-1"}"#)
 }
 
 async fn take(State(sink): State<Sink>, UrlPath(db): UrlPath<String>, body: Bytes) -> (StatusCode, &'static str) {

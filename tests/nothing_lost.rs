@@ -1,7 +1,11 @@
 //! What could make a replication pass over a document, or do more again than it must: each test tells how it once did.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::{Fault, FaultyPeer, Gateway, Server};
 
@@ -47,6 +51,38 @@ async fn doc_ids_bring_design_documents_from_a_remote_source() {
     assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
 }
 
+/// The other batches were dropped where they stood: in the middle of a write, which the target then saw break off.
+#[tokio::test]
+async fn a_copy_of_doc_ids_that_fails_lets_its_other_batches_end_their_writes() {
+    let server = Server::start().await;
+    let target = FaultyPeer::before(&server).await;
+    server.database("src").await.fill("doc", 2).await;
+    server.database("tgt").await;
+    let (failing, writing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let gone = r#"{"error":"not_found","reason":"Database does not exist."}"#;
+    target.fail(Method::POST, "_bulk_docs", Fault::Until(failing.clone(), Some((404, gone))));
+    target.fail(Method::POST, "_bulk_docs", Fault::Until(writing.clone(), None));
+    let ids = ["doc0000", "doc0001"];
+    let request = json!({"source": "src", "target": target.url("/tgt"), "doc_ids": ids, "worker_batch_size": 1});
+    let copying = server.client().post(server.url("/_replicate")).header("content-type", "application/json");
+    let mut copying = std::pin::pin!(copying.body(request.to_string()).send());
+    let both_write = async {
+        while target.faults_left() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        answer = &mut copying => panic!("{answer:?}"),
+        () = both_write => {}
+    }
+    failing.notify_one();
+    let ended = tokio::time::timeout(Duration::from_millis(300), &mut copying).await;
+    assert!(ended.is_err(), "one still writes: {ended:?}");
+    writing.notify_one();
+    assert!(!copying.await.unwrap().status().is_success());
+    assert_eq!(server.get("/tgt", 200).await["doc_count"], 1);
+}
+
 /// Nobody looked at what the commit told: writes that a crash had undone were answered with `ok`.
 #[tokio::test]
 async fn doc_ids_are_copied_again_where_the_target_was_restarted_before_its_commit() {
@@ -69,7 +105,9 @@ async fn a_waiting_feed_that_breaks_off_is_asked_again_within_the_same_session()
     let src = server.database("src").await;
     server.database("tgt").await;
     src.fill("first", 1).await;
-    server.replicate(json!({"source": source.url("/src"), "target": "tgt", "continuous": true})).await;
+    let job =
+        json!({"source": source.url("/src"), "target": "tgt", "continuous": true, "checkpoint_interval": 3_600_000});
+    server.replicate(job).await;
     let arrived = async |since: u64| {
         let path = format!("/tgt/_changes?feed=longpoll&since={since}&timeout=20000");
         assert_eq!(server.get(&path, 200).await["results"].as_array().unwrap().len(), 1);

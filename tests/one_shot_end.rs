@@ -33,10 +33,14 @@ struct Model {
     /// Rows of a page at most, whatever its limit.
     page_rows: usize,
     /// Called when a page has been read from the feed.
-    after_page: Box<dyn FnMut(&mut Model, usize) + Send>,
+    after_page: AfterPage,
     /// Changes an answer before it is given.
-    answer: Box<dyn FnMut(Value, usize) -> Value + Send>,
+    answer: ChangeAnswer,
 }
+
+/// Both are told how many times the feed was asked.
+type AfterPage = Box<dyn FnMut(&mut Model, usize) + Send>;
+type ChangeAnswer = Box<dyn FnMut(Value, usize) -> Value + Send>;
 
 impl Model {
     fn edit(&mut self, doc: usize) {
@@ -56,7 +60,7 @@ impl Model {
         let rows: Vec<_> = rows.iter().map(row).collect();
         let pending = self.feed.range(last_seq + 1..).count();
         let answer = json!({"results": rows, "last_seq": last_seq, "pending": pending});
-        let mut after_page = std::mem::replace(&mut self.after_page, Box::new(|_, _| ()));
+        let mut after_page: AfterPage = std::mem::replace(&mut self.after_page, Box::new(|_, _| ()));
         after_page(self, self.feeds_asked);
         self.after_page = after_page;
         (self.answer)(answer, self.feeds_asked)
@@ -66,7 +70,7 @@ impl Model {
 impl Source {
     /// Holds so many documents.
     async fn with(docs: usize) -> Self {
-        let (after_page, answer) = (Box::new(|_: &mut Model, _| ()), Box::new(|answer, _| answer));
+        let (after_page, answer): (AfterPage, ChangeAnswer) = (Box::new(|_, _| ()), Box::new(|answer, _| answer));
         let (feed, local) = (BTreeMap::new(), HashMap::new());
         let mut model = Model { feed, newest: 0, local, feeds_asked: 0, page_rows: 99, after_page, answer };
         (0..docs).for_each(|doc| model.edit(doc));

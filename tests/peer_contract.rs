@@ -39,8 +39,8 @@ async fn remote() -> Bench {
     let server = Server::start().await;
     let settings = Arc::new(config::Replicator::default());
     let endpoint = Endpoint::parse(&server.url("/db"), Vec::new()).unwrap();
-    let peer =
-        Peer::Remote(RemotePeer::new(&Clients::new(&settings).unwrap(), endpoint, settings, Pulse::default()).unwrap());
+    let clients = Clients::new(&settings).unwrap();
+    let peer = Peer::Remote(RemotePeer::new(&clients, endpoint, settings, Pulse::default()).await.unwrap());
     Bench { peer, _lives_on: Box::new(server) }
 }
 

@@ -39,6 +39,16 @@ async fn a_one_shot_ends_when_a_peer_drips() {
     assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
 }
 
+/// Line ends before the JSON counted as a feed's signs of life while nothing else was at work, in pages that don't wait too.
+#[tokio::test]
+async fn a_one_shot_ends_when_a_peer_gives_line_ends_for_ever() {
+    let (server, peer) = bench().await;
+    peer.fail(Method::GET, "/src/_changes", Fault::LineEnds(Duration::from_millis(20)));
+    let job = json!({"source": peer.url("/src"), "target": "tgt"});
+    let answer = server.post("/_replicate", job, 504).await;
+    assert_eq!(answer["reason"], "the replication stood still for 6.02s");
+}
+
 #[tokio::test]
 async fn a_continuous_replication_starts_again_when_its_feed_drips() {
     let (server, peer) = bench().await;

@@ -299,7 +299,7 @@ async fn tell_failures(job: &Job, screen: &Screen, ended: &Result<Outcome, Repli
 
 /// Tells what is on the list of a replication that was interrupted.
 async fn listed(job: &Job, screen: &Screen, told: &mut Told) -> anyhow::Result<()> {
-    let source = job.request.source.open(&job.context, job.progress.pulse())?;
+    let source = job.request.source.open(&job.context, job.progress.pulse()).await?;
     let list = job.failure_list(&source);
     tokio::time::timeout(LIST_PATIENCE, told.list(&list, screen)).await?
 }

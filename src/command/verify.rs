@@ -78,8 +78,8 @@ async fn compare(
     pulse: &Pulse,
     mut screen: Screen,
 ) -> anyhow::Result<Exit> {
-    let source = (request.source.open(context, pulse)?, databases::name(&request.source));
-    let target = (request.target.open(context, pulse)?, databases::name(&request.target));
+    let source = (request.source.open(context, pulse).await?, databases::name(&request.source));
+    let target = (request.target.open(context, pulse).await?, databases::name(&request.target));
     let mut ways = vec![(&source, &target)];
     if arguments.both {
         ways.push((&target, &source));

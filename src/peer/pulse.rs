@@ -6,7 +6,7 @@
 //!
 //! A job does several things at once, and one that hangs mustn't hide behind one that may wait. So a waiting feed
 //! ([`Pulse::idle`], [`Pulse::waits`]) is a sign of life only while nothing is at work ([`Pulse::work`]), and waiting for
-//! memory ([`Pulse::rest`]) only while all that is at work does.
+//! memory, or for a place among our own requests ([`Pulse::rest`]), only while all that is at work does.
 //!
 //! [`Pulse::failed`] is the watchdog: it notices a standstill within one to two limits, and costs one timer a limit.
 
@@ -70,7 +70,7 @@ impl Pulse {
         Work(self.clone())
     }
 
-    /// What is at work waits for memory, which isn't its own doing.
+    /// What is at work waits for memory, or for other requests of ours, which isn't its own doing.
     pub fn rest(&self) -> Rest {
         self.signs.resting.fetch_add(1, Ordering::Relaxed);
         Rest(self.clone())

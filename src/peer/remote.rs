@@ -109,7 +109,7 @@ impl RemotePeer {
     /// # Errors
     /// [`PeerError::Malformed`] where the endpoint was built by hand with headers that [`Endpoint::parse`] refuses,
     /// [`PeerError::Client`] where its certificate files can't be used.
-    pub fn new(
+    pub async fn new(
         clients: &Clients,
         endpoint: Endpoint,
         settings: Arc<config::Replicator>,
@@ -132,8 +132,8 @@ impl RemotePeer {
             url: endpoint.url,
             headers,
             auth,
-            client: clients.client(connection, &settings)?,
-            client_elsewhere: clients.client(&elsewhere, &settings)?,
+            client: clients.client(connection, &settings).await?,
+            client_elsewhere: clients.client(&elsewhere, &settings).await?,
             servers: clients.servers.clone(),
             requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),
             settings,

@@ -6,7 +6,24 @@
 //!
 //! A checkpoint is recorded after both sides have made everything durable. If a side's `instance_start_time` changed
 //! meanwhile, it may have lost what it hadn't: then nothing is recorded, and the caller starts again from the last
-//! checkpoint ([`RecordError::Lost`]). Each checkpoint has a session id of its own. In the history it replaces the session's
+//! checkpoint ([`RecordError::is_loss`]).
+//!
+//! # A database that was deleted and made anew
+//! It has another `instance_start_time`, unless it doesn't tell one (`"0"`: CouchDB 2.0 to 3.2, PouchDB). So the log itself
+//! is what such a database is known by: a new one doesn't have it. A side that says `"0"` and has no log gets one when the
+//! session starts, as a checkpoint of nothing, so that each checkpoint has one before it that must be there. After the
+//! commits, and so after everything that the checkpoint vouches for was written, both logs are read again: if one isn't that
+//! of the session that was read or written there last, the database is another, or somebody else replicates under the same
+//! id, or a backup was restored. In each case nothing is written, and the caller starts again from what both logs have in
+//! common. It takes reading: CouchDB since 2.0 checks no revision of a `_local` document (3.5.0 takes a `PUT` with `_rev`
+//! `"0-3"` where there is none, and one without `_rev` over one that is there). A peer that does check, and answers 409, is
+//! believed likewise; only a log with the very session that was just sent is ours, written by a try whose answer got lost.
+//!
+//! The window that is left: a database that says `"0"` and is deleted *and* made anew between the answer to that reading and
+//! the write, one round trip later, has a checkpoint that it doesn't deserve, if it checks no revisions.
+//!
+//! # The history
+//! Each checkpoint has a session id of its own. In the history it replaces the session's
 //! checkpoints but the one before it, which is what both sides have in common where only one side's log got written: a
 //! session, however long, then loses no more than its last checkpoint. A log that stands only under an
 //! older version of the id is taken over: written under the newest as it is, then gone on from.
@@ -33,7 +50,16 @@ const HISTORY_LENGTH: usize = 50;
 struct Side {
     peer: Peer,
     instance_start_time: String,
-    log_rev: Option<String>,
+    /// The log as it must stand there; `None`: there is none.
+    log: Option<KnownLog>,
+}
+
+/// A log that was read or written last.
+#[derive(Debug, PartialEq)]
+struct KnownLog {
+    rev: String,
+    /// `None` where it is damaged.
+    session_id: Option<String>,
 }
 
 /// One session: from the last checkpoint that both sides know, through the checkpoints that it records.
@@ -61,13 +87,29 @@ pub struct Session {
 pub enum RecordError {
     /// A side may have lost writes: start again from the last checkpoint.
     #[error("{database} was restarted and may have lost writes")]
-    Lost {
+    Restarted {
+        /// The peer's name.
+        database: String,
+    },
+    /// The log on a side isn't the one that was read or written there last: start again from what both logs have in common.
+    #[error("{database} has another checkpoint than the last one, or none")]
+    Replaced {
         /// The peer's name.
         database: String,
     },
     /// A side didn't do what it was asked for.
     #[error(transparent)]
     Peer(#[from] PeerError),
+}
+
+impl RecordError {
+    /// Whether to start again.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Restarted { .. } | Self::Replaced { .. } => true,
+            Self::Peer(_) => false,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -109,13 +151,16 @@ impl Session {
     ///
     /// `log_ids` are the names under which logs may stand, the one that is written first; a log found only under another
     /// is taken over. Without any, no log is read, nor written later. `since` is where to begin without a common session.
+    ///
+    /// # Errors
+    /// [`RecordError::is_loss`] where somebody else writes a log at the same time.
     pub async fn start(
         source: (&Peer, DatabaseInfo),
         target: (&Peer, DatabaseInfo),
         log_ids: &[String],
         since: Option<Seq>,
         progress: &Progress,
-    ) -> Result<Self, PeerError> {
+    ) -> Result<Self, RecordError> {
         let (source_doc, target_doc) = match log_ids {
             [newest, older @ ..] => {
                 try_join(find_log(source.0, newest, older), find_log(target.0, newest, older)).await?
@@ -134,11 +179,22 @@ impl Session {
         let side = |(peer, info): (&Peer, DatabaseInfo), doc: Option<&LocalDoc>| Side {
             peer: peer.clone(),
             instance_start_time: info.instance_start_time,
-            log_rev: doc.map(|doc| doc.rev.clone()),
+            log: doc.map(|doc| KnownLog::of(doc, peer.name())),
         };
+        let mut sides = [side(source, source_doc.as_ref()), side(target, target_doc.as_ref())];
+        if let Some(id) = log_ids.first() {
+            let session_id = new_session_id();
+            let log = NewLog::new(&session_id, &start_seq, Vec::new()).text()?;
+            for side in &mut sides {
+                if side.instance_start_time == "0" && side.log.is_none() {
+                    side.put_log(id, &log, &session_id).await?;
+                }
+            }
+        }
+        let [source, target] = sides;
         Ok(Self {
-            source: side(source, source_doc.as_ref()),
-            target: side(target, target_doc.as_ref()),
+            source,
+            target,
             log_id: log_ids.first().cloned(),
             start_time: httpdate::fmt_http_date(SystemTime::now()),
             recorded_seq: start_seq.clone(),
@@ -173,10 +229,11 @@ impl Session {
         self.source.still_runs(&source?)?;
         self.target.still_runs(&target?)?;
         if let Some(id) = &self.log_id {
-            let session_id = hex::encode(rand::random::<[u8; 16]>());
+            let (source, target) = join(self.source.still_has_log(id), self.target.still_has_log(id)).await;
+            source.and(target)?;
+            let session_id = new_session_id();
             let counts = progress.counts().since(&self.counted_before);
-            let (entry, log) =
-                self.new_log(&session_id, seq, counts).map_err(|_| PeerError::from(DocumentError::InvalidJson))?;
+            let (entry, log) = self.new_log(&session_id, seq, counts)?;
             self.source.put_log(id, &log, &session_id).await?;
             self.target.put_log(id, &log, &session_id).await?;
             (self.entry, self.log) = (Some(entry), Some(log));
@@ -209,8 +266,8 @@ impl Session {
         session_id: &str,
         seq: &Seq,
         counts: Counts,
-    ) -> Result<(Box<RawValue>, Box<RawValue>), serde_json::Error> {
-        let entry = serde_json::value::to_raw_value(&NewEntry {
+    ) -> Result<(Box<RawValue>, Box<RawValue>), PeerError> {
+        let entry = text(&NewEntry {
             session_id,
             start_time: &self.start_time,
             end_time: httpdate::fmt_http_date(SystemTime::now()),
@@ -220,14 +277,39 @@ impl Session {
             counts,
         })?;
         let entries = std::iter::once(&entry).chain(&self.entry).chain(&self.history);
-        let log = serde_json::value::to_raw_value(&NewLog {
-            session_id,
-            source_last_seq: seq,
-            replication_id_version: id::NEWEST,
-            history: entries.map(AsRef::as_ref).take(HISTORY_LENGTH).collect(),
-        })?;
+        let history = entries.map(AsRef::as_ref).take(HISTORY_LENGTH).collect();
+        let log = NewLog::new(session_id, seq, history).text()?;
         Ok((entry, log))
     }
+}
+
+impl<'a> NewLog<'a> {
+    fn new(session_id: &'a str, source_last_seq: &'a Seq, history: Vec<&'a RawValue>) -> Self {
+        Self { session_id, source_last_seq, replication_id_version: id::NEWEST, history }
+    }
+
+    fn text(&self) -> Result<Box<RawValue>, PeerError> {
+        text(self)
+    }
+}
+
+impl KnownLog {
+    fn of(doc: &LocalDoc, database: &str) -> Self {
+        Self { rev: doc.rev.clone(), session_id: parse(doc, database).map(|log| log.session_id) }
+    }
+
+    /// Sessions tell logs from each other; damaged ones have but their revisions.
+    fn is(&self, other: &Self) -> bool {
+        self.session_id == other.session_id && (self.session_id.is_some() || self.rev == other.rev)
+    }
+}
+
+fn new_session_id() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+fn text(value: &impl Serialize) -> Result<Box<RawValue>, PeerError> {
+    serde_json::value::to_raw_value(value).map_err(|_| DocumentError::InvalidJson.into())
 }
 
 impl Side {
@@ -235,29 +317,42 @@ impl Side {
     fn still_runs(&self, committed: &str) -> Result<(), RecordError> {
         match same_life(&self.instance_start_time, committed) {
             true => Ok(()),
-            false => Err(RecordError::Lost { database: self.peer.name().to_owned() }),
+            false => Err(RecordError::Restarted { database: self.peer.name().to_owned() }),
         }
     }
 
-    async fn put_log(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), PeerError> {
-        let written = match self.peer.put_local_doc(id, self.log_rev.as_deref(), log).await {
-            Err(PeerError::Conflict) => {
-                let stored = self.peer.local_doc(id).await?;
-                let ours = stored
-                    .as_ref()
-                    .is_some_and(|doc| parse(doc, self.peer.name()).is_some_and(|log| log.session_id == session_id));
-                self.log_rev = stored.map(|doc| doc.rev);
-                if ours {
-                    // The write before was done and only its answer got lost (or source and target are one database).
-                    return Ok(());
-                }
-                tracing::warn!(database = self.peer.name(), "somebody else wrote the checkpoint; writing it again");
-                self.peer.put_local_doc(id, self.log_rev.as_deref(), log).await?
-            }
-            written => written?,
+    /// Reads the log again, and compares it with what was read or written last.
+    async fn still_has_log(&self, id: &str) -> Result<(), RecordError> {
+        let stored = self.stored_log(id).await?;
+        let same = match (&stored, &self.log) {
+            (Some(stored), Some(known)) => stored.is(known),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         };
-        self.log_rev = Some(written);
+        if same { Ok(()) } else { Err(self.replaced()) }
+    }
+
+    async fn put_log(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), RecordError> {
+        let ours = |rev| KnownLog { rev, session_id: Some(session_id.to_owned()) };
+        let rev = self.log.as_ref().map(|log| log.rev.as_str());
+        self.log = match self.peer.put_local_doc(id, rev, log).await {
+            // The write before was done and only its answer got lost (or source and target are one database).
+            Err(PeerError::Conflict) => match self.stored_log(id).await? {
+                Some(stored) if stored.session_id.as_deref() == Some(session_id) => Some(stored),
+                _ => return Err(self.replaced()),
+            },
+            written => Some(ours(written?)),
+        };
         Ok(())
+    }
+
+    async fn stored_log(&self, id: &str) -> Result<Option<KnownLog>, PeerError> {
+        let stored = self.peer.local_doc(id).await?;
+        Ok(stored.map(|doc| KnownLog::of(&doc, self.peer.name())))
+    }
+
+    fn replaced(&self) -> RecordError {
+        RecordError::Replaced { database: self.peer.name().to_owned() }
     }
 }
 

@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::batch::{self, Route};
-use super::checkpoint::same_life;
+use super::checkpoint::{RecordError, same_life};
 use super::failures::{FailureList, FailureLog, Kept, by_document};
 use super::job::Job;
 use super::progress::Counts;
@@ -36,14 +36,7 @@ pub async fn copy(
     let start_time = httpdate::fmt_http_date(SystemTime::now());
     let before = route.progress.counts();
     for _ in 0..MAX_LOSSES {
-        let batches: Vec<_> =
-            ids.chunks(job.batch_size()).map(|ids| batch::copy_docs(route.clone(), ids.to_vec())).collect();
-        let mut copied = stream::iter(batches).buffer_unordered(job.batches());
-        while let Some(()) = copied.try_next().await? {
-            if job.failures.is_full() {
-                list.keep(&job.failures).await?;
-            }
-        }
+        copy_once(job, &route, ids, list).await?;
         let committed = route.target.ensure_full_commit().await?;
         if same_life(&started, &committed) {
             let end_time = httpdate::fmt_http_date(SystemTime::now());
@@ -52,7 +45,27 @@ pub async fn copy(
         tracing::warn!(database = route.target.name(), "a database was restarted: copying the documents again");
         started = committed;
     }
-    Err(never_the_same())
+    Err(never_the_same(&RecordError::Restarted { database: route.target.name().to_owned() }))
+}
+
+/// Copies them in batches, some at once. After the first error none is begun, yet those under way finish what they write.
+async fn copy_once(job: &Job, route: &Route, ids: &[DocId], list: &FailureList) -> Result<(), ReplicateError> {
+    let stop = route.stop.child_token();
+    let scoped = Route { stop: stop.clone(), ..route.clone() };
+    let batches: Vec<_> =
+        ids.chunks(job.batch_size()).map(|ids| batch::copy_docs(scoped.clone(), ids.to_vec())).collect();
+    let mut copying = stream::iter(batches).buffer_unordered(job.batches());
+    let mut failure = None;
+    while let Some(mut copied) = copying.next().await {
+        if copied.is_ok() && job.failures.is_full() {
+            copied = list.keep(&job.failures).await.map_err(ReplicateError::from);
+        }
+        if let Err(error) = copied {
+            stop.cancel();
+            failure.get_or_insert(error);
+        }
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// Tries again what is kept as failed, and answers as above, and how many still stand. Nothing is struck out that
@@ -86,7 +99,7 @@ pub async fn copy_failed(
         tracing::warn!(database = route.target.name(), "a database was restarted: copying the documents again");
         started = committed;
     }
-    Err(never_the_same())
+    Err(never_the_same(&RecordError::Restarted { database: route.target.name().to_owned() }))
 }
 
 /// Copies a page's failures; answers what failed again.

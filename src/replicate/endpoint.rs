@@ -126,7 +126,7 @@ impl Endpoint {
     }
 
     /// Opens the database for a job with this pulse; that it is there is found out by the first question to it.
-    pub fn open(&self, context: &Context, pulse: &Pulse) -> Result<Peer, ReplicateError> {
+    pub async fn open(&self, context: &Context, pulse: &Pulse) -> Result<Peer, ReplicateError> {
         match self {
             Self::Local(name) => match &context.store {
                 Some(store) => Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), pulse.clone()))),
@@ -139,7 +139,8 @@ impl Endpoint {
                 endpoint.basic = site.credentials.as_ref().map(Credentials::pair);
                 endpoint.auth.clone_from(&site.auth);
                 endpoint.connection.clone_from(&site.connection);
-                Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, context.settings.clone(), pulse.clone())?))
+                let (settings, pulse) = (context.settings.clone(), pulse.clone());
+                Ok(Peer::Remote(RemotePeer::new(&context.clients, endpoint, settings, pulse).await?))
             }
         }
     }

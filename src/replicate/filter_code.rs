@@ -37,7 +37,7 @@ pub async fn fetch(context: &Context, request: &Request) -> Result<Option<String
 }
 
 async fn design_doc(context: &Context, source: &Endpoint, ddoc: &str) -> Result<Option<bytes::Bytes>, ReplicateError> {
-    let peer = source.open(context, &Pulse::default())?;
+    let peer = source.open(context, &Pulse::default()).await?;
     let limit = context.settings.retry_time_limit;
     let asking = tokio::time::timeout(limit, peer.design_doc(ddoc));
     let answer = context.tasks.stopping().run_until_cancelled(asking).await.ok_or(ReplicateError::ShuttingDown)?;

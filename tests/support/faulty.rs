@@ -21,7 +21,7 @@ use futures::{StreamExt, stream};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Server, client};
@@ -57,6 +57,10 @@ pub enum Fault {
     Drip(usize, Duration),
     /// Waits first.
     Slow(Duration),
+    /// Waits for the signal first, then does it, or answers this status and body.
+    Until(Arc<Notify>, Option<(u16, &'static str)>),
+    /// Answers the head of a success, and line ends for ever.
+    LineEnds(Duration),
 }
 
 impl Fault {
@@ -428,6 +432,22 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
                 Ok::<_, io::Error>(piece)
             });
             Response::from_parts(head, Body::from_stream(drip))
+        }
+        Some(Fault::Until(signal, answer)) => {
+            signal.notified().await;
+            match answer {
+                None => script.pass_on(request).await,
+                Some((status, body)) => {
+                    response(status, &[("content-type", "application/json".into())], Body::from(body))
+                }
+            }
+        }
+        Some(Fault::LineEnds(pause)) => {
+            let line_ends = stream::repeat(()).then(move |()| async move {
+                tokio::time::sleep(pause).await;
+                Ok::<_, io::Error>("\n")
+            });
+            response(200, &[], Body::from_stream(line_ends))
         }
         Some(Fault::Slow(pause)) => {
             tokio::time::sleep(pause).await;

@@ -32,6 +32,8 @@ pub(super) struct Answer {
     response: Response,
     silence: Duration,
     pulse: Pulse,
+    /// Whether line ends are what it was asked for: the feed waits.
+    waits: bool,
     /// Held until the body has been read, or until a caller takes its time with it.
     _permit: Option<Permit>,
 }
@@ -47,7 +49,12 @@ pub(super) struct Reply {
 
 impl Answer {
     pub(super) fn new(request: Arc<str>, response: Response, silence: Duration, pulse: Pulse) -> Self {
-        Self { request, response, silence, pulse, _permit: None }
+        Self { request, response, silence, pulse, waits: false, _permit: None }
+    }
+
+    /// The same; `waits` says that its line ends are signs of life.
+    pub(super) fn waiting(self, waits: bool) -> Self {
+        Self { waits, ..self }
     }
 
     /// The same, counted as under way.
@@ -78,11 +85,30 @@ impl Answer {
 
     /// The next bytes; `None` at the body's end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, PeerError> {
-        let reason = match tokio::time::timeout(self.silence, self.response.chunk()).await {
-            Ok(Ok(chunk)) => {
-                self.pulse.moved(chunk.as_ref().map_or(0, Bytes::len));
-                return Ok(chunk);
+        let chunk = self.arrived().await?;
+        self.pulse.moved(chunk.as_ref().map_or(0, Bytes::len));
+        Ok(chunk)
+    }
+
+    /// The next bytes of JSON. Heartbeats are passed over: line ends on their own, which mean nothing anywhere in JSON. They
+    /// aren't life either, unless the feed waits: whoever gives nothing else is the watchdog's.
+    pub(super) async fn json_chunk(&mut self) -> Result<Option<Bytes>, PeerError> {
+        while let Some(chunk) = self.arrived().await? {
+            match chunk.iter().all(|byte| matches!(byte, b'\n' | b'\r')) {
+                false => {
+                    self.pulse.moved(chunk.len());
+                    return Ok(Some(chunk));
+                }
+                true if self.waits => self.pulse.waits(),
+                true => {}
             }
+        }
+        Ok(None)
+    }
+
+    async fn arrived(&mut self) -> Result<Option<Bytes>, PeerError> {
+        let reason = match tokio::time::timeout(self.silence, self.response.chunk()).await {
+            Ok(Ok(chunk)) => return Ok(chunk),
             Ok(Err(error)) => reason(&error),
             Err(_) => format!("nothing came for {:?}", self.silence),
         };
@@ -99,7 +125,7 @@ impl Answer {
         chunks.boxed()
     }
 
-    /// Reads it whole. Heartbeats take no memory: line ends on their own, which mean nothing anywhere in JSON.
+    /// Reads it whole. Heartbeats take no memory.
     pub(super) async fn whole(self) -> Result<Reply, PeerError> {
         self.whole_within(MAX_ANSWER_BYTES).await
     }
@@ -107,15 +133,11 @@ impl Answer {
     /// The same, up to so many bytes.
     pub(super) async fn whole_within(mut self, limit: usize) -> Result<Reply, PeerError> {
         let mut body = BytesMut::new();
-        while let Some(chunk) = self.chunk().await? {
-            let heartbeat = chunk.iter().all(|byte| matches!(byte, b'\n' | b'\r'));
+        while let Some(chunk) = self.json_chunk().await? {
             if body.len() + chunk.len() > limit {
                 return Err(too_long(&self.request, limit));
             }
-            match heartbeat {
-                true => self.pulse.waits(),
-                false => body.extend_from_slice(&chunk),
-            }
+            body.extend_from_slice(&chunk);
         }
         let (status, headers) = (self.status(), self.response.headers().clone());
         Ok(Reply { request: self.request, status, headers, body: body.freeze() })

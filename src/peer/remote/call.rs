@@ -48,12 +48,23 @@ pub(super) struct Call {
     pub silence: Option<Duration>,
     /// Bytes of an answer that is read whole.
     pub max_answer: usize,
+    /// How long it waited for a place among our own requests, in milliseconds: no failing of the peer's.
+    pub waited_ms: AtomicU64,
 }
 
 impl Call {
     pub(super) fn new(operation: Operation, method: Method, path: impl Into<String>) -> Self {
         let (accept, max_answer) = ("application/json", MAX_ANSWER_BYTES);
-        Self { operation, method, path: path.into(), accept, body: None, silence: None, max_answer }
+        Self {
+            operation,
+            method,
+            path: path.into(),
+            accept,
+            body: None,
+            silence: None,
+            max_answer,
+            waited_ms: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn get(operation: Operation, path: impl Into<String>) -> Self {
@@ -66,6 +77,10 @@ impl Call {
 
     pub(super) fn put(operation: Operation, path: impl Into<String>, json: impl Into<Bytes>) -> Self {
         Self { body: Some(json.into()), ..Self::new(operation, Method::PUT, path) }
+    }
+
+    fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited_ms.load(Ordering::Relaxed))
     }
 
     /// Whether the peer may answer before the data is synced: what writes data says so, `_ensure_full_commit` syncs.
@@ -149,7 +164,8 @@ impl RemotePeer {
                 PeerError::TooLong { .. } => Verdict::Stop,
                 _ => retry::verdict(call.operation, failed.trouble),
             };
-            let Some(pause) = schedule.pause(verdict, failed.asked, start.elapsed()) else {
+            let elapsed = start.elapsed().saturating_sub(call.waited());
+            let Some(pause) = schedule.pause(verdict, failed.asked, elapsed) else {
                 return Err(match failed.trouble {
                     Trouble::Unresolved => PeerError::Unresolved { database: self.inner.name.clone() },
                     // There is a server, and what it was asked may be why.
@@ -184,7 +200,10 @@ impl RemotePeer {
                 continue;
             }
             match redirect(&response, &url) {
-                None => return Ok(self.answer(request, response, silence).holding(permit)),
+                None => {
+                    let answer = self.answer(request, response, silence).waiting(call.operation == Operation::Wait);
+                    return Ok(answer.holding(permit));
+                }
                 Some(Err(found)) => return Err(lost(&request, found)),
                 Some(Ok(next)) => {
                     self.learn_move(response.status(), &call.path, &next);
@@ -297,6 +316,8 @@ impl RemotePeer {
     }
 
     /// Sends a request when its server may be asked, and waits for the answer's head.
+    ///
+    /// However long other requests of ours keep it waiting: those have limits of their own, and it has none for them.
     async fn exchange(
         &self,
         call: &Call,
@@ -306,13 +327,10 @@ impl RemotePeer {
         name: &str,
     ) -> Result<(Response, Option<Permit>), Failed> {
         let server = self.inner.servers.of(url);
-        let limit = self.inner.settings.retry_time_limit;
-        let admitted = tokio::time::timeout(limit, server.admit(call.operation, &self.inner.requests)).await;
-        let permit = admitted.map_err(|_| {
-            let reason = format!("too many requests under way for {limit:?}");
-            let error = PeerError::Unreachable { request: name.to_owned(), tries: 1, reason };
-            Failed { trouble: Trouble::Silent, asked: None, error }
-        })?;
+        server.pause().await;
+        let waiting = Instant::now();
+        let permit = server.permit(call.operation, &self.inner.requests, &self.inner.pulse).await;
+        call.waited_ms.fetch_add(waiting.elapsed().as_millis() as u64, Ordering::Relaxed);
         let response = exchange(request, self.silence(call), sent, name).await?;
         server.answered(response.status().as_u16());
         match call.operation {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -20,6 +20,7 @@ use super::pace::Servers;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
 use crate::peer::remote::retry::Trouble;
+use crate::tasks;
 
 /// Clients kept; one that is dropped for another lives on as long as peers use it.
 const KEPT: usize = 64;
@@ -35,7 +36,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// HTTP clients for all jobs, and what is known of the servers that they talk to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// The most recently used ones last.
+    /// The most recently used ones last. The lock guards the list and is held for a look at it only.
     kept: Arc<Mutex<VecDeque<(Way, reqwest::Client)>>>,
     pub(super) servers: Servers,
 }
@@ -86,36 +87,76 @@ impl Clients {
         // An error means that a provider was installed before, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clients = Self { kept: Arc::default(), servers: Servers::new(settings.connections_per_server) };
-        clients.client(&Connection::default(), settings)?;
+        let (connection, tls) = (Connection::default(), &settings.tls);
+        clients.set_up(Way::new(&connection, settings, tls), tls)?;
         Ok(clients)
     }
 
     /// The client for a peer. It follows no redirects and keeps no cookies: peers do, with an eye on credentials.
-    pub(super) fn client(
+    ///
+    /// Files are read, and clients are built, on a thread that may block.
+    pub(super) async fn client(
         &self,
         connection: &Connection,
         settings: &config::Replicator,
     ) -> Result<reqwest::Client, ClientError> {
         let tls = connection.tls.over(&settings.tls);
-        let files = Files::read(&tls)?;
-        let way = Way {
-            proxy: connection.proxy.clone(),
-            socket: connection.socket_options.unwrap_or(settings.socket_options),
-            connect_timeout: connection.connection_timeout.unwrap_or(settings.connection_timeout),
-            verify: tls.verify_ssl_certificates.unwrap_or(true),
-            certificates: files.digest(),
-        };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().position(|(known, _)| *known == way).and_then(|place| kept.remove(place));
-        let client = match found {
-            Some((_, client)) => client,
-            None => build(&way, &files, &tls)?,
-        };
+        let way = Way::new(connection, settings, &tls);
+        let without_files = Tls { verify_ssl_certificates: tls.verify_ssl_certificates, ..Tls::default() };
+        if tls == without_files
+            && let Some(client) = self.known(&way)
+        {
+            return Ok(client);
+        }
+        let clients = self.clone();
+        let setting_up = tasks::blocking("set up an HTTP client", move || clients.set_up(way, &tls)).await;
+        setting_up.map_err(|panicked| ClientError::Setup(panicked.to_string()))?
+    }
+
+    /// Finds or builds the client, with the certificates as they are now. Nobody waits for it meanwhile: who needs the same
+    /// client builds it too, and one of them is kept.
+    fn set_up(&self, way: Way, tls: &Tls) -> Result<reqwest::Client, ClientError> {
+        let files = Files::read(tls)?;
+        let way = Way { certificates: files.digest(), ..way };
+        if let Some(client) = self.known(&way) {
+            return Ok(client);
+        }
+        let client = build(&way, &files, tls)?;
+        let mut kept = self.kept();
+        if let Some((_, client)) = kept.iter().find(|(known, _)| *known == way) {
+            return Ok(client.clone());
+        }
         kept.push_back((way, client.clone()));
         if kept.len() > KEPT {
             kept.pop_front();
         }
         Ok(client)
+    }
+
+    /// A client that was built before; it is now the most recently used.
+    fn known(&self, way: &Way) -> Option<reqwest::Client> {
+        let mut kept = self.kept();
+        let place = kept.iter().position(|(known, _)| known == way)?;
+        let (way, client) = kept.remove(place)?;
+        kept.push_back((way, client.clone()));
+        Some(client)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Way, reqwest::Client)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Way {
+    /// How a peer is reached, without certificates.
+    fn new(connection: &Connection, settings: &config::Replicator, tls: &Tls) -> Self {
+        Self {
+            proxy: connection.proxy.clone(),
+            socket: connection.socket_options.unwrap_or(settings.socket_options),
+            connect_timeout: connection.connection_timeout.unwrap_or(settings.connection_timeout),
+            verify: tls.verify_ssl_certificates.unwrap_or(true),
+            certificates: Files::default().digest(),
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Cutting {
     ) -> Result<Read, PeerError> {
         let chunk = match self.waiting.take() {
             Some(chunk) => Some(chunk),
-            None => share.waiting(cost(ready + self.text.len()), self.answer.chunk()).await?,
+            None => share.waiting(cost(ready + self.text.len()), self.answer.json_chunk()).await?,
         };
         let Some(chunk) = chunk else {
             self.ended = true;

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::peer::pulse::Pulse;
 use crate::peer::remote::retry::Operation;
 use crate::replicate::pauses::jittered;
 
@@ -81,20 +82,23 @@ impl Server {
         Self { permits: Arc::new(Semaphore::new(requests)), pace: Mutex::new(pace) }
     }
 
-    /// Waits as long as the server needs, then for a place among the peer's requests and the server's.
-    ///
-    /// `None` for a request that takes no place. Whoever holds a place waits for the network alone, so one comes free.
-    pub(super) async fn admit(&self, operation: Operation, peers: &Arc<Semaphore>) -> Option<Permit> {
+    /// Waits as long as the server needs.
+    pub(super) async fn pause(&self) {
         let pause = self.pace().at(Instant::now());
         if !pause.is_zero() {
             tokio::time::sleep(jittered(pause)).await;
         }
+    }
+
+    /// Waits for a place among the peer's requests and the server's. `None` for a request that takes no place.
+    ///
+    /// Whoever holds a place waits for the network alone, within the limits of its own job, so one comes free.
+    pub(super) async fn permit(&self, operation: Operation, peers: &Arc<Semaphore>, pulse: &Pulse) -> Option<Permit> {
         if matches!(operation, Operation::Wait | Operation::StreamDoc) {
             return None;
         }
-        // Neither is ever closed.
-        let own = peers.clone().acquire_owned().await.ok()?;
-        Some(Permit { _places: [own, self.permits.clone().acquire_owned().await.ok()?] })
+        let own = place(peers, operation, pulse).await?;
+        Some(Permit { _places: [own, place(&self.permits, operation, pulse).await?] })
     }
 
     /// Learns from an answer's status.
@@ -105,6 +109,18 @@ impl Server {
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for a place. That isn't the peer's doing, so the job's watchdog doesn't count it; nor does the feed, which isn't at
+/// work, cover by it what hangs.
+async fn place(places: &Arc<Semaphore>, operation: Operation, pulse: &Pulse) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = places.clone().try_acquire_owned() {
+        return Some(place);
+    }
+    let feed = operation == Operation::Changes;
+    let (_idle, _rest) = (feed.then(|| pulse.idle()), (!feed).then(|| pulse.rest()));
+    // Never closed.
+    places.clone().acquire_owned().await.ok()
 }
 
 impl Pace {
@@ -182,7 +198,8 @@ mod tests {
         let (_, server) = server(2);
         let (one, other) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(5)));
         let soon = Duration::from_millis(1);
-        let admit = |operation, peer| tokio::time::timeout(soon, server.admit(operation, peer));
+        let pulse = Pulse::default();
+        let admit = |operation, peer| tokio::time::timeout(soon, server.permit(operation, peer, &pulse));
         let first = admit(Operation::Fetch, &one).await.unwrap();
         assert!(admit(Operation::Fetch, &one).await.is_err());
         let second = admit(Operation::BulkDocs, &other).await.unwrap();

@@ -74,9 +74,7 @@ impl RemoteRest {
             if long {
                 return Err(too_long(self.answer.request(), self.max_bytes));
             }
-            match self.answer.chunk().await? {
-                // A heartbeat, which means nothing anywhere in JSON.
-                Some(chunk) if chunk.iter().all(|byte| matches!(byte, b'\n' | b'\r')) => {}
+            match self.answer.json_chunk().await? {
                 Some(chunk) => self.text.extend_from_slice(&chunk),
                 None => return self.end(changes),
             }

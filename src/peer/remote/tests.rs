@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use axum::response::Response;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::*;
@@ -67,7 +67,12 @@ fn peer_as(user: &str, url: &str) -> RemotePeer {
     peer_of(endpoint)
 }
 
+/// The same, of an endpoint that needs no client of its own.
 fn peer_of(endpoint: Endpoint) -> RemotePeer {
+    opened(endpoint).now_or_never().expect("the client is there")
+}
+
+async fn opened(endpoint: Endpoint) -> RemotePeer {
     let settings = config::Replicator {
         connection_timeout: Duration::from_secs(2),
         heartbeat: Duration::from_secs(1),
@@ -75,7 +80,7 @@ fn peer_of(endpoint: Endpoint) -> RemotePeer {
         ..config::Replicator::default()
     };
     let clients = Clients::new(&settings).unwrap();
-    RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).unwrap()
+    RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).await.unwrap()
 }
 
 fn answer(status: u16, body: impl Into<Body>) -> Response {

@@ -206,7 +206,7 @@ async fn a_proxy_is_asked_with_its_own_credentials() {
     let mut endpoint = Endpoint::parse("http://couchrep.invalid/db", Vec::new()).unwrap();
     endpoint.connection.proxy = Proxy::parse(&proxy.await.replace("://", &format!("://ann:{SECRET}@")));
     assert!(!format!("{endpoint:?}").contains(SECRET));
-    peer_of(endpoint).info().await.unwrap();
+    opened(endpoint).await.info().await.unwrap();
 }
 
 mod tls {
@@ -266,7 +266,7 @@ mod tls {
         let ask = async |tls: Tls| {
             let mut endpoint = Endpoint::parse(&format!("{url}/db"), Vec::new()).unwrap();
             endpoint.connection.tls = tls;
-            peer_of(endpoint).info().await.map(drop)
+            opened(endpoint).await.info().await.map(drop)
         };
         let shown = Tls { cert_file: file("cert.pem"), key_file: file("key.pem"), ..Tls::default() };
         let trusted = Tls { ssl_trusted_certificates_file: file("ca.pem"), ..shown.clone() };
@@ -292,8 +292,8 @@ mod tls {
             endpoint.connection.tls.ssl_trusted_certificates_file = Some(dir.path().join(name));
             let settings = config::Replicator::default();
             let clients = Clients::new(&settings).unwrap();
-            let error =
-                RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).unwrap_err().to_string();
+            let opened = RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).await;
+            let error = opened.unwrap_err().to_string();
             assert!(error.contains("ssl_trusted_certificates_file") && error.contains(problem), "{error}");
         }
     }

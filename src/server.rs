@@ -6,6 +6,7 @@
 //! doesn't end by its deadline is dropped; the store survives that as it survives a crash.
 
 mod connections;
+mod raw_targets;
 mod slow_reader;
 pub mod identity;
 

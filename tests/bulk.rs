@@ -1,6 +1,8 @@
 //! Many documents at once: `_bulk_docs`, `_bulk_get`, `_all_docs`, `_revs_diff` (transcripts 01, 02-verify, 08-wire).
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::asking::{ask, get, with_db};
 use crate::support::Server;
@@ -123,6 +125,27 @@ async fn an_offset_tells_how_many_documents_stand_before_the_first_row() {
     let rev = get(&server, "/many/doc-0005").await.json()["_rev"].as_str().unwrap().to_owned();
     assert_eq!(ask(&server, "DELETE", &format!("/many/doc-0005?rev={rev}"), "").await.status, 200);
     assert_eq!(offset("startkey=%22doc-2500%22&limit=1").await, 2499);
+}
+
+/// As in every curl example of CouchDB's: they were answered 400 without a word. CouchDB 3.5.0 takes them all, control
+/// characters too.
+#[tokio::test]
+async fn raw_quotes_and_their_kin_in_a_target_are_taken() {
+    let server = with_db().await;
+    let mut connection = TcpStream::connect(server.url("").trim_start_matches("http://")).await.unwrap();
+    let doc = r#"{"_id":"a","text":"GET /\" < > ` HTTP/1.1"}"#;
+    let requests = [
+        format!("POST /db HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{doc}", doc.len()),
+        "GET /db/_all_docs?key=\"a\"&include_docs=true HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+        "PUT /db/q\"<`>\x01\x7f HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"b\":\"<\"\r\n1\r\n}\r\n0\r\n\r\n".into(),
+        "GET /db/_all_docs?startkey=\"b\"&include_docs=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
+    ];
+    connection.write_all(requests.concat().as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    connection.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 20").count(), 4, "{answers}");
+    assert!(answers.contains(r#""text":"GET /\" < > ` HTTP/1.1""#), "{answers}");
+    assert!(answers.contains(r#""_id":"q\"<`>\u0001"#) && answers.contains(r#""b":"<""#), "{answers}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! `axum::serve` knows neither limits of headers nor of connections, so hyper is driven by hand here. When the group is
 //! told to stop, the listener closes at once, idle connections close, and a connection that answers a request closes
 //! behind that answer.
+//!
+//! Between it and hyper stand what hyper doesn't do: an eye on slow readers, and encoding of targets as people type them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::config::Http;
 use crate::http::Reader;
 use crate::tasks::Tasks;
 
+use super::raw_targets::RawTargets;
 use super::slow_reader::Watched;
 
 /// After a failed accept: most likely there are no file descriptors left, and only time brings new ones.
@@ -60,7 +63,7 @@ async fn serve(
 ) {
     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
-    let stream = Watched::new(stream, reader, limits.reader_pause);
+    let stream = RawTargets::new(Watched::new(stream, reader, limits.reader_pause), limits.max_header_bytes);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)

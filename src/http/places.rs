@@ -195,7 +195,9 @@ mod tests {
             reader.reads(&place);
             assert_eq!(reader.is_slow(), fits);
             assert_eq!(places.requests.available_permits(), usize::from(fits));
-            place.take().now_or_never().map(|()| slow.push(place));
+            if place.take().now_or_never().is_some() {
+                slow.push(place);
+            }
         }
         assert_eq!((slow.len(), places.slow_readers.available_permits()), (1, 0));
         drop(slow);

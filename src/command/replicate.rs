@@ -318,7 +318,7 @@ impl Told {
         let mut read = HashSet::new();
         loop {
             let names = list.names().await?;
-            self.total = names.iter().map(|(_, name)| name.failures()).sum();
+            self.total = names.iter().fold(0, |total, (_, name)| name.failures().saturating_add(total));
             let mut gone = false;
             for (place, name) in names {
                 if (screen.is_json() || self.printed < MAX_PRINTED) && !read.contains(&name) {

@@ -65,6 +65,9 @@ pub use rest::RemoteRest;
 
 /// Rows of `_local_docs` that are asked for at once.
 const LISTED_AT_ONCE: usize = 1000;
+/// `_local` documents that a list may have, and bytes of their ids: a source could name new ones for ever.
+const MAX_LISTED: usize = 100_000;
+const MAX_LISTED_BYTES: usize = 16 << 20;
 
 /// A database over HTTP. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -268,7 +271,7 @@ impl RemotePeer {
         }
         let key = |id: &str| path::encode(&serde_json::json!(format!("_local/{id}")).to_string()).to_string();
         let end = key(&format!("{prefix}~"));
-        let mut ids: Vec<String> = Vec::new();
+        let (mut ids, mut bytes) = (Vec::<String>::new(), 0);
         loop {
             let start = key(ids.last().map_or(prefix, String::as_str));
             let query = format!("_local_docs?startkey={start}&endkey={end}&limit={LISTED_AT_ONCE}");
@@ -284,6 +287,14 @@ impl RemotePeer {
             let (before, last) = (ids.len(), ids.last().cloned());
             let is_new = |id: &&str| id.starts_with(prefix) && last.as_deref().is_none_or(|last| *id > last);
             ids.extend(listed.filter(is_new).map(str::to_owned));
+            bytes += ids[before..].iter().map(String::len).sum::<usize>();
+            if ids.len() > MAX_LISTED || bytes > MAX_LISTED_BYTES {
+                return Err(PeerError::Malformed {
+                    request: self.request_name(&call),
+                    expected: "100,000 documents at most, and 16 MiB of ids",
+                    found: format!("{} documents, and no end", ids.len()),
+                });
+            }
             if !full || ids.len() == before {
                 return Ok(ids);
             }

@@ -41,7 +41,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{DocId, Rev, Seq};
-use crate::peer::{Change, Failure};
+use crate::peer::{Change, Failure, Why};
 
 pub use self::files::FailureFiles;
 pub use self::list::FailureList;
@@ -58,12 +58,32 @@ pub struct Kept {
     pub time: String,
 }
 
+/// Characters kept of a peer's words.
+const MAX_WORDS: usize = 500;
+
+/// The first of these words.
+fn short(mut words: String) -> String {
+    if let Some((end, _)) = words.char_indices().nth(MAX_WORDS) {
+        words.truncate(end);
+        words.shrink_to_fit();
+    }
+    words
+}
+
 impl Kept {
+    /// The same, in few words: a peer's may be long, and a page is what others wrote.
+    fn shortened(self) -> Self {
+        let Failure { id, rev, why: Why { error, reason } } = self.failure;
+        let why = Why { error: short(error), reason: short(reason) };
+        Self { failure: Failure { id, rev, why }, time: short(self.time) }
+    }
+
     /// Bytes that it takes, about.
     fn size(&self) -> usize {
         const AROUND: usize = 128;
-        let Failure { id, why, .. } = &self.failure;
-        id.as_str().len() + why.error.len() + why.reason.len() + AROUND
+        let Failure { id, rev, why } = &self.failure;
+        let rev = rev.as_ref().map_or(0, |rev| rev.hash.as_bytes().len());
+        id.as_str().len() + rev + why.error.len() + why.reason.len() + AROUND
     }
 }
 

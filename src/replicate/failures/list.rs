@@ -12,6 +12,8 @@ use crate::peer::{Peer, PeerError};
 
 /// Tries to read a part of a list that somebody rewrites.
 const MAX_TRIES: u32 = 5;
+/// A part with so many bytes of failures ends there, whatever was asked for: ids may be long.
+pub(super) const PART_BYTES: usize = 4 << 20;
 
 /// The list of one replication's failures.
 #[derive(Debug)]
@@ -149,7 +151,7 @@ impl FailureList {
         Ok(Review::new(self, self.names().await?))
     }
 
-    /// How many entries there are, and some of them, the newest first. What was met twice since the last review counts twice.
+    /// How many entries there are, and some of them, the newest first: fewer than `limit` if they are long. What was met twice since the last review counts twice.
     ///
     /// Read anew, some times, if somebody rewrites the list meanwhile.
     pub async fn part(&self, skip: u64, limit: usize) -> Result<(u64, Vec<Kept>), PeerError> {
@@ -164,15 +166,21 @@ impl FailureList {
 
     /// The same; `None` if a page has gone, unless that doesn't matter.
     async fn try_part(&self, skip: u64, limit: usize, last: bool) -> Result<Option<(u64, Vec<Kept>)>, PeerError> {
-        let (mut total, mut part) = (0, Vec::new());
+        let (mut total, mut part, mut bytes) = (0_u64, Vec::new(), 0);
         for (place, name) in self.names().await? {
             let first = total;
-            total += name.failures();
-            if total > skip && part.len() < limit {
+            total = total.saturating_add(name.failures());
+            if total > skip && part.len() < limit && bytes < PART_BYTES {
                 match self.read(&place, &name).await? {
                     Some(page) => {
                         let skipped = usize::try_from(skip.saturating_sub(first)).unwrap_or(usize::MAX);
-                        part.extend(page.into_iter().skip(skipped).take(limit - part.len()));
+                        for failure in page.into_iter().skip(skipped).take(limit - part.len()) {
+                            if bytes >= PART_BYTES {
+                                break;
+                            }
+                            bytes += failure.size();
+                            part.push(failure);
+                        }
                     }
                     None if last => total -= name.failures(),
                     None => return Ok(None),

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::Kept;
-use crate::peer::{Failure, Why};
+use super::{Kept, short};
+use crate::peer::Failure;
 
-/// Characters kept of a peer's words.
-const MAX_WORDS: usize = 500;
 /// Failures of a job that are remembered whether they are kept or not, to be shown if the list can't be read.
 const MAX_RECENT: usize = 1000;
+/// Bytes of them: ids may be long.
+pub(super) const RECENT_BYTES: usize = 1 << 20;
 /// A log with so many bytes of failures that aren't kept yet is full: they are kept before more is copied.
 pub const FULL_BYTES: usize = 1 << 20;
 
@@ -29,6 +29,7 @@ pub struct FailureLog {
 struct Collected {
     /// The newest first, kept or not.
     recent: VecDeque<Kept>,
+    recent_bytes: usize,
     /// Those that aren't kept yet, the oldest first.
     unkept: VecDeque<Kept>,
     unkept_bytes: usize,
@@ -38,19 +39,22 @@ struct Collected {
 
 impl FailureLog {
     /// A document didn't get to the target: the target refused it, the source can't give it, or it can't be held.
-    pub fn add(&self, Failure { id, rev, why: Why { error, reason } }: Failure) {
-        let shown = rev.as_ref().map(tracing::field::display);
-        tracing::warn!(doc.id = %id, doc.rev = shown, error, reason, "a document can't be copied");
-        let short = |words: String| match words.char_indices().nth(MAX_WORDS) {
-            Some((end, _)) => words[..end].to_owned(),
-            None => words,
-        };
-        let failure = Failure { id, rev, why: Why { error: short(error), reason: short(reason) } };
+    ///
+    /// Words are shortened, ids are not, since they are asked for again. A log line has no more than a part of either.
+    pub fn add(&self, failure: Failure) {
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let kept = Kept { failure, time };
+        let kept = Kept { failure, time }.shortened();
+        let Failure { id, rev, why } = &kept.failure;
+        let rev = rev.as_ref().map(|rev| short(rev.to_string()));
+        let (id, error, reason) = (short(id.to_string()), &why.error, &why.reason);
+        tracing::warn!(doc.id = id, doc.rev = rev, error, reason, "a document can't be copied");
         let mut collected = self.collected();
+        collected.recent_bytes += kept.size();
         collected.recent.push_front(kept.clone());
-        collected.recent.truncate(MAX_RECENT);
+        while collected.recent.len() > MAX_RECENT || collected.recent_bytes > RECENT_BYTES {
+            let oldest = collected.recent.pop_back();
+            collected.recent_bytes -= oldest.as_ref().map_or(collected.recent_bytes, Kept::size);
+        }
         collected.unkept_bytes += kept.size();
         collected.unkept.push_back(kept);
     }

@@ -14,8 +14,12 @@ use crate::store::StoreError;
 /// Bytes of a page, about. CouchDB takes documents of up to 8 MB by default, proxies take bodies of 1 MB.
 pub const PAGE_BYTES: usize = 256 << 10;
 
+/// Failures that a page may have by its name. One of [`PAGE_BYTES`] has no room for half as many.
+const MAX_FAILURES: u64 = 100_000;
+
 /// A page's name. Names in order are pages in the order in which they were made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct PageName(String);
 
 impl PageName {
@@ -33,7 +37,7 @@ impl PageName {
         };
         is_hex(12)?;
         is_hex(16)?;
-        parts.next()?.parse::<u64>().ok()?;
+        parts.next()?.parse::<u64>().ok().filter(|failures| *failures <= MAX_FAILURES)?;
         parts.next().is_none().then(|| Self(text.to_owned()))
     }
 
@@ -45,6 +49,15 @@ impl PageName {
     /// How many failures the page holds.
     pub fn failures(&self) -> u64 {
         self.0.rsplit('-').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// A source's index may name anything.
+impl TryFrom<String> for PageName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("no name of a page of failures")
     }
 }
 
@@ -74,9 +87,10 @@ struct Body {
 }
 
 impl Page {
-    /// Reads a page's text.
+    /// Reads a page's text. Whoever wrote it, words are short.
     pub fn parse(text: &str, rev: Option<String>) -> serde_json::Result<Self> {
         let Body { failures } = serde_json::from_str(text)?;
+        let failures = failures.into_iter().map(Kept::shortened).collect();
         Ok(Self { failures, bytes: text.len(), rev })
     }
 }
@@ -101,4 +115,24 @@ pub fn pages(failures: Vec<Kept>) -> Result<Vec<NewPage>, StoreError> {
         Ok(NewPage { name, body })
     };
     groups.into_iter().rev().map(page).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names out of a source's index were taken as they were, and asked for.
+    #[test]
+    fn only_names_that_could_be_made_here_are_read() {
+        let read = |text: &str| serde_json::from_value::<PageName>(text.into());
+        let made = PageName::new(250);
+        assert_eq!(read(made.as_str()).unwrap(), made);
+        let stem = &made.as_str()[..made.as_str().len() - "250".len()];
+        assert_eq!(read(&format!("{stem}{MAX_FAILURES}")).unwrap().failures(), MAX_FAILURES);
+        for no_name in
+            [String::new(), "../x".into(), format!("{stem}1-1"), format!("{stem}100001"), format!("x{stem}1")]
+        {
+            assert!(read(&no_name).is_err(), "{no_name}");
+        }
+    }
 }

@@ -17,6 +17,8 @@ use crate::tasks;
 
 /// Times that the index is written anew because somebody else wrote it.
 const MAX_CONFLICTS: usize = 20;
+/// Pages that an index may name. Reviews put small ones together, so that it takes many millions of failures.
+pub(super) const MAX_PAGES: usize = 100_000;
 
 /// A place for the pages of one list.
 #[derive(Debug, Clone)]
@@ -160,13 +162,24 @@ fn page_id(base_id: &str, name: &str) -> String {
 }
 
 /// The index and its revision. One that can't be read counts as empty: `_local_docs` still names the pages.
+///
+/// # Errors
+/// [`PeerError::Malformed`], if it names more than [`MAX_PAGES`].
 async fn index(peer: &Peer, base_id: &str) -> Result<Option<(String, Index)>, PeerError> {
     let Some(doc) = peer.local_doc(&index_id(base_id)).await? else { return Ok(None) };
-    let index = serde_json::from_str(doc.body.get()).unwrap_or_else(|error| {
+    let index: Index = serde_json::from_str(doc.body.get()).unwrap_or_else(|error| {
         tracing::warn!(database = peer.name(), %error, "the index of failures is damaged");
         Index::default()
     });
-    Ok(Some((doc.rev, index)))
+    let named = index.pages.len();
+    match named <= MAX_PAGES {
+        true => Ok(Some((doc.rev, index))),
+        false => Err(PeerError::Malformed {
+            request: format!("GET {}_local/{}", peer.name(), index_id(base_id)),
+            expected: "an index of 100,000 pages of failures at most",
+            found: format!("{named} pages"),
+        }),
+    }
 }
 
 async fn change_index(peer: &Peer, base_id: &str, change: impl Fn(&mut BTreeSet<PageName>)) -> Result<(), PeerError> {

@@ -75,7 +75,7 @@ impl<'a> Review<'a> {
                     self.changed = true;
                     self.replace(place, name, None);
                 }
-                Found::Damaged => self.standing += name.failures(),
+                Found::Damaged => self.standing = self.standing.saturating_add(name.failures()),
             }
         }
     }

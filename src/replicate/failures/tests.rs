@@ -5,10 +5,10 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use tempfile::TempDir;
 
-use super::list::ListOf;
-use super::log::FULL_BYTES;
-use super::page::PAGE_BYTES;
-use super::place::Place;
+use super::list::{ListOf, PART_BYTES};
+use super::log::{FULL_BYTES, RECENT_BYTES};
+use super::page::{PAGE_BYTES, Page};
+use super::place::{MAX_PAGES, Place};
 use super::*;
 use crate::config::StoreSettings;
 use crate::peer::local::LocalPeer;
@@ -241,4 +241,94 @@ async fn the_place_of_a_list_is_noted() {
     assert_eq!(files.pointed("x").await.unwrap(), None);
     list(Some(source.peer.clone()), &files).keep(&log(0..1)).await.unwrap();
     assert_eq!(files.pointed("x").await.unwrap().as_deref(), Some("src"));
+}
+
+/// A failure of a document with a long id, in many words.
+fn long(number: usize) -> Failure {
+    let id = DocId::from(format!("{number}-{}", "i".repeat(100_000)));
+    Failure { id, rev: None, why: Why::new("e".repeat(100_000), "r".repeat(100_000)) }
+}
+
+async fn write_index(source: &Source, pages: &[String]) {
+    let index = to_raw_value(&json!({ "pages": pages })).unwrap();
+    let rev = source.peer.local_doc("x-failures").await.unwrap().map(|doc| doc.rev);
+    source.peer.put_local_doc("x-failures", rev.as_deref(), &index).await.unwrap();
+}
+
+/// An index may be anybody's: millions of names in it were held, and their pages asked for.
+#[tokio::test]
+async fn an_index_of_too_many_pages_is_an_error_and_one_of_wrong_names_is_damaged() {
+    let source = Source::new().await;
+    let list = source.list();
+    list.keep(&log(0..3)).await.unwrap();
+    write_index(&source, &["../../secrets".to_owned()]).await;
+    assert_eq!(all(&list).await, [2, 1, 0]);
+    write_index(&source, &(0..=MAX_PAGES).map(|page| format!("{page:012x}-{page:016x}-1")).collect::<Vec<_>>()).await;
+    for error in [list.part(0, 1).await.unwrap_err(), list.keep(&log(3..4)).await.unwrap_err()] {
+        assert!(error.to_string().contains("100,000 pages"), "{error}");
+    }
+}
+
+/// A thousand ids of a megabyte each were remembered, whether they were kept or not.
+#[tokio::test]
+async fn what_is_remembered_of_long_ids_is_bounded_by_bytes() {
+    let log = FailureLog::default();
+    (0..50).for_each(|number| log.add(long(number)));
+    let recent = log.recent();
+    assert!(recent.iter().map(Kept::size).sum::<usize>() <= RECENT_BYTES);
+    assert!(recent.len() > 5 && recent[0].failure.id.as_str().starts_with("49-"), "{}", recent.len());
+}
+
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A peer's words were shortened after they had been logged.
+#[test]
+fn a_log_line_is_short_however_much_a_peer_says() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || FailureLog::default().add(long(1)));
+    let line = lines.0.lock().unwrap().len();
+    assert!((1500..3000).contains(&line), "{line}");
+}
+
+/// A page that somebody else wrote was shown in as many words as it had.
+#[test]
+fn words_of_a_page_that_was_read_are_short() {
+    let page = json!({ "failures": [Kept { failure: long(1), time: "t".repeat(100_000) }] });
+    let page = Page::parse(&page.to_string(), None).unwrap();
+    let Kept { failure, time } = &page.failures[0];
+    assert_eq!((failure.why.error.len(), failure.why.reason.len(), time.len()), (500, 500, 500));
+    assert_eq!(failure.id, long(1).id);
+}
+
+/// A thousand failures were answered at once, however long their ids are.
+#[tokio::test]
+async fn a_part_of_a_list_ends_by_bytes_too_and_the_next_begins_there() {
+    let source = Source::new().await;
+    let (list, log) = (source.list(), FailureLog::default());
+    (0..60).for_each(|number| log.add(long(number)));
+    list.keep(&log).await.unwrap();
+    let (mut found, mut parts) = (Vec::new(), 0);
+    while found.len() < 60 {
+        let (total, part) = list.part(found.len() as u64, 1000).await.unwrap();
+        assert_eq!(total, 60);
+        assert!(!part.is_empty() && part.iter().map(Kept::size).sum::<usize>() < PART_BYTES + 110_000);
+        found.extend(part.into_iter().map(|kept| kept.failure));
+        parts += 1;
+    }
+    assert_eq!(parts, 2);
+    let number = |failure: &Failure| failure.id.as_str().split('-').next().unwrap().parse::<usize>().unwrap();
+    assert!(found.iter().map(number).eq((0..60).rev()));
 }

@@ -144,3 +144,22 @@ async fn a_redirected_post_keeps_its_body_and_a_moved_database_is_remembered() {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
+
+/// A source that always knew one more held its replication, and the memory for all their names, for ever.
+#[tokio::test]
+async fn a_list_of_local_documents_without_end_is_an_error() {
+    for (digits, most) in [(10, MAX_LISTED / LISTED_AT_ONCE), (2000, MAX_LISTED_BYTES / 2000 / LISTED_AT_ONCE)] {
+        let pages = Arc::new(AtomicUsize::new(0));
+        let url = serve({
+            let pages = pages.clone();
+            move |_| {
+                let first = pages.fetch_add(1, Ordering::Relaxed) * LISTED_AT_ONCE;
+                let row = |number| json!({ "id": format!("_local/x-{number:0digits$}") });
+                ok(json!({ "rows": (first..first + LISTED_AT_ONCE).map(row).collect::<Vec<_>>() }))
+            }
+        });
+        let listed = peer(&format!("{}/db", url.await)).local_ids("x-").await;
+        assert!(matches!(listed, Err(PeerError::Malformed { .. })), "{listed:?}");
+        assert!(pages.load(Ordering::Relaxed) <= most + 1);
+    }
+}

@@ -9,7 +9,7 @@
 //!
 //! Where it differs from CouchDB 3.5 on purpose: update seqs are integers; `multipart/…` is answered only where
 //! `Accept` names it, not to `*/*`; `POST /_session` is 404, which is what makes CouchDB's replicator fall back to
-//! Basic; `batch=ok` is written at once; `offset` of `_all_docs` is `null` where a start key would make it costly.
+//! Basic; `batch=ok` is written at once; `offset` of `_all_docs` is about right only, if somebody writes while it is counted.
 
 mod answer;
 mod path;

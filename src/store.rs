@@ -42,6 +42,7 @@ pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
 pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
 pub use holds::Held;
+pub use ranks::Rank;
 pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, LocalDoc, Missing, Snapshot, StoredText};
 pub use revtree::{Leaf, RevTree};
 pub use write::{Durability, Refusal};

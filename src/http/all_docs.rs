@@ -1,7 +1,8 @@
 //! `GET` and `POST /{db}/_all_docs`: documents in the order of their ids' bytes.
 //!
 //! Streamed about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow: a document that
-//! is written meanwhile may show its old or its new revision, never twice.
+//! is written meanwhile may show its old or its new revision, never twice. Where much is skipped or deleted, a piece ends
+//! with its turn, so that others have theirs. What stands before a start key is counted before the first piece.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::json::{self, push_string};
-use crate::store::{Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
+use crate::store::{Database, DocOptions, DocRecord, Leaf, Rank, Snapshot, StoreError};
 use crate::tasks;
 
-use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped};
+use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped, Turn};
 use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
@@ -139,28 +140,40 @@ impl Request {
         }
     }
 
-    fn head(&self, snapshot: &Snapshot) -> Result<Vec<u8>, StoreError> {
+    fn head(&self, snapshot: &Snapshot, rank: u64) -> Vec<u8> {
         let total = snapshot.doc_count();
         let update_seq = match self.update_seq {
             true => format!("\"update_seq\":{},", snapshot.update_seq()),
             false => String::new(),
         };
         let offset = match self.keys {
-            None => json!(self.before(snapshot)?.saturating_add(self.skip).min(total)),
+            None => json!(self.before(total, rank).saturating_add(self.skip).min(total)),
             Some(_) => Value::Null,
         };
-        Ok(format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes())
+        format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes()
     }
 
     /// How many documents stand before the range's start, in the direction of reading.
-    fn before(&self, snapshot: &Snapshot) -> Result<u64, StoreError> {
-        let total = snapshot.doc_count();
-        Ok(match &self.start {
+    fn before(&self, total: u64, rank: u64) -> u64 {
+        match &self.start {
             _ if self.starts_past_all() => total,
-            Some(Bound::At(start)) if self.descending => total.saturating_sub(snapshot.rank(&format!("{start}\0"))?),
-            Some(Bound::At(start)) => snapshot.rank(start)?,
+            Some(Bound::At(_)) if self.descending => total.saturating_sub(rank),
+            Some(Bound::At(_)) => rank,
             _ => 0,
-        })
+        }
+    }
+
+    /// How many documents have smaller ids than the range's start, and its own if the range goes down from there.
+    async fn rank(&self, db: &Database, answers: &Answers) -> Result<u64, StoreError> {
+        let (None, Some(Bound::At(start))) = (&self.keys, &self.start) else { return Ok(0) };
+        let end: Arc<str> = if self.descending { format!("{start}\0").into() } else { start.as_str().into() };
+        let (mut rank, mut counted) = (Rank::default(), false);
+        while !counted {
+            let end = end.clone();
+            let counting = move |snapshot: &Snapshot| Ok((snapshot.count_before(&end, &mut rank)?, rank));
+            (counted, rank) = answers.count(db, counting).await?;
+        }
+        Ok(rank.before)
     }
 }
 
@@ -189,6 +202,8 @@ impl Places {
 #[derive(Debug, Clone, Default)]
 struct Progress {
     started: bool,
+    /// What [`Request::rank`] counted.
+    rank: u64,
     /// The last id that was looked at.
     last: Option<String>,
     /// Keys that are still to be looked at.
@@ -201,12 +216,18 @@ struct Progress {
 }
 
 async fn write(sink: Sink, db: Arc<Database>, request: Request, answers: Answers) -> Result<(), Stopped> {
-    let mut progress = Progress { keys: request.keys.clone(), ..Progress::default() };
+    let rank = tokio::select! {
+        biased;
+        () = sink.hung_up() => return Err(Stopped::HungUp),
+        rank = request.rank(&db, &answers) => rank?,
+    };
+    let mut progress = Progress { rank, keys: request.keys.clone(), ..Progress::default() };
     let request = Arc::new(request);
     while !progress.done {
         let request = request.clone();
         let out = Draft::chunk(&answers);
-        let (piece, next) = answers.read(&db, move |snapshot| piece(snapshot, &request, progress, out)).await?;
+        let piece = move |snapshot: &Snapshot| piece(snapshot, &request, progress, out, Turn::begin());
+        let (piece, next) = answers.read(&db, piece).await?;
         progress = next;
         piece.send(&sink, &db).await?;
     }
@@ -218,14 +239,15 @@ fn piece(
     request: &Request,
     mut progress: Progress,
     mut out: Draft,
+    turn: Turn,
 ) -> Result<(Draft, Progress), StoreError> {
     if !progress.started {
         progress.started = true;
-        out.json.extend(request.head(snapshot)?);
+        out.json.extend(request.head(snapshot, progress.rank));
     }
     match &request.keys {
-        Some(keys) => by_keys(snapshot, request, keys.text(), &mut progress, &mut out)?,
-        None => by_range(snapshot, request, &mut progress, &mut out)?,
+        Some(keys) => by_keys(snapshot, request, keys.text(), &mut progress, &mut out, turn)?,
+        None => by_range(snapshot, request, &mut progress, &mut out, turn)?,
     }
     Ok((out, progress))
 }
@@ -236,8 +258,9 @@ fn by_keys(
     keys: &[u8],
     progress: &mut Progress,
     out: &mut Draft,
+    mut turn: Turn,
 ) -> Result<(), StoreError> {
-    while progress.rows < request.limit && out.json.len() < CHUNK {
+    while progress.rows < request.limit && out.json.len() < CHUNK && turn.has_time() {
         let key = match (&request.backwards, &mut progress.keys) {
             (Some(Places { places, .. }), _) => {
                 progress.behind += 1;
@@ -276,6 +299,7 @@ fn by_range(
     request: &Request,
     progress: &mut Progress,
     out: &mut Draft,
+    mut turn: Turn,
 ) -> Result<(), StoreError> {
     progress.done = true;
     if request.starts_past_all() || request.limit == 0 {
@@ -294,19 +318,18 @@ fn by_range(
         if request.past_end(id) {
             return Ok(false);
         }
-        let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else {
-            return Ok(true);
-        };
-        if progress.skipped < request.skip {
-            progress.skipped += 1;
-            return Ok(true);
+        match record.tree.winner().filter(|winner| !winner.deleted) {
+            None => {}
+            Some(_) if progress.skipped < request.skip => progress.skipped += 1,
+            Some(winner) => {
+                separate(&mut progress.rows, out);
+                push_row(snapshot, request, id, &record, &winner, out)?;
+            }
         }
-        separate(&mut progress.rows, out);
-        push_row(snapshot, request, id, &record, &winner, out)?;
         if progress.rows >= request.limit {
             return Ok(false);
         }
-        if out.json.len() >= CHUNK {
+        if out.json.len() >= CHUNK || !turn.has_time() {
             progress.last = Some(id.into());
             progress.done = false;
             return Ok(false);
@@ -354,8 +377,11 @@ fn push_row(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::sync::Semaphore;
 
+    use super::super::answer::tests::database;
     use super::*;
 
     fn request(text: &str) -> Request {
@@ -364,6 +390,52 @@ mod tests {
 
     fn room() -> Room {
         Room::new(Arc::new(Semaphore::new(100)), 100)
+    }
+
+    /// The answer in pieces, each of which has so much time.
+    async fn pieces(db: &Database, query: &str, keys: Option<&str>, time: Duration) -> Vec<String> {
+        let keys = keys.map(|keys| List::parse(keys).unwrap().unwrap());
+        let request = Request::parse(&Query::parse(query), keys.clone(), &room()).unwrap();
+        let reading = db.read(move |snapshot| {
+            let (mut pieces, mut progress) = (Vec::new(), Progress { keys, ..Progress::default() });
+            while !progress.done {
+                let out = Draft::new(&Answers::new(0));
+                let (out, next) = piece(snapshot, &request, progress, out, Turn::of(time))?;
+                pieces.push(String::from_utf8(out.json).unwrap());
+                progress = next;
+            }
+            Ok(pieces)
+        });
+        reading.await.unwrap()
+    }
+
+    /// `skip=1e12`, or millions of deleted documents, had the whole database walked in one piece, while others waited for
+    /// their turn.
+    #[tokio::test]
+    async fn pieces_end_with_their_turns_and_answer_the_same() {
+        let doc = |id: &str| format!(r#"{{"_id":"{id}","_rev":"1-a"}}"#);
+        let gone = |id: &str| format!(r#"{{"_id":"{id}","_rev":"1-a","_deleted":true}}"#);
+        let docs = [gone("a"), gone("b"), gone("c"), doc("d"), doc("e"), doc("f"), gone("g"), gone("h"), doc("i")];
+        let (db, _directory) = database(&docs.each_ref().map(String::as_str)).await;
+        let keys = r#"["i","a",1,"f","e","nope"]"#;
+        for (query, keys) in [
+            ("", None),
+            ("skip=1000000000000", None),
+            ("skip=2", None),
+            ("limit=3", None),
+            ("descending=true", None),
+            ("descending=true&skip=1&endkey=%22d%22", None),
+            ("startkey=%22b%22&endkey=%22g%22", None),
+            ("", Some(keys)),
+            ("skip=1000000000000", Some(keys)),
+            ("descending=true&skip=3&limit=2", Some(keys)),
+        ] {
+            let whole = pieces(&db, query, keys, Duration::from_secs(600)).await;
+            let cut = pieces(&db, query, keys, Duration::ZERO).await;
+            assert_eq!((whole.len(), cut.concat()), (1, whole.concat()), "{query}");
+            let rows = |piece: &String| piece.matches(r#""key":"#).count();
+            assert!(cut.len() > 2 && cut.iter().all(|piece| rows(piece) <= 2), "{query}: {cut:?}");
+        }
     }
 
     #[test]

@@ -8,12 +8,14 @@
 //! An answer whose reader stands still holds [`READER_BYTES`] on their way, and the piece that is sent next, 128 KiB or
 //! so, at most 256 KiB: below 400 KiB together, whatever it is an answer to and however long it is. Larger documents count
 //! among [`Answers`], all readers together; beyond that they stay in the store and are read in pieces (`draft.rs`). Only
-//! so many pieces are made at once, since a document is loaded as a whole for a moment. Not counted are the kernel's own
+//! so many pieces are made at once, since a document is loaded as a whole for a moment. A piece that finds little to say
+//! ends with its [`Turn`], so that no question keeps others waiting. Not counted are the kernel's own
 //! buffers, and what a question holds as long as it is answered (`question.rs`).
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
@@ -44,19 +46,47 @@ const QUEUED: usize = 16;
 /// Pieces of documents' answers that are made at once, and as many of feeds, which may search long for something to show.
 const MADE_AT_ONCE: usize = 4;
 
+/// How long a turn takes that many wait for: long beside a chunk's few milliseconds, short beside a client's patience.
+const TURN: Duration = Duration::from_millis(100);
+
+/// A turn to read rows: when it is over, others have theirs, and the rest comes in another.
+pub struct Turn {
+    ends: Instant,
+    begun: bool,
+}
+
+impl Turn {
+    /// Begins now.
+    pub fn begin() -> Self {
+        Self::of(TURN)
+    }
+
+    /// Begins now, and takes so long.
+    pub fn of(time: Duration) -> Self {
+        Self { ends: Instant::now() + time, begun: false }
+    }
+
+    /// Whether there is time for one more row; for the first there always is.
+    pub fn has_time(&mut self) -> bool {
+        !std::mem::replace(&mut self.begun, true) || Instant::now() < self.ends
+    }
+}
+
 /// The memory of all answers that is shared: of large documents, which may wait for slow readers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Answers {
     memory: Arc<Semaphore>,
     documents: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
+    counts: Arc<Semaphore>,
 }
 
 impl Answers {
     /// So many bytes.
     pub fn new(bytes: usize) -> Self {
         let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
-        Self { memory: permits(bytes), documents: permits(MADE_AT_ONCE), feeds: permits(MADE_AT_ONCE) }
+        let turns = || permits(MADE_AT_ONCE);
+        Self { memory: permits(bytes), documents: turns(), feeds: turns(), counts: turns() }
     }
 
     /// Some of it, if that is free.
@@ -72,6 +102,16 @@ impl Answers {
     ) -> Result<T, StoreError> {
         // The semaphores are never closed.
         let _turn = self.documents.acquire().await;
+        db.read(work).await
+    }
+
+    /// Counts a while, when it is its turn; documents don't wait for it.
+    pub async fn count<T: Send + 'static>(
+        &self,
+        db: &Database,
+        work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _turn = self.counts.acquire().await;
         db.read(work).await
     }
 
@@ -190,8 +230,11 @@ impl<E: Into<ApiError>> From<E> for Stopped {
 }
 
 impl Sink {
-    /// Sends a piece, after waiting for room; empty ones are left out.
+    /// Sends a piece, after waiting for room; empty ones are left out, but tell whether somebody reads.
     pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), Stopped> {
+        if self.queue.is_closed() {
+            return Err(Stopped::HungUp);
+        }
         let mut rest = piece.into();
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(CHUNK));
@@ -250,8 +293,34 @@ fn rest(first: Bytes, pieces: mpsc::Receiver<Item>) -> impl Stream<Item = io::Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::config::StoreSettings;
+    use crate::document::DocParts;
+    use crate::store::{DbName, Durability, Edit, Store};
+
+    /// A database of these documents, and the directory that it lives in.
+    pub async fn database(docs: &[&str]) -> (Arc<Database>, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), StoreSettings::default()).await.unwrap();
+        let db = store.create(&DbName::parse("db").unwrap()).await.unwrap();
+        let edit = |doc: &&str| {
+            let parts = DocParts::parse(doc.as_bytes()).unwrap();
+            Edit::new(&parts, (&*parts.id.clone().unwrap()).into(), true, Vec::new()).unwrap()
+        };
+        db.write(docs.iter().map(edit).collect(), Durability::Unsynced).await.unwrap();
+        (db, directory)
+    }
+
+    /// A client that hung up while its answer had nothing to say had the whole database read for it.
+    #[tokio::test]
+    async fn an_answer_with_nothing_to_say_ends_when_nobody_reads() {
+        let (queue, pieces) = mpsc::channel(QUEUED);
+        let sink = Sink { queue, room: Arc::new(Semaphore::new(READER_BYTES)) };
+        assert!(sink.send("").await.is_ok());
+        drop(pieces);
+        assert!(matches!(sink.send("").await, Err(Stopped::HungUp)));
+    }
 
     #[test]
     fn locations_are_encoded_as_couchdb_does() {

@@ -1,7 +1,8 @@
 //! `POST /{db}/_revs_diff` and `_missing_revs`: which of these revisions the database lacks.
 //!
 //! Documents that lack nothing are absent from the answer. `possible_ancestors` are leaves whose attachments the
-//! source needn't send again. The question is checked as a whole, and then read where it stands.
+//! source needn't send again. The question is checked as a whole, and then read where it stands. A long one that lacks
+//! nothing is read a turn at a time, so that others have theirs.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::json::{self, Member, Walk};
 use crate::store::{Database, Snapshot, StoreError};
 use crate::tasks;
 
-use super::answer::{APPLICATION_JSON, CHUNK};
+use super::answer::{APPLICATION_JSON, CHUNK, Turn};
 use super::draft::Draft;
 use super::error::ApiError;
 use super::request::{Db, Payload};
@@ -53,8 +54,9 @@ async fn write(
         let mut progress = Progress::default();
         while !progress.done {
             let (question, out) = (question.clone(), Draft::new(&answers));
-            let diffing = answers.read(&db, move |snapshot| diff(snapshot, &question, progress, out, with_ancestors));
-            let (piece, next) = diffing.await?;
+            let diff =
+                move |snapshot: &Snapshot| diff(snapshot, &question, progress, out, with_ancestors, Turn::begin());
+            let (piece, next) = answers.read(&db, diff).await?;
             progress = next;
             piece.send(&sink, &db).await?;
         }
@@ -82,15 +84,16 @@ fn check(question: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Answers what comes next until there is a chunk.
+/// Answers what comes next until there is a chunk, or the turn is over.
 fn diff(
     snapshot: &Snapshot,
     question: &[u8],
     mut progress: Progress,
     mut out: Draft,
     with_ancestors: bool,
+    mut turn: Turn,
 ) -> Result<(Draft, Progress), StoreError> {
-    while out.json.len() < CHUNK {
+    while out.json.len() < CHUNK && turn.has_time() {
         // All of them can be read.
         let next = progress.asked.member(question).and_then(|member| Some((asked(&member).ok()?, member.key)));
         let Some((revs, id)) = next else {
@@ -145,6 +148,10 @@ fn push_revs(out: &mut Vec<u8>, revs: &[Rev]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::answer::Answers;
+    use super::super::answer::tests::database;
     use super::*;
 
     fn revs(texts: &[&str]) -> Vec<Rev> {
@@ -158,6 +165,28 @@ mod tests {
         assert_eq!(reason(br#"{"b":[],"a":["x"]}"#), "Invalid rev format");
         assert_eq!(reason(b"[]"), "Request body must be a JSON object");
         assert_eq!(reason(b"{"), "invalid UTF-8 JSON");
+    }
+
+    /// A question of 128 MiB that lacked nothing was read through in one piece, while others waited for their turn.
+    #[tokio::test]
+    async fn pieces_end_with_their_turns_and_lack_the_same() {
+        let (db, _directory) = database(&[r#"{"_id":"a","_rev":"1-a"}"#, r#"{"_id":"b","_rev":"1-b"}"#]).await;
+        let question = br#"{"a":["1-a"],"b":["1-b"],"c":["1-c"],"a":["1-a"],"b":["1-a"],"d":[]}"#;
+        let pieces = async |time| {
+            let reading = db.read(move |snapshot| {
+                let (mut pieces, mut progress) = (Vec::new(), Progress::default());
+                while !progress.done {
+                    let out = Draft::new(&Answers::new(0));
+                    let (out, next) = diff(snapshot, question, progress, out, false, Turn::of(time))?;
+                    pieces.push(String::from_utf8(out.json).unwrap());
+                    progress = next;
+                }
+                Ok(pieces)
+            });
+            reading.await.unwrap()
+        };
+        assert_eq!(pieces(Duration::from_secs(600)).await, [r#""c":["1-c"],"b":["1-a"]"#]);
+        assert_eq!(pieces(Duration::ZERO).await, ["", "", r#""c":["1-c"]"#, "", r#","b":["1-a"]"#, "", ""]);
     }
 
     #[test]

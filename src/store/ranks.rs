@@ -3,13 +3,16 @@
 //! The file doesn't tell, so they are counted, from the nearest place that was counted before. That holds as long as nothing
 //! is written: who goes through a quiet database page by page has every document counted once; beside a writer each page
 //! counts from the beginning. A place is kept for every thousand documents.
+//!
+//! A thousand are counted at a time, each from a fresh snapshot, so that a count over millions of documents neither holds
+//! one nor keeps others waiting. What is written before a place meanwhile is missed: the number is then about right only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
 use super::read::Snapshot;
 
-/// Documents from one place to the next.
+/// Documents from one place to the next, and those that are counted at a time.
 const STEP: usize = 1000;
 
 /// Places of a database that were counted. Cheap to clone.
@@ -25,38 +28,67 @@ struct Counted {
     places: Vec<(Box<str>, u64)>,
 }
 
+/// How far a count has come.
+#[derive(Debug, Default)]
+pub struct Rank {
+    /// Up to which id.
+    place: Box<str>,
+    /// How many documents that aren't deleted stand before it.
+    pub before: u64,
+    /// Of the snapshot that the count began with.
+    update_seq: u64,
+}
+
 impl Ranks {
     fn counted(&self) -> MutexGuard<'_, Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the documents that aren't deleted and stand before `id`.
-    pub(super) fn before(&self, snapshot: &Snapshot, id: &str) -> Result<u64, StoreError> {
-        let known = {
-            let counted = self.counted();
-            let known = &counted.places[..counted.places.partition_point(|(place, _)| **place <= *id)];
-            known.last().cloned().filter(|_| counted.update_seq == snapshot.update_seq())
-        };
-        let (start, mut before) = known.unwrap_or_default();
-        let (mut places, mut walked) = (Vec::new(), 0);
-        snapshot.documents(Some(&start), |at, record| {
+    /// Counts a thousand of the documents that aren't deleted and stand before `id`; `true` if these were the last.
+    pub(super) fn count(&self, snapshot: &Snapshot, id: &str, rank: &mut Rank) -> Result<bool, StoreError> {
+        let update_seq = snapshot.update_seq();
+        if rank.place.is_empty() {
+            rank.update_seq = update_seq;
+        }
+        if let Some(further) = self.known(update_seq, id).filter(|known| known.place > rank.place) {
+            *rank = further;
+        }
+        let (mut walked, mut next) = (0, None);
+        snapshot.documents(Some(&rank.place), |at, record| {
             if at >= id {
                 return Ok(false);
             }
             if walked == STEP {
-                places.push((Box::from(at), before));
-                walked = 0;
+                next = Some(Box::from(at));
+                return Ok(false);
             }
             walked += 1;
-            before += u64::from(record.tree.winner().is_some_and(|winner| !winner.deleted));
+            rank.before += u64::from(record.tree.winner().is_some_and(|winner| !winner.deleted));
             Ok(true)
         })?;
-        let mut counted = self.counted();
-        if counted.update_seq != snapshot.update_seq() {
-            *counted = Counted { update_seq: snapshot.update_seq(), places: Vec::new() };
+        let Some(next) = next else { return Ok(true) };
+        rank.place = next;
+        if rank.update_seq == update_seq {
+            self.remember(rank);
         }
-        let last = counted.places.last().map(|(place, _)| place.clone());
-        counted.places.extend(places.into_iter().filter(|(place, _)| last.as_ref().is_none_or(|last| place > last)));
-        Ok(before)
+        Ok(false)
+    }
+
+    /// The nearest place that was counted.
+    fn known(&self, update_seq: u64, id: &str) -> Option<Rank> {
+        let counted = self.counted();
+        let known = &counted.places[..counted.places.partition_point(|(place, _)| **place <= *id)];
+        let (place, before) = known.last().filter(|_| counted.update_seq == update_seq)?.clone();
+        Some(Rank { place, before, update_seq })
+    }
+
+    fn remember(&self, rank: &Rank) {
+        let mut counted = self.counted();
+        if counted.update_seq != rank.update_seq {
+            *counted = Counted { update_seq: rank.update_seq, places: Vec::new() };
+        }
+        if counted.places.last().is_none_or(|(last, _)| *last < rank.place) {
+            counted.places.push((rank.place.clone(), rank.before));
+        }
     }
 }

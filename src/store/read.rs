@@ -21,7 +21,7 @@ use super::keys::{
     self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, INFO, Info, LOCAL, LocalRecord, SEQ_COUNTS, SEQS, SeqEntry,
     local_rev, put_varint, take_varint,
 };
-use super::ranks::Ranks;
+use super::ranks::{Rank, Ranks};
 use super::revtree::{Leaf, RevTree};
 use crate::document::Rev;
 use crate::json::push_string;
@@ -306,9 +306,9 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many documents that aren't deleted stand before `id`.
-    pub fn rank(&self, id: &str) -> Result<u64, StoreError> {
-        self.ranks.before(self, id)
+    /// Counts on how many documents that aren't deleted stand before `id`; `true` if that was all.
+    pub fn count_before(&self, id: &str, rank: &mut Rank) -> Result<bool, StoreError> {
+        self.ranks.count(self, id, rank)
     }
 
     /// A leaf's attachments, in order.

@@ -151,7 +151,7 @@ pub struct Http {
     pub max_requests: usize,
     /// Answers at once whose clients have stopped reading for now; further ones are broken off.
     pub max_slow_readers: usize,
-    /// A client that takes nothing of its answer for so long is cut off. Long, since a replicator whose target is busy may
+    /// A client that takes less than 16 KiB of its answer in so long is cut off. Long, since a replicator whose target is busy may
     /// leave its source's feed unread for minutes.
     pub reader_pause: Duration,
     /// Connections open at once; further ones wait to be accepted.

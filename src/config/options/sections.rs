@@ -137,7 +137,7 @@ pub struct HttpOptions {
     /// Answers at once whose clients have stopped reading; further ones are broken off [default: 1024]
     #[arg(long, value_name = "N")]
     pub max_slow_readers: Option<usize>,
-    /// A client that takes nothing of its answer for so long is cut off [default: 5m]
+    /// A client that takes less than 16 KiB of its answer in so long is cut off [default: 5m]
     #[arg(long, value_name = "TIME")]
     pub reader_pause: Option<Span>,
     /// Connections open at once; further ones wait [default: 4096]

@@ -3,12 +3,12 @@
 //! A function starts in the quick lane, where one call may take [`QUICK`]. A call that takes longer is stopped, and asked
 //! again in the slow lane, which has a quarter of the places and where a call has its whole time. The function then goes to
 //! the slow lane at once for [`REMEMBERED`]. There, functions of one design document run one after the other, so that one
-//! design document takes one place. A function that ran out of its whole time [`TRIES`] times in a row is refused for
-//! [`REMEMBERED`], as if it had run out of time once more.
+//! design document takes one place. Functions that ran out of their whole time [`TRIES`] times in a row share one place. They
+//! aren't refused: it may be one caller's request that makes a function endless, and others' calls would end.
 //!
 //! So a function that nobody has seen yet waits at most [`QUICK`] for each other such function in front of it, divided by
 //! the places of the lane. A function that needs more than [`QUICK`] for one document may wait long for endless ones of
-//! other design documents, until those are refused; it isn't starved, since places are given in the order of asking.
+//! other design documents, until those share a place; it isn't starved, since places are given in the order of asking.
 //!
 //! What a function did is remembered by a hash of its code, so an edit of the design document clears its name.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{Code, ScriptError};
+use super::Code;
 
 /// The time of a call in the quick lane. Filters take microseconds; compiling a large library takes some ten milliseconds.
 const QUICK: Duration = Duration::from_millis(200);
@@ -28,7 +28,7 @@ const QUICK: Duration = Duration::from_millis(200);
 /// How long the lanes remember that a function took long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// After so many calls in a row that ran out of their whole time, a function is refused.
+/// After so many calls in a row that ran out of their whole time, a function shares a place with others like it.
 const TRIES: u32 = 3;
 
 /// Functions that are remembered at most; those that took long longest ago are forgotten first.
@@ -41,6 +41,8 @@ pub struct Lanes {
     remembered: Duration,
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    /// Of the slow lane, for all functions that ran out of time too often: one.
+    last: Arc<Semaphore>,
     /// Never held across an await.
     memory: Mutex<Memory>,
 }
@@ -69,8 +71,8 @@ pub struct Place {
     pub time: Duration,
     /// Whether this is the slow lane.
     slow: bool,
-    /// The lane's place, and the design document's turn.
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+    /// The lane's place, the design document's turn, and that of the functions that ran out of time too often.
+    _permits: [Option<OwnedSemaphorePermit>; 3],
 }
 
 impl Place {
@@ -86,27 +88,35 @@ impl Lanes {
         let slow = (places / 4).max(1);
         let quick = places.saturating_sub(slow).max(1);
         let lane = |places| Arc::new(Semaphore::new(places));
-        Self { call_time, remembered: REMEMBERED, quick: lane(quick), slow: lane(slow), memory: Mutex::default() }
+        let (quick, slow, last) = (lane(quick), lane(slow), lane(1));
+        Self { call_time, remembered: REMEMBERED, quick, slow, last, memory: Mutex::default() }
     }
 
     /// Waits for a place.
-    ///
-    /// # Errors
-    /// The function ran out of time too often.
-    pub async fn place(&self, code: &Code) -> Result<Place, ScriptError> {
+    pub async fn place(&self, code: &Code) -> Place {
         let function = hash(code);
-        if !self.is_slow(function)? {
+        if self.timeouts(function).is_none() {
             let permit = take(&self.quick).await;
             // Others may have found out meanwhile that it takes long.
-            if !self.is_slow(function)? {
+            if self.timeouts(function).is_none() {
                 let time = QUICK.min(self.call_time);
-                return Ok(Place { function, time, slow: false, _permits: [permit, None] });
+                return Place { function, time, slow: false, _permits: [permit, None, None] };
             }
         }
-        let turn = take(&self.turn(hash(&(&code.database, &code.design)))).await;
-        self.is_slow(function)?;
+        let design = self.turn(hash(&(&code.database, &code.design)));
+        let mut last = None;
+        let turn = loop {
+            if last.is_none() && self.runs_out(function) {
+                last = take(&self.last).await;
+            }
+            let turn = take(&design).await;
+            // Whoever waits for the last place keeps no turn: other functions of the design document may be good.
+            if last.is_some() || !self.runs_out(function) {
+                break turn;
+            }
+        };
         let permit = take(&self.slow).await;
-        Ok(Place { function, time: self.call_time, slow: true, _permits: [permit, turn] })
+        Place { function, time: self.call_time, slow: true, _permits: [permit, turn, last] }
     }
 
     /// Remembers that a call ran out of its time.
@@ -133,14 +143,19 @@ impl Lanes {
         }
     }
 
-    fn is_slow(&self, function: u64) -> Result<bool, ScriptError> {
+    /// How often in a row a function ran out of its whole time; `None`: it isn't known to take long.
+    fn timeouts(&self, function: u64) -> Option<u32> {
         let mut memory = self.memory();
-        let Some(known) = memory.functions.get(&function).copied() else { return Ok(false) };
+        let known = memory.functions.get(&function).copied()?;
         if known.last.elapsed() >= self.remembered {
             memory.functions.remove(&function);
-            return Ok(false);
+            return None;
         }
-        if known.timeouts >= TRIES { Err(ScriptError::timed_out()) } else { Ok(true) }
+        Some(known.timeouts)
+    }
+
+    fn runs_out(&self, function: u64) -> bool {
+        self.timeouts(function).is_some_and(|timeouts| timeouts >= TRIES)
     }
 
     fn turn(&self, design: u64) -> Arc<Semaphore> {
@@ -180,8 +195,52 @@ mod tests {
     }
 
     async fn run_out(lanes: &Lanes, code: &Code) {
-        let place = lanes.place(code).await.unwrap();
+        let place = lanes.place(code).await;
         lanes.ran_out(&place);
+    }
+
+    /// Functions that end keep their places beside any number that don't.
+    #[tokio::test]
+    async fn functions_that_keep_running_out_of_time_share_one_place() {
+        let lanes = Lanes::new(16, Duration::from_secs(5));
+        let of = |database: &str, source| Code { database: database.into(), ..code(source) };
+        let (endless, other, long) = (of("a", "endless"), of("b", "endless"), of("c", "long"));
+        for code in [&endless, &other] {
+            for _ in 0..=TRIES {
+                run_out(&lanes, code).await;
+            }
+        }
+        run_out(&lanes, &long).await;
+        let first = lanes.place(&endless).await;
+        let mut second = Box::pin(lanes.place(&other));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(!lanes.place(&long).await.is_quick());
+        // It waits without its design document's turn.
+        let sibling = of("b", "long");
+        run_out(&lanes, &sibling).await;
+        assert!(!lanes.place(&sibling).await.is_quick());
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(!second.await.is_quick());
+    }
+
+    /// Those that wait already when others find out share the place too.
+    #[tokio::test]
+    async fn a_call_that_waits_for_its_turn_meanwhile_shares_the_place() {
+        let lanes = Lanes::new(16, Duration::from_secs(5));
+        let endless = code("endless");
+        run_out(&lanes, &endless).await;
+        let first = lanes.place(&endless).await;
+        let mut second = Box::pin(lanes.place(&endless));
+        assert!(futures::poll!(&mut second).is_pending());
+        for _ in 0..TRIES {
+            lanes.ran_out(&first);
+        }
+        let last = take(&lanes.last).await;
+        drop(first);
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(last);
+        assert!(!second.await.is_quick());
     }
 
     #[tokio::test]
@@ -190,10 +249,10 @@ mod tests {
         for _ in 0..=TRIES {
             run_out(&lanes, &code("a")).await;
         }
-        assert!(lanes.place(&code("a")).await.is_err());
-        assert!(lanes.place(&code("b")).await.unwrap().is_quick());
+        assert!(!lanes.place(&code("a")).await.is_quick());
+        assert!(lanes.place(&code("b")).await.is_quick());
         lanes.remembered = Duration::ZERO;
-        assert!(lanes.place(&code("a")).await.unwrap().is_quick());
+        assert!(lanes.place(&code("a")).await.is_quick());
     }
 
     #[tokio::test]
@@ -203,7 +262,7 @@ mod tests {
             run_out(&lanes, &code(&n.to_string())).await;
         }
         assert_eq!(lanes.memory().functions.len(), MOST_REMEMBERED);
-        assert!(lanes.place(&code("0")).await.unwrap().is_quick(), "the oldest is forgotten");
-        assert!(!lanes.place(&code("1")).await.unwrap().is_quick());
+        assert!(lanes.place(&code("0")).await.is_quick(), "the oldest is forgotten");
+        assert!(!lanes.place(&code("1")).await.is_quick());
     }
 }

@@ -27,7 +27,7 @@ fn interpreters() -> Interpreters {
 
 async fn ask_all(interpreters: &Interpreters, code: Arc<Code>, docs: &[&str]) -> Result<Vec<bool>, ScriptError> {
     loop {
-        let (admission, _guard) = interpreters.admit(code.clone(), r#"{"query":{"min":"3"}}"#.into()).await?;
+        let (admission, _guard) = interpreters.admit(code.clone(), r#"{"query":{"min":"3"}}"#.into()).await;
         let short = admission.is_short();
         let docs = docs.iter().map(ToString::to_string).collect::<Vec<_>>();
         let asked = crate::tasks::blocking("ask", move || {
@@ -217,7 +217,7 @@ async fn a_function_stops_where_nobody_waits_for_it() {
     let endless = code("function () { for (;;) {} }", Kind::Filter);
     // The whole time, not a short try.
     ask_short(&interpreters, &endless).await;
-    let (admission, guard) = interpreters.admit(endless, "{}".into()).await.unwrap();
+    let (admission, guard) = interpreters.admit(endless, "{}".into()).await;
     assert!(!admission.is_short());
     let running = admission.start().unwrap();
     let stopped = crate::tasks::blocking("ask", move || running.passes(b"{}"));
@@ -227,7 +227,7 @@ async fn a_function_stops_where_nobody_waits_for_it() {
 
 /// The first, short try of a function that takes longer.
 async fn ask_short(interpreters: &Interpreters, code: &Arc<Code>) {
-    let (admission, _guard) = interpreters.admit(code.clone(), "{}".into()).await.unwrap();
+    let (admission, _guard) = interpreters.admit(code.clone(), "{}".into()).await;
     assert!(admission.is_short());
     let asked = crate::tasks::blocking("ask", move || admission.start()?.passes(b"{}"));
     assert!(worth_another_try(&asked.await.unwrap().unwrap_err()));
@@ -265,31 +265,25 @@ async fn slow_functions_of_one_design_document_wait_for_each_other() {
         Arc::new(Code { database: "other".into(), ..Arc::into_inner(code(&endless.source, Kind::Filter)).unwrap() });
     ask_short(&interpreters, &endless).await;
     ask_short(&interpreters, &elsewhere).await;
-    let first = interpreters.admit(endless.clone(), "{}".into()).await.unwrap();
+    let first = interpreters.admit(endless.clone(), "{}".into()).await;
     let mut second = Box::pin(interpreters.admit(endless, "{}".into()));
     assert!(futures::poll!(&mut second).is_pending());
-    let other = interpreters.admit(elsewhere, "{}".into()).await.unwrap();
+    let other = interpreters.admit(elsewhere, "{}".into()).await;
     assert!(futures::poll!(&mut second).is_pending());
     drop(other);
     assert!(futures::poll!(&mut second).is_pending());
     drop(first);
-    second.await.unwrap();
+    second.await;
 }
 
-/// Functions that never end burn no time for ever: after some tries they are answered at once.
+/// One caller whose request made a filter endless had everybody's calls of it refused for a minute.
 #[tokio::test]
-async fn a_function_that_keeps_running_out_of_time_is_refused_for_a_while() {
+async fn a_function_that_keeps_running_out_of_time_is_asked_all_the_same() {
     let interpreters = interpreters();
     let endless = code("function (doc) { while (!doc.ends) {} return true }", Kind::Filter);
     let ask = async |doc: &str| ask_all(&interpreters, endless.clone(), &[doc]).await;
-    for _ in 0..2 {
-        ask("{}").await.unwrap_err();
+    for _ in 0..4 {
+        assert_eq!(ask("{}").await.unwrap_err(), ScriptError::timed_out());
     }
-    assert_eq!(ask(r#"{"ends":1}"#).await.unwrap(), [true], "one that ends in time has its tries again");
-    for _ in 0..3 {
-        ask("{}").await.unwrap_err();
-    }
-    assert_eq!(ask(r#"{"ends":1}"#).await.unwrap_err(), ScriptError::timed_out());
-    let edited = code("function (doc) { while (!doc.ends) {} return 1 == 1 }", Kind::Filter);
-    assert_eq!(ask_all(&interpreters, edited, &[r#"{"ends":1}"#]).await.unwrap(), [true]);
+    assert_eq!(ask(r#"{"ends":1}"#).await.unwrap(), [true]);
 }

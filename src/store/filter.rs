@@ -180,8 +180,7 @@ impl Database {
         };
         let work = Arc::new(work);
         loop {
-            let admitted = self.interpreters().admit(code.clone(), request.clone()).await;
-            let (admission, _stopped_when_dropped) = admitted.map_err(FilterError::from)?;
+            let (admission, _stopped_when_dropped) = self.interpreters().admit(code.clone(), request.clone()).await;
             let short = admission.is_short();
             let (ready, work, snapshot) = (ready.clone(), work.clone(), snapshot.clone());
             let sifted = self.read_at(snapshot, move |snapshot| sifted(snapshot, ready, admission, &*work)).await;

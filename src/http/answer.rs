@@ -297,7 +297,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::StoreSettings;
     use crate::document::DocParts;
-    use crate::store::{DbName, Durability, Edit, Store};
+    use crate::store::{DbName, Durability, Edit, Rank, Store};
 
     /// A database of these documents, and the directory that it lives in.
     pub async fn database(docs: &[&str]) -> (Arc<Database>, tempfile::TempDir) {
@@ -310,6 +310,22 @@ pub(super) mod tests {
         };
         db.write(docs.iter().map(edit).collect(), Durability::Unsynced).await.unwrap();
         (db, directory)
+    }
+
+    /// `_all_docs?startkey="z"` counted every document before it in one piece, in one of the four turns of all documents.
+    #[tokio::test]
+    async fn counts_go_on_a_while_at_a_time_and_take_no_documents_turn() {
+        let docs: Vec<_> = (0..2500).map(|n| format!(r#"{{"_id":"{n:04}","_rev":"1-a"}}"#)).collect();
+        let (db, _directory) = database(&docs.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let answers = Answers::new(0);
+        let _taken = answers.documents.acquire_many(MADE_AT_ONCE as u32).await.unwrap();
+        let (mut rank, mut counted, mut pieces) = (Rank::default(), false, 0);
+        while !counted {
+            let count = move |snapshot: &Snapshot| Ok((snapshot.count_before("z", &mut rank)?, rank));
+            (counted, rank) = answers.count(&db, count).await.unwrap();
+            pieces += 1;
+        }
+        assert_eq!((rank.before, pieces), (2500, 3));
     }
 
     /// A client that hung up while its answer had nothing to say had the whole database read for it.

@@ -138,7 +138,8 @@ impl Default for Replicator {
 pub struct Http {
     /// Bytes of a JSON request body; attachments stream and have no limit.
     pub max_body_bytes: usize,
-    /// Bytes of all JSON request bodies that are in memory at once; a request that finds none left is answered 503.
+    /// Bytes of all JSON request bodies that are in memory at once; and of what is made of them; a
+    /// request that finds no room is answered 503, one that can never fit 413.
     pub max_bodies_bytes: usize,
     /// Bytes of large documents in answers whose readers haven't taken them yet, all together; further ones are read from
     /// the store a piece at a time.

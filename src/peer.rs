@@ -62,7 +62,7 @@ pub enum PeerError {
         /// What happened.
         reason: String,
     },
-    /// An answer that isn't the one hoped for, after all tries.
+    /// Another answer than the expected one, after all tries.
     #[error("{request} was answered {answer}")]
     Answered {
         /// As above; or the document that it is about.
@@ -165,12 +165,12 @@ impl PeerError {
         }
     }
 
-    /// Whether the peer says that it won't do this however often it is asked: it has no such thing, or doesn't let us.
+    /// Whether there is no use in asking this peer for the same again: another place may do.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Unauthorized { .. } => true,
             Self::Answered { blame, .. } => {
-                matches!(blame, Blame::Document | Blame::Missing | Blame::Lasting | Blame::Unclear { worded: true })
+                matches!(blame, Blame::Document | Blame::Lasting)
             }
             _ => false,
         }
@@ -334,8 +334,7 @@ pub struct Doubt {
 impl Doubt {
     /// The peer has no such revision.
     pub fn missing(id: DocId, rev: Rev) -> Self {
-        let why = Why::new("unavailable", "missing");
-        Self { failure: Failure { id, rev: Some(rev), why }, blame: Blame::Missing }
+        Self { failure: Failure { id, rev: Some(rev), why: Why::missing() }, blame: Blame::Missing }
     }
 }
 

@@ -127,7 +127,7 @@ impl Registry {
         let (list, noted) = self.failure_list(base).await?;
         let part = list.part(skip.saturating_sub(unkept_count), limit - failures.len()).await;
         let (kept_count, kept) = part.map_err(|error| match noted {
-            Some(source) if error.is_refusal() => ReplicateError::Unauthorized(format!(
+            Some(source) if matches!(error, PeerError::Unauthorized { .. }) => ReplicateError::Unauthorized(format!(
                 "the list stands in {source}, whose credentials are known when the replication has been asked for again"
             )),
             _ => error.into(),

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// How often a replication that ended with an error is asked for again.
 const ASKED: usize = 12;
 const PLAIN: usize = 20;
-/// Requests that a case may take, a few hundred times fewer than a storm.
+/// Requests that a case may take, a hundred times fewer than a storm.
 const MOST_REQUESTS: usize = 250;
 
 /// What gateways answer. A success that isn't one is told by its body alone.

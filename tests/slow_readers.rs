@@ -55,6 +55,9 @@ async fn readers_beyond_those_that_may_stand_still_are_broken_off() {
         readers.push(still(&server).await);
     }
     tokio::time::timeout(Duration::from_secs(60), answered(&server)).await.expect("none is broken off");
+    let rests = futures::future::join_all(readers.into_iter().map(StillReader::rest)).await;
+    let broken_off = rests.iter().filter(|rest| rest.len() < 16 << 20).count();
+    assert!(broken_off >= 7, "{broken_off}");
 }
 
 /// Waits until a request is answered.

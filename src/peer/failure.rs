@@ -21,13 +21,24 @@ pub struct Failure {
 /// What a peer says, in CouchDB's two members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Why {
-    /// `forbidden`, `unauthorized`, …; `unavailable` if the source can't give the revision.
+    /// `forbidden`, `unauthorized`, …; `unavailable` if the source says that it has no such revision, `not_copied` if it was
+    /// given up for what no peer has put in words.
     pub error: String,
     /// The peer's words.
     pub reason: String,
 }
 
 impl Why {
+    /// The source says that it has no such revision.
+    pub fn missing() -> Self {
+        Self::new("unavailable", "missing")
+    }
+
+    /// Whether the source said so.
+    pub fn is_missing(&self) -> bool {
+        *self == Self::missing()
+    }
+
     /// In these words.
     pub fn new(error: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { error: error.into(), reason: reason.into() }

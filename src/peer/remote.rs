@@ -322,8 +322,8 @@ impl RemotePeer {
         .await
     }
 
-    /// Asks about the database as a whole. What stays without words of the database's own after all tries is told as what
-    /// it looks like: nothing is passed over for it.
+    /// Asks about the database as a whole: the one question whose answer's status counts, when all tries are over
+    /// ([`judgement::of_whole_database`]).
     async fn opening<T>(&self, call: &Call, make: impl Fn(Reply) -> Result<T, PeerError>) -> Result<T, PeerError> {
         let last = AtomicU16::new(0);
         let made = self.ask(call, |reply| {
@@ -331,14 +331,19 @@ impl RemotePeer {
             make(reply)
         });
         let database = || self.inner.name.clone();
-        match (made.await, last.load(Ordering::Relaxed)) {
-            (Err(PeerError::Answered { .. }), 404) => Err(PeerError::DatabaseMissing { database: database() }),
-            (Err(PeerError::Answered { .. }), 401 | 403) => Err(PeerError::Unauthorized { database: database() }),
-            (made, _) => made,
+        match made.await {
+            Err(error @ PeerError::Answered { .. }) => {
+                Err(match judgement::of_whole_database(last.load(Ordering::Relaxed)) {
+                    Some(Meaning::NoDatabase) => PeerError::DatabaseMissing { database: database() },
+                    Some(Meaning::NotAllowed) => PeerError::Unauthorized { database: database() },
+                    _ => error,
+                })
+            }
+            made => made,
         }
     }
 
-    /// Asks whether this database lets us read it: else what it refused as if for one document is refused for all.
+    /// Asks whether this database lets us read it. If it doesn't, a refusal was meant for the whole database.
     async fn let_in(&self) -> Result<(), PeerError> {
         self.info().await.map(drop)
     }
@@ -359,7 +364,7 @@ impl RemotePeer {
         if reply.meaning() == Meaning::Done { Ok(reply) } else { Err(self.refusal(reply)) }
     }
 
-    /// The error that an answer is to a request that hoped for success.
+    /// The error that an answer is, if it isn't a success.
     fn refusal(&self, reply: Reply) -> PeerError {
         let database = || self.inner.name.clone();
         match reply.meaning() {

@@ -19,7 +19,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Budget, Places};
+use super::budget::{Budget, PAGE_BYTES, Places};
 use super::doubt::Doubts;
 use super::failures::FailureLog;
 use super::pauses::Pauses;
@@ -27,10 +27,12 @@ use super::progress::Progress;
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
 use crate::document::{DocId, Rev, Seq, Wanted};
-use crate::peer::{Blame, Change, Doubt, Failure, Peer, Why};
+use crate::peer::{Blame, Change, ChangesQuery, Doubt, Failure, Filter, Peer, Why};
 
 /// Documents with attachments on their way at once, a batch.
 const ATTACHED_AT_ONCE: usize = 4;
+/// Rows of the feed among which a document is sought that both sides have.
+const LOOKED_AT: usize = 20;
 /// Requests of a round that fail before any gets through, after which the round ends.
 const MOST_FAILED: usize = 2;
 
@@ -53,6 +55,8 @@ pub struct Route {
     pub batch_bytes: usize,
     /// Tries of what broke off.
     pub tries: u32,
+    /// Every document of the source is copied, so that none is out of place at the target.
+    pub copies_all: bool,
     /// Cancelled: reads and pauses end at once, writes are finished.
     pub stop: CancellationToken,
 }
@@ -66,13 +70,13 @@ impl Route {
 
 /// Copies what the target lacks of a page's changes.
 pub async fn copy(route: Route, changes: Vec<Change>) -> Result<(), ReplicateError> {
-    Batch::new(&route, true).copy(changes).await
+    Batch::new(&route, true, changes.len()).copy(changes).await
 }
 
 /// Copies all leaves of these documents, whether the target has them or not. Documents that don't exist are passed over.
 pub async fn copy_docs(route: Route, ids: Vec<DocId>) -> Result<(), ReplicateError> {
     let all_leaves = |id| Change { seq: Seq::zero(), id, revs: Vec::new() };
-    Batch::new(&route, false).copy(ids.into_iter().map(all_leaves).collect()).await
+    Batch::new(&route, false, ids.len()).copy(ids.into_iter().map(all_leaves).collect()).await
 }
 
 struct Batch<'a> {
@@ -97,45 +101,46 @@ struct Piece {
 }
 
 impl<'a> Batch<'a> {
-    fn new(route: &'a Route, asks: bool) -> Self {
-        Self { route, asks, given_up: HashSet::new(), doubts: Doubts::default(), error: None }
+    fn new(route: &'a Route, asks: bool, documents: usize) -> Self {
+        Self { route, asks, given_up: HashSet::new(), doubts: Doubts::of_batch(documents), error: None }
     }
 
     async fn copy(&mut self, changes: Vec<Change>) -> Result<(), ReplicateError> {
         let mut pieces = if changes.is_empty() { Vec::new() } else { vec![Piece::new(changes)] };
         let mut pauses = Pauses::between_tries(self.route.tries);
+        let mut proven = false;
         while !pieces.is_empty() {
             let before = count(&pieces);
-            pieces = self.round(pieces).await?;
+            self.error = None;
+            pieces = self.round(pieces, proven).await?;
             if pieces.is_empty() {
                 break;
             }
             let left: HashSet<&DocId> =
                 pieces.iter().flat_map(|piece| &piece.changes).map(|change| &change.id).collect();
-            self.doubts.clear(|id| left.contains(id));
+            self.doubts.keep_only(|id| left.contains(id));
             if count(&pieces) < before {
                 pauses = Pauses::between_tries(self.route.tries);
             }
             let Some(pause) = pauses.next() else { return self.settle(&pieces) };
             tracing::warn!(documents = count(&pieces), pause_ms = pause.as_millis() as u64, "trying again");
             self.route.unless_stopped(tokio::time::sleep(pause)).await?;
-            if self.doubts.need_proof() {
-                self.prove().await;
-            }
+            proven = self.doubts.need_proof() && self.copy_known_ones_again().await;
         }
         Ok(())
     }
 
-    /// Copies pieces; answers those that are to be tried again.
-    async fn round(&mut self, pieces: Vec<Piece>) -> Result<Vec<Piece>, ReplicateError> {
-        let (mut left, mut again) = (Vec::new(), Vec::new());
-        let (mut failed, mut any_got_through) = (0, false);
+    /// Copies pieces; answers those that are to be tried again, those that had no turn first. `proven` says that both
+    /// sides have just been seen to work.
+    async fn round(&mut self, pieces: Vec<Piece>, proven: bool) -> Result<Vec<Piece>, ReplicateError> {
+        let (mut untried, mut left, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut failed, mut any_got_through) = (0, proven);
         for mut piece in pieces {
             if failed >= MOST_FAILED && !any_got_through {
-                left.push(piece);
+                untried.push(piece);
                 continue;
             }
-            match self.once(&mut piece).await {
+            match self.copy_piece(&mut piece).await {
                 Ok(doubts) => {
                     let doubtful = self.note(doubts, &piece);
                     any_got_through |= doubtful.len() < piece.changes.len();
@@ -143,18 +148,19 @@ impl<'a> Batch<'a> {
                 }
                 Err(error) => {
                     failed += 1;
-                    left.extend(self.after(error, piece)?);
+                    left.extend(self.split_or_doubt(error, piece)?);
                 }
             }
         }
         if !again.is_empty() {
             left.push(Piece { changes: again, asked: true, doubtful: true });
         }
-        Ok(left)
+        untried.extend(left);
+        Ok(untried)
     }
 
     /// What is to be tried again after a request failed as a whole.
-    fn after(&mut self, error: ReplicateError, piece: Piece) -> Result<Vec<Piece>, ReplicateError> {
+    fn split_or_doubt(&mut self, error: ReplicateError, piece: Piece) -> Result<Vec<Piece>, ReplicateError> {
         let blame = match &error {
             ReplicateError::Peer(error) => error.blame(),
             _ => Blame::Lasting,
@@ -165,7 +171,8 @@ impl<'a> Batch<'a> {
             Blame::Lasting => return Err(error),
             Blame::Passing => {
                 self.error = Some(error);
-                return Ok(vec![piece]);
+                self.doubts.clear(|id| piece.changes.iter().any(|change| change.id == *id));
+                return Ok(vec![Piece { doubtful: false, ..piece }]);
             }
             Blame::Document | Blame::Missing | Blame::Unclear { .. } => self.error = Some(error),
         }
@@ -195,7 +202,8 @@ impl<'a> Batch<'a> {
             }
             let revs = match rev {
                 Some(rev) => vec![rev],
-                None => piece.changes.iter().find(|change| change.id == id).map_or(Vec::new(), |c| c.revs.clone()),
+                // A page may have a document twice.
+                None => piece.changes.iter().filter(|one| one.id == id).flat_map(|one| one.revs.clone()).collect(),
             };
             match again.last_mut() {
                 Some(last) if last.id == id => last.revs.extend(revs),
@@ -222,18 +230,45 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Copies once more, uncounted, what got through last: if it does again, both sides work.
-    async fn prove(&self) {
-        let Some((id, rev)) = self.route.progress.last_copied() else { return };
+    /// Copies once more, uncounted, documents that got through before: if they do again, both sides work. A failed proof
+    /// proves nothing.
+    async fn copy_known_ones_again(&self) -> bool {
+        let mut known = self.route.progress.known(|id| !self.doubts.contains(id));
+        if known.is_empty() && self.route.copies_all {
+            known.extend(self.one_that_both_have().await);
+        }
         let route = Route { progress: Arc::default(), failures: Arc::default(), ..self.route.clone() };
-        let mut piece = Piece::new(vec![Change { seq: Seq::zero(), id, revs: vec![rev] }]);
-        if matches!(Batch::new(&route, false).once(&mut piece).await, Ok(doubts) if doubts.is_empty()) {
+        let change = |(id, rev)| Change { seq: Seq::zero(), id, revs: vec![rev] };
+        let mut piece = Piece::new(known.into_iter().map(change).collect());
+        let mut batch = Batch::new(&route, false, piece.changes.len());
+        let proven = !piece.changes.is_empty()
+            && matches!(batch.copy_piece(&mut piece).await, Ok(doubts) if doubts.is_empty() && batch.given_up.is_empty());
+        if proven {
             self.route.progress.copied(1, None);
         }
+        proven
+    }
+
+    /// A document from the beginning of the source's feed that the target has too.
+    async fn one_that_both_have(&self) -> Option<(DocId, Rev)> {
+        let query = ChangesQuery {
+            since: Seq::zero(),
+            limit: LOOKED_AT,
+            max_bytes: PAGE_BYTES,
+            wait: false,
+            filter: Filter::None,
+            winners_only: false,
+        };
+        let page = self.route.source.changes(&query).await.ok()?;
+        let lacking = self.route.target.revs_diff(&page.changes).await.ok()?;
+        let is_usable = |change: &&Change| {
+            !self.doubts.contains(&change.id) && !lacking.iter().any(|wanted| wanted.id == change.id)
+        };
+        page.changes.iter().find(is_usable).and_then(|change| Some((change.id.clone(), change.revs.first()?.clone())))
     }
 
     /// Copies a piece; answers what is in doubt.
-    async fn once(&mut self, piece: &mut Piece) -> Result<Vec<Doubt>, ReplicateError> {
+    async fn copy_piece(&mut self, piece: &mut Piece) -> Result<Vec<Doubt>, ReplicateError> {
         let all_of =
             |change: &Change| Wanted { id: change.id.clone(), revs: change.revs.clone(), atts_since: Vec::new() };
         let mut wanted = match self.asks {

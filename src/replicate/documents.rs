@@ -118,7 +118,7 @@ async fn try_again(job: &Job, route: &Route, failed: &[Kept]) -> Result<Vec<Kept
 
 /// Without those that the source says to be missing, and doesn't know of when it is asked in another way.
 async fn still_known(source: &Peer, mut failed: Vec<Kept>) -> Result<Vec<Kept>, PeerError> {
-    let is_missing = |kept: &Kept| kept.failure.why.error == "unavailable" && kept.failure.why.reason == "missing";
+    let is_missing = |kept: &Kept| kept.failure.why.is_missing();
     let missing: Vec<_> = failed.iter().filter(|kept| is_missing(kept)).cloned().collect();
     let (changes, _) = by_document(&missing);
     if changes.is_empty() {

@@ -40,7 +40,7 @@ impl Fetching<'_> {
         let fetched = self.route.unless_stopped(self.answer.next(self.route.batch_bytes, &mut self.share)).await??;
         if let Some(fetched) = &fetched {
             let docs = fetched.docs.docs().len() as u64;
-            self.route.progress.count(Counts { docs_read: docs, bulk_get_docs: docs, ..Counts::default() });
+            self.route.progress.count(Counts { bulk_get_docs: docs, ..Counts::default() });
         }
         Ok(fetched)
     }

@@ -3,6 +3,7 @@
 //! A job's totals run on over restarts; a session's counters are the difference to what they were at its start
 //! ([`Counts::since`]). Places are the source's own seqs. Nothing here is awaited.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,11 +28,28 @@ pub struct Progress {
     rate: Rate,
     places: Mutex<Places>,
     copies: AtomicU64,
-    /// Guards nothing else.
-    last_copied: Mutex<Option<(DocId, Rev)>>,
+    known: Mutex<Known>,
     started_on: u64,
     updated_on: AtomicU64,
     pulse: Pulse,
+}
+
+/// Some documents that got to the target lately, the newest first.
+#[derive(Debug, Default)]
+struct Known {
+    plain: VecDeque<(DocId, Rev)>,
+    attached: VecDeque<(DocId, Rev)>,
+}
+
+impl Known {
+    /// More than one, since one may be edited next, or be in doubt.
+    const MOST: usize = 4;
+
+    fn add(known: &mut VecDeque<(DocId, Rev)>, one: (DocId, Rev)) {
+        known.retain(|(id, _)| *id != one.0);
+        known.push_front(one);
+        known.truncate(Self::MOST);
+    }
 }
 
 /// Places in the source's feed.
@@ -98,7 +116,7 @@ impl Default for Progress {
             rate: Rate::default(),
             places: Mutex::new(places),
             copies: AtomicU64::new(0),
-            last_copied: Mutex::default(),
+            known: Mutex::default(),
             started_on: now,
             updated_on: AtomicU64::new(now),
             pulse: Pulse::default(),
@@ -125,12 +143,18 @@ impl Progress {
         self.touch();
     }
 
-    /// So many documents got to the target, this one among them.
+    /// So many documents without attachments got to the target, this one among them.
     pub fn copied(&self, copies: u64, one: Option<(DocId, Rev)>) {
         self.copies.fetch_add(copies, Ordering::Relaxed);
-        if one.is_some() {
-            *self.last_copied.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = one;
-        }
+        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        one.into_iter().for_each(|one| Known::add(&mut known.plain, one));
+    }
+
+    /// A document with attachments got to the target.
+    pub fn copied_attached(&self, id: DocId, rev: Rev) {
+        self.copies.fetch_add(1, Ordering::Relaxed);
+        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Known::add(&mut known.attached, (id, rev));
     }
 
     /// How often a document got to the target, whether it was there before or not. It grows as long as both sides work.
@@ -138,9 +162,12 @@ impl Progress {
         self.copies.load(Ordering::Relaxed)
     }
 
-    /// A document that got to the target lately.
-    pub fn last_copied(&self) -> Option<(DocId, Rev)> {
-        self.last_copied.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    /// Documents that got to the target lately, one of each way to go (without attachments, and with) if there is any
+    /// among those that `usable` lets through.
+    pub fn known(&self, usable: impl Fn(&DocId) -> bool) -> Vec<(DocId, Rev)> {
+        let known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let newest = |of: &VecDeque<(DocId, Rev)>| of.iter().find(|(id, _)| usable(id)).cloned();
+        [newest(&known.plain), newest(&known.attached)].into_iter().flatten().collect()
     }
 
     /// The totals.

@@ -24,7 +24,8 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Written, ReplicateErr
     };
     let copied = names.len().saturating_sub(lacking) as u64;
     route.progress.copied(copied, names.iter().rev().find(|(id, _)| !not_taken(id)).cloned());
-    route.progress.count(Counts { docs_written: copied, ..Counts::default() });
+    let docs_read = copied + written.refused.len() as u64;
+    route.progress.count(Counts { docs_read, docs_written: copied, ..Counts::default() });
     written.refused.iter().for_each(|refused| give_up(route, refused.clone()));
     Ok(written)
 }
@@ -68,9 +69,7 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
         };
         match put {
             Ok(Put::Written) => {
-                // One without attachments is cheaper to copy once more.
-                let known = route.progress.last_copied().is_some();
-                route.progress.copied(1, (!known).then_some((id, rev)));
+                route.progress.copied_attached(id, rev);
                 route.progress.count(Counts { docs_read: 1, docs_written: 1, ..Counts::default() });
                 return Ok(Attached::Written);
             }

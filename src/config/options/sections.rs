@@ -119,7 +119,8 @@ pub struct HttpOptions {
     /// Largest JSON request body; attachments stream and have no limit [default: 128MiB]
     #[arg(long, value_name = "SIZE")]
     pub max_body_bytes: Option<Size>,
-    /// All JSON request bodies that are in memory at once; what finds no room is answered 503 [default: 256MiB]
+    /// All JSON request bodies in memory at once, and what is made of them; what finds no room is answered 503, what can never
+    /// fit 413 [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub max_bodies_bytes: Option<Size>,
     /// Large documents in answers that wait for their readers; further ones are read piece by piece [default: 64MiB]

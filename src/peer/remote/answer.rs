@@ -206,7 +206,7 @@ impl Reply {
         })
     }
 
-    /// The error that this answer is to a request that hoped for another.
+    /// This answer as an error.
     pub(super) fn into_error(self) -> PeerError {
         let answer = format!("{} {}", self.status, self.why());
         PeerError::Answered { request: self.request.to_string(), answer, blame: self.meaning().blame() }

@@ -16,14 +16,14 @@ use crate::peer::Doubt;
 const EXPECTED: &str = "an array of documents that weren't written";
 
 /// What a request was answered.
-enum Told {
+enum Answered {
     /// What wasn't written.
     Failed(Vec<Failure>),
     /// The request is refused as a whole, for its size or for one of its documents; fewer at once may do.
     Refused(Why, Blame),
 }
 
-/// Documents that are too large alone, before any was taken, after which it isn't theirs.
+/// Documents that something called too large alone, before any was taken, after which it isn't theirs.
 const MOST_TOO_LARGE: usize = 3;
 
 impl RemotePeer {
@@ -36,25 +36,27 @@ impl RemotePeer {
             let (body, docs) = batch.into_request();
             let call = Call::post(Operation::BulkDocs, "_bulk_docs", body.clone());
             match (self.ask(&call, |reply| self.not_written(&call, reply, &docs)).await?, docs.as_slice()) {
-                (Told::Failed(rows), docs) => {
+                (Answered::Failed(rows), docs) => {
                     taken |= rows.len() < docs.len();
                     let Written { refused, doubtful } = self.judged(rows, taken).await?;
                     written.refused.extend(refused);
                     written.doubtful.extend(doubtful);
                 }
-                (Told::Refused(why, blame), [doc]) => {
-                    too_large += 1;
+                (Answered::Refused(why, blame), [doc]) => {
                     let failure = Failure { id: doc.id.clone(), rev: Some(doc.rev.clone()), why };
                     match blame {
                         Blame::Document => written.refused.push(failure),
-                        blame if taken || too_large < MOST_TOO_LARGE => written.doubtful.push(Doubt { failure, blame }),
+                        blame if taken || too_large + 1 < MOST_TOO_LARGE => {
+                            too_large += 1;
+                            written.doubtful.push(Doubt { failure, blame });
+                        }
                         blame => {
                             let (request, answer) = (self.request_name(&call), failure.why.to_string());
                             return Err(PeerError::Answered { request, answer, blame });
                         }
                     }
                 }
-                (Told::Refused(..), docs) => {
+                (Answered::Refused(..), docs) => {
                     let mut batch = DocBatch::default();
                     docs.iter().for_each(|doc| batch.push(doc.id.clone(), doc.rev.clone(), &body[doc.span.clone()]));
                     let (first, second) = batch.halve();
@@ -65,20 +67,35 @@ impl RemotePeer {
         Ok(written)
     }
 
-    fn not_written(&self, call: &Call, reply: Reply, docs: &[DocSpan]) -> Result<Told, PeerError> {
+    fn not_written(&self, call: &Call, reply: Reply, docs: &[DocSpan]) -> Result<Answered, PeerError> {
         match reply.meaning() {
             Meaning::TooLarge => {
                 let blame = reply.said().map_or(Blame::Unclear { worded: false }, |why| judgement::of_written(&why));
-                return Ok(Told::Refused(reply.why(), blame));
+                let why = reply.said().unwrap_or_else(|| Why::new("too_large", "the request is too large"));
+                return Ok(Answered::Refused(why, blame));
             }
-            Meaning::Failed(Blame::Document) => return Ok(Told::Refused(reply.why(), Blame::Document)),
+            Meaning::Failed(Blame::Document) => return Ok(Answered::Refused(reply.why(), Blame::Document)),
             _ => {}
         }
+        // A cluster whose nodes are down answers 500 with a row for each document, and no ids (FACTS 9).
+        if !reply.is_success()
+            && let Ok(rows) = reply.json::<Vec<Row>>(EXPECTED)
+            && let Some(failure) = rows.into_iter().find_map(|row| row.failure().ok()?)
+        {
+            let blame = match judgement::of_written(&failure.why) {
+                Blame::Passing => Blame::Passing,
+                _ => Blame::Unclear { worded: true },
+            };
+            let (request, answer) = (self.request_name(call), failure.why.to_string());
+            return Err(PeerError::Answered { request, answer, blame });
+        }
         let rows: Vec<Row> = self.expected(reply)?.json(EXPECTED)?;
-        let failed = rows.into_iter().filter_map(Row::failure).map(|failure| named(failure, docs));
+        let failed = rows.into_iter().filter_map(|row| row.failure().transpose());
+        let failed = failed.map(|failure| named(failure.ok()?, docs));
         let failed: Option<Vec<Failure>> = failed.collect();
-        let unnamed = || malformed(&self.request_name(call), EXPECTED, "a row of a document that wasn't sent".into());
-        failed.map(Told::Failed).ok_or_else(unnamed)
+        let unnamed =
+            || malformed(&self.request_name(call), EXPECTED, "a row that isn't about a document that was sent".into());
+        failed.map(Answered::Failed).ok_or_else(unnamed)
     }
 
     /// Judges rows; `taken` says that the target took another document.
@@ -108,6 +125,7 @@ fn named(failure: Failure, docs: &[DocSpan]) -> Option<Failure> {
 
 #[derive(Deserialize)]
 pub(super) struct Row {
+    ok: Option<bool>,
     id: Option<DocId>,
     rev: Option<String>,
     /// A word, or PouchDB's `true` beside the word in `name`.
@@ -116,13 +134,22 @@ pub(super) struct Row {
     reason: Option<serde_json::Value>,
 }
 
+/// An object that tells nothing of a document.
+#[derive(Debug)]
+pub(super) struct NoRow;
+
 impl Row {
     /// Why its document wasn't written; `None` if it was. A row that names no document has an empty id.
-    pub(super) fn failure(self) -> Option<Failure> {
-        let error = match self.error? {
-            serde_json::Value::String(word) => word,
-            serde_json::Value::Bool(true) => self.name.unwrap_or_else(|| "unknown_error".into()),
-            _ => return None,
+    ///
+    /// # Errors
+    /// If it says neither.
+    pub(super) fn failure(self) -> Result<Option<Failure>, NoRow> {
+        let error = match self.error {
+            Some(serde_json::Value::String(word)) => word,
+            Some(serde_json::Value::Bool(true)) => self.name.unwrap_or_else(|| "unknown_error".into()),
+            None | Some(serde_json::Value::Null) if self.ok == Some(true) || self.id.is_some() => return Ok(None),
+            None | Some(serde_json::Value::Null) => return Err(NoRow),
+            Some(other) => other.to_string(),
         };
         let reason = match self.reason {
             Some(serde_json::Value::String(text)) => text,
@@ -130,6 +157,6 @@ impl Row {
             None => String::new(),
         };
         let id = self.id.unwrap_or_else(|| DocId::from(""));
-        Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why: Why { error, reason } })
+        Ok(Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why: Why { error, reason } }))
     }
 }

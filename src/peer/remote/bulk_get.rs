@@ -148,6 +148,9 @@ impl RemotePeer {
     }
 
     async fn open_some(&self, id: DocId, revs: &[Rev]) -> Result<Told, PeerError> {
+        if let Some(why) = path::unnameable(&id) {
+            return Ok(Told::Refused(id, why));
+        }
         let call = Call::get(Operation::Fetch, open_revs_path(&id, revs, &[]));
         Ok(match self.send_about_one(&call).await? {
             Sent::Answer(answer) => {

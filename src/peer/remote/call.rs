@@ -1,6 +1,6 @@
 //! One request to a peer: sent, sent again where that may help, led on by redirects.
 //!
-//! A [`Call`] is tried as `replicate::retry` says, within its budget. Redirects are followed by hand, with the same
+//! A [`Call`] is tried as [`retry`] says, within its budget. Redirects are followed by hand, with the same
 //! method and body (303 makes it a GET); custom headers and credentials go only to the scheme, host and port that they
 //! were given for. No try has a limit of total time, since bodies stream, but every silence has one.
 
@@ -419,7 +419,7 @@ pub(super) async fn exchange(
     }
 }
 
-/// Reads an answer whole and makes of it what is hoped for; else a failure, with the pause that the peer asks for.
+/// Reads an answer whole and makes the result of it; else a failure, with the pause that the peer asks for.
 async fn read<T>(call: &Call, answer: Answer, make: impl Fn(Reply) -> Result<T, PeerError>) -> Result<T, Failed> {
     let header = answer.header(RETRY_AFTER.as_str());
     let asked = header.and_then(|header| retry::retry_after(header, SystemTime::now()));

@@ -6,6 +6,9 @@
 //! `forbidden` and `unauthorized`: whoever was put out of a database is answered as if one document were refused. So
 //! [`super::RemotePeer::let_in`] is asked before they count.
 //!
+//! One exception: whether there is a database at all, and whether we are let in. A bare 404, 401 or 403 that stays until all
+//! tries are over ends the replication, so nothing is passed over for it.
+//!
 //! What could go wrong here: a word of trouble that isn't known to be one. So words are known *verdicts*, or known
 //! *trouble*, or else [`Blame::Unclear`], which one answer never settles.
 
@@ -84,6 +87,15 @@ fn unworded(status: u16) -> Meaning {
         // Not implemented, no such HTTP version, disk full, captive portal: none passes within a minute.
         501 | 505 | 507 | 511 => Meaning::Failed(Blame::Lasting),
         _ => Meaning::Failed(Blame::Unclear { worded: false }),
+    }
+}
+
+/// What a bare status, that stayed until all tries were over, says of the database as a whole.
+pub(super) fn of_whole_database(status: u16) -> Option<Meaning> {
+    match status {
+        404 => Some(Meaning::NoDatabase),
+        401 | 403 => Some(Meaning::NotAllowed),
+        _ => None,
     }
 }
 

@@ -28,6 +28,9 @@ type Parts = BoxStream<'static, Result<AttachmentPiece, PeerError>>;
 impl RemotePeer {
     /// Fetches one revision.
     pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev], share: Share) -> Result<Opened, PeerError> {
+        if let Some(why) = path::unnameable(id) {
+            return Ok(Opened::Forbidden(why));
+        }
         let mut call = Call::get(Operation::Fetch, open_revs_path(id, std::slice::from_ref(rev), atts_since));
         call.accept = "multipart/mixed";
         let answer = match self.send_about_one(&call).await? {

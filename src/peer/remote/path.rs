@@ -3,6 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
 use crate::document::DocId;
+use crate::peer::Why;
 
 /// All but what RFC 3986 calls unreserved.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -24,6 +25,11 @@ pub(super) fn document(id: &DocId) -> String {
 pub(super) fn attachment(id: &DocId, name: &str) -> String {
     let segments: Vec<String> = name.split('/').map(|segment| encode(segment).to_string()).collect();
     format!("{}/{}", document(id), segments.join("/"))
+}
+
+/// Why no URL can name this document, if none can: whoever parses one takes `..` for the directory above.
+pub(super) fn unnameable(id: &DocId) -> Option<Why> {
+    matches!(id.as_str(), "." | "..").then(|| Why::new("illegal_docid", "no URL can name this document"))
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::answer::Reply;
 use super::attachments::{following, let_plain_follow, put_inline};
-use super::bulk_docs::Row;
+use super::bulk_docs::{NoRow, Row};
 use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
 use super::retry::{self, Trouble, Verdict};
@@ -29,8 +30,8 @@ const INLINE_BYTES: u64 = 256 << 10;
 impl RemotePeer {
     /// Writes one document with its attachments.
     pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
-        if matches!(doc.id.as_str(), "." | "..") {
-            return Ok(Put::Refused(Why::new("illegal_docid", "no URL can name this document")));
+        if let Some(why) = path::unnameable(&doc.id) {
+            return Ok(Put::Refused(why));
         }
         match self.write(doc).await? {
             Put::Forbidden(why) => self.let_in_to_write().await.map(|()| Put::Forbidden(why)),
@@ -44,9 +45,10 @@ impl RemotePeer {
             // A portal's or a proxy's page is no proof that the document was written.
             Meaning::Done => match reply.json("a written document's `rev`")? {
                 Written::Doc { .. } => Ok(Put::Written),
-                Written::Rows(rows) => match rows.into_iter().find_map(Row::failure) {
-                    None => Ok(Put::Written),
-                    Some(failure) => said(&reply, failure.why),
+                Written::Rows(rows) => match rows.into_iter().map(Row::failure).find(|row| !matches!(row, Ok(None))) {
+                    None | Some(Ok(None)) => Ok(Put::Written),
+                    Some(Ok(Some(failure))) => said(&reply, failure.why),
+                    Some(Err(NoRow)) => Err(reply.into_error()),
                 },
             },
             Meaning::NotAllowed => Ok(Put::Forbidden(reply.why())),
@@ -73,9 +75,13 @@ impl RemotePeer {
         if heads.is_empty() {
             return self.ask(&Call::put(Operation::PutDoc, path, doc.json), |reply| self.told(reply)).await;
         }
-        if self.inner.ignores_multipart.load(Ordering::Relaxed) && length_of(&heads) <= INLINE_BYTES {
-            let json = inline(doc).await?;
-            return self.ask(&Call::put(Operation::PutDoc, path, json), |reply| self.told(reply)).await;
+        if self.inner.ignores_multipart.load(Ordering::Relaxed) {
+            let plain = let_plain_follow(&doc.json)?;
+            let heads = following(&plain)?;
+            if length_of(&heads) <= INLINE_BYTES {
+                let json = inline(&plain, Plain::new(doc.parts, heads).into_stream()).await?;
+                return self.ask(&Call::put(Operation::PutDoc, path, json), |reply| self.told(reply)).await;
+            }
         }
         let call = Call::new(Operation::StreamDoc, Method::PUT, path);
         let mut framing = Framing::new();
@@ -129,22 +135,27 @@ impl RemotePeer {
 }
 
 fn length_of(heads: &[AttachmentHead]) -> u64 {
-    heads.iter().map(|head| head.length).sum()
+    heads.iter().fold(0, |sum, head| head.length.saturating_add(sum))
 }
 
-/// A document with its attachments in it, decoded, as base64.
-async fn inline(doc: AttachedDoc) -> Result<Vec<u8>, PeerError> {
-    let plain = let_plain_follow(&doc.json)?;
-    let mut parts = Plain::new(doc.parts, following(&plain)?).into_stream();
+/// A document with its attachments in it, decoded, as base64; [`INLINE_BYTES`] of them at most, whatever it announces.
+async fn inline(
+    plain: &[u8],
+    mut parts: BoxStream<'static, Result<AttachmentPiece, PeerError>>,
+) -> Result<Vec<u8>, PeerError> {
     let mut data: HashMap<String, Vec<u8>> = HashMap::new();
-    let mut name = String::new();
+    let (mut name, mut left) = (String::new(), INLINE_BYTES);
     while let Some(piece) = parts.try_next().await? {
         match piece {
             AttachmentPiece::Head(head) => name = head.name,
-            AttachmentPiece::Data(bytes) => data.entry(name.clone()).or_default().extend_from_slice(&bytes),
+            AttachmentPiece::Data(bytes) => {
+                let rest = left.checked_sub(bytes.len() as u64);
+                left = rest.ok_or_else(|| DocumentError::BadAttachment(name.clone()))?;
+                data.entry(name.clone()).or_default().extend_from_slice(&bytes);
+            }
         }
     }
-    Ok(put_inline(&plain, &data)?)
+    Ok(put_inline(plain, &data)?)
 }
 
 /// What the words about a document are worth.
@@ -183,7 +194,7 @@ enum Written {
 
 /// Attachments as the parts of a body, checked against what the document announces.
 struct Framed {
-    parts: futures::stream::BoxStream<'static, Result<AttachmentPiece, PeerError>>,
+    parts: BoxStream<'static, Result<AttachmentPiece, PeerError>>,
     framing: Framing,
     /// Announced and not begun.
     heads: Vec<AttachmentHead>,
@@ -231,4 +242,25 @@ fn noting_errors(
         *noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
         io::Error::other("the document's own stream failed")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gzip bomb from a source was decoded into memory, outside of every budget.
+    #[tokio::test]
+    async fn attachments_that_are_larger_than_they_say_are_not_gathered() {
+        let head = AttachmentHead { name: "a".into(), content_type: "a/b".into(), length: 1, gzip: false };
+        let data = std::iter::repeat_with(|| Ok(AttachmentPiece::Data(Bytes::from(vec![0; 64 << 10]))));
+        let pieces = std::iter::once(Ok(AttachmentPiece::Head(head))).chain(data.take(1000));
+        let gathered = inline(b"{}", stream::iter(pieces).boxed()).await;
+        assert!(matches!(gathered, Err(PeerError::Document(_))));
+    }
+
+    #[test]
+    fn announced_lengths_do_not_wrap() {
+        let head = |length| AttachmentHead { name: "a".into(), content_type: "a/b".into(), length, gzip: true };
+        assert_eq!(length_of(&[head(1 << 63), head(1 << 63)]), u64::MAX);
+    }
 }

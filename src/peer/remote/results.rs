@@ -104,6 +104,10 @@ impl Sorter {
         match judgement::of_document(&failure.why) {
             _ if judgement::is_about_rights(&failure.why) => self.ready.refused.push(failure),
             Blame::Document => self.ready.refused.push(failure),
+            Blame::Missing => {
+                let failure = Failure { why: Why::missing(), ..failure };
+                self.ready.doubtful.push(Doubt { failure, blame: Blame::Missing });
+            }
             blame => self.ready.doubtful.push(Doubt { failure, blame }),
         }
     }

@@ -83,7 +83,7 @@ pub enum Trouble {
     BrokeOff,
     /// The request can't be sent as it is.
     Unsendable,
-    /// An answer that isn't the one hoped for.
+    /// Another answer than the expected one.
     Answered(Blame),
 }
 

@@ -202,6 +202,5 @@ async fn a_batch_that_is_too_large_is_halved_and_failures_are_told() {
 }
 
 fn missing(id: &str) -> Doubt {
-    let why = Why::new("not_found", "missing");
-    Doubt { failure: Failure { id: DocId::from(id), rev: Some(rev("1-a")), why }, blame: Blame::Missing }
+    Doubt::missing(DocId::from(id), rev("1-a"))
 }

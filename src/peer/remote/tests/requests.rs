@@ -5,23 +5,25 @@ use super::*;
 /// A slow peer with many requests to it failed those that waited for their turn, after the limit for tries, without a try.
 #[tokio::test]
 async fn a_request_that_waits_for_others_of_ours_does_not_fail() {
-    let url = serve(|seen| {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let url = serve(move |seen| {
         let slow = async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
             Ok::<_, std::io::Error>(r#"{"update_seq":1,"instance_start_time":"1"}"#)
         };
         // Its turn comes late, and then it meets an error that passes.
         match seen.path.as_str() {
             "/db/" => answer(200, Body::from_stream(stream::once(slow))),
+            _ if tries.fetch_add(1, Ordering::Relaxed) == 0 => answer(503, "busy"),
             _ => answer(200, r#"{"_id":"_local/a","_rev":"0-1"}"#),
         }
     });
     let mut endpoint = Endpoint::parse(&format!("{}/db", url.await), Vec::new()).unwrap();
     endpoint.connection.http_connections = Some(1);
-    let settings = config::Replicator { retry_time_limit: Duration::from_millis(100), ..config::Replicator::default() };
+    let settings = config::Replicator { retry_time_limit: Duration::from_secs(1), ..config::Replicator::default() };
     let (clients, pulse) = (Clients::new(&settings).unwrap(), Pulse::default());
     let peer = RemotePeer::new(&clients, endpoint, Arc::new(settings), pulse.clone()).await.unwrap();
-    let standing_still = pulse.failed(Duration::from_millis(250));
+    let standing_still = pulse.failed(Duration::from_millis(1500));
     let both = futures::future::join(peer.info(), peer.local_doc("a"));
     let (slow, waiting) = tokio::select! {
         both = both => both,

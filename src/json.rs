@@ -29,6 +29,8 @@ pub use walk::Walk;
 /// Levels of arrays and objects within each other that are accepted. CouchDB has no limit. What reads a document behind
 /// this has one of its own, or none: it mustn't take for granted that a document is shallow.
 pub const MAX_DEPTH: usize = 100_000;
+/// Levels around the documents of a request: its object, and the list in that.
+const ENVELOPE: usize = 2;
 
 /// One member of an object.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub fn members(text: &[u8]) -> Result<Members<'_>, DocumentError> {
 
 /// The text of an object's member, of the last of that name; all of the object is checked.
 ///
+/// The object may be two levels deeper than others: documents of [`MAX_DEPTH`] come in a list.
+///
 /// # Errors
 /// Those of [`members`].
 pub fn member<'a>(text: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, DocumentError> {
@@ -102,6 +106,7 @@ pub fn member<'a>(text: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Docume
         return scan.end().and(Err(DocumentError::NotAnObject));
     }
     let mut found = None;
+    scan.max_depth += ENVELOPE;
     scan.members(|_, key, value| {
         if string(&text[key]).is_some_and(|key| key == name) {
             found = Some(&text[value]);
@@ -160,6 +165,7 @@ struct Scan<'a> {
     at: usize,
     /// The brackets that are open around the value in hand, outermost first.
     open: Vec<u8>,
+    max_depth: usize,
     /// Something was met that CouchDB would refuse.
     odd: bool,
 }
@@ -169,7 +175,7 @@ const INVALID: DocumentError = DocumentError::InvalidJson;
 
 impl<'a> Scan<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, open: Vec::new(), odd: false }
+        Self { text, at: 0, open: Vec::new(), max_depth: MAX_DEPTH, odd: false }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -226,7 +232,7 @@ impl<'a> Scan<'a> {
     fn is_empty(&mut self, bracket: u8) -> Scanned<bool> {
         self.at += 1;
         self.whitespace();
-        if self.open.len() >= MAX_DEPTH {
+        if self.open.len() >= self.max_depth {
             return Err(INVALID);
         }
         // In ASCII both closing brackets are two behind the opening ones.

@@ -181,6 +181,7 @@ async fn large_questions_take_little_more_than_their_bytes() {
     const BOUND: usize = 40 * MIB;
     let many = |element: &str| vec![element; QUESTION / (element.len() + 1)].join(",");
     let docs = |element: &str| format!(r#"{{"docs":[{}]}}"#, many(element));
+    let deep = format!("{}{}", "[".repeat(100_002), "]".repeat(100_002));
     let questions = [
         ("POST /db/_bulk_get", docs(r#"{"id":"x"}"#), 200),
         ("POST /db/_revs_diff", format!("{{{}}}", many(r#""x":[]"#)), 200),
@@ -188,6 +189,10 @@ async fn large_questions_take_little_more_than_their_bytes() {
         ("POST /db/_all_docs", format!("{{{}}}", many(r#""x":1"#)), 413),
         // These are made into more than they may take.
         ("POST /db/_bulk_docs", docs("{}"), 413),
+        // What is wrong with these is told without making more of them.
+        ("POST /db/_bulk_docs", format!(r#"{{"x":{deep},"docs":[{}]}}"#, many("{}")), 400),
+        ("POST /db/_bulk_docs", format!(r#"{{"x":[{}]}}"#, many("{}")), 400),
+        ("POST /db/_bulk_docs", format!(r#"{{"docs":[{}],"docs":[]}}"#, many("{}")), 201),
         ("POST /db/_changes?filter=_doc_ids", format!(r#"{{"doc_ids":[{}]}}"#, many(r#""""#)), 413),
         ("POST /db/_changes?filter=_selector", format!(r#"{{"selector":{{"x":{{"$in":[{}]}}}}}}"#, many("1")), 413),
     ];

@@ -12,11 +12,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::document::{DocId, DocParts, DocumentError, Rev, local_id, validate_id};
+use crate::json;
 use crate::store::{Edit, EditKind};
 use crate::tasks;
 
@@ -26,8 +26,8 @@ use super::question::List;
 use super::request::{Db, Payload, durability};
 use super::{AppState, answer, welcome};
 
-/// Bytes that a document takes beside its own, with its answer.
-const DOC_COST: usize = 512;
+/// Bytes that a document takes beside its own, with its answer: an edit, its ids, its row as values and as text.
+const DOC_COST: usize = 1536;
 
 /// The handler.
 pub async fn post(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
@@ -36,10 +36,10 @@ pub async fn post(State(state): State<AppState>, Db(db): Db, payload: Payload) -
     // Kept to the end: what is written counts among the bodies in memory as long as it waits for its turn.
     let counted = body.clone();
     let read = move || {
-        // What makes no sense is told by the parser.
-        let docs = List::of(&body, "docs", "").ok().flatten().map_or(0, |docs| docs.count());
-        let held = room.take(docs * DOC_COST)?;
-        parse(&body).map(|parsed| (parsed, held))
+        let docs = docs(&body)?;
+        let count = docs.count();
+        let held = room.take(count.saturating_mul(DOC_COST))?;
+        parse(&body, docs, count).map(|parsed| (parsed, held))
     };
     let (Parsed { edits, local, new_edits }, held) = tasks::blocking("parse _bulk_docs", read).await??;
     // Revisions that come with their history are known before they are written, and told where one isn't.
@@ -90,19 +90,27 @@ struct Parsed {
     new_edits: bool,
 }
 
-#[derive(Deserialize)]
-struct Request<'a> {
-    #[serde(borrow)]
-    docs: Vec<&'a RawValue>,
-    new_edits: Option<bool>,
+/// The documents of a request, all of which is checked.
+fn docs(body: &Bytes) -> Result<List, ApiError> {
+    match List::of(body, "docs", "`docs` parameter must be an array.") {
+        Ok(docs) => docs.ok_or_else(|| ApiError::bad_request("POST body must include `docs` parameter.")),
+        Err(ApiError::Document(DocumentError::NotAnObject)) => {
+            Err(ApiError::bad_request("Request body must be a JSON object"))
+        }
+        Err(error) => Err(error),
+    }
 }
 
-fn parse(body: &Bytes) -> Result<Parsed, ApiError> {
-    let request: Request<'_> = serde_json::from_slice(body).map_err(|_| why(body))?;
-    let new_edits = request.new_edits.unwrap_or(true);
-    let mut parsed = Parsed { edits: Vec::with_capacity(request.docs.len()), local: Vec::new(), new_edits };
-    for (place, doc) in request.docs.into_iter().enumerate() {
-        let text = doc.get().as_bytes();
+/// Reads a checked request's documents, one after the other where they stand.
+fn parse(body: &[u8], mut docs: List, count: usize) -> Result<Parsed, ApiError> {
+    let new_edits = match json::member(body, "new_edits")? {
+        None | Some(b"null" | b"true") => true,
+        Some(b"false") => false,
+        Some(_) => return Err(ApiError::bad_request("`new_edits` parameter must be a boolean.")),
+    };
+    let mut parsed = Parsed { edits: Vec::with_capacity(count), local: Vec::new(), new_edits };
+    for place in 0..count {
+        let Some(text) = docs.element() else { break };
         let parts = match DocParts::parse(text) {
             Ok(parts) if parts.id.as_deref().is_none_or(|id| local_id(id).is_none()) => parts,
             // A `_local` document's `_rev` is none elsewhere.
@@ -123,32 +131,24 @@ fn parse(body: &Bytes) -> Result<Parsed, ApiError> {
     Ok(parsed)
 }
 
-/// What is wrong with a request that couldn't be read.
-fn why(body: &[u8]) -> ApiError {
-    match serde_json::from_slice(body) {
-        Err(_) => DocumentError::InvalidJson.into(),
-        Ok(Value::Object(request)) => match (request.get("docs"), request.get("new_edits")) {
-            (None, _) => ApiError::bad_request("POST body must include `docs` parameter."),
-            (Some(docs), _) if !docs.is_array() => ApiError::bad_request("`docs` parameter must be an array."),
-            _ => ApiError::bad_request("`new_edits` parameter must be a boolean."),
-        },
-        Ok(_) => ApiError::bad_request("Request body must be a JSON object"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::Refusal;
 
-    fn reason(body: &'static str) -> String {
-        parse(&Bytes::from_static(body.as_bytes())).err().unwrap().pair().1.into_owned()
+    fn reason(body: impl Into<Vec<u8>>) -> String {
+        let body = Bytes::from(body.into());
+        let parsed = docs(&body).and_then(|docs| parse(&body, docs.clone(), docs.count()));
+        parsed.err().unwrap().pair().1.into_owned()
     }
 
     #[test]
     fn a_request_that_makes_no_sense_is_told_why() {
         assert_eq!(reason(""), "invalid UTF-8 JSON");
         assert_eq!(reason("{\"docs\":[}"), "invalid UTF-8 JSON");
+        let deep = format!(r#"{{"x":{}{},"docs":[]}}"#, "[".repeat(100_002), "]".repeat(100_002));
+        assert_eq!(reason(deep), "invalid UTF-8 JSON");
+        assert_eq!(reason(*b"{\"x\":\"\xff\",\"docs\":[{}]}"), "invalid UTF-8 JSON");
         assert_eq!(reason("[]"), "Request body must be a JSON object");
         assert_eq!(reason("{}"), "POST body must include `docs` parameter.");
         assert_eq!(reason("{\"docs\":{}}"), "`docs` parameter must be an array.");

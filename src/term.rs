@@ -133,6 +133,9 @@ fn number(text: &str) -> Term {
     if !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Term::Float(text.parse().unwrap_or(f64::INFINITY));
     }
+    if text.len() > LONGEST_INTEGER {
+        return Term::binary(text);
+    }
     let mut magnitude: Vec<u8> = Vec::new();
     for digit in digits.bytes() {
         let mut carry = u16::from(digit - b'0');
@@ -158,6 +161,9 @@ const LIST_EXT: u8 = 108;
 const BINARY_EXT: u8 = 109;
 const SMALL_BIG_EXT: u8 = 110;
 const LARGE_BIG_EXT: u8 = 111;
+
+/// Integers of more digits count as their text: no CouchDB holds them, and the time they take grows with their square.
+const LONGEST_INTEGER: usize = 400;
 
 /// A list of bytes up to this length is a STRING_EXT.
 const LONGEST_STRING: usize = 65_535;
@@ -262,6 +268,29 @@ mod tests {
             Term::document(format!("{}{}", open.repeat(1_000_000), close.repeat(1_000_000)).as_bytes());
         }
         Term::document("1".repeat(10_000_000).as_bytes());
+    }
+
+    /// A `selector` with an integer of a million digits blocked a replication's request for minutes.
+    #[test]
+    fn an_integer_of_any_length_takes_no_long_time_in_a_value_either() {
+        for sign in ["", "-"] {
+            json(&format!("[{sign}{}]", "1".repeat(1_000_000)));
+        }
+        assert_eq!(json(&"1".repeat(400))[1], SMALL_BIG_EXT);
+    }
+
+    /// A megabyte of such levels took minutes: each end copied all that was within it.
+    #[test]
+    fn members_that_come_twice_on_every_level_take_no_long_time() {
+        let depth = 100_000;
+        let nested = |level: &str| format!("{}0{}", level.repeat(depth), "}".repeat(depth));
+        let term = |text: String| Term::document(text.as_bytes()).encode();
+        assert!(term(nested(r#"{"a":0,"a":"#)) == term(nested(r#"{"a":"#)));
+        let inner = format!("{}0{}", r#"{"a":0,"a":"#.repeat(1000), "}".repeat(1000));
+        assert_eq!(term(format!(r#"{{"x":{inner},"y":[{inner}],"x":1}}"#)), {
+            let inner = format!("{}0{}", r#"{"a":"#.repeat(1000), "}".repeat(1000));
+            term(format!(r#"{{"y":[{inner}],"x":1}}"#))
+        });
     }
 
     #[test]

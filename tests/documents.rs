@@ -266,3 +266,14 @@ async fn bodies_that_memory_has_no_room_for_are_refused_and_the_next_are_not() {
     assert_eq!((refused.status, &refused.json()["error"]), (503, &json!("service_unavailable")));
     assert_eq!(ask(&server, "PUT", "/db/a", r#"{"text":"x"}"#).await.status, 201);
 }
+
+/// What a replication's request is made into takes many times its length, and minutes where it held one long number.
+#[tokio::test]
+async fn a_replication_request_of_more_than_four_mebibytes_is_refused() {
+    let server = with_db().await;
+    for (length, status) in [(4 << 20, 400), ((4 << 20) + 1, 413)] {
+        let post = request(&server, "POST", "/_replicate").header("Content-Type", "application/json");
+        let answer = send(post.header("Content-Encoding", "gzip").body(gzip(&vec![b' '; length]))).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+}

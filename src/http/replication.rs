@@ -31,7 +31,7 @@ pub async fn replicate(
         Method::GET | Method::HEAD => return Err(ApiError::bad_request("Missing request body")),
         _ => return Err(ApiError::MethodNotAllowed("POST".into())),
     }
-    let body = payload.json().await?;
+    let body = payload.limited(MAX_REQUEST_BYTES).json().await?;
     if body.is_empty() {
         return Err(ApiError::bad_request("Missing request body"));
     }
@@ -44,6 +44,10 @@ pub async fn replicate(
         Answer::Cancelled(id) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
     })
 }
+
+/// Bytes of a request at most: room for 100,000 `doc_ids`. It is read, hashed and compared in one go, and becomes values
+/// that take many times its length.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// CouchDB's answer to a one-shot doesn't tell its id, under which its failures are listed: a header does.
 fn named(id: String, mut answer: Response) -> Response {

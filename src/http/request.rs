@@ -185,6 +185,11 @@ impl Payload {
         self.headers.get(CONTENT_TYPE)?.to_str().ok()
     }
 
+    /// The same, which may have so many bytes at most where it is read whole.
+    pub fn limited(self, bytes: usize) -> Self {
+        Self { limit: self.limit.min(bytes), ..self }
+    }
+
     /// Where to gather what is read into memory.
     pub fn gathering(&self) -> Gathered {
         Gathered { bytes: Vec::new(), limit: self.limit, memory: Arc::clone(&self.memory), taken: None }

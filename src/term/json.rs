@@ -13,8 +13,6 @@ use super::{
 };
 use crate::json;
 
-/// Integers of more digits count as their text: no CouchDB holds them, and the time they take grows with their square.
-const LONGEST_INTEGER: usize = 400;
 /// Members that are compared one with another faster than by their hashes.
 const FEW: usize = 16;
 /// Bytes of a LIST_EXT before its elements.
@@ -39,11 +37,15 @@ struct Writer {
     open: Vec<Open>,
     /// Members of the open objects: where each begins in the output, and its key.
     members: Vec<(usize, Range<usize>)>,
+    /// Members whose key comes again, which are dropped at the end: dropping them one level after the other would copy
+    /// what is deep once a level. Some are within others.
+    dropped: Vec<Range<usize>>,
 }
 
 /// The term that the text stands for, without the version byte.
 pub(super) fn encode(text: &[u8]) -> Vec<u8> {
-    let mut writer = Writer { out: Vec::with_capacity(text.len()), open: Vec::new(), members: Vec::new() };
+    let mut writer =
+        Writer { out: Vec::with_capacity(text.len()), open: Vec::new(), members: Vec::new(), dropped: Vec::new() };
     let mut rest = text;
     while let Some(&byte) = rest.first() {
         let length = match byte {
@@ -62,7 +64,7 @@ pub(super) fn encode(text: &[u8]) -> Vec<u8> {
             _ => writer.scalar(token),
         }
     }
-    writer.out
+    writer.finish()
 }
 
 /// The length of the string at the text's beginning, quotes included.
@@ -92,7 +94,7 @@ impl Writer {
     fn end(&mut self) {
         let Some(mut open) = self.open.pop() else { return };
         if open.object {
-            open.elements -= self.drop_doubles(&open);
+            open.elements -= self.mark_doubles(&open);
             self.members.truncate(open.members);
         }
         let elements = open.list + LIST_HEAD;
@@ -118,8 +120,8 @@ impl Writer {
         }
     }
 
-    /// Drops the members of the object in hand whose key comes again; answers how many.
-    fn drop_doubles(&mut self, open: &Open) -> usize {
+    /// Marks the members of the object in hand whose key comes again; answers how many.
+    fn mark_doubles(&mut self, open: &Open) -> usize {
         let members = &self.members[open.members..];
         let equal = |(_, one): &(usize, Range<usize>), (_, other): &(usize, Range<usize>)| {
             self.out[one.clone()] == self.out[other.clone()]
@@ -129,18 +131,31 @@ impl Writer {
             return 0;
         }
         let mut seen = HashSet::with_capacity(members.len());
-        let again = |(_, key): &&(usize, Range<usize>)| !seen.insert(&self.out[key.clone()]);
-        let doubles: HashSet<usize> = members.iter().rev().filter(again).map(|(start, _)| *start).collect();
-        if doubles.is_empty() {
-            return 0;
+        let before = self.dropped.len();
+        let mut end = self.out.len();
+        for (start, key) in members.iter().rev() {
+            if !seen.insert(&self.out[key.clone()]) {
+                self.dropped.push(*start..end);
+            }
+            end = *start;
         }
-        let ends = members[1..].iter().map(|(start, _)| *start).chain([self.out.len()]);
-        let spans = members.iter().zip(ends).map(|((start, _), end)| *start..end);
-        let kept = spans.filter(|span| !doubles.contains(&span.start)).flat_map(|span| self.out[span].to_vec());
-        let kept: Vec<u8> = kept.collect();
-        self.out.truncate(open.list + LIST_HEAD);
-        self.out.extend_from_slice(&kept);
-        doubles.len()
+        self.dropped.len() - before
+    }
+
+    /// What was written, without the members that were marked.
+    fn finish(mut self) -> Vec<u8> {
+        self.dropped.sort_unstable_by_key(|span| span.start);
+        let (mut kept, mut at) = (0, 0);
+        for span in self.dropped.into_iter().chain([self.out.len()..self.out.len()]) {
+            // One that ends before is within another.
+            if span.start >= at {
+                self.out.copy_within(at..span.start, kept);
+                kept += span.start - at;
+                at = span.end;
+            }
+        }
+        self.out.truncate(kept);
+        self.out
     }
 
     fn string(&mut self, text: &str) {
@@ -166,7 +181,7 @@ impl Writer {
             (b"null", _) => Term::Atom("null"),
             (b"true", _) => Term::Atom("true"),
             (b"false", _) => Term::Atom("false"),
-            (_, Ok(digits)) if token.len() <= LONGEST_INTEGER || digits.contains(['.', 'e', 'E']) => number(digits),
+            (_, Ok(text)) => number(text),
             _ => Term::Binary(token.to_vec()),
         };
         let start = self.out.len();

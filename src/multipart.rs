@@ -38,6 +38,8 @@ pub enum MultipartError<E> {
 
 /// Bytes of one part's headers, which are held in memory: a file name, which may be long, and four more.
 const MAX_HEADER_BYTES: usize = 256 << 10;
+/// What the headers of a part end with.
+const HEADERS_END: &[u8] = b"\r\n\r\n";
 /// Headers of one part that are looked at.
 const MAX_HEADERS: usize = 32;
 /// Blanks that may stand between a boundary and its line's end.
@@ -52,6 +54,8 @@ pub struct Reader<S> {
     delimiter: memmem::Finder<'static>,
     /// Bytes that came and weren't handed on.
     held: Bytes,
+    /// So many of them were looked through for the end of a part's headers.
+    searched: usize,
     place: Place,
 }
 
@@ -85,7 +89,7 @@ where
     pub fn new(stream: S, boundary: &str) -> Self {
         let delimiter = memmem::Finder::new(&format!("\r\n--{boundary}")).into_owned();
         // The first boundary needs no line end before it; lending it one makes it a boundary like the others.
-        Self { stream, delimiter, held: Bytes::from_static(b"\r\n"), place: Place::Within }
+        Self { stream, delimiter, held: Bytes::from_static(b"\r\n"), searched: 0, place: Place::Within }
     }
 
     /// The next part's headers, after skipping what is left of the part before; `None` behind the last part.
@@ -97,9 +101,9 @@ where
         }
         loop {
             // The search starts with the line end of the boundary's own line: a part may have no headers.
-            if let Some(end) = memmem::find(&self.held, b"\r\n\r\n") {
-                let block = self.held.split_to(end + 4);
-                self.place = Place::Within;
+            if let Some(end) = memmem::find(&self.held[self.searched..], HEADERS_END) {
+                let block = self.held.split_to(self.searched + end + HEADERS_END.len());
+                (self.place, self.searched) = (Place::Within, 0);
                 if block.len() > MAX_HEADER_BYTES {
                     return Err(MultipartError::Headers);
                 }
@@ -108,6 +112,7 @@ where
             if self.held.len() > MAX_HEADER_BYTES {
                 return Err(MultipartError::Headers);
             }
+            self.searched = self.held.len().saturating_sub(HEADERS_END.len() - 1);
             self.pull().await?;
         }
     }
@@ -182,10 +187,12 @@ where
         if self.held.is_empty() {
             self.held = chunk;
         } else {
-            let mut joined = BytesMut::with_capacity(self.held.len() + chunk.len());
-            joined.extend_from_slice(&self.held);
-            joined.extend_from_slice(&chunk);
-            self.held = joined.freeze();
+            // Grows where it is, unless somebody else has part of it: copied for each chunk, a long head that comes byte by
+            // byte would take time with its square.
+            let mut held =
+                std::mem::take(&mut self.held).try_into_mut().unwrap_or_else(|held| BytesMut::from(&held[..]));
+            held.extend_from_slice(&chunk);
+            self.held = held.freeze();
         }
         Ok(())
     }

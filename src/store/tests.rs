@@ -103,6 +103,24 @@ async fn a_new_edit_needs_the_leaf_it_replaces() {
     assert_eq!((stats.doc_count, stats.doc_del_count, stats.update_seq), (1, 0, 4));
 }
 
+/// An edit over the greatest generation made a revision that no CouchDB, nor this server, could read.
+#[tokio::test]
+async fn nothing_is_edited_over_the_greatest_generation() {
+    let bench = bench().await;
+    let greatest = format!("{}-a", crate::document::MAX_POS);
+    let named = format!(r#"{{"_rev":"{greatest}"}}"#);
+    let over_named = [named.clone(), format!(r#"{{"_rev":"{greatest}","_deleted":true}}"#)];
+    for json in &over_named {
+        assert_eq!(bench.put("never", json).await, Err(Refusal::Conflict));
+    }
+    bench.write("leaf", &named, true).await.unwrap();
+    for json in &over_named {
+        assert_eq!(bench.put("leaf", json).await, Err(Refusal::Conflict));
+    }
+    bench.write("deleted", &over_named[1], true).await.unwrap();
+    assert_eq!(bench.put("deleted", "{}").await, Err(Refusal::Conflict));
+}
+
 #[tokio::test]
 async fn a_known_revision_changes_nothing_and_needs_no_seq() {
     let bench = bench().await;

@@ -486,15 +486,20 @@ impl<'t> Transaction<'t> {
 ///
 /// A document that is deleted is made anew on top of its winning deletion, by an edit that names no parent; it can't be
 /// deleted again, nor edited by the name of its deletion (`couch_db_updater:merge_rev_tree/4`). Of a document that was
-/// never here the author may know more: his edit goes over the revision that he names.
+/// never here the author may know more: his edit goes over the revision that he names. None goes over the greatest
+/// generation: nobody could read the revision after it.
 fn new_edit_parent(tree: &RevTree, named: Option<&Revisions>, deletes: bool) -> Result<Option<Revisions>, Refusal> {
-    match (named, tree.winner()) {
-        (None, None) => Ok(None),
-        (Some(named), None) if named.start < MAX_POS => Ok(Some(named.clone())),
-        (None, Some(winner)) if winner.deleted && !deletes => Ok(Some(Revisions::single(winner.rev))),
+    let parent = match (named, tree.winner()) {
+        (None, None) => None,
+        (Some(named), None) => Some(named.clone()),
+        (None, Some(winner)) if winner.deleted && !deletes => Some(Revisions::single(winner.rev)),
         (Some(named), Some(winner)) if !winner.deleted && tree.leaf(&named.newest()).is_some() => {
-            Ok(Some(Revisions::single(named.newest())))
+            Some(Revisions::single(named.newest()))
         }
-        _ => Err(Refusal::Conflict),
+        _ => return Err(Refusal::Conflict),
+    };
+    match parent {
+        Some(parent) if parent.start >= MAX_POS => Err(Refusal::Conflict),
+        parent => Ok(parent),
     }
 }

@@ -146,10 +146,14 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
 pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Response, ApiError> {
     let headers = payload.headers().clone();
     let text = payload.json().await?;
-    let Some(id) = Sent::id(&text)? else {
+    let sent = text.clone();
+    let local = tasks::blocking("parse document", move || {
+        let Some(id) = Sent::id(&sent)? else { return Ok(None) };
+        Sent::parse(&sent).map(|doc| Some((id, doc)))
+    });
+    let Some((id, doc)) = local.await?? else {
         return write(db, None, text, Vec::new(), &query, &headers).await;
     };
-    let doc = Sent::parse(&text)?;
     let rev = doc.write(&db, local_id(&id).unwrap_or_default(), !query.flag_or("new_edits", true)?).await?;
     let response = answer::json(StatusCode::CREATED, &json!({ "ok": true, "id": id, "rev": rev }));
     Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::document::{DocId, DocumentError, local_id};
 use crate::json::{self, push_string};
 use crate::store::{Database, LocalDoc, Snapshot, StoreError};
+use crate::tasks;
 
 use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped};
 use super::draft::Draft;
@@ -43,7 +44,8 @@ pub async fn get(State(state): State<AppState>, DocPath { db, id }: DocPath) -> 
 /// `PUT /{db}/_local/{id}`. With `"_deleted":true` it is a DELETE.
 pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) -> Result<Response, ApiError> {
     let headers = payload.headers().clone();
-    let sent = Sent::parse(&payload.whole().await?)?;
+    let text = payload.whole().await?;
+    let sent = tasks::blocking("parse _local document", move || Sent::parse(&text)).await??;
     let rev = parent_text(&query, &headers)?.or(sent.rev);
     let status = if sent.deleted { StatusCode::OK } else { StatusCode::CREATED };
     let body = (!sent.deleted).then_some(sent.body);

@@ -16,7 +16,7 @@ use crate::multipart::{self, Framing, Reader};
 use crate::peer::AttachmentHead;
 use crate::store::{Attachment, Database, Encoding, Uploaded};
 use crate::store::{Following, following};
-use crate::tasks::Tasks;
+use crate::tasks::{self, Tasks};
 
 use super::answer::{self, Sink, Stopped};
 use super::blob::Blob;
@@ -76,7 +76,9 @@ pub async fn read(
         text.push(&chunk)?;
     }
     let text = text.whole();
-    let mut announced = following(&DocParts::parse(&text)?)?;
+    let document = text.clone();
+    let announced = move || DocParts::parse(&document).and_then(|parts| following(&parts));
+    let mut announced = tasks::blocking("parse document", announced).await??;
     let mut uploaded = Vec::with_capacity(announced.len());
     while let Some(headers) = reader.next_part().await? {
         let Some(attachment) = claim(&mut announced, &headers) else {

@@ -32,6 +32,9 @@ pub const MAX_DEPTH: usize = 100_000;
 /// Levels around the documents of a request: its object, and the list in that.
 const ENVELOPE: usize = 2;
 
+/// Members of an object whose places are kept: more than documents have, and little memory where a hostile one has millions.
+const MAX_PLACES: usize = 4096;
+
 /// One member of an object.
 #[derive(Debug)]
 pub struct Member<'a> {
@@ -57,8 +60,10 @@ pub fn check(text: &[u8]) -> Result<(), DocumentError> {
 #[derive(Debug)]
 pub struct Members<'a> {
     text: &'a [u8],
-    /// Where each stands, its key and its value.
+    /// Where each of the first ones stands, its key and its value.
     places: std::vec::IntoIter<(Range<usize>, Range<usize>, Range<usize>)>,
+    /// Walks through the others, which are looked at twice.
+    others: Walk,
     /// CouchDB would refuse the object, though it is JSON.
     pub odd: bool,
 }
@@ -67,7 +72,7 @@ impl<'a> Iterator for Members<'a> {
     type Item = Member<'a>;
 
     fn next(&mut self) -> Option<Member<'a>> {
-        let (span, key, value) = self.places.next()?;
+        let Some((span, key, value)) = self.places.next() else { return self.others.member(self.text) };
         let as_written = || String::from_utf8_lossy(&self.text[key.start + 1..key.end - 1]);
         Some(Member { key: string(&self.text[key.clone()]).unwrap_or_else(as_written), value: &self.text[value], span })
     }
@@ -85,10 +90,15 @@ pub fn members(text: &[u8]) -> Result<Members<'_>, DocumentError> {
         scan.value()?;
         return scan.end().and(Err(DocumentError::NotAnObject));
     }
-    let mut members = Vec::with_capacity(16);
-    scan.members(|span, key, value| members.push((span, key, value)))?;
+    let mut places = Vec::with_capacity(16);
+    scan.members(|span, key, value| {
+        if places.len() < MAX_PLACES {
+            places.push((span, key, value));
+        }
+    })?;
     scan.end()?;
-    Ok(Members { text, places: members.into_iter(), odd: scan.odd })
+    let others = places.last().map_or_else(Walk::default, |(span, ..)| Walk::after(span.end));
+    Ok(Members { text, places: places.into_iter(), others, odd: scan.odd })
 }
 
 /// The text of an object's member, of the last of that name; all of the object is checked.

@@ -13,6 +13,8 @@ use super::DocumentError;
 
 /// The greatest generation: far from where counting on would overflow.
 pub const MAX_POS: u64 = i64::MAX as u64;
+/// Bytes of a `_revisions` at most: 100,000 ids, where a document keeps 1,000. Read, they take many times their text.
+const MAX_HISTORY_BYTES: usize = 4 << 20;
 
 /// The part of a revision behind its dash, ordered as CouchDB orders it: by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -166,6 +168,9 @@ impl Revisions {
         struct Wire {
             start: u64,
             ids: Vec<RevHash>,
+        }
+        if json.len() > MAX_HISTORY_BYTES {
+            return Err(DocumentError::BadRevisions);
         }
         let Wire { start, ids } = serde_json::from_slice(json).map_err(|_| DocumentError::BadRevisions)?;
         let valid = !ids.is_empty() && ids.len() as u64 <= start && start <= MAX_POS;

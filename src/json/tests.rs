@@ -353,3 +353,18 @@ fn a_member_is_found_by_its_name_the_last_of_equal_ones() {
     assert_eq!(member(b"[1]", "a"), Err(DocumentError::NotAnObject));
     assert_eq!(member(br#"{"a":1,}"#, "a"), Err(DocumentError::InvalidJson));
 }
+
+/// The places of all were kept: 48 bytes for each five of a hostile object.
+#[test]
+fn of_millions_of_members_only_the_first_places_are_kept_and_all_are_told() {
+    for count in [0, 1, MAX_PLACES - 1, MAX_PLACES, MAX_PLACES + 1, 3 * MAX_PLACES] {
+        let each: Vec<_> = (0..count).map(|number| format!(r#""\u006d{number}" : [{number}]"#)).collect();
+        let text = format!(" {{ {} }} ", each.join(" , "));
+        let members = members(text.as_bytes()).unwrap();
+        assert!(members.places.len() <= MAX_PLACES);
+        let told: Vec<_> = members.map(|m| (m.key.into_owned(), m.value.to_vec(), text[m.span].to_owned())).collect();
+        let expected = (0..count).map(|number| (format!("m{number}"), format!("[{number}]").into_bytes()));
+        let expected: Vec<_> = expected.zip(each).map(|((key, value), span)| (key, value, span)).collect();
+        assert!(told == expected, "{count}");
+    }
+}

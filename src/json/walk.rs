@@ -14,6 +14,11 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// The place after the element or member that ends there.
+    pub(super) fn after(at: usize) -> Self {
+        Self { at }
+    }
+
     /// The next element of an array.
     pub fn element<'a>(&mut self, text: &'a [u8]) -> Option<&'a [u8]> {
         let mut scan = self.next(text)?;

@@ -21,6 +21,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Attachments of a document at most: each takes many times its text, which may be short.
+const MAX_ATTACHMENTS: usize = 100_000;
+
 /// One document to write.
 #[derive(Debug)]
 pub struct Edit {
@@ -203,7 +206,10 @@ fn each_attachment(
     mut each: impl FnMut(&str, AttachmentJson<'_>) -> Result<(), DocumentError>,
 ) -> Result<(), DocumentError> {
     let Some(attachments) = parts.attachments else { return Ok(()) };
-    for member in json::members(attachments)? {
+    for (place, member) in json::members(attachments)?.enumerate() {
+        if place == MAX_ATTACHMENTS {
+            return Err(DocumentError::BadAttachment(member.key.into_owned()));
+        }
         let json = serde_json::from_slice(member.value)
             .map_err(|_| DocumentError::BadAttachment(member.key.clone().into_owned()))?;
         each(&member.key, json)?;
@@ -260,6 +266,12 @@ mod tests {
             let json = format!(r#"{{"_attachments":{{"x":{bad}}}}}"#);
             assert_eq!(edit(&json, false).unwrap_err(), DocumentError::BadAttachment("x".into()), "{bad}");
         }
+        let many =
+            |count: usize| format!(r#"{{"_attachments":{{{}}}}}"#, vec![r#""x":{"stub":true}"#; count].join(","));
+        assert_eq!(edit(&many(MAX_ATTACHMENTS), true).unwrap_err(), DocumentError::RevMissing);
+        assert_eq!(edit(&many(MAX_ATTACHMENTS), false).unwrap().attachments.len(), MAX_ATTACHMENTS);
+        let error = edit(&many(MAX_ATTACHMENTS + 1), false).unwrap_err();
+        assert_eq!(error, DocumentError::BadAttachment("x".into()));
         let json = r#"{"_attachments":{"_x":{"data":""}}}"#;
         assert_eq!(edit(json, false).unwrap_err(), DocumentError::BadAttachmentName("_x".into()));
     }

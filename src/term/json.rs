@@ -4,7 +4,6 @@
 //! [`crate::json::check`] accepts; of any other it makes something, but nothing in particular. Of members that come twice
 //! the last one counts, where it stands (jiffy's `dedupe_keys`).
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use super::{
@@ -13,8 +12,10 @@ use super::{
 };
 use crate::json;
 
-/// Members that are compared one with another faster than by their hashes.
+/// Members that are compared one with another faster than they are sorted.
 const FEW: usize = 16;
+/// Bytes of an object's pair before its key's text; the last four are its length.
+const PAIR_HEAD: usize = 7;
 /// Bytes of a LIST_EXT before its elements.
 const LIST_HEAD: usize = 5;
 
@@ -35,8 +36,8 @@ struct Open {
 struct Writer {
     out: Vec<u8>,
     open: Vec<Open>,
-    /// Members of the open objects: where each begins in the output, and its key.
-    members: Vec<(usize, Range<usize>)>,
+    /// Where each member of the open objects begins in the output: a pair's tag, its arity, its key's tag and length, its key.
+    members: Vec<usize>,
     /// Members whose key comes again, which are dropped at the end: dropping them one level after the other would copy
     /// what is deep once a level. Some are within others.
     dropped: Vec<Range<usize>>,
@@ -123,23 +124,29 @@ impl Writer {
     /// Marks the members of the object in hand whose key comes again; answers how many.
     fn mark_doubles(&mut self, open: &Open) -> usize {
         let members = &self.members[open.members..];
-        let equal = |(_, one): &(usize, Range<usize>), (_, other): &(usize, Range<usize>)| {
-            self.out[one.clone()] == self.out[other.clone()]
+        let key = |place: usize| {
+            let at = members[place] + PAIR_HEAD;
+            let length = self.out[at - 4..at].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            &self.out[at..at + length]
         };
-        let mut places = members.iter().enumerate();
-        if members.len() <= FEW && !places.any(|(place, member)| members[..place].iter().any(|m| equal(m, member))) {
+        let is_new = |place: usize| (0..place).all(|before| key(before) != key(place));
+        if members.len() <= FEW && (0..members.len()).all(is_new) {
             return 0;
         }
-        let mut seen = HashSet::with_capacity(members.len());
-        let before = self.dropped.len();
-        let mut end = self.out.len();
-        for (start, key) in members.iter().rev() {
-            if !seen.insert(&self.out[key.clone()]) {
-                self.dropped.push(*start..end);
+        // Sorted and not hashed: it takes less memory for millions of short ones.
+        let mut places: Vec<usize> = (0..members.len()).collect();
+        places.sort_unstable_by(|one, other| key(*one).cmp(key(*other)).then(one.cmp(other)));
+        let again = places.windows(2).filter(|pair| key(pair[0]) == key(pair[1])).map(|pair| pair[0]);
+        let mut again: Vec<usize> = again.collect();
+        again.sort_unstable();
+        for place in &again {
+            let span = members[*place]..members[place + 1];
+            match self.dropped.last_mut().filter(|last| last.end == span.start) {
+                Some(last) => last.end = span.end,
+                None => self.dropped.push(span),
             }
-            end = *start;
         }
-        self.dropped.len() - before
+        again.len()
     }
 
     /// What was written, without the members that were marked.
@@ -168,11 +175,10 @@ impl Writer {
         }
         self.out.push(BINARY_EXT);
         append_length(text.len(), &mut self.out);
-        let key = self.out.len();
         self.out.extend_from_slice(text.as_bytes());
         if is_key && let Some(open) = self.open.last_mut() {
             open.elements += 1;
-            self.members.push((start, key..self.out.len()));
+            self.members.push(start);
         }
     }
 

@@ -255,6 +255,21 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn of_many_members_the_last_of_equal_ones_stay_where_they_stand(
+            keys in prop::collection::vec(0..12_u8, 0..40), depth in 0..3_usize,
+        ) {
+            let member = |(place, key): (usize, &u8)| {
+                format!(r#""{}":{}{place}{}"#, "k".repeat((*key).into()), r#"{"x":0,"x":"#.repeat(depth), "}".repeat(depth))
+            };
+            let object = |members: Vec<String>| Term::document(format!("{{{}}}", members.join(",")).as_bytes());
+            let last = |(place, key): &(usize, &u8)| !keys[place + 1..].contains(key);
+            let all = object(keys.iter().enumerate().map(member).collect());
+            prop_assert_eq!(all, object(keys.iter().enumerate().filter(last).map(member).collect()));
+        }
+    }
+
     #[test]
     fn the_last_of_equal_members_stays_where_it_stands() {
         let term = |text: &str| Term::document(text.as_bytes());

@@ -1,6 +1,7 @@
 //! Documents, one at a time (transcripts 01, 02-verify, 08-wire).
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -275,5 +276,37 @@ async fn a_replication_request_of_more_than_four_mebibytes_is_refused() {
         let post = request(&server, "POST", "/_replicate").header("Content-Type", "application/json");
         let answer = send(post.header("Content-Encoding", "gzip").body(gzip(&vec![b' '; length]))).await;
         assert_eq!(answer.status, status, "{}", answer.text());
+    }
+}
+
+/// Taken apart on a thread that serves connections, each large document kept all other clients waiting.
+#[tokio::test]
+async fn large_documents_are_taken_apart_where_nobody_waits() {
+    let server = with_db().await;
+    let doc = format!(r#"{{"a":[0{}]}}"#, ",0".repeat(4 << 20));
+    let started = Instant::now();
+    couchrep::json::check(doc.as_bytes()).unwrap();
+    let parsing = started.elapsed();
+    let related = format!("--b\r\nContent-Type: application/json\r\n\r\n{doc}\r\n--b--");
+    for (method, path, content_type, body) in [
+        ("PUT", "/db/plain", "application/json", &doc),
+        ("POST", "/db", "application/json", &doc),
+        ("PUT", "/db/_local/l", "application/json", &doc),
+        ("PUT", "/db/related", "multipart/related; boundary=b", &related),
+    ] {
+        let put = send(request(&server, method, path).header("Content-Type", content_type).body(body.clone()));
+        tokio::pin!(put);
+        // The server runs on this thread too: a wait that ends late is one of its connections' as well.
+        let (mut longest, mut before) = (Duration::ZERO, Instant::now());
+        let answer = loop {
+            tokio::select! {
+                answer = &mut put => break answer,
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+            longest = longest.max(before.elapsed());
+            before = Instant::now();
+        };
+        assert_eq!(answer.status, 201, "{path}: {}", answer.text());
+        assert!(longest < parsing / 2, "{method} {path}: {longest:?} of {parsing:?}");
     }
 }

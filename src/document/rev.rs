@@ -247,7 +247,9 @@ mod tests {
         let read = |json: &str| Revisions::parse(json.as_bytes());
         let two = Revisions { start: 3, ids: vec!["b\"".into(), "a".into()] };
         assert_eq!(read(r#"{"start": 3, "ids": ["b\"", "\u0061"], "more": {}}"#), Ok(two));
+        let many = format!(r#"{{"start":3000000,"ids":["a"{}]}}"#, r#","a""#.repeat(MAX_HISTORY_BYTES / 4));
         for wrong in [
+            many.as_str(),
             r#"{"start":1,"ids":["b","a"]}"#,
             r#"{"start":0,"ids":[]}"#,
             r#"{"start":1,"ids":[]}"#,

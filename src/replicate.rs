@@ -303,20 +303,31 @@ async fn record(
     mut finished: watch::Receiver<Seq>,
     (failures, target): (&FailureList, &Peer),
 ) -> Result<Session, RecordError> {
-    let mut next_sweep = Instant::now();
-    while finished.changed().await.is_ok() {
+    let (mut next_sweep, mut unswept) = (Instant::now(), false);
+    loop {
+        let due = unswept && Instant::now() >= next_sweep;
+        let more = tokio::select! {
+            biased;
+            () = std::future::ready(()), if due => None,
+            more = finished.changed() => Some(more.is_ok()),
+            () = tokio::time::sleep_until(next_sweep), if unswept => None,
+        };
+        let Some(more) = more else {
+            let begun = Instant::now();
+            job.stop.run_until_cancelled(standing(failures, target)).await;
+            (next_sweep, unswept) = (Instant::now() + begun.elapsed() * SWEEP_PART, false);
+            continue;
+        };
+        if !more {
+            return Ok(session);
+        }
         wait_or_end(job.checkpoint_interval(), &mut finished).await;
         let seq = finished.borrow_and_update().clone();
         let _work = job.progress.pulse().work();
         failures.keep(&job.failures).await?;
         session.record(&seq, &job.progress).await?;
-        if job.request.continuous && failures.may_hold() && Instant::now() >= next_sweep {
-            let begun = Instant::now();
-            job.stop.run_until_cancelled(standing(failures, target)).await;
-            next_sweep = Instant::now() + begun.elapsed() * SWEEP_PART;
-        }
+        unswept = job.request.continuous && failures.may_hold();
     }
-    Ok(session)
 }
 
 /// How many times as long as a sweep of the failures a continuous replication waits before the next one.

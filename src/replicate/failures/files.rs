@@ -2,12 +2,13 @@
 //!
 //! `{dir}/failures/{base id}/` holds the pages of one list, a file each, and `source.json`: the source, without credentials,
 //! if its list stands there; so it is found by the replication's id alone, after a restart too. A file is written
-//! beside its place and moved there: a crash leaves all of it, or nothing.
+//! beside its place and moved there: a crash leaves all of it, or nothing. Ids and a target's words may be secret, so that
+//! what is made here is for this user alone.
 //!
 //! Lists of couchrep 0.1 (`{base id}.json`, at most 1,000 failures) are taken over when they are first looked for.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -58,7 +59,7 @@ impl FailureFiles {
             if fs::read(&path).is_ok_and(|noted| noted == pointer) {
                 return Ok(());
             }
-            fs::create_dir_all(&list)?;
+            make_directory(&list)?;
             write(&path, &pointer)
         });
         noted.await?
@@ -122,7 +123,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
 
 /// Writes pages; they are durable afterwards.
 pub(super) fn add(list: &Path, pages: &[NewPage]) -> Result<(), StoreError> {
-    fs::create_dir_all(list)?;
+    make_directory(list)?;
     // The directory is new, perhaps, and so is the one that it is in.
     list.ancestors().skip(1).take(2).try_for_each(sync)?;
     pages.iter().try_for_each(|new| write(&page(list, &new.name), new.body.get().as_bytes()))
@@ -136,9 +137,27 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Makes a directory, and those that it is in, for this user alone.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Creates a file for this user alone.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 fn write(path: &Path, text: &[u8]) -> Result<(), StoreError> {
     let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
+    let mut file = create(&unfinished)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(unfinished, path)?;

@@ -332,3 +332,30 @@ async fn a_part_of_a_list_ends_by_bytes_too_and_the_next_begins_there() {
     let number = |failure: &Failure| failure.id.as_str().split('-').next().unwrap().parse::<usize>().unwrap();
     assert!(found.iter().map(number).eq((0..60).rev()));
 }
+
+/// Ids, reasons and the names of sources could be read by every user of the machine.
+#[cfg(unix)]
+#[tokio::test]
+async fn files_and_directories_are_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let files = FailureFiles::under(&dir.path().join("state"));
+    list(None, &files).keep(&log(0..1)).await.unwrap();
+    files.point("x", "src").await.unwrap();
+    let (mut directories, mut count) = (vec![dir.path().join("state")], 0);
+    while let Some(directory) = directories.pop() {
+        assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", directory.display());
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap().is_dir() {
+                true => directories.push(entry.path()),
+                false => {
+                    assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(count, 2);
+}

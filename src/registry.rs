@@ -39,8 +39,8 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Registry {
     context: Context,
     running: RunningTasks<Listed>,
-    /// Sources of replications that run or ran, by base id: there their failures are listed.
-    sources: Arc<DashMap<String, Endpoint>>,
+    /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
+    sources: Arc<DashMap<(String, Option<String>), Endpoint>>,
 }
 
 /// Who asks.
@@ -102,7 +102,7 @@ impl Registry {
     }
 
     /// What the replications with this id's base id couldn't copy, running or not: how many there are, and, after `skip` of them,
-    /// at most `limit`, the newest first.
+    /// at most `limit`, the newest first. Those of a replication that somebody else started are missing, unless an admin asks.
     ///
     /// After a restart the source is known without credentials: if it wants some, the list can be read again when the
     /// replication has been asked for again.
@@ -118,13 +118,19 @@ impl Registry {
         if base.len() != 32 || !base.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ReplicateError::NotFound("missing".into()));
         }
-        let details = self.running.details();
-        let running = details.iter().filter(|listed| listed.name.replication_id.starts_with(base));
-        let unkept: Vec<_> = running.flat_map(|listed| listed.failures.unkept()).collect();
+        let mut running = self.running.details();
+        running.retain(|listed| listed.name.replication_id.starts_with(base));
+        let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
+        running.retain(|listed| caller.owns(listed.name.user.as_deref()));
+        let source = self.source(base, caller);
+        if is_known && running.is_empty() && source.is_none() {
+            return Err(ReplicateError::NotFound("missing".into()));
+        }
+        let unkept: Vec<_> = running.iter().flat_map(|listed| listed.failures.unkept()).collect();
         let unkept_count = unkept.len() as u64;
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut failures: Vec<_> = unkept.into_iter().skip(skipped).take(limit).collect();
-        let (list, noted) = self.failure_list(base).await?;
+        let (list, noted) = self.failure_list(base, source).await?;
         let part = list.part(skip.saturating_sub(unkept_count), limit - failures.len()).await;
         let (kept_count, kept) = part.map_err(|error| match noted {
             Some(source) if matches!(error, PeerError::Unauthorized { .. }) => ReplicateError::Unauthorized(format!(
@@ -136,10 +142,22 @@ impl Registry {
         Ok((unkept_count + kept_count, failures))
     }
 
+    /// The source of a replication that the caller started, or, if an admin asks, that anybody did.
+    fn source(&self, base_id: &str, caller: &Caller) -> Option<Endpoint> {
+        let own = self.sources.get(&(base_id.to_owned(), caller.name.clone())).map(|known| known.value().clone());
+        own.or_else(|| {
+            let theirs = |(base, owner): &(String, Option<String>)| base == base_id && caller.owns(owner.as_deref());
+            self.sources.iter().find(|known| theirs(known.key())).map(|known| known.value().clone())
+        })
+    }
+
     /// A list of failures; also its source, if that was only noted, and so is without credentials.
-    async fn failure_list(&self, base_id: &str) -> Result<(FailureList, Option<String>), ReplicateError> {
+    async fn failure_list(
+        &self,
+        base_id: &str,
+        known: Option<Endpoint>,
+    ) -> Result<(FailureList, Option<String>), ReplicateError> {
         let files = &self.context.failures;
-        let known = self.sources.get(base_id).map(|known| known.value().clone());
         let noted = match known {
             Some(_) => None,
             None => files.pointed(base_id).await.map_err(PeerError::from)?,
@@ -153,12 +171,12 @@ impl Registry {
         Ok((FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }), noted))
     }
 
-    fn remember(&self, base_id: &str, source: &Endpoint) {
+    fn remember(&self, base_id: &str, source: &Endpoint, caller: &Caller) {
         if self.sources.len() >= MAX_SOURCES {
             // They are noted in the data dir too, without credentials.
             self.sources.clear();
         }
-        self.sources.insert(base_id.to_owned(), source.clone());
+        self.sources.insert((base_id.to_owned(), caller.name.clone()), source.clone());
     }
 
     /// Closes the intake and tells all replications to record what they have and end.
@@ -201,7 +219,7 @@ impl Registry {
         caller: &Caller,
     ) -> oneshot::Receiver<Verdict> {
         self.running.start_or_join(id, caller.name.as_deref(), |number, stop| {
-            self.remember(&id.base, &request.source);
+            self.remember(&id.base, &request.source, caller);
             let progress: Arc<Progress> = Arc::default();
             let job = Job {
                 places: self.context.budget.places(progress.pulse()),
@@ -229,8 +247,7 @@ impl Registry {
     }
 
     async fn cancel(&self, id: &str, by_base: bool, caller: &Caller) -> Result<Answer, ReplicateError> {
-        let may_cancel = |owner: Option<&str>| caller.is_admin || owner == caller.name.as_deref();
-        let cancelled = self.running.cancel(id, by_base, may_cancel);
+        let cancelled = self.running.cancel(id, by_base, |owner| caller.owns(owner));
         let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
         // Winding down may take longer; what is left of it does no harm.
         _ = tokio::time::timeout(CANCEL_PATIENCE, cancelled.ended.cancelled()).await;
@@ -275,6 +292,11 @@ impl Registry {
 impl Caller {
     fn headers(&self) -> CallerHeaders {
         CallerHeaders { authorization: self.authorization.clone(), name: self.name.clone() }
+    }
+
+    /// Whether a replication that `owner` started is this caller's to look into and to cancel.
+    fn owns(&self, owner: Option<&str>) -> bool {
+        self.is_admin || owner == self.name.as_deref()
     }
 
     fn may_ask(&self) -> Result<(), ReplicateError> {
@@ -327,6 +349,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::{Replicator, StoreSettings};
+    use crate::peer::local::LocalPeer;
+    use crate::peer::remote::Clients;
+    use crate::replicate::failures::FailureFiles;
+    use crate::replicate::id::Identity;
+    use crate::store::{DbName, Store};
 
     fn request(target: &str) -> Request {
         let body = json!({"source": "a", "target": target, "create_target": true});
@@ -343,6 +371,37 @@ mod tests {
         assert!(matches!(user.may_run(&request("b")), Err(ReplicateError::Unauthorized(_))));
         assert!(user.may_run(&request("http://h/b")).is_ok());
         assert!(admin.may_run(&request("b")).is_ok());
+    }
+
+    /// Whoever had a name could read ids and reasons of anybody's replication, with the other's credentials for the source.
+    #[tokio::test]
+    async fn failures_are_listed_for_who_started_the_replication_and_for_admins() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), StoreSettings::default()).await.unwrap();
+        for name in ["a", "b"] {
+            LocalPeer::new(store.clone(), DbName::parse(name).unwrap(), Pulse::default()).create().await.unwrap();
+        }
+        let settings = Arc::new(Replicator::default());
+        let clients = Clients::new(&settings).unwrap();
+        let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
+        let files = FailureFiles::under(dir.path());
+        let registry = Registry::new(Context::new(Some(store), files, clients, settings, identity));
+        let user = |name: &str| Caller { name: Some(name.into()), ..Caller::default() };
+        let (ann, bob, admin) = (user("ann"), user("bob"), Caller { is_admin: true, ..user("root") });
+        let body = json!({"source": "a", "target": "b", "continuous": true});
+        let started = registry.replicate(body.as_object().unwrap(), &ann).await.unwrap();
+        let Answer::Started(id) = started else { panic!("{started:?}") };
+        for runs in [true, false] {
+            for allowed in [&ann, &admin] {
+                assert_eq!(registry.failures(&id, (0, 9), allowed).await.unwrap(), (0, Vec::new()), "{allowed:?}");
+            }
+            let refused = registry.failures(&id, (0, 9), &bob).await;
+            assert!(matches!(refused, Err(ReplicateError::NotFound(_))), "{refused:?}");
+            if runs {
+                registry.cancel(&id, false, &bob).await.unwrap_err();
+                registry.cancel(&id, false, &ann).await.unwrap();
+            }
+        }
     }
 
     #[test]

@@ -65,6 +65,12 @@ async fn a_running_replication_is_checkpointed() {
         process.url("/target/_changes?feed=longpoll&filter=_doc_ids&doc_ids=%5B%22doc099%22%5D&timeout=30000");
     let arrived = ask(&client, Method::GET, last_doc, None, 200).await;
     assert_eq!(arrived["results"][0]["id"], "doc099");
+    // The batch isn't done with its last write: it reads on to the end of the source's answer, and a stop ends reads.
+    let seq = ask(&client, Method::GET, process.url("/source"), None, 200).await["update_seq"].clone();
+    while ask(&client, Method::GET, process.url("/_active_tasks"), None, 200).await[0]["through_seq"] != seq {
+        // Nothing signals that a batch is done; a test that waits for ever is ended by its runner.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     process.signal("TERM");
     assert_eq!(process.ended_within(LIMIT).code(), Some(0));

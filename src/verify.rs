@@ -15,8 +15,9 @@ use futures::stream::{self, Stream, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::document::{DocId, Rev, Seq};
-use crate::peer::{Blame, Change, ChangesPage, ChangesQuery, Filter, Peer, PeerError, Pending};
+use crate::peer::{Blame, Change, ChangesQuery, Filter, Peer, PeerError};
 use crate::replicate::budget::Budget;
+use crate::replicate::changes::{Course, MAX_FRUITLESS, Next, never_ends};
 use crate::replicate::pauses::Pauses;
 
 /// Rows of a page.
@@ -112,21 +113,27 @@ pub async fn compare(
     Ok(report)
 }
 
-/// The feed, from its start to its end.
+/// The feed, from its start to where a one-shot ends too ([`crate::replicate::changes`]): not at an empty page while changes
+/// are pending, which a cluster in trouble gives.
 fn pages(peer: &Peer) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
-    stream::try_unfold(Some(Seq::zero()), move |since| async move {
-        let Some(since) = since else { return Ok(None) };
-        let (limit, max_bytes) = (PAGE, MAX_PAGE_BYTES);
-        let query = ChangesQuery { since, limit, max_bytes, wait: false, filter: Filter::None, winners_only: false };
-        let page = repeated(async || peer.changes(&query).await).await?;
-        Ok(Some(after(page)))
+    let (limit, max_bytes) = (PAGE, MAX_PAGE_BYTES);
+    let (since, filter) = (Seq::zero(), Filter::None);
+    let query = ChangesQuery { since, limit, max_bytes, wait: false, filter, winners_only: false };
+    let start = (query, Course::new(false, true));
+    stream::try_unfold(Some(start), move |place| async move {
+        let Some((mut query, mut course)) = place else { return Ok(None) };
+        let mut patience = Pauses::between_tries(MAX_FRUITLESS);
+        loop {
+            let page = repeated(async || peer.changes(&query).await).await?;
+            let next = course.after(&page);
+            query.since = page.last_seq;
+            if next != Next::Again {
+                return Ok(Some((page.changes, (next != Next::End).then_some((query, course)))));
+            }
+            let pause = patience.next().ok_or_else(|| never_ends(peer, page.pending))?;
+            tokio::time::sleep(pause).await;
+        }
     })
-}
-
-/// A page's changes, and where the next one starts, if there is one.
-fn after(page: ChangesPage) -> (Vec<Change>, Option<Seq>) {
-    let more = !page.changes.is_empty() && page.pending != Pending::Rows(0);
-    (page.changes, more.then_some(page.last_seq))
 }
 
 async fn compare_page(

@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::{Fault, FaultyPeer, Server};
+use crate::support::{Fault, FaultyPeer, Process, Server};
 
 /// A source that is written to, or falls ill, exactly between two pages of its feed.
 struct Source {
@@ -239,4 +239,19 @@ async fn a_one_shot_out_of_the_store_copies_all_and_ends_beside_a_fast_writer() 
         () = writing => unreachable!(),
     }
     assert_eq!(server.get("/tgt", 200).await["doc_count"], 200);
+}
+
+/// `couchrep verify` took an empty page for the end: what it hadn't read wasn't missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_asks_again_for_an_empty_page_while_changes_are_pending() {
+    let (server, source) = (Server::start().await, Source::with(60).await);
+    server.database("tgt").await;
+    source.answers(|answer, asked| match asked {
+        1 | 2 => json!({"results": [], "last_seq": 0, "pending": 60}),
+        _ => answer,
+    });
+    let output = Process::run(&["verify", &source.url, &server.url("/tgt")], &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("60 documents, 60 leaves compared") && text.contains("lacks 60"), "{text}");
 }

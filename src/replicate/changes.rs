@@ -50,7 +50,7 @@ use crate::tasks::Tasks;
 const PAUSE_AFTER_EMPTY_WAIT: Duration = Duration::from_millis(250);
 
 /// Answers in a row that broke off, or gave nothing and weren't the end, after which the source counts as failed.
-const MAX_FRUITLESS: u32 = 10;
+pub(crate) const MAX_FRUITLESS: u32 = 10;
 /// A wait that lasted so long before it broke off was a good one.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
@@ -180,7 +180,7 @@ impl Feed {
                     tracing::debug!(pending = ?page.pending, ?pause, "an empty page that isn't the feed's end");
                     self.ask(pause);
                 }
-                None => return Some(Err(self.never_ends(page.pending).into())),
+                None => return Some(Err(never_ends(&self.source, page.pending).into())),
             },
         }
         Some(Ok((page, place)))
@@ -203,16 +203,17 @@ impl Feed {
         let page = async move { stop.run_until_cancelled(page).await }.in_current_span();
         self.asked = Some(AbortOnDropHandle::new(self.tasks.spawn("feed page", page)));
     }
+}
 
-    fn never_ends(&self, pending: Pending) -> PeerError {
-        PeerError::Malformed {
-            request: format!("GET {}_changes", self.source.name()),
-            expected: "changes, or the feed's end",
-            found: match pending.rows() {
-                Some(rows) => format!("neither, {MAX_FRUITLESS} times in a row, with {rows} changes pending"),
-                None => format!("neither, {MAX_FRUITLESS} times in a row"),
-            },
-        }
+/// What so many empty pages mean.
+pub(crate) fn never_ends(source: &Peer, pending: Pending) -> PeerError {
+    PeerError::Malformed {
+        request: format!("GET {}_changes", source.name()),
+        expected: "changes, or the feed's end",
+        found: match pending.rows() {
+            Some(rows) => format!("neither, {MAX_FRUITLESS} times in a row, with {rows} changes pending"),
+            None => format!("neither, {MAX_FRUITLESS} times in a row"),
+        },
     }
 }
 
@@ -225,7 +226,7 @@ async fn read_on(mut rest: Box<ChangesRest>) -> Answered {
 
 /// How a feed goes on after a page.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub(crate) enum Next {
     /// There are, or may be, more changes: the next page.
     More,
     /// There are more in the same answer.
@@ -241,7 +242,8 @@ enum Next {
 }
 
 /// How far a feed is to be read.
-struct Course {
+#[derive(Debug)]
+pub(crate) struct Course {
     continuous: bool,
     /// Whether the filter lets `pending` come down to 0.
     counted: bool,
@@ -253,11 +255,13 @@ struct Course {
 }
 
 impl Course {
-    fn new(continuous: bool, counted: bool) -> Self {
+    /// At the beginning of a feed. `counted`: what is pending comes down to 0 ([`Filter::is_counted`]).
+    pub(crate) fn new(continuous: bool, counted: bool) -> Self {
         Self { continuous, counted, rows_read: 0, enough: None, resting: false }
     }
 
-    fn after(&mut self, page: &ChangesPage) -> Next {
+    /// How it goes on after this page.
+    pub(crate) fn after(&mut self, page: &ChangesPage) -> Next {
         let rows = page.changes.len() as u64;
         let enough = *self.enough.get_or_insert(page.pending.rows().map_or(MANY_ROWS, |pending| rows + pending));
         self.rows_read += rows;

@@ -153,7 +153,8 @@ impl Writer {
     fn finish(mut self) -> Vec<u8> {
         self.dropped.sort_unstable_by_key(|span| span.start);
         let (mut kept, mut at) = (0, 0);
-        for span in self.dropped.into_iter().chain([self.out.len()..self.out.len()]) {
+        let end = self.out.len()..self.out.len();
+        for span in self.dropped.into_iter().chain(std::iter::once(end)) {
             // One that ends before is within another.
             if span.start >= at {
                 self.out.copy_within(at..span.start, kept);

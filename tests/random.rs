@@ -147,6 +147,8 @@ struct Run<'a> {
     /// Where mortal sides are, where there are any, and the peer before it.
     mortal: Option<(Machine, FaultyPeer)>,
     kept: [Vec<Kept>; 2],
+    /// The second database is deleted and made anew in the middle, and nobody edits it.
+    remade: bool,
 }
 
 impl<'a> Run<'a> {
@@ -157,14 +159,22 @@ impl<'a> Run<'a> {
             let before = FaultyPeer::before_url(machine.process.url("")).await;
             mortal = Some((machine, before));
         }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let peer = FaultyPeer::before(world).await;
+        // A side that forgets what wasn't synced must tell so.
+        if !sides.iter().any(|side| matches!(side, Side::Mortal)) && rng.random_bool(0.3) {
+            peer.hide_start_times();
+        }
+        let remade = matches!(sides[1], Side::Remote) && rng.random_bool(0.25);
         Self {
             seed,
-            rng: StdRng::seed_from_u64(seed),
+            rng,
+            remade,
             sides,
             client: client(),
             replicator: Machine::start(),
             world,
-            peer: FaultyPeer::before(world).await,
+            peer,
             mortal,
             kept: Default::default(),
         }
@@ -221,19 +231,21 @@ impl<'a> Run<'a> {
             client: self.client.clone(),
             url: self.url(side),
             mortal: self.sides[side].is_mortal(),
+            edits: side == 0 || !self.remade,
             synced: true,
             run: self.seed,
         });
         let editing = join_all(editors.iter_mut().map(async |editor| {
             let mut kept = Vec::new();
-            for _ in 0..editor.rng.random_range(3..15) {
+            let edits = editor.rng.random_range(3..15);
+            for _ in 0..if editor.edits { edits } else { 0 } {
                 kept.extend(editor.edit().await);
             }
             kept
         }));
         let jobs: Vec<_> = (0..self.rng.random_range(1..4)).map(|_| self.job()).collect();
         let replicate = self.replicator.process.url("/_replicate");
-        let client = self.client.clone();
+        let (client, editor_client, url) = (self.client.clone(), self.client.clone(), self.url(1));
         let replicating = join_all(jobs.into_iter().map(|job| {
             let request = client.post(&replicate).header(CONTENT_TYPE, "application/json");
             // Whatever comes of it: a caller that hangs up stops nothing, and in the end it is done once more.
@@ -258,7 +270,16 @@ impl<'a> Run<'a> {
                 before.moved(machine.process.url(""));
             }
         };
-        let (kept, ..) = futures::join!(editing, replicating, killing_replicator, killing_mortal);
+        let remade = self.remade.then(|| (url, Duration::from_millis(self.rng.random_range(0..400))));
+        let remaking = async {
+            if let Some((url, after)) = remade {
+                tokio::time::sleep(after).await;
+                for method in [Method::DELETE, Method::PUT] {
+                    editor_client.request(method, &url).send().await.unwrap().error_for_status().unwrap();
+                }
+            }
+        };
+        let (kept, ..) = futures::join!(editing, replicating, killing_replicator, killing_mortal, remaking);
         if kill_replicator.is_some() {
             self.replicator.start_again();
         }

@@ -35,6 +35,8 @@ pub struct Editor {
     pub url: String,
     /// Whether the database's server is killed: then only what it was asked to sync is promised.
     pub mortal: bool,
+    /// Whether there are any edits.
+    pub edits: bool,
     /// Whether the edit in hand is to be synced.
     pub synced: bool,
     /// The same for all editors of a run: a revision written as it is has one content, wherever it is written.

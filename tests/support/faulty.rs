@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -129,6 +130,8 @@ struct Script {
     lasting: Mutex<Vec<Lasting>>,
     /// What happens to any other request.
     chance: Mutex<Chance>,
+    /// Databases don't tell when they were made: `instance_start_time` is `"0"`.
+    hides_start_times: AtomicBool,
     /// `METHOD /path?query` of every request, in the order of arrival.
     seen: Mutex<Vec<String>>,
     /// Whether a document of this id is refused (`_bulk_docs`); the others are passed on.
@@ -180,6 +183,7 @@ impl FaultyPeer {
             faults,
             lasting: Mutex::default(),
             chance,
+            hides_start_times: AtomicBool::default(),
             seen,
             refuses,
             down_until,
@@ -235,6 +239,11 @@ impl FaultyPeer {
     /// Ends all faults that keep on.
     pub fn heal(&self) {
         self.script.lasting.lock().unwrap().clear();
+    }
+
+    /// Lets databases say `"0"` for their `instance_start_time` from now on, as those of some servers do.
+    pub fn hide_start_times(&self) {
+        self.script.hides_start_times.store(true, Ordering::Relaxed);
     }
 
     /// Lets `chance` decide about every request from now on that no queued fault waits for.
@@ -365,6 +374,17 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     let (request, text) = script.looked_into(request).await;
     match script.fault(&request, &text) {
         None if request.uri().path().ends_with("/_bulk_docs") => script.pass_on_docs(request).await,
+        None if script.hides_start_times.load(Ordering::Relaxed) && tells_start_time(&request) => {
+            changed(script.pass_on(request).await, |bytes| {
+                let mut told: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+                if let Some(time) = told.get_mut("instance_start_time") {
+                    *time = "0".into();
+                }
+                let text = Bytes::from(told.to_string());
+                (text.len(), vec![text])
+            })
+            .await
+        }
         None => script.pass_on(request).await,
         Some(Fault::Answer(status, headers, body)) => {
             // Read to the end, or the client may see a reset instead of the answer.
@@ -454,6 +474,13 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
             script.pass_on(request).await
         }
     }
+}
+
+/// Whether a request is answered with an `instance_start_time`.
+fn tells_start_time(request: &Request) -> bool {
+    let path = request.uri().path();
+    let is_database = request.method() == Method::GET && path.trim_matches('/').split('/').count() == 1;
+    is_database || path.ends_with("/_ensure_full_commit")
 }
 
 /// An answer with another body, and the length that is told of it, whether it is true or not.

@@ -142,8 +142,17 @@ impl<'a> Review<'a> {
 
 async fn rewrite(place: &Place, rest: Vec<Kept>, replaced: Vec<(PageName, Option<String>)>) -> Result<(), PeerError> {
     if !rest.is_empty() {
-        place.add(page::pages(rest)?).await?;
+        let pages = page::pages(rest)?;
+        let names: Vec<PageName> = pages.iter().map(|page| page.name.clone()).collect();
+        place.add(pages).await?;
         place.commit().await?;
+        // A source that fell before it synced them commits without them.
+        for name in &names {
+            if !matches!(place.read(name).await?, Found::Page(_)) {
+                tracing::warn!(page = name.as_str(), "a page of the list of failures was lost as it was written");
+                return Ok(());
+            }
+        }
     }
     place.remove(replaced).await
 }

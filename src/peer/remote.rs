@@ -164,6 +164,9 @@ impl RemotePeer {
             update_seq: Seq,
         }
         self.opening(&Call::get(Operation::Info, ""), |reply| {
+            if reply.meaning() == Meaning::NotThere {
+                return Err(PeerError::DatabaseMissing { database: self.inner.name.clone() });
+            }
             let reply = self.expected(reply)?;
             let info: Info = reply.json("a database's information")?;
             let server = reply.headers.get(SERVER).map_or(b"".as_slice(), |server| server.as_bytes());

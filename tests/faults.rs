@@ -93,7 +93,8 @@ async fn case(server: &Server, name: String, method: Method, path: &str, fault: 
 
     let requests = peer.requests();
     let count = |part: &str| requests.iter().filter(|request| request.contains(part)).count();
-    assert!(count("/_bulk_docs") <= BATCHES + times, "{told}: batches were written again: {requests:#?}");
+    // A write beside the failing one may be asked for again too, if the way to the server behind breaks with it.
+    assert!(count("/_bulk_docs") <= BATCHES + 2 * times, "{told}: batches were written again: {requests:#?}");
     // A batch that was being fetched beside the failing one isn't written any more: it is fetched again.
     assert!(count("/_bulk_get") <= BATCHES + 2 * times, "{told}: batches were fetched again: {requests:#?}");
     let one_by_one = count("new_edits=false");

@@ -56,9 +56,7 @@ impl Operation {
             Self::Commit => true,
         }
     }
-}
 
-impl Operation {
     /// Whether one of the request's documents may be what its answer is about: then a batch has tries of its own, longer
     /// and with fewer documents.
     pub fn is_of_documents(self) -> bool {

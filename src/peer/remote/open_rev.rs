@@ -56,12 +56,9 @@ impl RemotePeer {
         })?;
         let Some(text) = items.iter().find_map(|item| item.ok) else {
             return match items.iter().find_map(Item::refusal) {
-                Some(why) if judgement::of_document(&why) != Blame::Missing => {
-                    let blame = judgement::of_document(&why);
-                    Err(PeerError::Answered { request: request.to_string(), answer: why.to_string(), blame })
-                }
-                _ if items.is_empty() => Err(malformed(&request, EXPECTED, "no revision".into())),
-                _ => Ok(Opened::Missing),
+                Some(why) => not_given(&request, &why),
+                None if items.is_empty() => Err(malformed(&request, EXPECTED, "no revision".into())),
+                None => Ok(Opened::Missing),
             };
         };
         let Looked { id, rev, .. } = looked(&request, text.get().as_bytes())?;
@@ -131,6 +128,14 @@ async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<
 
 const EXPECTED: &str = "a document in multipart";
 
+/// What is said of a revision in place of the document.
+fn not_given(request: &str, why: &Why) -> Result<Opened, PeerError> {
+    match judgement::of_document(why) {
+        Blame::Missing => Ok(Opened::Missing),
+        blame => Err(PeerError::Answered { request: request.to_owned(), answer: why.to_string(), blame }),
+    }
+}
+
 /// A part that is JSON: a document that nothing follows, or `{"missing":"rev"}`, or what a cluster in trouble says.
 fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Result<Opened, PeerError> {
     #[derive(serde::Deserialize)]
@@ -143,13 +148,10 @@ fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Resu
             Ok(_) => Ok(Opened::Missing),
             Err(_) => {
                 let why = serde_json::from_slice::<Item<'_>>(&json).ok().and_then(|item| item.refusal());
-                let blame = why.as_ref().map_or(Blame::Unclear { worded: false }, judgement::of_document);
-                let answer = why.map_or_else(|| shorten(&json, 100), |why| why.to_string());
-                if blame == Blame::Missing {
-                    Ok(Opened::Missing)
-                } else {
-                    Err(PeerError::Answered { request: request.to_owned(), answer, blame })
-                }
+                let answer = shorten(&json, 100);
+                let blame = Blame::Unclear { worded: false };
+                let unworded = PeerError::Answered { request: request.to_owned(), answer, blame };
+                why.map_or(Err(unworded), |why| not_given(request, &why))
             }
         };
     }

@@ -10,12 +10,12 @@ const DOCS_PER_REQUEST = 1000;
 const ATTACHED_PER_REQUEST = 100;
 
 /** Sends JSON; anything but success is an error. The URL may hold credentials. */
-export async function ask(method, url, body) {
+export async function ask(method, url, body, headers = {}) {
   const { username, password } = new URL(url);
   const credentials = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64');
   const answer = await fetch(url.replace(/^(https?:\/\/)[^/@]*@/, '$1'), {
     method,
-    headers: { 'Content-Type': 'application/json', ...(username && { Authorization: `Basic ${credentials}` }) },
+    headers: { 'Content-Type': 'application/json', ...(username && { Authorization: `Basic ${credentials}` }), ...headers },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   const text = await answer.text();

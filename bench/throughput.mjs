@@ -22,7 +22,7 @@ function size(text) {
 /** Small documents in all pairings, and a part of them by pouchdb-server. */
 export async function documents(options) {
   const docs = Number(options.docs);
-  const runs = Number(options.runs);
+  const runs = Number(options.runs ?? 1);
   const pouchdbDocs = Math.min(docs, Number(options['pouchdb-docs']));
   const { row } = table(`${number(docs)} documents of about 1 KB`, COLUMNS);
   for (const pairing of options.pairings?.split(',') ?? PAIRINGS) {
@@ -39,7 +39,7 @@ export async function attachments(options) {
   const { row } = table(`${count} documents with an attachment of ${each}`, COLUMNS);
   for (const pairing of options.pairings?.split(',') ?? PAIRINGS) {
     const run = () => couchrep(pairing, Number(count), (db) => fillAttached(db, Number(count), size(each)));
-    row(pairing, ...cells(await median(Number(options.runs), run)));
+    row(pairing, ...cells(await median(Number(options.runs ?? 1), run)));
   }
 }
 

@@ -10,6 +10,7 @@ pub mod json;
 pub mod multipart;
 pub mod term;
 pub mod selector;
+pub mod effort;
 pub mod replicate;
 pub mod verify;
 pub mod registry;

@@ -10,14 +10,13 @@
 pub mod failure;
 pub mod remote;
 pub mod local;
-pub mod pulse;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
 use crate::document::{DocBatch, DocId, DocumentError, Rev, Seq, Wanted};
-use crate::replicate::budget::Share;
+use crate::effort::budget::Share;
 use crate::selector::Selector;
 use crate::store::StoreError;
 

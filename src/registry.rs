@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::running::{Finished, RunningTasks, Verdict};
+use crate::effort::pulse::Pulse;
 use crate::peer::PeerError;
-use crate::peer::pulse::Pulse;
 use crate::replicate::endpoint::Endpoint;
 use crate::replicate::failures::list::ListOf;
 use crate::replicate::failures::{FailureList, FailureLog, Kept};

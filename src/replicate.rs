@@ -23,8 +23,6 @@ pub mod fetch;
 pub mod write;
 pub mod doubt;
 pub mod documents;
-pub mod pauses;
-pub mod budget;
 pub mod failures;
 pub mod progress;
 pub mod rate;
@@ -46,8 +44,8 @@ use self::checkpoint::{RecordError, Session};
 pub use self::error::ReplicateError;
 use self::failures::FailureList;
 pub use self::job::{Context, Job, Outcome};
-use self::pauses::Pauses;
 use crate::document::Seq;
+use crate::effort::pauses::Pauses;
 use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 
 /// Replicates: once, or, where the request is continuous, until it is cancelled.

@@ -15,10 +15,10 @@ use futures::stream::{self, Stream, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::document::{DocId, Rev, Seq};
+use crate::effort::budget::Budget;
+use crate::effort::pauses::Pauses;
 use crate::peer::{Blame, Change, ChangesQuery, Filter, Peer, PeerError};
-use crate::replicate::budget::Budget;
 use crate::replicate::changes::{Course, MAX_FRUITLESS, Next, never_ends};
-use crate::replicate::pauses::Pauses;
 
 /// Rows of a page.
 const PAGE: usize = 1000;

@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use couchrep::config;
 use couchrep::document::{DocBatch, DocId, Rev, Seq, Wanted};
+use couchrep::effort::budget::{Budget, Share};
+use couchrep::effort::pulse::Pulse;
 use couchrep::peer::local::LocalPeer;
-use couchrep::peer::pulse::Pulse;
 use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
 use couchrep::peer::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Blame, Change, ChangesQuery, Extent, Failure, Filter, Opened, Peer,
     PeerError, Pending, Put,
 };
-use couchrep::replicate::budget::{Budget, Share};
 use couchrep::store::{DbName, Store};
 use futures::{StreamExt, stream};
 use serde_json::json;

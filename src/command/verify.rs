@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use couchrep::peer::pulse::Pulse;
+use couchrep::effort::pulse::Pulse;
 use couchrep::peer::{Peer, PeerError};
 use couchrep::replicate::Context;
 use couchrep::replicate::request::Request;

@@ -21,8 +21,8 @@ use super::{
     Filter, LocalDoc, Opened, PeerError, Pending, Put, Why, Written,
 };
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
-use crate::peer::pulse::Pulse;
-use crate::replicate::budget::{STREAMED_JSON_BYTES, Share, cost};
+use crate::effort::budget::{STREAMED_JSON_BYTES, Share, cost};
+use crate::effort::pulse::Pulse;
 use crate::store::{
     self, Asker, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Held,
     Leaf, LocalRange, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,

@@ -54,7 +54,7 @@ use self::pace::Servers;
 use self::retry::Operation;
 use super::*;
 use crate::config;
-use crate::peer::pulse::Pulse;
+use crate::effort::pulse::Pulse;
 
 pub use auth::Auth;
 pub use bulk_get::RemoteBulkGet;

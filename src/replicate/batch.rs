@@ -9,7 +9,7 @@
 //! a round ends after [`MOST_FAILED`] failed requests then, so that a server that is down or a gateway that answers for
 //! it isn't asked for document after document; and the batch ends with an error when the rounds are over.
 //!
-//! Memory: what is copied in bulk is held within a share of the budget ([`super::budget`]), which is given back before
+//! Memory: what is copied in bulk is held within a share of the budget ([`crate::effort::budget`]), which is given back before
 //! documents with attachments stream.
 
 use std::collections::{HashMap, HashSet};
@@ -19,14 +19,14 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Budget, PAGE_BYTES, Places};
 use super::doubt::Doubts;
 use super::failures::FailureLog;
-use super::pauses::Pauses;
 use super::progress::Progress;
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
 use crate::document::{DocId, Rev, Seq, Wanted};
+use crate::effort::budget::{Budget, PAGE_BYTES, Places};
+use crate::effort::pauses::Pauses;
 use crate::peer::{Blame, Change, ChangesQuery, Doubt, Failure, Filter, Peer, Why};
 
 /// Documents with attachments on their way at once, a batch.

@@ -3,7 +3,7 @@
 //! No answer stays half read while batches are busy: a page is asked for (`limit`), read whole, and only then the next
 //! is asked for. A page's `last_seq` counts as progress even where no change passed the filter.
 //!
-//! A page that has come takes a place ([`super::budget::Places`]) before the next is asked for, and holds it until its
+//! A page that has come takes a place ([`crate::effort::budget::Places`]) before the next is asked for, and holds it until its
 //! changes are copied. So each job holds a page, and one that is on its way, whatever the others hold. A single row that
 //! is too long for a page is asked for alone, when its turn has come.
 //!
@@ -40,9 +40,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::ReplicateError;
-use super::budget::{PAGE_BYTES, Place, Places, ROW_BYTES};
-use super::pauses::Pauses;
 use crate::document::Seq;
+use crate::effort::budget::{PAGE_BYTES, Place, Places, ROW_BYTES};
+use crate::effort::pauses::Pauses;
 use crate::peer::{ChangesPage, ChangesQuery, ChangesRest, Extent, Filter, Peer, PeerError, Pending};
 use crate::tasks::Tasks;
 

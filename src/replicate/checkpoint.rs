@@ -423,8 +423,8 @@ mod tests {
     use super::*;
 
     use crate::config::StoreSettings;
+    use crate::effort::pulse::Pulse;
     use crate::peer::local::LocalPeer;
-    use crate::peer::pulse::Pulse;
     use crate::store::{DbName, Store};
 
     /// A target that went away between the two writes of a checkpoint cost a long session everything: its earlier

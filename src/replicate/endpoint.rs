@@ -18,9 +18,9 @@ use serde_json::{Map, Value};
 use super::job::Context;
 use super::{ReplicateError, connection};
 use crate::config::Replicator;
+use crate::effort::pulse::Pulse;
 use crate::peer::Peer;
 use crate::peer::local::LocalPeer;
-use crate::peer::pulse::Pulse;
 use crate::peer::remote::{self, RemotePeer};
 use crate::store::DbName;
 

@@ -2,15 +2,15 @@
 //!
 //! Documents without attachments come in bulk, in pieces of a bounded size that are handed on before the next is read,
 //! so a slow target slows the source down instead of filling memory. The memory for them is taken before the source is
-//! asked, and given back where it keeps us waiting ([`super::budget`]). Documents with attachments are only named here
+//! asked, and given back where it keeps us waiting ([`crate::effort::budget`]). Documents with attachments are only named here
 //! ([`Fetched::attached`]); they are fetched one by one, each streaming from source to target, once the bulk answer
 //! has been read to its end. Every read races the stop token.
 
 use super::ReplicateError;
 use super::batch::Route;
-use super::budget::{Share, cost};
 use super::progress::Counts;
 use crate::document::Wanted;
+use crate::effort::budget::{Share, cost};
 use crate::peer::{BulkGet, Fetched};
 
 /// Bytes kept free for a document where only few are wanted. More are taken as they come; generous, so that few documents

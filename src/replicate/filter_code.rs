@@ -10,7 +10,7 @@ use super::endpoint::Endpoint;
 use super::job::Context;
 use super::request::Request;
 use super::{PeerError, ReplicateError};
-use crate::peer::pulse::Pulse;
+use crate::effort::pulse::Pulse;
 
 /// Fetches the filter function's text from the source, within `retry_time_limit`; `None` where the request names none.
 ///

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Route;
-use super::budget::{Budget, Places};
 use super::endpoint::Endpoint;
 use super::failures::list::{FailureList, ListOf};
 use super::failures::{FailureFiles, FailureLog};
@@ -16,6 +15,7 @@ use super::request::Request;
 use super::{ReplicateError, filter_code};
 use crate::config::Replicator;
 use crate::document::Seq;
+use crate::effort::budget::{Budget, Places};
 use crate::peer::remote::Clients;
 use crate::peer::{Filter, Peer, PeerError};
 use crate::store::Store;

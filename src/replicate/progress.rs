@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::rate::Rate;
 use crate::document::{DocId, Rev, Seq};
-use crate::peer::pulse::Pulse;
+use crate::effort::pulse::Pulse;
 
 /// How far a job has come.
 #[derive(Debug)]

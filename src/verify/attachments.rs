@@ -17,9 +17,9 @@ use serde::Deserialize;
 
 use super::{Difference, Problem, Report, repeated};
 use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
-use crate::peer::pulse::Pulse;
+use crate::effort::budget::{Budget, cost};
+use crate::effort::pulse::Pulse;
 use crate::peer::{AttachedDoc, AttachmentPiece, Blame, Change, Failure, Opened, Peer, PeerError};
-use crate::replicate::budget::{Budget, cost};
 
 /// Leaves asked for at once, and bytes of their documents held: those with small attachments come with them.
 const LEAVES_AT_ONCE: usize = 100;

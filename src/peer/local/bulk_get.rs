@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use super::{LocalPeer, newest};
 use crate::document::{Rev, Wanted};
+use crate::effort::budget::{Share, cost};
 use crate::peer::{Doubt, Failure, Fetched, PeerError};
-use crate::replicate::budget::{Share, cost};
 use crate::store::{DocOptions, Leaf, Snapshot, StoreError};
 
 /// Documents that are read as they are asked for.

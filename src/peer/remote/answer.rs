@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 use super::clients::reason;
 use super::judgement::{self, Meaning};
 use super::pace::Permit;
-use crate::peer::pulse::Pulse;
+use crate::effort::pulse::Pulse;
 use crate::peer::{PeerError, Why};
 
 /// Bytes of an answer that is held in memory whole, where its call says nothing else.

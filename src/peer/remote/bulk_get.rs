@@ -21,8 +21,8 @@ use super::cutting::{Cutting, Read};
 use super::missing::push_revs;
 use super::results::{BulkResult, Item, Sorter, not_fetched};
 use super::*;
+use crate::effort::budget::{Share, cost};
 use crate::json;
-use crate::replicate::budget::{Share, cost};
 
 /// Requests in flight where each document takes one.
 const OPEN_REVS_IN_FLIGHT: usize = 8;

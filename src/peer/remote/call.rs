@@ -24,8 +24,8 @@ use super::clients::{failure, reason};
 use super::pace::Permit;
 use super::retry::{self, Budget, Operation, Schedule, Trouble, Verdict};
 use super::{PeerError, RemotePeer};
+use crate::effort::pulse::Pulse;
 use crate::peer::Blame;
-use crate::peer::pulse::Pulse;
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 10;

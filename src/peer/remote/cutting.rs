@@ -8,8 +8,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::answer::{Answer, cut};
 use super::results::not_fetched;
 use super::*;
+use crate::effort::budget::{Share, cost};
 use crate::json::Elements;
-use crate::replicate::budget::{Share, cost};
 
 /// A buffer that was larger than this is given back rather than kept for the next element.
 const KEPT_BYTES: usize = 1 << 20;

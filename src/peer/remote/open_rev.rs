@@ -19,8 +19,8 @@ use super::bulk_get::{Sent, open_revs_path};
 use super::call::Call;
 use super::results::{Item, Looked, look, not_fetched};
 use super::*;
+use crate::effort::budget::{STREAMED_JSON_BYTES, cost};
 use crate::multipart::{self, MultipartError, Reader};
-use crate::replicate::budget::{STREAMED_JSON_BYTES, cost};
 
 type Body = BoxStream<'static, Result<Bytes, PeerError>>;
 type Parts = BoxStream<'static, Result<AttachmentPiece, PeerError>>;

@@ -16,9 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::peer::pulse::Pulse;
+use crate::effort::pauses::jittered;
+use crate::effort::pulse::Pulse;
 use crate::peer::remote::retry::Operation;
-use crate::replicate::pauses::jittered;
 
 /// The first pause, and the least that a good answer takes off.
 const STEP: Duration = Duration::from_millis(20);

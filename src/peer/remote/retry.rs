@@ -7,8 +7,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::config;
+use crate::effort::pauses::Pauses;
 use crate::peer::Blame;
-use crate::replicate::pauses::Pauses;
 
 /// A request of a replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::*;
+use crate::effort::budget::{Budget, PAGE_BYTES};
 use crate::multipart::{self, Framing, Reader};
-use crate::replicate::budget::{Budget, PAGE_BYTES};
 use crate::tasks::Tasks;
 
 mod requests;

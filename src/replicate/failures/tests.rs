@@ -11,8 +11,8 @@ use super::page::{PAGE_BYTES, Page};
 use super::place::{MAX_PAGES, Place};
 use super::*;
 use crate::config::StoreSettings;
+use crate::effort::pulse::Pulse;
 use crate::peer::local::LocalPeer;
-use crate::peer::pulse::Pulse;
 use crate::peer::{Peer, Why};
 use crate::store::{DbName, LocalRange, Store};
 

@@ -1,7 +1,7 @@
 //! Pauses before something is tried again.
 //!
 //! Each is twice as long as the one before, up to a longest, and jittered by a quarter either way: what failed together
-//! isn't tried again together. What is tried again, and how often, others decide: [`crate::peer::remote`] for single requests,
+//! isn't tried again together. What is tried again, and how often, others decide: a remote peer for single requests,
 //! whoever knows what is still needed for an answer that broke off while it was being read.
 
 use std::time::Duration;

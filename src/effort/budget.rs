@@ -41,7 +41,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::peer::pulse::Pulse;
+use crate::effort::pulse::Pulse;
 
 /// A source that is silent for longer gets no memory kept free for what it may send.
 pub const PATIENCE: Duration = Duration::from_secs(1);

@@ -5,7 +5,8 @@
 //! before they are matched ([`path`]): a trailing slash is no matter, `_design/x` is one segment.
 //!
 //! Outside in: [`envelope::dress`] gives every answer CouchDB's headers, a panic becomes a 500, [`places::limit`]
-//! counts open requests, [`auth::check`] lets in who may, then the routes. [`error`] knows what errors look like.
+//! counts open requests, [`auth::identify`] finds out who asks, then the routes, each for whom it names.
+//! [`error`] knows what errors look like.
 //!
 //! Where it differs from CouchDB 3.5 on purpose: update seqs are integers; `multipart/…` is answered only where
 //! `Accept` names it, not to `*/*`; `POST /_session` is 404, which is what makes CouchDB's replicator fall back to
@@ -40,7 +41,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_request};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use tokio::sync::Semaphore;
 use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -52,7 +53,7 @@ use crate::tasks::Tasks;
 
 pub use self::answer::Answers;
 pub use self::auth::Admins;
-use self::error::ApiError;
+use self::auth::{Routes, everybody, makers, members, replicators, server_admins};
 use self::places::Places;
 pub use self::places::Reader;
 use self::question::Room;
@@ -91,35 +92,41 @@ impl AppState {
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
     let places = Places::new(state.config.http.max_requests, state.config.http.max_slow_readers);
-    let routes = Router::new()
-        .route("/", get(welcome::welcome))
-        .route("/_up", get(welcome::up))
-        .route("/_uuids", get(welcome::uuids))
-        .route("/_all_dbs", get(databases::list))
-        .route("/_session", get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions))
-        .route("/_replicate", any(replication::replicate))
-        .route("/_replicate/{id}/failures", get(replication::failures))
-        .route("/_active_tasks", get(replication::active_tasks))
-        .route("/{db}", get(databases::info).put(databases::create).delete(databases::delete).post(documents::create))
-        .route("/{db}/_all_docs", get(all_docs::get).post(all_docs::post))
-        .route("/{db}/_changes", get(changes::get).post(changes::post))
-        .route("/{db}/_bulk_docs", post(bulk_docs::post))
-        .route("/{db}/_bulk_get", post(bulk_get::post))
-        .route("/{db}/_revs_diff", post(revs_diff::revs_diff))
-        .route("/{db}/_missing_revs", post(revs_diff::missing_revs))
-        .route("/{db}/_ensure_full_commit", post(databases::ensure_full_commit))
-        .route("/{db}/_security", get(databases::security))
-        .route("/{db}/_revs_limit", get(databases::revs_limit))
-        .route("/{db}/_local_docs", get(local_docs::list))
-        .route("/{db}/_local/{doc}", get(local_docs::get).put(local_docs::put).delete(local_docs::delete))
-        .route("/{db}/_local/{doc}/{*attachment}", any(local_docs::no_attachments))
-        .route("/{db}/{doc}", get(documents::get).put(documents::put).delete(documents::delete))
-        .route("/{db}/{doc}/{*attachment}", get(attachments::get).put(attachments::put).delete(attachments::delete))
-        .fallback(async || ApiError::Missing)
+    let routes = Routes::new()
+        .route("/", everybody(get(welcome::welcome)))
+        .route("/_up", everybody(get(welcome::up)))
+        .route("/_uuids", everybody(get(welcome::uuids)))
+        .route("/_session", everybody(get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions)))
+        .route("/_all_dbs", server_admins(get(databases::list)))
+        .route("/_replicate", replicators(any(replication::replicate)))
+        .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
+        .route("/_active_tasks", server_admins(get(replication::active_tasks)))
+        .route(
+            "/{db}",
+            members(get(databases::info).post(documents::create))
+                .and(makers(put(databases::create).delete(databases::delete))),
+        )
+        .route("/{db}/_all_docs", members(get(all_docs::get).post(all_docs::post)))
+        .route("/{db}/_changes", members(get(changes::get).post(changes::post)))
+        .route("/{db}/_bulk_docs", members(post(bulk_docs::post)))
+        .route("/{db}/_bulk_get", members(post(bulk_get::post)))
+        .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))
+        .route("/{db}/_missing_revs", members(post(revs_diff::missing_revs)))
+        .route("/{db}/_ensure_full_commit", members(post(databases::ensure_full_commit)))
+        .route("/{db}/_security", members(get(databases::security)))
+        .route("/{db}/_revs_limit", members(get(databases::revs_limit)))
+        .route("/{db}/_local_docs", members(get(local_docs::list)))
+        .route("/{db}/_local/{doc}", members(get(local_docs::get).put(local_docs::put).delete(local_docs::delete)))
+        .route("/{db}/_local/{doc}/{*attachment}", members(any(local_docs::no_attachments)))
+        .route("/{db}/{doc}", members(get(documents::get).put(documents::put).delete(documents::delete)))
+        .route(
+            "/{db}/{doc}/{*attachment}",
+            members(get(attachments::get).put(attachments::put).delete(attachments::delete)),
+        )
         .with_state(state.clone());
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
-        .layer(from_fn_with_state(state, auth::check))
+        .layer(from_fn_with_state(state, auth::identify))
         .layer(from_fn_with_state(places, places::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn(envelope::dress))

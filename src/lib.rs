@@ -11,6 +11,7 @@ pub mod multipart;
 pub mod term;
 pub mod selector;
 pub mod effort;
+pub mod access;
 pub mod replicate;
 pub mod verify;
 pub mod registry;

@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use futures::FutureExt as _;
-use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::running::{Finished, RunningTasks, Verdict};
+use crate::access::{Caller, Denied};
 use crate::effort::pulse::Pulse;
 use crate::peer::PeerError;
 use crate::replicate::endpoint::Endpoint;
 use crate::replicate::failures::list::ListOf;
 use crate::replicate::failures::{FailureList, FailureLog, Kept};
-use crate::replicate::id::{CallerHeaders, ReplicationId};
+use crate::replicate::id::ReplicationId;
 use crate::replicate::progress::{Progress, TaskEntry, TaskName};
 use crate::replicate::request::{Command, Request};
 use crate::replicate::{self, Context, Job, ReplicateError};
@@ -41,17 +41,6 @@ pub struct Registry {
     running: RunningTasks<Listed>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
     sources: Arc<DashMap<(String, Option<String>), Endpoint>>,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Default)]
-pub struct Caller {
-    /// The user's name; `None` for nobody in particular.
-    pub name: Option<String>,
-    /// Whether this is a server admin, as everyone is where there are none.
-    pub is_admin: bool,
-    /// The request's `Authorization`, which enters the ids of local databases.
-    pub authorization: Option<SecretString>,
 }
 
 /// What a caller gets.
@@ -83,12 +72,12 @@ impl Registry {
     ///
     /// A one-shot is waited for; dropping this future stops nothing.
     pub async fn replicate(&self, body: &Map<String, Value>, caller: &Caller) -> Result<Answer, ReplicateError> {
-        caller.may_ask()?;
+        caller.may_replicate()?;
         let command = Command::parse(body).map_err(|error| self.as_url(error))?;
         match command {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
-                let id = self.context.ids(&request, &caller.headers()).await?.0.to_string();
+                let id = self.context.ids(&request, caller).await?.0.to_string();
                 self.cancel(&id, !request.continuous, caller).await
             }
             Command::Run(request) => self.run(request, caller).await,
@@ -112,7 +101,7 @@ impl Registry {
         (skip, limit): (u64, usize),
         caller: &Caller,
     ) -> Result<(u64, Vec<Kept>), ReplicateError> {
-        caller.may_ask()?;
+        caller.may_replicate()?;
         let base = id.split('+').next().unwrap_or(id);
         // The base id becomes a file's name.
         if base.len() != 32 || !base.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -121,7 +110,7 @@ impl Registry {
         let mut running = self.running.details();
         running.retain(|listed| listed.name.replication_id.starts_with(base));
         let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
-        running.retain(|listed| caller.owns(listed.name.user.as_deref()));
+        running.retain(|listed| caller.may_manage(listed.name.user.as_deref()));
         let source = self.source(base, caller);
         if is_known && running.is_empty() && source.is_none() {
             return Err(ReplicateError::NotFound("missing".into()));
@@ -146,7 +135,8 @@ impl Registry {
     fn source(&self, base_id: &str, caller: &Caller) -> Option<Endpoint> {
         let own = self.sources.get(&(base_id.to_owned(), caller.name.clone())).map(|known| known.value().clone());
         own.or_else(|| {
-            let theirs = |(base, owner): &(String, Option<String>)| base == base_id && caller.owns(owner.as_deref());
+            let theirs =
+                |(base, owner): &(String, Option<String>)| base == base_id && caller.may_manage(owner.as_deref());
             self.sources.iter().find(|known| theirs(known.key())).map(|known| known.value().clone())
         })
     }
@@ -190,8 +180,8 @@ impl Registry {
     }
 
     async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
-        caller.may_run(&request)?;
-        let (id, log_ids) = self.context.ids(&request, &caller.headers()).await?;
+        may_run(caller, &request)?;
+        let (id, log_ids) = self.context.ids(&request, caller).await?;
         loop {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
@@ -247,7 +237,7 @@ impl Registry {
     }
 
     async fn cancel(&self, id: &str, by_base: bool, caller: &Caller) -> Result<Answer, ReplicateError> {
-        let cancelled = self.running.cancel(id, by_base, |owner| caller.owns(owner));
+        let cancelled = self.running.cancel(id, by_base, |owner| caller.may_manage(owner));
         let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
         // Winding down may take longer; what is left of it does no harm.
         _ = tokio::time::timeout(CANCEL_PATIENCE, cancelled.ended.cancelled()).await;
@@ -289,31 +279,11 @@ impl Registry {
     }
 }
 
-impl Caller {
-    fn headers(&self) -> CallerHeaders {
-        CallerHeaders { authorization: self.authorization.clone(), name: self.name.clone() }
-    }
-
-    /// Whether a replication that `owner` started is this caller's to look into and to cancel.
-    fn owns(&self, owner: Option<&str>) -> bool {
-        self.is_admin || owner == self.name.as_deref()
-    }
-
-    fn may_ask(&self) -> Result<(), ReplicateError> {
-        match self.name.is_some() || self.is_admin {
-            true => Ok(()),
-            false => Err(ReplicateError::Unauthorized("You are not an authenticated user".into())),
-        }
-    }
-
-    /// A local target is made by server admins only; a remote one decides for itself.
-    fn may_run(&self, request: &Request) -> Result<(), ReplicateError> {
-        let makes_local = request.create_target && matches!(request.target, Endpoint::Local(_));
-        match self.is_admin || !makes_local {
-            true => Ok(()),
-            false => Err(ReplicateError::Unauthorized("You are not a server admin.".into())),
-        }
-    }
+/// Whether a caller may start this replication. A local target is made by whoever may make databases here; a remote one
+/// decides for itself.
+fn may_run(caller: &Caller, request: &Request) -> Result<(), Denied> {
+    let makes_local = request.create_target && matches!(request.target, Endpoint::Local(_));
+    if makes_local { caller.may_make_databases() } else { Ok(()) }
 }
 
 /// What a replication's task does. When it is told to stop, it has `stop_deadline` to come to its end.
@@ -366,11 +336,10 @@ mod tests {
 
     #[test]
     fn create_target_for_a_local_target_needs_a_server_admin() {
-        let user = Caller { name: Some("ann".into()), ..Caller::default() };
-        let admin = Caller { is_admin: true, ..Caller::default() };
-        assert!(matches!(user.may_run(&request("b")), Err(ReplicateError::Unauthorized(_))));
-        assert!(user.may_run(&request("http://h/b")).is_ok());
-        assert!(admin.may_run(&request("b")).is_ok());
+        let (user, admin) = (Caller { name: Some("ann".into()), ..Caller::default() }, Caller::server_admin());
+        assert_eq!(may_run(&user, &request("b")), Err(Denied::NotServerAdmin));
+        assert_eq!(may_run(&user, &request("http://h/b")), Ok(()));
+        assert_eq!(may_run(&admin, &request("b")), Ok(()));
     }
 
     /// Whoever had a name could read ids and reasons of anybody's replication, with the other's credentials for the source.
@@ -387,7 +356,8 @@ mod tests {
         let files = FailureFiles::under(dir.path());
         let registry = Registry::new(Context::new(Some(store), files, clients, settings, identity));
         let user = |name: &str| Caller { name: Some(name.into()), ..Caller::default() };
-        let (ann, bob, admin) = (user("ann"), user("bob"), Caller { is_admin: true, ..user("root") });
+        let (ann, bob, admin) =
+            (user("ann"), user("bob"), Caller { roles: Caller::server_admin().roles, ..user("root") });
         let body = json!({"source": "a", "target": "b", "continuous": true});
         let started = registry.replicate(body.as_object().unwrap(), &ann).await.unwrap();
         let Answer::Started(id) = started else { panic!("{started:?}") };
@@ -402,12 +372,5 @@ mod tests {
                 registry.cancel(&id, false, &ann).await.unwrap();
             }
         }
-    }
-
-    #[test]
-    fn nobody_in_particular_may_not_ask_unless_everyone_is_admin() {
-        assert!(Caller::default().may_ask().is_err());
-        assert!(Caller { is_admin: true, ..Caller::default() }.may_ask().is_ok());
-        assert!(Caller { name: Some("ann".into()), ..Caller::default() }.may_ask().is_ok());
     }
 }

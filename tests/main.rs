@@ -9,6 +9,7 @@ mod command_line;
 mod failures;
 mod verifying;
 mod asking;
+mod rights;
 mod databases;
 mod documents;
 mod attachments;

@@ -4,7 +4,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use couchrep::replicate::id::{CallerHeaders, Identity, ReplicationId};
+use couchrep::access::Caller;
+use couchrep::replicate::id::{Identity, ReplicationId};
 use couchrep::replicate::request::Command;
 
 use crate::support::{Fault, FaultyPeer, Server};
@@ -59,7 +60,7 @@ fn log_ids(server: &Server, request: &Value) -> Vec<String> {
         hostname: "couchhost".into(),
         httpd_port: 5996,
     };
-    ReplicationId::log_ids(&request, &identity, &CallerHeaders::default(), None)
+    ReplicationId::log_ids(&request, &identity, &Caller::default(), None)
 }
 
 /// A document with two leaves, the winner with `"side":"b"`.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use couchrep::access::Caller;
 use couchrep::peer::Failure;
 use couchrep::replicate::endpoint::Endpoint;
 use couchrep::replicate::failures::{FailureList, Kept};
-use couchrep::replicate::id::CallerHeaders;
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
 use couchrep::replicate::{self, Context, Job, Outcome, ReplicateError};
@@ -155,7 +155,7 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
 }
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
-    let (id, log_ids) = context.ids(&request, &CallerHeaders::default()).await?;
+    let (id, log_ids) = context.ids(&request, &Caller::server_admin()).await?;
     let progress: Arc<Progress> = Arc::default();
     Ok(Job {
         id,

@@ -1,54 +1,53 @@
-//! Who asks, and whether they may.
+//! Finds out who asks, and holds each route's rights.
 //!
 //! Basic authentication against the admins of the settings ([`admins`]). Without admins everyone is one. With them
 //! everybody may greet the server (`/`, `/_up`, `/_uuids`, `/_session`), and only admins may do anything else, since
 //! databases have CouchDB 3's default security. Credentials that are wrong are refused everywhere, as in CouchDB.
+//!
+//! A route says in the table ([`super::router`]) whom it is for, and can't stand there without saying it: [`Routes`] takes
+//! [`Guarded`] handlers only. What he may is asked of the [`Caller`]; a path that is no route is for members of databases.
 
 mod admins;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::Router;
+use axum::extract::{Extension, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, Method};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use axum::routing::MethodRouter;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
-use crate::registry::Caller;
+use crate::access::{Caller, Denied};
 
 use super::AppState;
 use super::error::ApiError;
 
 pub use self::admins::Admins;
 
-/// Finds out who asks and refuses who may not; handlers find an `Arc<Caller>` in the request's extensions.
-pub async fn check(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+/// Finds out who asks; what comes after it finds an `Arc<Caller>` in the request's extensions.
+pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let caller = caller(&state.admins, request.headers()).await?;
-    if !caller.is_admin
-        && let Some(reason) = refusal(request.method(), request.uri().path())
-    {
-        return Err(ApiError::Unauthorized(reason));
-    }
     request.extensions_mut().insert(Arc::new(caller));
     Ok(next.run(request).await)
 }
 
 async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let secret = |text: &str| SecretString::from(text.to_owned());
-    let mut caller = Caller { name: None, is_admin: admins.is_empty(), authorization: authorization.map(secret) };
+    let mut caller = if admins.is_empty() { Caller::server_admin() } else { Caller::default() };
     if !admins.is_empty()
         && let Some((name, password)) = authorization.and_then(basic)
     {
         if !admins.know(&name, password).await? {
-            return Err(ApiError::Unauthorized("Name or password is incorrect."));
+            return Err(Denied::WrongPassword.into());
         }
-        caller.is_admin = true;
-        caller.name = Some(name);
+        caller = Caller { name: Some(name), ..Caller::server_admin() };
     }
+    caller.authorization = authorization.map(|text| SecretString::from(text.to_owned()));
     Ok(caller)
 }
 
@@ -61,17 +60,71 @@ fn basic(authorization: &str) -> Option<(String, SecretString)> {
     Some((name.into(), SecretString::from(password.to_owned())))
 }
 
-/// Why somebody who is no admin may not do this; `None` where everybody may.
-fn refusal(method: &Method, path: &str) -> Option<&'static str> {
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    let (first, second) = (segments.next().unwrap_or_default(), segments.next());
-    match first {
-        "" | "_up" | "_uuids" | "_session" => None,
-        "_replicate" => Some("You are not an authenticated user"),
-        "_all_dbs" | "_active_tasks" => Some("You are not a server admin."),
-        _ if second.is_none() && matches!(*method, Method::PUT | Method::DELETE) => Some("You are not a server admin."),
-        _ => Some("You are not authorized to access this db."),
+/// A path's handlers, with the rights that they ask for.
+pub struct Guarded(MethodRouter<AppState>);
+
+impl Guarded {
+    /// Handlers of other methods, with rights of their own. A method that none of them takes asks for these.
+    pub fn and(self, Self(others): Self) -> Self {
+        Self(others.merge(self.0))
     }
+}
+
+/// For everybody.
+pub fn everybody(handlers: MethodRouter<AppState>) -> Guarded {
+    Guarded(handlers)
+}
+
+/// For whoever may replicate.
+pub fn replicators(handlers: MethodRouter<AppState>) -> Guarded {
+    guarded(handlers, Caller::may_replicate)
+}
+
+/// For members of the database.
+pub fn members(handlers: MethodRouter<AppState>) -> Guarded {
+    guarded(handlers, Caller::may_open_databases)
+}
+
+/// For whoever may make and remove databases.
+pub fn makers(handlers: MethodRouter<AppState>) -> Guarded {
+    guarded(handlers, Caller::may_make_databases)
+}
+
+/// For server admins.
+pub fn server_admins(handlers: MethodRouter<AppState>) -> Guarded {
+    guarded(handlers, Caller::may_administer)
+}
+
+fn guarded(handlers: MethodRouter<AppState>, may: fn(&Caller) -> Result<(), Denied>) -> Guarded {
+    let ask = move |Extension(caller): Extension<Arc<Caller>>, request: Request, next: Next| async move {
+        may(&caller)?;
+        Ok::<_, ApiError>(next.run(request).await)
+    };
+    Guarded(handlers.layer(from_fn(ask)))
+}
+
+/// The table of routes.
+pub struct Routes(Router<AppState>);
+
+impl Routes {
+    /// No route yet, but an answer to all other paths.
+    pub fn new() -> Self {
+        Self(Router::new().fallback(no_route))
+    }
+
+    /// One more.
+    pub fn route(self, path: &str, Guarded(handlers): Guarded) -> Self {
+        Self(self.0.route(path, handlers))
+    }
+
+    /// The table, to be served.
+    pub fn with_state(self, state: AppState) -> Router {
+        self.0.with_state(state)
+    }
+}
+
+async fn no_route(Extension(caller): Extension<Arc<Caller>>) -> ApiError {
+    caller.may_open_databases().map_or_else(ApiError::from, |()| ApiError::Missing)
 }
 
 #[cfg(test)]
@@ -92,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn an_admin_is_known_by_name_and_password() {
         let caller = caller(&admins(), &headers("admin:se:cret")).await.unwrap();
-        assert!(caller.is_admin);
+        assert!(caller.is_server_admin());
         assert_eq!(caller.name.as_deref(), Some("admin"));
     }
 
@@ -102,21 +155,12 @@ mod tests {
             let error = caller(&admins(), &headers(user)).await.unwrap_err();
             assert_eq!(error.pair(), ("unauthorized", "Name or password is incorrect.".into()));
         }
-        assert!(!caller(&admins(), &HeaderMap::new()).await.unwrap().is_admin);
+        assert!(!caller(&admins(), &HeaderMap::new()).await.unwrap().is_server_admin());
     }
 
     #[tokio::test]
     async fn without_admins_everyone_is_one_without_a_name() {
         let caller = caller(&Admins::new(Vec::new()), &headers("a:b")).await.unwrap();
-        assert!(caller.is_admin && caller.name.is_none() && caller.authorization.is_some());
-    }
-
-    #[test]
-    fn strangers_may_greet_and_nothing_else() {
-        let get = |path: &str| refusal(&Method::GET, path);
-        assert_eq!((get("/"), get("/_up"), get("/_session/")), (None, None, None));
-        assert_eq!(get("/_replicate"), Some("You are not an authenticated user"));
-        assert_eq!(get("/db/doc"), Some("You are not authorized to access this db."));
-        assert_eq!(refusal(&Method::PUT, "/db/"), Some("You are not a server admin."));
+        assert!(caller.is_server_admin() && caller.name.is_none() && caller.authorization.is_some());
     }
 }

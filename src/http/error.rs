@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::access::Denied;
 use crate::document::DocumentError;
 use crate::javascript::ScriptError;
 use crate::multipart::MultipartError;
@@ -31,8 +32,8 @@ pub enum ApiError {
     QueryParse(String),
     #[error("malformed since")]
     InvalidSince,
-    #[error("{0}")]
-    Unauthorized(&'static str),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("missing")]
     Missing,
     #[error("deleted")]
@@ -89,7 +90,7 @@ impl ApiError {
                 let reason = "Malformed sequence supplied in 'since' parameter.";
                 (StatusCode::BAD_REQUEST, "invalid_since_seq", reason.into())
             }
-            Self::Unauthorized(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", (*reason).into()),
+            Self::Denied(denied) => (StatusCode::UNAUTHORIZED, "unauthorized", denied.to_string().into()),
             Self::Missing => (StatusCode::NOT_FOUND, "not_found", "missing".into()),
             Self::Deleted => (StatusCode::NOT_FOUND, "not_found", "deleted".into()),
             Self::MissingAttachment => (StatusCode::NOT_FOUND, "not_found", "Document is missing attachment".into()),

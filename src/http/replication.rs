@@ -9,8 +9,9 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use crate::access::Caller;
 use crate::document::DocumentError;
-use crate::registry::{Answer, Caller};
+use crate::registry::Answer;
 
 use super::error::ApiError;
 use super::query::Query;

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
-use crate::registry::Caller;
+use crate::access::Caller;
 
 use super::error::ApiError;
 use super::query::Query;
@@ -51,12 +51,11 @@ pub fn uuid() -> String {
 
 /// `GET /_session`: who the request's Basic credentials make one.
 pub async fn session(Extension(caller): Extension<Arc<Caller>>) -> Response {
-    let roles: &[&str] = if caller.is_admin { &["_admin"] } else { &[] };
     let mut info = json!({ "authentication_handlers": ["default"] });
     if caller.name.is_some() {
         info["authenticated"] = "default".into();
     }
-    let session = json!({ "ok": true, "userCtx": { "name": caller.name, "roles": roles }, "info": info });
+    let session = json!({ "ok": true, "userCtx": { "name": caller.name, "roles": caller.roles }, "info": info });
     answer::json(StatusCode::OK, &session)
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Denied;
 use crate::peer::PeerError;
 
 /// Why a replication wasn't started, or didn't come to its end. Never with credentials.
@@ -47,6 +48,12 @@ pub enum ReplicateError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl From<Denied> for ReplicateError {
+    fn from(denied: Denied) -> Self {
+        Self::Unauthorized(denied.to_string())
+    }
 }
 
 impl From<PeerError> for ReplicateError {

@@ -11,11 +11,12 @@
 use std::fmt;
 
 use md5::{Digest, Md5};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::endpoint::{Endpoint, Site, local_url, take_basic};
 use super::request::Request;
+use crate::access::Caller;
 use crate::term::Term;
 
 /// Who this server is, as far as ids depend on it.
@@ -29,18 +30,6 @@ pub struct Identity {
     pub hostname: String,
     /// The port of CouchDB's old HTTP server: version 2.
     pub httpd_port: u16,
-}
-
-/// A caller, as far as ids of databases that a request names without a URL depend on him.
-///
-/// Whoever has a session counts by his name, as with a password: in CouchDB his cookie enters, and each login makes
-/// another replication.
-#[derive(Debug, Clone, Default)]
-pub struct CallerHeaders {
-    /// `Authorization`.
-    pub authorization: Option<SecretString>,
-    /// The name that his session, if he has one, stands for.
-    pub name: Option<String>,
 }
 
 /// A replication's id: `e823dc9cda5124763d5a52722ff9efbe+continuous`.
@@ -61,7 +50,7 @@ impl fmt::Display for ReplicationId {
 impl ReplicationId {
     /// Computes a request's id. `filter_code` is the filter function's text on the source, for a filter of a design
     /// document; a built-in one enters by its name.
-    pub fn of(request: &Request, identity: &Identity, caller: &CallerHeaders, filter_code: Option<&str>) -> Self {
+    pub fn of(request: &Request, identity: &Identity, caller: &Caller, filter_code: Option<&str>) -> Self {
         let flags = [
             (request.continuous, "+continuous"),
             (request.create_target, "+create_target"),
@@ -74,12 +63,7 @@ impl ReplicationId {
     }
 
     /// The base ids of all versions, the newest first.
-    pub fn log_ids(
-        request: &Request,
-        identity: &Identity,
-        caller: &CallerHeaders,
-        filter_code: Option<&str>,
-    ) -> Vec<String> {
+    pub fn log_ids(request: &Request, identity: &Identity, caller: &Caller, filter_code: Option<&str>) -> Vec<String> {
         (1..=NEWEST).rev().map(|version| base_id(version, request, identity, caller, filter_code)).collect()
     }
 }
@@ -87,13 +71,7 @@ impl ReplicationId {
 /// The version under which replications run.
 pub const NEWEST: u8 = 4;
 
-fn base_id(
-    version: u8,
-    request: &Request,
-    identity: &Identity,
-    caller: &CallerHeaders,
-    filter_code: Option<&str>,
-) -> String {
+fn base_id(version: u8, request: &Request, identity: &Identity, caller: &Caller, filter_code: Option<&str>) -> String {
     let mut base = match version {
         1 => vec![Term::charlist(&identity.hostname)],
         2 => vec![Term::charlist(&identity.hostname), Term::from(u64::from(identity.httpd_port))],
@@ -127,7 +105,7 @@ fn trim_one_line(code: &str) -> String {
     if code.trim_end().contains('\n') { code.to_owned() } else { code.trim().to_owned() }
 }
 
-fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &CallerHeaders) -> Term {
+fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &Caller) -> Term {
     match endpoint {
         Endpoint::Remote(site) => {
             let user = site.credentials.as_ref().map(|credentials| credentials.written_name.as_str());
@@ -145,7 +123,10 @@ fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &Call
 }
 
 /// The user and the headers of a database named without a URL: both headers are there even where the caller sent none.
-fn caller_headers(caller: &CallerHeaders) -> (Option<String>, Vec<(String, String)>) {
+///
+/// Whoever has a session counts by his name, as with a password: in CouchDB his cookie enters, and each login makes another
+/// replication.
+fn caller_headers(caller: &Caller) -> (Option<String>, Vec<(String, String)>) {
     let authorization = caller.authorization.as_ref().map_or("", |secret| secret.expose_secret()).to_owned();
     let by_name = authorization.is_empty() && caller.name.is_some();
     let mut headers = vec![("authorization".to_owned(), authorization), ("cookie".to_owned(), String::new())];
@@ -189,9 +170,9 @@ mod tests {
     const ALL_VERSIONS: &str = include_str!("../../tests/data/replication-ids-v1-v4.json");
 
     /// What a request and the code behind its filter give.
-    fn parsed(request: &Value) -> (Request, CallerHeaders, Option<String>) {
+    fn parsed(request: &Value) -> (Request, Caller, Option<String>) {
         let Command::Run(request) = Command::parse(request.as_object().unwrap()).unwrap() else { panic!("no cancel") };
-        let caller = CallerHeaders { authorization: Some("Basic YWRtaW46c2VjcmV0".into()), name: None };
+        let caller = Caller { authorization: Some("Basic YWRtaW46c2VjcmV0".into()), ..Caller::default() };
         let filters = &serde_json::from_str::<Value>(VECTORS).unwrap()["fdb_design_f"]["filters"];
         let name = request.filter.as_ref().and_then(|filter| filter.name.split_once('/'));
         let code = name.map(|(_, name)| filters[name].as_str().unwrap().to_owned());
@@ -264,7 +245,7 @@ mod tests {
     fn a_caller_with_a_session_counts_by_his_name_as_one_with_a_password() {
         let headers = |authorization: Option<&str>, name: Option<&str>| {
             let authorization = authorization.map(|text| text.to_owned().into());
-            caller_headers(&CallerHeaders { authorization, name: name.map(Into::into) })
+            caller_headers(&Caller { authorization, name: name.map(Into::into), roles: Vec::new() })
         };
         let by_password = headers(Some("Basic YWRtaW46c2VjcmV0"), Some("admin"));
         assert_eq!(by_password, (Some("admin".into()), vec![("cookie".into(), String::new())]));

@@ -9,10 +9,11 @@ use super::batch::Route;
 use super::endpoint::Endpoint;
 use super::failures::list::{FailureList, ListOf};
 use super::failures::{FailureFiles, FailureLog};
-use super::id::{CallerHeaders, Identity, ReplicationId};
+use super::id::{Identity, ReplicationId};
 use super::progress::Progress;
 use super::request::Request;
 use super::{ReplicateError, filter_code};
+use crate::access::Caller;
 use crate::config::Replicator;
 use crate::document::Seq;
 use crate::effort::budget::{Budget, Places};
@@ -60,7 +61,7 @@ impl Context {
     pub async fn ids(
         &self,
         request: &Request,
-        caller: &CallerHeaders,
+        caller: &Caller,
     ) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
         let code = filter_code::fetch(self, request).await?;
         let id = ReplicationId::of(request, &self.identity, caller, code.as_deref());

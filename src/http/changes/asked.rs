@@ -8,10 +8,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use crate::access::Caller;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
-use crate::registry::Caller;
 use crate::store::Asker;
 
 /// Headers that hold credentials, or may: a function that somebody wrote sees none of them.
@@ -50,7 +50,6 @@ impl Asked {
         let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
         let shown = |name: &&HeaderName| !SECRET.contains(&name.as_str());
         let value = |name: &HeaderName| Some((name.to_string(), self.headers.get(name)?.to_str().ok()?.to_owned()));
-        let is_admin = self.caller.as_ref().is_some_and(|caller| caller.is_admin);
         Asker {
             method: self.method.to_string(),
             raw_path: self.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
@@ -59,8 +58,8 @@ impl Asked {
             headers: self.headers.keys().filter(shown).filter_map(value).collect(),
             body: body.map(|body| String::from_utf8_lossy(body).into_owned()),
             peer: self.peer.map(|peer| peer.ip().to_string()).unwrap_or_default(),
-            name: self.caller.and_then(|caller| caller.name.clone()),
-            roles: if is_admin { vec!["_admin".into()] } else { Vec::new() },
+            name: self.caller.as_ref().and_then(|caller| caller.name.clone()),
+            roles: self.caller.as_ref().map(|caller| caller.roles.clone()).unwrap_or_default(),
         }
     }
 }

@@ -1,0 +1,104 @@
+//! Who asks, what he may do, and what he can prove to a database elsewhere.
+//!
+//! The whole program knows one [`Caller`]. `http` finds out who he is; a right is asked of him (`may_…`) and of nothing
+//! else: not of a path, not of a name. Roles are CouchDB's: a server admin has the role `_admin`, and where no admins are
+//! set everyone has it. A replication keeps its caller, so that it never has more rights than whoever asked for it.
+//!
+//! What databases hold about their admins and members isn't known here yet: they all have CouchDB 3's default, which
+//! lets in server admins only.
+
+use secrecy::SecretString;
+
+/// The role of server admins.
+const ADMIN: &str = "_admin";
+
+/// Who asks.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The user's name; `None` for nobody in particular.
+    pub name: Option<String>,
+    /// What he counts as besides.
+    pub roles: Vec<String>,
+    /// The request's `Authorization` as it came. It enters the ids of replications between databases without a URL.
+    pub authorization: Option<SecretString>,
+}
+
+/// Why somebody may not do something, in CouchDB's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The credentials are nobody's.
+    #[error("Name or password is incorrect.")]
+    WrongPassword,
+    /// Anybody with a name may.
+    #[error("You are not an authenticated user")]
+    NotAuthenticated,
+    /// Server admins may.
+    #[error("You are not a server admin.")]
+    NotServerAdmin,
+    /// Members of the database may.
+    #[error("You are not authorized to access this db.")]
+    NotMember,
+}
+
+impl Caller {
+    /// A server admin without a name: whoever calls where there are no admins, or starts a command on this machine.
+    pub fn server_admin() -> Self {
+        Self { roles: vec![ADMIN.to_owned()], ..Self::default() }
+    }
+
+    /// Whether nothing is forbidden to him.
+    pub fn is_server_admin(&self) -> bool {
+        self.roles.iter().any(|role| role == ADMIN)
+    }
+
+    /// Whether he may look at and change the server as a whole: its list of databases, its running tasks.
+    pub fn may_administer(&self) -> Result<(), Denied> {
+        self.is_server_admin().then_some(()).ok_or(Denied::NotServerAdmin)
+    }
+
+    /// Whether he may make and remove databases on this server.
+    pub fn may_make_databases(&self) -> Result<(), Denied> {
+        self.may_administer()
+    }
+
+    /// Whether he may read and write a database of this server.
+    pub fn may_open_databases(&self) -> Result<(), Denied> {
+        self.is_server_admin().then_some(()).ok_or(Denied::NotMember)
+    }
+
+    /// Whether he may ask for replications.
+    pub fn may_replicate(&self) -> Result<(), Denied> {
+        (self.name.is_some() || self.is_server_admin()).then_some(()).ok_or(Denied::NotAuthenticated)
+    }
+
+    /// Whether he may look into, and cancel, a replication that `owner` started.
+    pub fn may_manage(&self, owner: Option<&str>) -> bool {
+        self.is_server_admin() || owner == self.name.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> Caller {
+        Caller { name: Some(name.into()), ..Caller::default() }
+    }
+
+    #[test]
+    fn strangers_may_do_nothing_users_may_replicate_and_admins_may_do_everything() {
+        let rights = |caller: &Caller| {
+            [caller.may_replicate(), caller.may_open_databases(), caller.may_make_databases(), caller.may_administer()]
+        };
+        let (no_member, no_admin) = (Err(Denied::NotMember), Err(Denied::NotServerAdmin));
+        assert_eq!(rights(&Caller::default()), [Err(Denied::NotAuthenticated), no_member, no_admin, no_admin]);
+        assert_eq!(rights(&user("ann")), [Ok(()), no_member, no_admin, no_admin]);
+        assert_eq!(rights(&Caller::server_admin()), [Ok(()); 4]);
+    }
+
+    #[test]
+    fn a_replication_is_its_owners_and_the_admins_to_manage() {
+        assert!(user("ann").may_manage(Some("ann")) && Caller::server_admin().may_manage(Some("ann")));
+        assert!(!user("bob").may_manage(Some("ann")) && !user("bob").may_manage(None));
+    }
+}

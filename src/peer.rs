@@ -164,6 +164,23 @@ impl PeerError {
         }
     }
 
+    /// What happened, and not where: a failure is kept in the source, whose readers needn't learn of the target's host.
+    pub fn without_address(&self) -> String {
+        match self {
+            Self::DatabaseMissing { .. } => "the database could not be opened".into(),
+            Self::Unauthorized { .. } => "unauthorized to access the database".into(),
+            Self::Unresolved { .. } => "the host could not be resolved".into(),
+            Self::Unreachable { reason, .. } => format!("no answer: {reason}"),
+            Self::Broken { reason, .. } => format!("the answer broke off: {reason}"),
+            Self::Answered { answer, .. } => answer.clone(),
+            Self::NotCopied { why, .. } => why.to_string(),
+            Self::MissingStub { reason, .. } => format!("an attachment that was sent as a stub is missing: {reason}"),
+            Self::Malformed { expected, found, .. } => format!("something else than {expected}: {found}"),
+            Self::TooLong { limit, .. } => format!("the answer is longer than {limit} bytes"),
+            Self::Client(_) | Self::Conflict | Self::Document(_) | Self::Store(_) => self.to_string(),
+        }
+    }
+
     /// Whether there is no use in asking this peer for the same again: another place may do.
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -536,6 +553,14 @@ impl Peer {
     /// With [`Blame::Document`] or [`Blame::Unclear`] it may be one document's fault: whoever asks writes fewer at once.
     pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Written, PeerError> {
         either!(self, peer => peer.bulk_docs(batch).await)
+    }
+
+    /// Makes sure that documents get through to the database, without leaving one: a `_local` document is sent the same way.
+    pub async fn takes_documents(&self) -> Result<(), PeerError> {
+        match self {
+            Self::Remote(peer) => peer.takes_documents().await,
+            Self::Local(peer) => peer.info().await.map(drop),
+        }
     }
 
     /// Writes one document with its attachments.

@@ -179,6 +179,24 @@ async fn another_server_finds_the_list_in_the_source() {
     assert_eq!(other.replicate(request).await["no_changes"], true);
 }
 
+/// One 404, of a copy that had been away, hid the whole list.
+#[tokio::test]
+async fn an_index_that_is_not_there_for_a_moment_hides_no_failure() {
+    let bench = Bench::start(Server::start().await).await;
+    let source = FaultyPeer::before(&bench.server).await;
+    let body = json!({ "source": source.url("/src"), "target": bench.target.url("/tgt") });
+    bench.target.refuse(|_| true);
+    bench.server.replicate(body.clone()).await;
+    bench.target.refuse(|_| false);
+    let missing = json!({ "error": "not_found", "reason": "missing" }).to_string();
+    let missing = Fault::Answer(404, vec![("content-type", "application/json".into())], missing);
+    source.fail(Method::GET, "-failures$", missing);
+    let mut retry = body;
+    retry["retry_failures"] = true.into();
+    assert_eq!(bench.server.replicate(retry).await["docs_written"], 3);
+    assert_eq!(source.faults_left(), 0);
+}
+
 #[tokio::test]
 async fn a_list_in_a_remote_source_is_found_again_after_a_restart_if_it_wants_no_credentials_or_has_them_again() {
     for admin in [false, true] {

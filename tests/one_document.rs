@@ -37,6 +37,16 @@ impl Bench {
         self.server.post("/_replicate", job, status).await
     }
 
+    /// Every `_local` document of the source, as text.
+    async fn kept_in_the_source(&self) -> String {
+        let listed = self.server.get("/src/_local_docs", 200).await;
+        let mut text = String::new();
+        for row in listed["rows"].as_array().unwrap() {
+            text += &self.server.get(&format!("/src/{}", row["id"].as_str().unwrap()), 200).await.to_string();
+        }
+        text
+    }
+
     async fn ids(&self) -> Vec<String> {
         self.server.leaves("tgt").await.into_iter().map(|leaf| leaf.id).collect()
     }
@@ -75,6 +85,87 @@ async fn a_document_whose_question_is_answered_with_pages_alone_is_a_failure_whe
     let answer = bench.replicate(200).await;
     assert_eq!(answer["history"][0]["doc_write_failures"], 2, "{answer}");
     assert_eq!(bench.ids().await.len(), DOCS + 1);
+}
+
+/// A hiccup at one document had others copied once more, to prove that both sides work; seen as a batch too many in the fault
+/// matrix.
+#[tokio::test]
+async fn a_document_that_broke_off_once_is_sent_again_and_no_other() {
+    let bench = Bench::start().await;
+    bench.target.fail(Method::PUT, "/tgt/attached?", Fault::Disconnect);
+    let answer = bench.replicate(200).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 0, "{answer}");
+    let writes = bench.target.requests().iter().filter(|request| request.contains("_bulk_docs")).count();
+    assert_eq!(writes, (DOCS + 1).div_ceil(20), "{:?}", bench.target.requests());
+}
+
+/// Nothing else got through that could show whose fault it is, and the replication failed for ever.
+#[tokio::test]
+async fn a_bad_document_that_is_all_there_is_to_copy_is_a_failure() {
+    let (there, page) = (Fault::Disconnect, Fault::status(500));
+    for (alone, fault) in [(false, badarith()), (false, there), (true, badarith()), (true, page)] {
+        for at_source in [false, true] {
+            let bench = Bench::start().await;
+            let db = if alone { "one" } else { "src" };
+            bench.server.database("one").await;
+            bench.server.put("/one/bad", json!({}), 201).await;
+            match at_source {
+                true => bench.source.keep_failing_with(Method::POST, "_bulk_get", r#""id":"bad","#, fault.clone()),
+                false => bench.target.keep_failing_with(Method::POST, "_bulk_docs", r#""_id":"bad""#, fault.clone()),
+            };
+            let mut job = json!({"source": bench.source.url(&format!("/{db}")), "target": bench.target.url("/tgt")});
+            if !alone {
+                job["selector"] = json!({"_id": "bad"});
+            }
+            let told = format!("{fault:?}, alone: {alone}, at the source: {at_source}");
+            let answer = bench.server.replicate(job).await;
+            assert_eq!(answer["history"][0]["doc_write_failures"], 1, "{told}: {answer}");
+            assert!(bench.ids().await.is_empty(), "{told}");
+        }
+    }
+}
+
+/// A descendant that had come in place of the revision that was asked for was counted and listed again with each try of its
+/// batch.
+#[tokio::test]
+async fn a_refused_document_is_counted_once_however_often_its_batch_is_tried() {
+    let server = Server::with_config(|config| {
+        config.replicator.retries_per_request = 5;
+        // Each document travels by itself.
+        config.replicator.batch_bytes = 1;
+    })
+    .await;
+    server.database("src").await;
+    server.database("tgt").await;
+    let first = server.put("/src/a", json!({}), 201).await["rev"].clone();
+    server.put("/src/a", json!({"_rev": first}), 201).await;
+    let other = server.put("/src/b", json!({}), 201).await["rev"].clone();
+    let row = |seq: u64, id: &str, rev: &Value| json!({"seq": seq, "id": id, "changes": [{"rev": rev}]});
+    let feed = json!({"results": [row(1, "a", &first), row(2, "b", &other)], "last_seq": 2, "pending": 0});
+    let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+    let headers = vec![("content-type", "application/json".into())];
+    source.keep_failing(Method::GET, "_changes", Fault::Answer(200, headers, feed.to_string()), None);
+    target.refuse(|id| id == "a");
+    target.keep_failing_with(Method::POST, "_bulk_docs", r#""_id":"b""#, Fault::Disconnect);
+    let answer = server.replicate(json!({"source": source.url("/src"), "target": target.url("/tgt")})).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 2, "{answer}");
+    assert_eq!(answer["history"][0]["docs_read"], 1, "{answer}");
+}
+
+/// Reasons told the target's URL to whoever may read the source.
+#[tokio::test]
+async fn what_is_kept_in_the_source_tells_nothing_of_where_the_target_is() {
+    let page = Fault::Answer(400, vec![("content-type", "text/html".into())], "<h1>Bad Request</h1>".into());
+    for fault in [page, badarith(), Fault::Disconnect, Fault::Truncate(7)] {
+        let bench = Bench::start().await;
+        bench.target.keep_failing_with(Method::POST, "_bulk_docs", r#""_id":"bad""#, fault.clone());
+        bench.target.keep_failing(Method::PUT, "/tgt/bad-attached?", fault.clone(), None);
+        let answer = bench.replicate(200).await;
+        assert_eq!(answer["history"][0]["doc_write_failures"], 2, "{fault:?}: {answer}");
+        let (kept, url) = (bench.kept_in_the_source().await, bench.target.url(""));
+        assert!(kept.contains("bad-attached"), "{kept}");
+        assert!(!kept.contains(url.trim_start_matches("http://")) && !kept.contains("/tgt"), "{kept}");
+    }
 }
 
 /// What a cluster said row by row while two of its nodes were down was given up: 300 of 300 documents within a second.

@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::doubt::Doubts;
 use super::failures::FailureLog;
-use super::progress::Progress;
+use super::progress::{Counts, Progress};
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
-use crate::document::{DocId, Rev, Seq, Wanted};
+use crate::document::{DocId, Rev, RevHash, Seq, Wanted};
 use crate::effort::budget::{Budget, PAGE_BYTES, Places};
 use crate::effort::pauses::Pauses;
-use crate::peer::{Blame, Change, ChangesQuery, Doubt, Failure, Filter, Peer, Why};
+use crate::peer::{Blame, Change, ChangesQuery, Doubt, Failure, Filter, Peer, PeerError, Why};
 
 /// Documents with attachments on their way at once, a batch.
 const ATTACHED_AT_ONCE: usize = 4;
@@ -55,8 +55,6 @@ pub struct Route {
     pub batch_bytes: usize,
     /// Tries of what broke off.
     pub tries: u32,
-    /// Every document of the source is copied, so that none is out of place at the target.
-    pub copies_all: bool,
     /// Cancelled: reads and pauses end at once, writes are finished.
     pub stop: CancellationToken,
 }
@@ -83,8 +81,9 @@ struct Batch<'a> {
     route: &'a Route,
     /// The target is asked what it lacks.
     asks: bool,
-    /// What won't get to the target: not asked for again. Other revisions of the same document are.
-    given_up: HashSet<(DocId, Rev)>,
+    /// What won't get to the target: counted once, and not asked for again. Other revisions of the same document are. Without
+    /// a revision, nobody told which it was.
+    given_up: HashSet<(DocId, Option<Rev>)>,
     doubts: Doubts,
     /// Why the last request failed as a whole.
     error: Option<ReplicateError>,
@@ -102,7 +101,8 @@ struct Piece {
 
 impl<'a> Batch<'a> {
     fn new(route: &'a Route, asks: bool, documents: usize) -> Self {
-        Self { route, asks, given_up: HashSet::new(), doubts: Doubts::of_batch(documents), error: None }
+        let doubts = Doubts::of_batch(documents, route.tries);
+        Self { route, asks, given_up: HashSet::new(), doubts, error: None }
     }
 
     async fn copy(&mut self, changes: Vec<Change>) -> Result<(), ReplicateError> {
@@ -125,7 +125,7 @@ impl<'a> Batch<'a> {
             let Some(pause) = pauses.next() else { return self.settle(&pieces) };
             tracing::warn!(documents = count(&pieces), pause_ms = pause.as_millis() as u64, "trying again");
             self.route.unless_stopped(tokio::time::sleep(pause)).await?;
-            proven = self.doubts.need_proof() && self.copy_known_ones_again().await;
+            proven = self.doubts.need_proof() && self.both_sides_work().await;
         }
         Ok(())
     }
@@ -165,8 +165,11 @@ impl<'a> Batch<'a> {
             ReplicateError::Peer(error) => error.blame(),
             _ => Blame::Lasting,
         };
-        let why = error.chain().to_string();
-        tracing::warn!(error = why, documents = piece.changes.len(), "a part of a batch failed");
+        let why = match &error {
+            ReplicateError::Peer(error) => error.without_address(),
+            error => error.to_string(),
+        };
+        tracing::warn!(error = %error.chain(), documents = piece.changes.len(), "a part of a batch failed");
         match blame {
             Blame::Lasting => return Err(error),
             Blame::Passing => {
@@ -197,7 +200,7 @@ impl<'a> Batch<'a> {
         for doubt in doubts {
             let (id, rev) = (doubt.failure.id.clone(), doubt.failure.rev.clone());
             if let Some(failure) = self.doubts.add(doubt, self.route.progress.copies()) {
-                self.give_up(failure);
+                self.give_up(failure, false);
                 continue;
             }
             let revs = match rev {
@@ -213,9 +216,16 @@ impl<'a> Batch<'a> {
         again
     }
 
-    fn give_up(&mut self, failure: Failure) {
-        self.given_up.extend(failure.rev.clone().map(|rev| (failure.id.clone(), rev)));
-        write::give_up(self.route, failure);
+    /// Notes a document that won't get to the target, once however often it is met: a batch that is done again meets a
+    /// descendant that came in place of what was asked for, and what nobody told the revision of.
+    fn give_up(&mut self, failure: Failure, read: bool) {
+        let unnamed = (failure.id.clone(), None);
+        if self.given_up.contains(&unnamed) || !self.given_up.insert((failure.id.clone(), failure.rev.clone())) {
+            return;
+        }
+        self.route.failures.add(failure);
+        let docs_read = u64::from(read);
+        self.route.progress.count(Counts { docs_read, doc_write_failures: 1, ..Counts::default() });
     }
 
     /// Ends the batch when nothing is tried again any more.
@@ -225,32 +235,39 @@ impl<'a> Batch<'a> {
             _ => {}
         }
         for failure in self.doubts.settle()? {
-            self.give_up(failure);
+            self.give_up(failure, false);
         }
         Ok(())
     }
 
-    /// Copies once more, uncounted, documents that got through before: if they do again, both sides work. A failed proof
-    /// proves nothing.
-    async fn copy_known_ones_again(&self) -> bool {
-        let mut known = self.route.progress.known(|id| !self.doubts.contains(id));
-        if known.is_empty() && self.route.copies_all {
-            known.extend(self.one_that_both_have().await);
-        }
+    /// Whether both sides work: copies once more, uncounted, documents that got through before, or, if there are none, one
+    /// that both have. If they have none in common, each is asked by itself. A failed proof proves nothing.
+    async fn both_sides_work(&self) -> bool {
         let route = Route { progress: Arc::default(), failures: Arc::default(), ..self.route.clone() };
-        let change = |(id, rev)| Change { seq: Seq::zero(), id, revs: vec![rev] };
-        let mut piece = Piece::new(known.into_iter().map(change).collect());
-        let mut batch = Batch::new(&route, false, piece.changes.len());
-        let proven = !piece.changes.is_empty()
-            && matches!(batch.copy_piece(&mut piece).await, Ok(doubts) if doubts.is_empty() && batch.given_up.is_empty());
+        let mut known = self.route.progress.known(|id| !self.doubts.contains(id));
+        let mut others = Vec::new();
+        if known.is_empty() {
+            (known, others) = self.first_of_the_feed().await.unwrap_or_default();
+        }
+        let proven = match known.is_empty() {
+            true => source_gives(&route, others).await.unwrap_or(false) && route.target.takes_documents().await.is_ok(),
+            false => {
+                let change = |(id, rev)| Change { seq: Seq::zero(), id, revs: vec![rev] };
+                let mut piece = Piece::new(known.into_iter().map(change).collect());
+                let mut batch = Batch::new(&route, false, piece.changes.len());
+                let copied = batch.copy_piece(&mut piece).await;
+                copied.is_ok_and(|doubts| doubts.is_empty()) && batch.given_up.is_empty()
+            }
+        };
         if proven {
             self.route.progress.copied(1, None);
         }
         proven
     }
 
-    /// A document from the beginning of the source's feed that the target has too.
-    async fn one_that_both_have(&self) -> Option<(DocId, Rev)> {
+    /// Documents from the beginning of the source's feed, whatever is filtered, that aren't in doubt: one that the target
+    /// has too, which changes nothing there if it comes again, and all of them.
+    async fn first_of_the_feed(&self) -> Result<(Vec<(DocId, Rev)>, Vec<Change>), PeerError> {
         let query = ChangesQuery {
             since: Seq::zero(),
             limit: LOOKED_AT,
@@ -259,12 +276,12 @@ impl<'a> Batch<'a> {
             filter: Filter::None,
             winners_only: false,
         };
-        let page = self.route.source.changes(&query).await.ok()?;
-        let lacking = self.route.target.revs_diff(&page.changes).await.ok()?;
-        let is_usable = |change: &&Change| {
-            !self.doubts.contains(&change.id) && !lacking.iter().any(|wanted| wanted.id == change.id)
-        };
-        page.changes.iter().find(is_usable).and_then(|change| Some((change.id.clone(), change.revs.first()?.clone())))
+        let mut changes = self.route.source.changes(&query).await?.changes;
+        changes.retain(|change| !self.doubts.contains(&change.id));
+        let lacking = self.route.target.revs_diff(&changes).await?;
+        let both_have = changes.iter().find(|change| !lacking.iter().any(|wanted| wanted.id == change.id));
+        let known = both_have.and_then(|change| Some((change.id.clone(), change.revs.first()?.clone())));
+        Ok((known.into_iter().collect(), changes))
     }
 
     /// Copies a piece; answers what is in doubt.
@@ -279,7 +296,7 @@ impl<'a> Batch<'a> {
         if !self.given_up.is_empty() {
             wanted.retain_mut(|Wanted { id, revs, .. }| {
                 let all_leaves = revs.is_empty();
-                revs.retain(|rev| !self.given_up.contains(&(id.clone(), rev.clone())));
+                revs.retain(|rev| !self.given_up.contains(&(id.clone(), Some(rev.clone()))));
                 all_leaves || !revs.is_empty()
             });
         }
@@ -295,7 +312,7 @@ impl<'a> Batch<'a> {
         for copied in self.copy_attached(attached, &atts_since).await? {
             match copied {
                 Attached::Written => {}
-                Attached::Refused(id, rev) => _ = self.given_up.insert((id, rev)),
+                Attached::Refused { failure, read } => self.give_up(failure, read),
                 Attached::Doubtful(doubt) => doubts.push(doubt),
             }
         }
@@ -334,15 +351,33 @@ impl<'a> Batch<'a> {
         let (mut attached, mut doubts) = (Vec::new(), Vec::new());
         let mut fetching = fetch::ask(self.route, wanted).await?;
         while let Some(fetched) = fetching.next().await? {
-            fetched.refused.into_iter().for_each(|refused| self.give_up(refused));
+            fetched.refused.into_iter().for_each(|refused| self.give_up(refused, false));
             let written = write::docs(self.route, fetched.docs).await?;
-            self.given_up.extend(written.refused.into_iter().filter_map(|refused| Some((refused.id, refused.rev?))));
+            written.refused.into_iter().for_each(|refused| self.give_up(refused, true));
             attached.extend(fetched.attached);
             doubts.extend(fetched.doubtful);
             doubts.extend(written.doubtful);
         }
         Ok((attached, doubts))
     }
+}
+
+/// Whether the source gives one of these documents, or, if there are none, says in its own words that it lacks one which
+/// nobody has.
+async fn source_gives(route: &Route, others: Vec<Change>) -> Result<bool, ReplicateError> {
+    let nobodys = || {
+        let hash = RevHash::Md5(rand::random());
+        Change { seq: Seq::zero(), id: DocId::from(format!("couchrep-{hash}")), revs: vec![Rev { pos: 1, hash }] }
+    };
+    let is_there = !others.is_empty();
+    let Change { id, revs, .. } = others.into_iter().next().unwrap_or_else(nobodys);
+    let mut fetching = fetch::ask(route, vec![Wanted { id, revs, atts_since: Vec::new() }]).await?;
+    let (mut gives, mut lacks) = (false, false);
+    while let Some(fetched) = fetching.next().await? {
+        gives |= !fetched.docs.is_empty() || !fetched.attached.is_empty();
+        lacks |= fetched.doubtful.iter().any(|doubt| doubt.blame == Blame::Missing);
+    }
+    Ok(if is_there { gives } else { lacks })
 }
 
 impl Piece {

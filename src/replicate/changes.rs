@@ -21,8 +21,12 @@
 //! - An answer which says that nothing is pending. While the source counts ([`Pending::Rows`]), nothing else will do: not
 //!   a short page, nor an empty one, nor an answer that ended well; a cluster in trouble gives all of these. A page that is
 //!   empty and not the end is asked for again after a pause, some times, then the replication fails.
-//! - Where the source doesn't count (PouchDB, CouchDB 1.x; CouchDB with `_doc_ids` and `_design`): an empty page, or the end
-//!   of an answer without `limit`.
+//! - Where the source doesn't count (PouchDB, CouchDB 1.x): an empty page, or the end of an answer without `limit`.
+//!
+//! CouchDB with `_doc_ids` and `_design` looks up those documents alone and counts all the others as pending. Its `last_seq`
+//! is the feed's end all the same when it has given all of them, so that the answer after that is empty and says that nothing
+//! is pending. What a writer adds meanwhile is pending again, though it doesn't pass the filter. So [`EMPTY_IN_A_ROW`] empty
+//! pages, with growing pauses between them, are the end too: a cluster in trouble gives errors by then.
 //!
 //! A writer that is faster than we are would keep us from either end. So after as many rows as were pending at the
 //! beginning the rest is asked for without `limit` ([`Peer::changes_rest`]): the source takes a snapshot, and its end
@@ -53,6 +57,9 @@ const PAUSE_AFTER_EMPTY_WAIT: Duration = Duration::from_millis(250);
 pub(crate) const MAX_FRUITLESS: u32 = 10;
 /// A wait that lasted so long before it broke off was a good one.
 const LONG_WAIT: Duration = Duration::from_secs(5);
+
+/// Empty pages in a row that are the end of a feed whose filter isn't counted: over some two seconds.
+const EMPTY_IN_A_ROW: u32 = 4;
 
 /// Rows after which a source that doesn't count its changes is taken for one whose writer is faster than we are.
 const MANY_ROWS: u64 = 1_000_000;
@@ -252,12 +259,14 @@ pub(crate) struct Course {
     enough: Option<u64>,
     /// The rest was asked for.
     resting: bool,
+    /// Empty pages in a row.
+    empty: u32,
 }
 
 impl Course {
     /// At the beginning of a feed. `counted`: what is pending comes down to 0 ([`Filter::is_counted`]).
     pub(crate) fn new(continuous: bool, counted: bool) -> Self {
-        Self { continuous, counted, rows_read: 0, enough: None, resting: false }
+        Self { continuous, counted, rows_read: 0, enough: None, resting: false, empty: 0 }
     }
 
     /// How it goes on after this page.
@@ -265,6 +274,7 @@ impl Course {
         let rows = page.changes.len() as u64;
         let enough = *self.enough.get_or_insert(page.pending.rows().map_or(MANY_ROWS, |pending| rows + pending));
         self.rows_read += rows;
+        self.empty = if rows == 0 { self.empty + 1 } else { 0 };
         if page.extent == Extent::Part {
             return Next::ReadOn;
         }
@@ -278,8 +288,8 @@ impl Course {
         }
         let at_end = match page.pending {
             Pending::Rows(0) => true,
-            Pending::Rows(_) if self.counted => false,
-            Pending::Rows(_) | Pending::Untold => rows == 0 || page.extent == Extent::Last,
+            Pending::Rows(_) => !self.counted && self.empty >= EMPTY_IN_A_ROW,
+            Pending::Untold => rows == 0 || page.extent == Extent::Last,
             Pending::Unknown => false,
         };
         let enough = self.rows_read >= enough || (page.pending == Pending::Untold && short);
@@ -358,12 +368,18 @@ mod tests {
         assert_eq!(course.after(&rest(Extent::Last, 3, Rows(0))), Next::End);
     }
 
+    /// The first empty page was the end, as a cluster gives one whose node dies.
     #[test]
-    fn with_a_filter_by_ids_what_is_pending_at_the_end_means_nothing() {
+    fn with_a_filter_by_ids_the_end_is_that_nothing_is_pending_or_empty_pages_again_and_again() {
         let mut course = Course::new(false, false);
         assert_eq!(course.after(&page(2, Rows(9))), Next::More);
-        assert_eq!(course.after(&page(0, Unknown)), Next::Again);
-        assert_eq!(course.after(&page(0, Rows(9))), Next::End);
+        assert_eq!(course.after(&page(0, Rows(0))), Next::End);
+        let mut busy = Course::new(false, false);
+        let pages = [page(2, Rows(9)), page(0, Rows(9)), page(0, Unknown), page(1, Rows(8))];
+        let next = pages.map(|page| busy.after(&page));
+        assert_eq!(next, [Next::More, Next::Again, Next::Again, Next::More]);
+        let next = [0; EMPTY_IN_A_ROW as usize].map(|rows| busy.after(&page(rows, Rows(3))));
+        assert_eq!(next, [Next::Again, Next::Again, Next::Again, Next::End]);
     }
 
     #[test]

@@ -12,6 +12,9 @@
 //! over. Trouble that a peer calls its own is never a document's. If no others get through there is no proof, and the
 //! batch isn't done. What is given up is a recorded failure, as a refusal is.
 //!
+//! So that others get through, some that did before are copied again ([`Doubts::need_proof`]). That costs a fetch and a
+//! write, so it waits until a document has failed twice: most of what fails once was a hiccup.
+//!
 //! How it may fail: a fault that meets one document alone for that long by chance. It is recorded then, and may be tried
 //! again; it isn't lost. Or a part of a peer that is down for longer than that, in words that nobody knows: so few are in doubt
 //! then only by chance ([`MOST_ALONE`]), and if more are, none is given up.
@@ -36,29 +39,36 @@ pub struct Doubts {
     cases: HashMap<(DocId, Option<Rev>), Case>,
     /// Documents in doubt at once that count as alone.
     most_alone: usize,
+    /// Whether there are tries enough for [`STRIKES`] after one that others need not get through before.
+    first_is_free: bool,
 }
 
 #[derive(Debug)]
 struct Case {
     doubt: Doubt,
     strikes: u32,
+    /// How often it failed.
+    times: u32,
     /// What [`super::progress::Progress::copies`] said when it last failed.
     copies: u64,
 }
 
 impl Doubts {
-    /// None yet, of a batch of so many documents.
-    pub fn of_batch(documents: usize) -> Self {
-        Self { cases: HashMap::new(), most_alone: MOST_ALONE.max(documents / SHARE_ALONE) }
+    /// None yet, of a batch of so many documents, each of which is tried so many times.
+    pub fn of_batch(documents: usize, tries: u32) -> Self {
+        let most_alone = MOST_ALONE.max(documents / SHARE_ALONE);
+        // The first failure is no strike in any case.
+        Self { cases: HashMap::new(), most_alone, first_is_free: tries > STRIKES + 1 }
     }
 
     /// Notes that a document failed (once more), when the replication had made so many copies. Answers the failure if
     /// that settles it.
     pub fn add(&mut self, doubt: Doubt, copies: u64) -> Option<Failure> {
         let key = (doubt.failure.id.clone(), doubt.failure.rev.clone());
-        let new = || Case { doubt: doubt.clone(), strikes: 0, copies };
+        let new = || Case { doubt: doubt.clone(), strikes: 0, times: 0, copies };
         let case = self.cases.entry(key.clone()).or_insert_with(new);
         let others_got_through = copies > case.copies;
+        case.times += 1;
         match doubt.blame {
             Blame::Missing => case.strikes += 1,
             Blame::Unclear { .. } if others_got_through => case.strikes += 1,
@@ -92,9 +102,9 @@ impl Doubts {
         self.cases.iter_mut().filter(|((id, _), _)| of(id)).for_each(|(_, case)| case.strikes = 0);
     }
 
-    /// Whether others that get through would tell anything.
+    /// Whether others that get through would tell anything: one that failed once is tried again first.
     pub fn need_proof(&self) -> bool {
-        self.cases.values().any(Case::is_unclear)
+        self.cases.values().any(|case| case.is_unclear() && (case.times > 1 || !self.first_is_free))
     }
 
     /// Forgets the documents that aren't left: they got through.
@@ -139,7 +149,7 @@ mod tests {
 
     /// Which of the times it fails settles it, with so many copies made each time.
     fn settled_at(blame: Blame, copies: impl Iterator<Item = u64>) -> Option<usize> {
-        let mut doubts = Doubts::of_batch(500);
+        let mut doubts = Doubts::of_batch(500, 10);
         copies.map(|copies| doubts.add(doubt(blame), copies)).position(|failure| failure.is_some())
     }
 
@@ -164,7 +174,7 @@ mod tests {
             Doubt { failure: Failure { id: DocId::from(number.to_string()), ..doubt.failure }, ..doubt }
         };
         for (bad, given_up) in [(25, 25), (26, 0)] {
-            let mut doubts = Doubts::of_batch(500);
+            let mut doubts = Doubts::of_batch(500, 10);
             let times = (0..10).flat_map(|copies| (0..bad).map(move |number| (copies, number)));
             let settled = times
                 .filter(|(copies, number)| doubts.add(of(*number, Blame::Unclear { worded: true }), *copies).is_some());
@@ -176,14 +186,26 @@ mod tests {
     #[test]
     fn a_peers_own_trouble_is_never_a_documents() {
         assert_eq!(settled_at(Blame::Passing, 0..100), None);
-        let mut doubts = Doubts::of_batch(500);
+        let mut doubts = Doubts::of_batch(500, 10);
         (0..100).for_each(|copies| assert!(doubts.add(doubt(Blame::Passing), copies).is_none()));
         assert!(doubts.settle().is_err());
     }
 
     #[test]
+    fn what_failed_once_is_tried_again_before_others_are_copied_for_proof_unless_tries_are_few() {
+        for (tries, needs) in [(10, [false, true]), (5, [false, true]), (4, [true, true])] {
+            let mut doubts = Doubts::of_batch(500, tries);
+            let needed = needs.map(|_| {
+                doubts.add(doubt(Blame::Unclear { worded: false }), 0);
+                doubts.need_proof()
+            });
+            assert_eq!(needed, needs, "{tries}");
+        }
+    }
+
+    #[test]
     fn what_nobody_said_in_words_is_given_up_at_the_end_alone() {
-        let mut doubts = Doubts::of_batch(500);
+        let mut doubts = Doubts::of_batch(500, 10);
         let bare = Blame::Unclear { worded: false };
         (0..20).for_each(|copies| assert!(doubts.add(doubt(bare), copies).is_none()));
         assert_eq!(doubts.settle().unwrap().len(), 1);

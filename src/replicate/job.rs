@@ -150,7 +150,6 @@ impl Job {
             places: self.places.clone(),
             batch_bytes: self.context.settings.batch_bytes,
             tries: self.context.settings.retries_per_request,
-            copies_all: self.filter() == Filter::None && !self.request.winning_revs_only,
             stop: stop.clone(),
         }
     }

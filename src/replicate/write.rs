@@ -1,8 +1,8 @@
 //! Stage 4: writes what was fetched to the target, as it is (`new_edits:false`).
 //!
 //! Writing a revision that is there already changes nothing, so every write may be repeated. A write that has begun
-//! isn't stopped: it ends within the peer's own limits. A document that the target refuses is counted, noted
-//! ([`super::failures`]) and passed over; the rest of its batch is written. What is in doubt is the caller's to settle.
+//! isn't stopped: it ends within the peer's own limits. A document that the target refuses is passed over; the rest of its
+//! batch is written. To note what was refused, and to settle what is in doubt, is the caller's: it may have seen either before.
 
 use super::ReplicateError;
 use super::batch::Route;
@@ -24,24 +24,21 @@ pub async fn docs(route: &Route, docs: DocBatch) -> Result<Written, ReplicateErr
     };
     let copied = names.len().saturating_sub(lacking) as u64;
     route.progress.copied(copied, names.iter().rev().find(|(id, _)| !not_taken(id)).cloned());
-    let docs_read = copied + written.refused.len() as u64;
-    route.progress.count(Counts { docs_read, docs_written: copied, ..Counts::default() });
-    written.refused.iter().for_each(|refused| give_up(route, refused.clone()));
+    route.progress.count(Counts { docs_read: copied, docs_written: copied, ..Counts::default() });
     Ok(written)
-}
-
-/// Notes a document that won't get to the target.
-pub fn give_up(route: &Route, failure: Failure) {
-    route.failures.add(failure);
-    route.progress.count(Counts { doc_write_failures: 1, ..Counts::default() });
 }
 
 /// What became of a document with attachments.
 pub enum Attached {
     /// The target has it.
     Written,
-    /// It won't get there, and that is noted.
-    Refused(DocId, Rev),
+    /// It won't get there.
+    Refused {
+        /// Why.
+        failure: Failure,
+        /// The source gave it.
+        read: bool,
+    },
     /// It didn't get there this time.
     Doubtful(Doubt),
 }
@@ -60,10 +57,9 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
         let put = match route.unless_stopped(opened).await? {
             Ok(Opened::Doc(doc)) => route.target.put_doc(doc).await,
             Ok(Opened::Missing) => return Ok(Attached::Doubtful(Doubt::missing(id, rev))),
-            Ok(Opened::Forbidden(why)) => return Ok(refused(route, id, rev, why, 0)),
+            Ok(Opened::Forbidden(why)) => return Ok(refused(id, rev, why, false)),
             Err(PeerError::TooLong { limit, .. }) => {
-                give_up(route, Failure::too_large(id.clone(), Some(rev.clone()), limit));
-                return Ok(Attached::Refused(id, rev));
+                return Ok(Attached::Refused { failure: Failure::too_large(id, Some(rev), limit), read: false });
             }
             Err(error) => Err(error),
         };
@@ -73,8 +69,8 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
                 route.progress.count(Counts { docs_read: 1, docs_written: 1, ..Counts::default() });
                 return Ok(Attached::Written);
             }
-            Ok(Put::Refused(why)) => return Ok(refused(route, id, rev, why, 1)),
-            Ok(Put::Forbidden(why)) if forbidden_before => return Ok(refused(route, id, rev, why, 1)),
+            Ok(Put::Refused(why)) => return Ok(refused(id, rev, why, true)),
+            Ok(Put::Forbidden(why)) if forbidden_before => return Ok(refused(id, rev, why, true)),
             Ok(Put::Forbidden(_)) => forbidden_before = true,
             Err(PeerError::MissingStub { .. }) if !atts_since.is_empty() => atts_since = &[],
             Err(error) => return in_doubt(id, rev, error),
@@ -82,10 +78,8 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
     }
 }
 
-fn refused(route: &Route, id: DocId, rev: Rev, why: Why, docs_read: u64) -> Attached {
-    route.progress.count(Counts { docs_read, ..Counts::default() });
-    give_up(route, Failure { id: id.clone(), rev: Some(rev.clone()), why });
-    Attached::Refused(id, rev)
+fn refused(id: DocId, rev: Rev, why: Why, read: bool) -> Attached {
+    Attached::Refused { failure: Failure { id, rev: Some(rev), why }, read }
 }
 
 /// Leaves an error to be settled, unless it is the whole peer's for certain.
@@ -93,7 +87,7 @@ fn in_doubt(id: DocId, rev: Rev, error: PeerError) -> Result<Attached, Replicate
     match error.blame() {
         Blame::Lasting => Err(error.into()),
         blame => {
-            let why = Why::new("not_copied", error.to_string());
+            let why = Why::new("not_copied", error.without_address());
             Ok(Attached::Doubtful(Doubt { failure: Failure { id, rev: Some(rev), why }, blame }))
         }
     }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::clients::reason;
-use super::judgement::{self, Meaning};
+use super::judgement::{self, Meaning, Words};
 use super::pace::Permit;
 use crate::effort::pulse::Pulse;
 use crate::peer::{PeerError, Why};
@@ -24,6 +24,8 @@ use crate::peer::{PeerError, Why};
 pub(super) const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Bytes of an answer shown in an error.
 const SHOWN_BYTES: usize = 100;
+/// Bytes of a reason in the database's words: more are a stack trace.
+const SHOWN_REASON: usize = 1000;
 
 /// An answer whose body is still to be read.
 #[derive(Debug)]
@@ -175,26 +177,10 @@ impl Reply {
         judgement::meaning(self.status, self.said().as_ref())
     }
 
-    /// CouchDB's words, if the answer is in them; PouchDB's `true` stands beside the word in `name`.
+    /// CouchDB's words, if the answer is in them.
     pub(super) fn said(&self) -> Option<Why> {
-        #[derive(Deserialize)]
-        struct Words {
-            error: serde_json::Value,
-            name: Option<String>,
-            /// Must be there, as a gateway's own `{"error":"Forbidden"}` lacks it.
-            reason: serde_json::Value,
-        }
-        let words: Words = serde_json::from_slice(&self.body).ok()?;
-        let error = match words.error {
-            serde_json::Value::String(word) => word,
-            serde_json::Value::Bool(true) => words.name?,
-            _ => return None,
-        };
-        let reason = match words.reason {
-            serde_json::Value::String(reason) => reason,
-            other => other.to_string(),
-        };
-        Some(Why { error, reason: shorten(reason.as_bytes(), 1000) })
+        let Why { error, reason } = serde_json::from_slice::<Words>(&self.body).ok()?.of_whole_answer()?;
+        Some(Why { error, reason: shorten(reason.as_bytes(), SHOWN_REASON) })
     }
 
     /// The peer's `error` and `reason`, else the status's own words and the answer's beginning.

@@ -9,6 +9,7 @@
 
 use super::answer::malformed;
 use super::call::Call;
+use super::judgement::Words;
 use super::*;
 use crate::document::DocSpan;
 use crate::peer::Doubt;
@@ -65,6 +66,20 @@ impl RemotePeer {
             }
         }
         Ok(written)
+    }
+
+    /// Makes sure that documents get through this way, without leaving one: a `_local` document, which no feed names and no
+    /// validation function sees.
+    pub async fn takes_documents(&self) -> Result<(), PeerError> {
+        let body = r#"{"new_edits":false,"docs":[{"_id":"_local/couchrep-may-write","_rev":"0-1"}]}"#;
+        let call = Call::post(Operation::BulkDocs, "_bulk_docs", body);
+        let rows: Vec<Row> = self.ask(&call, |reply| self.expected(reply)?.json(EXPECTED)).await?;
+        let found = match rows.into_iter().map(Row::failure).find(|row| !matches!(row, Ok(None))) {
+            None | Some(Ok(None)) => return Ok(()),
+            Some(Ok(Some(failure))) => failure.why.to_string(),
+            Some(Err(NoRow)) => "a row that tells nothing".into(),
+        };
+        Err(malformed(&self.request_name(&call), EXPECTED, found))
     }
 
     fn not_written(&self, call: &Call, reply: Reply, docs: &[DocSpan]) -> Result<Answered, PeerError> {
@@ -128,10 +143,8 @@ pub(super) struct Row {
     ok: Option<bool>,
     id: Option<DocId>,
     rev: Option<String>,
-    /// A word, or PouchDB's `true` beside the word in `name`.
-    error: Option<serde_json::Value>,
-    name: Option<String>,
-    reason: Option<serde_json::Value>,
+    #[serde(flatten)]
+    words: Words,
 }
 
 /// An object that tells nothing of a document.
@@ -144,19 +157,10 @@ impl Row {
     /// # Errors
     /// If it says neither.
     pub(super) fn failure(self) -> Result<Option<Failure>, NoRow> {
-        let error = match self.error {
-            Some(serde_json::Value::String(word)) => word,
-            Some(serde_json::Value::Bool(true)) => self.name.unwrap_or_else(|| "unknown_error".into()),
-            None | Some(serde_json::Value::Null) if self.ok == Some(true) || self.id.is_some() => return Ok(None),
-            None | Some(serde_json::Value::Null) => return Err(NoRow),
-            Some(other) => other.to_string(),
-        };
-        let reason = match self.reason {
-            Some(serde_json::Value::String(text)) => text,
-            Some(other) => other.to_string(),
-            None => String::new(),
+        let Some(why) = self.words.why() else {
+            return if self.ok == Some(true) || self.id.is_some() { Ok(None) } else { Err(NoRow) };
         };
         let id = self.id.unwrap_or_else(|| DocId::from(""));
-        Ok(Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why: Why { error, reason } }))
+        Ok(Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why }))
     }
 }

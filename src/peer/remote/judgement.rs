@@ -12,7 +12,55 @@
 //! What could go wrong here: a word of trouble that isn't known to be one. So words are known *verdicts*, or known
 //! *trouble*, or else [`Blame::Unclear`], which one answer never settles.
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use crate::peer::{Blame, Why};
+
+/// CouchDB's words as they stand in an answer or in a row of one.
+#[derive(Debug, Deserialize)]
+pub(super) struct Words {
+    /// A word; PouchDB's `true` beside the word in `name`; or, in a row of `_bulk_get`, an object with all of this.
+    pub error: Option<Value>,
+    /// PouchDB's word.
+    pub name: Option<Value>,
+    /// More words.
+    pub reason: Option<Value>,
+}
+
+impl Words {
+    /// What they say; `None` if they tell of no error.
+    pub(super) fn why(&self) -> Option<Why> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let reason = |of: Option<&Value>| of.or(self.reason.as_ref()).map(text).unwrap_or_default();
+        let name = |of: Option<&Value>| of.and_then(Value::as_str).unwrap_or("unknown_error").to_owned();
+        match self.error.as_ref()? {
+            Value::Null => None,
+            Value::Bool(_) => Some(Why::new(name(self.name.as_ref()), reason(None))),
+            Value::Object(row) => {
+                let word = row.get("error").and_then(Value::as_str).map(str::to_owned);
+                let word = word.unwrap_or_else(|| name(row.get("name")));
+                Some(Why::new(word, reason(row.get("reason"))))
+            }
+            word => Some(Why::new(text(word), reason(None))),
+        }
+    }
+
+    /// The same of an answer as a whole: a gateway's own `{"error":"Forbidden"}` has no reason, and its `true` no name.
+    pub(super) fn of_whole_answer(&self) -> Option<Why> {
+        let worded = match self.error.as_ref()? {
+            Value::String(_) => true,
+            Value::Bool(true) => self.name.is_some(),
+            _ => false,
+        };
+        self.why().filter(|_| worded && self.reason.is_some())
+    }
+
+    /// The revision that a row of `_bulk_get` names.
+    pub(super) fn rev(&self) -> Option<&str> {
+        self.error.as_ref()?.get("rev")?.as_str()
+    }
+}
 
 /// What an answer means to its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +248,30 @@ mod tests {
         assert_eq!(of_document(&Why::new("forbidden", "")), Blame::Unclear { worded: true });
         assert_eq!(of_document(&Why::new("doc_validation", "")), Blame::Document);
         assert_eq!(of_document(&Why::new("not_found", "missing")), Blame::Missing);
+    }
+
+    /// Words were read in three places, each in its own way.
+    #[test]
+    fn words_are_read_alike_wherever_they_stand() {
+        let why = |json: &str| serde_json::from_str::<Words>(json).unwrap().why();
+        let whole = |json: &str| serde_json::from_str::<Words>(json).unwrap().of_whole_answer();
+        let missing = || Some(Why::new("not_found", "missing"));
+        let forbidden = r#"{"error":"Forbidden"}"#;
+        for told in [
+            r#"{"error":"not_found","reason":"missing"}"#,
+            r#"{"error":true,"status":404,"name":"not_found","message":"missing","reason":"missing"}"#,
+        ] {
+            assert_eq!((why(told), whole(told)), (missing(), missing()), "{told}");
+        }
+        for row in [
+            r#"{"error":{"id":"a","rev":"1-a","error":"not_found","reason":"missing"}}"#,
+            r#"{"error":{"status":404,"name":"not_found","error":true,"reason":"missing"}}"#,
+        ] {
+            assert_eq!((why(row), whole(row)), (missing(), None), "{row}");
+        }
+        assert_eq!((why(forbidden), whole(forbidden)), (Some(Why::new("Forbidden", "")), None));
+        assert_eq!(whole(r#"{"error":true,"reason":"x"}"#), None);
+        assert_eq!((why(r#"{"ok":true}"#), why(r#"{"error":null}"#)), (None, None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::malformed;
+use super::judgement::Words;
 use super::*;
 use crate::document::Revisions;
 use crate::json;
@@ -32,8 +33,7 @@ pub(super) struct Item<'a> {
     #[serde(borrow)]
     missing: Option<Cow<'a, str>>,
     error: Option<serde_json::Value>,
-    #[serde(borrow)]
-    reason: Option<Cow<'a, str>>,
+    reason: Option<serde_json::Value>,
 }
 
 /// Sorts documents by how they go on.
@@ -211,14 +211,9 @@ impl Item<'_> {
     }
 
     fn refused(&self) -> Option<Refusal> {
-        let error = self.error.as_ref()?;
-        let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str);
-        let word = error.as_str().or_else(|| text("error")).unwrap_or("error");
-        let reason = self.reason.as_deref().or_else(|| text("reason")).unwrap_or_default();
-        let rev = text("rev").and_then(Rev::parse);
-        // PouchDB's word stands in `name`.
-        let word = if text("name") == Some("not_found") { "not_found" } else { word };
-        Some(Refusal { rev, why: Why::new(word, reason) })
+        // Not a flattened member: no text could be borrowed then.
+        let words = Words { error: self.error.clone(), name: None, reason: self.reason.clone() };
+        Some(Refusal { rev: words.rev().and_then(Rev::parse), why: words.why()? })
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -52,13 +53,15 @@ struct Index {
 }
 
 impl Place {
-    /// The pages that are there, the newest first. One request, if none ever were.
+    /// The pages that are there, the newest first: those that either the index or the list of `_local` documents names. A copy
+    /// of a cluster that lags behind knows no index, or no page.
     pub async fn names(&self) -> Result<Vec<PageName>, PeerError> {
         match self {
             Self::Source { peer, base_id } => {
-                let Some((_, Index { mut pages })) = index(peer, base_id).await? else { return Ok(Vec::new()) };
                 let prefix = page_id(base_id, "");
-                let ids = peer.local_ids(&prefix).await?;
+                // At once, since most lists are empty and each round trip keeps a one-shot's caller waiting.
+                let (index, ids) = try_join(index(peer, base_id), peer.local_ids(&prefix)).await?;
+                let mut pages = index.map(|(_, index)| index.pages).unwrap_or_default();
                 pages.extend(ids.iter().filter_map(|id| PageName::parse(id.strip_prefix(&prefix)?)));
                 Ok(pages.into_iter().rev().collect())
             }

@@ -1,7 +1,7 @@
-//! The HTTP face: CouchDB's API, as much of it as replication needs, over the store and the registry.
+//! The HTTP face: CouchDB's API, as much of it as replication needs, over the store and the jobs.
 //!
 //! Every route stands in [`router`]; one file a resource holds the handlers. Handlers own no long work: a replication
-//! is the registry's task, a long answer is written by a task that ends when the client hangs up. Paths are canonical
+//! is a job's task, a long answer is written by a task that ends when the client hangs up. Paths are canonical
 //! before they are matched ([`path`]): a trailing slash is no matter, `_design/x` is one segment.
 //!
 //! Outside in: [`envelope::dress`] gives every answer CouchDB's headers, a panic becomes a 500, [`places::limit`]
@@ -47,7 +47,7 @@ use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Config;
-use crate::registry::Registry;
+use crate::jobs::Jobs;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
@@ -67,7 +67,7 @@ pub struct AppState {
     /// The databases.
     pub store: Store,
     /// The running replications.
-    pub registry: Registry,
+    pub jobs: Jobs,
     /// Bytes that request bodies may still take in memory, all together.
     pub bodies: Arc<Semaphore>,
     /// Memory of answers to slow readers.

@@ -14,7 +14,7 @@ pub mod effort;
 pub mod access;
 pub mod replicate;
 pub mod verify;
-pub mod registry;
+pub mod jobs;
 pub mod peer;
 pub mod store;
 pub mod javascript;

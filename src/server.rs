@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::http::{self, Admins, AppState};
 use crate::peer::remote::{ClientError, Clients};
-use crate::registry::Registry;
+use crate::jobs::Jobs;
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
 use crate::store::{Store, StoreError};
@@ -72,7 +72,7 @@ pub struct Server {
     addr: SocketAddr,
     config: Config,
     store: Store,
-    registry: Registry,
+    jobs: Jobs,
     /// Accepts, and serves every connection.
     connections: Tasks,
 }
@@ -85,10 +85,10 @@ impl Server {
         let store = open_store(&config).await?;
         let uuid = identity::uuid(&config).await?;
         let connections = Tasks::default();
-        let registry = registry(&config, &store, addr, &uuid)?;
+        let jobs = jobs(&config, &store, addr, &uuid)?;
         let router = http::router(AppState {
             store: store.clone(),
-            registry: registry.clone(),
+            jobs: jobs.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
             answers: http::Answers::new(config.http.max_answers_bytes),
             admins: Arc::new(Admins::new(config.admins.clone())),
@@ -98,7 +98,7 @@ impl Server {
         });
         connections.spawn("accept", connections::accept(listener, router, config.http.clone(), connections.clone()));
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, config, store, registry, connections })
+        Ok(Self { addr, config, store, jobs, connections })
     }
 
     /// Where it listens: the real port, where 0 was asked for.
@@ -117,8 +117,8 @@ impl Server {
 
     /// Ends everything in order; with the default deadlines, within ten seconds.
     pub async fn stop(self) {
-        self.registry.stop();
-        if !self.registry.drained(self.config.replicator.stop_deadline).await {
+        self.jobs.stop();
+        if !self.jobs.drained(self.config.replicator.stop_deadline).await {
             tracing::warn!("replications were still running at the deadline; they go on from their last checkpoints");
         }
         self.connections.stop();
@@ -158,10 +158,10 @@ async fn open_store(config: &Config) -> Result<Store, StartError> {
     Store::open(dir, config.store.clone()).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
 }
 
-fn registry(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Result<Registry, StartError> {
+fn jobs(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Result<Jobs, StartError> {
     let settings = Arc::new(config.replicator.clone());
     let identity = identity::of(config, &address.to_string(), uuid);
     let failures = FailureFiles::under(&config.data_dir);
     let clients = Clients::new(&settings)?;
-    Ok(Registry::new(Context::new(Some(store.clone()), failures, clients, settings, identity)))
+    Ok(Jobs::new(Context::new(Some(store.clone()), failures, clients, settings, identity)))
 }

@@ -1,6 +1,6 @@
 //! `POST /_replicate`, `GET /_replicate/{id}/failures` and `GET /_active_tasks`.
 //!
-//! The registry owns the replication; this only awaits its end, so a client that hangs up stops nothing.
+//! The job has a task of its own; this only awaits its end, so a client that hangs up stops nothing.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::document::DocumentError;
-use crate::registry::Answer;
+use crate::jobs::Answer;
 
 use super::error::ApiError;
 use super::query::Query;
@@ -39,7 +39,7 @@ pub async fn replicate(
     let Value::Object(request) = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)? else {
         return Err(ApiError::bad_request("Request body must be a JSON object"));
     };
-    Ok(match state.registry.replicate(&request, &caller).await? {
+    Ok(match state.jobs.replicate(&request, &caller).await? {
         Answer::Completed(id, result) => named(id, answer::json(StatusCode::OK, &result)),
         Answer::Started(id) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
         Answer::Cancelled(id) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
@@ -70,11 +70,11 @@ pub async fn failures(
 ) -> Result<Response, ApiError> {
     let limit = query.number("limit")?.map_or(MAX_FAILURES, |limit| usize::try_from(limit).unwrap_or(MAX_FAILURES));
     let part = (query.number("skip")?.unwrap_or(0), limit.min(MAX_FAILURES));
-    let (total, failures) = state.registry.failures(&id, part, &caller).await?;
+    let (total, failures) = state.jobs.failures(&id, part, &caller).await?;
     Ok(answer::json(StatusCode::OK, &json!({ "total": total, "failures": failures })))
 }
 
 /// `GET /_active_tasks`.
 pub async fn active_tasks(State(state): State<AppState>) -> Response {
-    answer::json(StatusCode::OK, &state.registry.active_tasks())
+    answer::json(StatusCode::OK, &state.jobs.active_tasks())
 }

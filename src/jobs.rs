@@ -36,7 +36,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every replication that runs. Cheap to clone.
 #[derive(Clone)]
-pub struct Registry {
+pub struct Jobs {
     context: Context,
     running: RunningTasks<Listed>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
@@ -61,7 +61,7 @@ struct Listed {
     failures: Arc<FailureLog>,
 }
 
-impl Registry {
+impl Jobs {
     /// No replication yet.
     pub fn new(context: Context) -> Self {
         let running = RunningTasks::new(context.tasks.clone());
@@ -354,22 +354,22 @@ mod tests {
         let clients = Clients::new(&settings).unwrap();
         let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
         let files = FailureFiles::under(dir.path());
-        let registry = Registry::new(Context::new(Some(store), files, clients, settings, identity));
+        let jobs = Jobs::new(Context::new(Some(store), files, clients, settings, identity));
         let user = |name: &str| Caller { name: Some(name.into()), ..Caller::default() };
         let (ann, bob, admin) =
             (user("ann"), user("bob"), Caller { roles: Caller::server_admin().roles, ..user("root") });
         let body = json!({"source": "a", "target": "b", "continuous": true});
-        let started = registry.replicate(body.as_object().unwrap(), &ann).await.unwrap();
+        let started = jobs.replicate(body.as_object().unwrap(), &ann).await.unwrap();
         let Answer::Started(id) = started else { panic!("{started:?}") };
         for runs in [true, false] {
             for allowed in [&ann, &admin] {
-                assert_eq!(registry.failures(&id, (0, 9), allowed).await.unwrap(), (0, Vec::new()), "{allowed:?}");
+                assert_eq!(jobs.failures(&id, (0, 9), allowed).await.unwrap(), (0, Vec::new()), "{allowed:?}");
             }
-            let refused = registry.failures(&id, (0, 9), &bob).await;
+            let refused = jobs.failures(&id, (0, 9), &bob).await;
             assert!(matches!(refused, Err(ReplicateError::NotFound(_))), "{refused:?}");
             if runs {
-                registry.cancel(&id, false, &bob).await.unwrap_err();
-                registry.cancel(&id, false, &ann).await.unwrap();
+                jobs.cancel(&id, false, &bob).await.unwrap_err();
+                jobs.cancel(&id, false, &ann).await.unwrap();
             }
         }
     }

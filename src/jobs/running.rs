@@ -187,7 +187,7 @@ mod tests {
         ReplicationId { base: base.into(), extension: extension.into() }
     }
 
-    /// A registry whose work ends when `gate` gets what came of it.
+    /// Jobs whose work ends when `gate` gets what came of it.
     #[derive(Clone)]
     struct Bench {
         tasks: RunningTasks<u64>,

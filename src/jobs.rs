@@ -1,11 +1,14 @@
-//! Every replication that runs: start or join, cancel, list, stop.
+//! Jobs, which are replications that somebody asked for: start or join, cancel, list, stop.
 //!
 //! A handler never owns a replication: it starts a task here, or joins the one that runs under the same id, and waits;
 //! a client that hangs up changes nothing. What a joining caller gets is decided when the task ends (DESIGN 3): the
 //! starter gets the result; the others get it too where the source is still where the task left it, else they run
-//! again, one of them starting, the rest joining. The bookkeeping is [`running`]'s.
+//! again, one of them starting, the rest joining. The bookkeeping is [`running`]'s. A job has lives, one after another, with
+//! pauses between them ([`lives`]).
 
 pub mod running;
+pub mod lives;
+pub mod entry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +16,18 @@ use std::time::Duration;
 use dashmap::DashMap;
 use futures::FutureExt as _;
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use self::running::{Finished, RunningTasks, Verdict};
+use self::entry::TaskEntry;
+use self::running::{Finished, RunningJobs, Verdict};
 use crate::access::{Caller, Denied};
 use crate::effort::pulse::Pulse;
 use crate::peer::PeerError;
 use crate::replicate::endpoint::Endpoint;
 use crate::replicate::failures::list::ListOf;
-use crate::replicate::failures::{FailureList, FailureLog, Kept};
-use crate::replicate::id::ReplicationId;
-use crate::replicate::progress::{Progress, TaskEntry, TaskName};
+use crate::replicate::failures::{FailureList, Kept};
 use crate::replicate::request::{Command, Request};
-use crate::replicate::{self, Context, Job, ReplicateError};
+use crate::replicate::{self, Context, Job, Outcome, ReplicateError};
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;
@@ -38,7 +38,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Jobs {
     context: Context,
-    running: RunningTasks<Listed>,
+    running: RunningJobs,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
     sources: Arc<DashMap<(String, Option<String>), Endpoint>>,
 }
@@ -54,17 +54,10 @@ pub enum Answer {
     Cancelled(String),
 }
 
-/// What is kept of a replication for whoever lists them.
-struct Listed {
-    name: TaskName,
-    progress: Arc<Progress>,
-    failures: Arc<FailureLog>,
-}
-
 impl Jobs {
     /// No replication yet.
     pub fn new(context: Context) -> Self {
-        let running = RunningTasks::new(context.tasks.clone());
+        let running = RunningJobs::new(context.tasks.clone());
         Self { context, running, sources: Arc::default() }
     }
 
@@ -86,8 +79,7 @@ impl Jobs {
 
     /// The entries of `_active_tasks`, the oldest first.
     pub fn active_tasks(&self) -> Vec<Value> {
-        let entry = |listed: &Arc<Listed>| serde_json::to_value(TaskEntry::new(&listed.name, &listed.progress)).ok();
-        self.running.details().iter().filter_map(entry).collect()
+        self.running.list().iter().filter_map(|job| serde_json::to_value(TaskEntry::of(job)).ok()).collect()
     }
 
     /// What the replications with this id's base id couldn't copy, running or not: how many there are, and, after `skip` of them,
@@ -107,15 +99,15 @@ impl Jobs {
         if base.len() != 32 || !base.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ReplicateError::NotFound("missing".into()));
         }
-        let mut running = self.running.details();
-        running.retain(|listed| listed.name.replication_id.starts_with(base));
+        let mut running = self.running.list();
+        running.retain(|job| job.id.base == base);
         let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
-        running.retain(|listed| caller.may_manage(listed.name.user.as_deref()));
+        running.retain(|job| caller.may_manage(job.owner.as_deref()));
         let source = self.source(base, caller);
         if is_known && running.is_empty() && source.is_none() {
             return Err(ReplicateError::NotFound("missing".into()));
         }
-        let unkept: Vec<_> = running.iter().flat_map(|listed| listed.failures.unkept()).collect();
+        let unkept: Vec<_> = running.iter().flat_map(|job| job.failures.unkept()).collect();
         let unkept_count = unkept.len() as u64;
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut failures: Vec<_> = unkept.into_iter().skip(skipped).take(limit).collect();
@@ -182,11 +174,16 @@ impl Jobs {
     async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
         may_run(caller, &request)?;
         let (id, log_ids) = self.context.ids(&request, caller).await?;
+        let job = |number| {
+            self.remember(&id.base, &request.source, caller);
+            let ids = (id.clone(), log_ids.clone());
+            Job { number, owner: caller.name.clone(), ..Job::new(self.context.clone(), request.clone(), ids) }
+        };
         loop {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
             }
-            let verdict = self.start_or_join(&id, &log_ids, &request, caller);
+            let verdict = self.running.start_or_join(&id, job, |job| work(job).boxed());
             if request.continuous {
                 return Ok(Answer::Started(id.to_string()));
             }
@@ -201,62 +198,12 @@ impl Jobs {
         }
     }
 
-    fn start_or_join(
-        &self,
-        id: &ReplicationId,
-        log_ids: &[String],
-        request: &Request,
-        caller: &Caller,
-    ) -> oneshot::Receiver<Verdict> {
-        self.running.start_or_join(id, caller.name.as_deref(), |number, stop| {
-            self.remember(&id.base, &request.source, caller);
-            let progress: Arc<Progress> = Arc::default();
-            let job = Job {
-                places: self.context.budget.places(progress.pulse()),
-                id: id.clone(),
-                log_ids: log_ids.to_vec(),
-                request: request.clone(),
-                context: self.context.clone(),
-                progress,
-                failures: Arc::default(),
-                stop,
-            };
-            let listed = Listed {
-                name: self.task_name(&job, number, caller),
-                progress: job.progress.clone(),
-                failures: job.failures.clone(),
-            };
-            let span = tracing::info_span!(
-                "replication",
-                replication.id = listed.name.replication_id,
-                source = listed.name.source,
-                target = listed.name.target,
-            );
-            (Arc::new(listed), work(job).instrument(span).boxed())
-        })
-    }
-
     async fn cancel(&self, id: &str, by_base: bool, caller: &Caller) -> Result<Answer, ReplicateError> {
         let cancelled = self.running.cancel(id, by_base, |owner| caller.may_manage(owner));
         let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
         // Winding down may take longer; what is left of it does no harm.
         _ = tokio::time::timeout(CANCEL_PATIENCE, cancelled.ended.cancelled()).await;
         Ok(Answer::Cancelled(cancelled.id))
-    }
-
-    fn task_name(&self, job: &Job, number: u64, caller: &Caller) -> TaskName {
-        let address = &self.context.identity.address;
-        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-        TaskName {
-            node: format!("couchrep@{host}"),
-            pid: format!("<0.{number}.0>"),
-            user: caller.name.clone(),
-            replication_id: job.id.to_string(),
-            source: job.request.source.display(address),
-            target: job.request.target.display(address),
-            continuous: job.request.continuous,
-            checkpoint_interval_ms: job.checkpoint_interval().as_millis() as u64,
-        }
     }
 
     /// A local name that no database can have is answered as CouchDB answers it: by its URL.
@@ -286,32 +233,35 @@ fn may_run(caller: &Caller, request: &Request) -> Result<(), Denied> {
     if makes_local { caller.may_make_databases() } else { Ok(()) }
 }
 
-/// What a replication's task does. When it is told to stop, it has `stop_deadline` to come to its end.
-async fn work(job: Job) -> Result<Finished, ReplicateError> {
-    tracing::info!("replication started");
-    let result = tokio::select! {
-        biased;
-        result = replicate::run(&job) => result,
-        () = stop_deadline(&job.stop, job.context.settings.stop_deadline) => Err(ReplicateError::Cancelled),
-    };
-    match &result {
-        Ok(outcome) => tracing::info!(seq = %outcome.committed_seq, "replication finished"),
-        Err(ReplicateError::Cancelled) => tracing::info!("replication stopped"),
-        Err(error) => tracing::warn!(error = %error.chain(), "replication failed"),
-    }
-    result.map(|outcome| Finished {
-        answer: outcome.answer,
-        up_to_date: async move {
-            // A source that can't be asked any more has nothing new to copy.
-            outcome.source.up_to_date(&outcome.committed_seq).await.unwrap_or(true)
+/// What a job's task does.
+async fn work(job: Arc<Job>) -> Result<Finished, ReplicateError> {
+    let address = &job.context.identity.address;
+    let span = tracing::info_span!(
+        "replication",
+        replication.id = job.id.to_string(),
+        source = job.request.source.display(address),
+        target = job.request.target.display(address),
+    );
+    async {
+        tracing::info!("replication started");
+        let result = lives::run(&job).await;
+        match &result {
+            Ok(outcome) => tracing::info!(seq = %outcome.committed_seq, "replication finished"),
+            Err(ReplicateError::Cancelled) => tracing::info!("replication stopped"),
+            Err(error) => tracing::warn!(error = %error.chain(), "replication failed"),
         }
-        .boxed(),
-    })
+        result.map(Finished::from)
+    }
+    .instrument(span)
+    .await
 }
 
-async fn stop_deadline(stop: &CancellationToken, deadline: Duration) {
-    stop.cancelled().await;
-    tokio::time::sleep(deadline).await;
+impl From<Outcome> for Finished {
+    fn from(outcome: Outcome) -> Self {
+        // A source that can't be asked any more has nothing new to copy.
+        let up_to_date = async move { outcome.source.up_to_date(&outcome.committed_seq).await.unwrap_or(true) };
+        Self { answer: outcome.answer, up_to_date: up_to_date.boxed() }
+    }
 }
 
 #[cfg(test)]
@@ -323,8 +273,24 @@ mod tests {
     use crate::peer::local::LocalPeer;
     use crate::peer::remote::Clients;
     use crate::replicate::failures::FailureFiles;
-    use crate::replicate::id::Identity;
+    use crate::replicate::id::{Identity, ReplicationId};
     use crate::store::{DbName, Store};
+
+    /// A job that nobody runs.
+    pub(super) fn job(id: &str) -> Job {
+        let settings = Arc::new(Replicator::default());
+        let clients = Clients::new(&settings).unwrap();
+        let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
+        let files = FailureFiles::under("nowhere".as_ref());
+        let body = json!({"source": "http://h/a", "target": "http://h/b", "continuous": id.contains("+continuous")});
+        let request = match Command::parse(body.as_object().unwrap()).unwrap() {
+            Command::Run(request) => request,
+            other => panic!("{other:?}"),
+        };
+        let (base, extension) = id.split_at(id.find('+').unwrap_or(id.len()));
+        let id = ReplicationId { base: base.into(), extension: extension.into() };
+        Job::new(Context::new(None, files, clients, settings, identity), request, (id, Vec::new()))
+    }
 
     fn request(target: &str) -> Request {
         let body = json!({"source": "a", "target": target, "create_target": true});

@@ -1,4 +1,4 @@
-//! One replication, top to bottom.
+//! One life of a replication, top to bottom.
 //!
 //! ```text
 //! checkpoint::Session ─► changes ─► batches ─► [ missing ─► fetch ─► write ] × in flight, in order ─► checkpoint
@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Batches overlap but finish in order, so everything up to the last finished batch's `last_seq` is on the target, and
-//! a checkpoint records no more than that. Whatever fails, the next start goes on from the last checkpoint; what was
-//! written twice changes nothing. So a replication may be stopped, cut or killed anywhere and loses no document.
+//! a checkpoint records no more than that. Whatever fails ends this life; the next one, of which nothing is known here, goes
+//! on from the last checkpoint; what was written twice changes nothing. So a replication may be stopped, cut or killed
+//! anywhere and loses no document.
 
 pub mod request;
 pub mod endpoint;
@@ -15,6 +16,8 @@ pub mod connection;
 pub mod id;
 pub mod filter_code;
 pub mod job;
+pub mod life;
+pub mod loss;
 pub mod checkpoint;
 pub mod changes;
 pub mod batch;
@@ -28,11 +31,10 @@ pub mod progress;
 pub mod rate;
 pub mod error;
 
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::join;
-use futures::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -40,43 +42,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use self::checkpoint::{RecordError, Session};
+use self::checkpoint::Session;
 pub use self::error::ReplicateError;
 use self::failures::FailureList;
 pub use self::job::{Context, Job, Outcome};
+use self::life::Life;
+use self::loss::{MAX_LOSSES, RecordError};
 use crate::document::Seq;
-use crate::effort::pauses::Pauses;
 use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 
-/// Replicates: once, or, where the request is continuous, until it is cancelled.
-///
-/// A continuous replication that fails starts again after a pause, which doubles until there is progress.
+/// One life of a job: from opening the databases to the answer. Ended where it stands still; what is under way then is dropped.
 ///
 /// # Errors
-/// [`ReplicateError::Cancelled`] where `job.stop` was cancelled: what had been written then is recorded.
+/// [`ReplicateError::Cancelled`] if `job.stop` was cancelled: what had been written then is recorded.
 pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
-    let settings = &job.context.settings;
-    let growing = || Pauses::growing(settings.restart_pause, settings.max_restart_pause);
-    let mut pauses = growing();
-    loop {
-        let through = job.progress.places().through_seq;
-        let life = AssertUnwindSafe(watched(job)).catch_unwind().await;
-        let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
-            Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
-            ended => return ended,
-        };
-        if job.progress.places().through_seq != through {
-            pauses = growing();
-        }
-        let pause = pauses.next().unwrap_or(settings.max_restart_pause);
-        tracing::warn!(error = %error.chain(), pause_ms = pause.as_millis() as u64, "starting again after a pause");
-        let slept = job.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        slept.ok_or(ReplicateError::Cancelled)?;
-    }
-}
-
-/// One life, ended where it stands still: what is under way then is dropped.
-async fn watched(job: &Job) -> Result<Outcome, ReplicateError> {
     let limit = job.stall_limit();
     tokio::select! {
         biased;
@@ -85,7 +64,6 @@ async fn watched(job: &Job) -> Result<Outcome, ReplicateError> {
     }
 }
 
-/// From opening the databases to the answer.
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
     let pulse = job.progress.pulse();
@@ -101,8 +79,8 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let target_info = job.opening(&request.target, target.info()).await?;
     let failures = job.failure_list(&source);
     if request.retry_failures {
-        let route = job.route(&source, &target, &job.stop);
-        let (answer, standing) = documents::copy_failed(job, route, &failures, target_info.instance_start_time).await?;
+        let life = job.life(&source, &target);
+        let (answer, standing) = documents::copy_failed(&life, &failures, target_info.instance_start_time).await?;
         let committed_seq = source_info.update_seq;
         return Ok(Outcome { answer, source, committed_seq, failures, failures_standing: Some(standing) });
     }
@@ -129,8 +107,7 @@ async fn copied(
     failures: &FailureList,
 ) -> Result<(Value, Seq), ReplicateError> {
     if let Some(ids) = job.request.fetched_directly() {
-        let route = job.route(source, target, &job.stop);
-        let answer = documents::copy(job, route, ids, failures, target_info.instance_start_time).await?;
+        let answer = documents::copy(&job.life(source, target), ids, failures, target_info.instance_start_time).await?;
         return Ok((answer, source_info.update_seq));
     }
     let mut infos = (source_info, target_info);
@@ -149,7 +126,7 @@ async fn copied(
         losses = if checkpoint == reached { losses + 1 } else { 1 };
         reached = checkpoint;
         if losses == MAX_LOSSES {
-            return Err(never_the_same(&loss));
+            return Err(loss.again_and_again());
         }
         tracing::warn!(%loss, "starting again from the last checkpoint");
         infos = (
@@ -158,22 +135,6 @@ async fn copied(
         );
     }
 }
-
-/// What [`MAX_LOSSES`] in a row mean.
-fn never_the_same(loss: &RecordError) -> ReplicateError {
-    let (request, expected, found) = match loss {
-        RecordError::Replaced { database } => {
-            (format!("GET {database}_local"), "the checkpoint that was there last", "checkpoints")
-        }
-        _ => ("_ensure_full_commit".into(), "an instance_start_time that stays the same", "ones"),
-    };
-    let found = format!("{MAX_LOSSES} different {found} in a row");
-    ReplicateError::from(PeerError::Malformed { request, expected, found })
-}
-
-/// A database that seems to restart, or whose checkpoint is another, more often than this without any progress between doesn't
-/// tell the truth.
-const MAX_LOSSES: u32 = 10;
 
 /// Why a session ended early.
 enum Ended {
@@ -242,23 +203,23 @@ async fn copy(
     failures: &FailureList,
     scope: &CancellationToken,
 ) -> Result<(), ReplicateError> {
+    let life = Life { stop: scope.clone(), ..job.life(source, target) };
     let reading = changes::Reading {
         source: source.clone(),
         since,
-        limit: job.batch_size(),
+        limit: life.batch_size,
         filter: job.filter(),
         winners_only: job.request.winning_revs_only,
         continuous: job.request.continuous,
     };
     let filtered = reading.filter != Filter::None;
-    let route = job.route(source, target, scope);
     let pages = changes::pages(reading, job.context.tasks.clone(), job.places.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|(page, place)| {
             job.progress.read(&page.last_seq);
             let span = tracing::info_span!("batch", seq = %page.last_seq);
             let rows = (!filtered).then_some(page.changes.len() as u64);
-            let copying = batch::copy(route.clone(), page.changes).instrument(span);
+            let copying = batch::copy(life.clone(), page.changes).instrument(span);
             let copying = AbortOnDropHandle::new(job.context.tasks.spawn("batch", copying));
             (page.last_seq, rows, page.pending.rows(), copying, place)
         });
@@ -268,7 +229,7 @@ async fn copy(
             Ok((seq, rows, pending))
         }
     });
-    let mut batches = std::pin::pin!(batches.buffered(job.batches()));
+    let mut batches = std::pin::pin!(batches.buffered(life.batches));
     while let Some(batch) = batches.next().await {
         // No batch is begun meanwhile, so that what isn't kept yet stays within bounds.
         let kept = if job.failures.is_full() { failures.keep(&job.failures).await } else { Ok(()) };

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::http::{self, Admins, AppState};
-use crate::peer::remote::{ClientError, Clients};
 use crate::jobs::Jobs;
+use crate::peer::remote::{ClientError, Clients};
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
 use crate::store::{Store, StoreError};

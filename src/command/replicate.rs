@@ -6,18 +6,18 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use couchrep::access::Caller;
+use couchrep::jobs::lives;
 use couchrep::peer::Failure;
 use couchrep::replicate::endpoint::Endpoint;
 use couchrep::replicate::failures::{FailureList, Kept};
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
-use couchrep::replicate::{self, Context, Job, Outcome, ReplicateError};
+use couchrep::replicate::{Context, Job, Outcome, ReplicateError};
 use couchrep::selector::Selector;
 use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
@@ -155,30 +155,15 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
 }
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
-    let (id, log_ids) = context.ids(&request, &Caller::server_admin()).await?;
-    let progress: Arc<Progress> = Arc::default();
-    Ok(Job {
-        id,
-        log_ids,
-        stop: context.tasks.stopping().child_token(),
-        places: context.budget.places(progress.pulse()),
-        request,
-        context,
-        progress,
-        failures: Arc::default(),
-    })
+    let ids = context.ids(&request, &Caller::server_admin()).await?;
+    Ok(Job::new(context, request, ids))
 }
 
 /// Runs the job to its end, or until signals end it.
 async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<Outcome, ReplicateError> {
-    let mut running = pin!(replicate::run(job));
+    let mut running = pin!(lives::run(job));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let deadline = async {
-        job.stop.cancelled().await;
-        tokio::time::sleep(job.context.settings.stop_deadline).await;
-    };
-    let mut deadline = pin!(deadline);
     loop {
         tokio::select! {
             biased;
@@ -190,7 +175,6 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
                 screen.note("recording how far it is; a second signal ends it at once");
                 job.stop.cancel();
             }
-            () = &mut deadline => return Err(ReplicateError::Cancelled),
             _ = ticks.tick() => screen.show(|| stand(&job.progress)),
         }
     }

@@ -1,8 +1,8 @@
-//! Which replications run, and who waits for them.
+//! Which jobs run, and who waits for them.
 //!
 //! The rules of the seed's `start_replication_server/1` and `get_result/3`, without its races: whoever starts or joins
-//! does it while the id's place in the map is locked, and a task that ends takes its entry and everyone who waits out
-//! of the map in one step, before anyone is answered. So nobody waits for a task that is gone, and whoever comes later
+//! does it while the id's place in the map is locked, and a job that ends takes its entry and everyone who waits out
+//! of the map in one step, before anyone is answered. So nobody waits for a job that is gone, and whoever comes later
 //! starts anew.
 //!
 //! Knows nothing of replicating: the work is handed in.
@@ -19,11 +19,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::replicate::ReplicateError;
 use crate::replicate::id::ReplicationId;
+use crate::replicate::{Job, ReplicateError};
 use crate::tasks::Tasks;
 
-/// What came of a task's work.
+/// What came of a job's work.
 pub struct Finished {
     /// The answer.
     pub answer: Value,
@@ -31,7 +31,7 @@ pub struct Finished {
     pub up_to_date: BoxFuture<'static, bool>,
 }
 
-/// A task's work.
+/// A job's work.
 pub type Work = BoxFuture<'static, Result<Finished, ReplicateError>>;
 
 /// What someone who waits is told.
@@ -39,58 +39,49 @@ pub type Work = BoxFuture<'static, Result<Finished, ReplicateError>>;
 pub enum Verdict {
     /// The result.
     Settled(Result<Value, ReplicateError>),
-    /// The task began before the caller asked, and the source has changed since: run again.
+    /// The job began before the caller asked, and the source has changed since: run again.
     Again,
 }
 
-/// A task that runs.
-struct Running<T> {
-    number: u64,
-    base: String,
-    owner: Option<String>,
-    stop: CancellationToken,
-    /// Cancelled when the task has ended.
+/// A job that runs.
+struct Running {
+    job: Arc<Job>,
+    /// Cancelled when its task has ended.
     ended: CancellationToken,
     /// Who waits; the first is who started it.
     listeners: Vec<oneshot::Sender<Verdict>>,
-    details: Arc<T>,
 }
 
-/// The tasks that run, by id; `T` is what is kept of each for whoever lists them. Cheap to clone.
-pub struct RunningTasks<T> {
-    running: Arc<DashMap<String, Running<T>>>,
+/// The jobs that run, by id. Cheap to clone.
+#[derive(Clone)]
+pub struct RunningJobs {
+    running: Arc<DashMap<String, Running>>,
     started: Arc<AtomicU64>,
     tasks: Tasks,
 }
 
-impl<T> Clone for RunningTasks<T> {
-    fn clone(&self) -> Self {
-        Self { running: self.running.clone(), started: self.started.clone(), tasks: self.tasks.clone() }
-    }
-}
-
-/// A task that was cancelled.
+/// A job that was cancelled.
 pub struct Cancelled {
     /// Its id.
     pub id: String,
-    /// Cancelled when the task has ended.
+    /// Cancelled when its task has ended.
     pub ended: CancellationToken,
 }
 
-impl<T: Send + Sync + 'static> RunningTasks<T> {
-    /// No task yet; `tasks` will own them.
+impl RunningJobs {
+    /// No job yet; `tasks` will own theirs.
     pub fn new(tasks: Tasks) -> Self {
         Self { running: Arc::default(), started: Arc::default(), tasks }
     }
 
-    /// Starts a task, or joins the one that runs under this id; the receiver gets the verdict.
+    /// Starts a job, or joins the one that runs under this id; the receiver gets the verdict.
     ///
-    /// `work` is only called to start; it gets the task's number and the token that stops it.
+    /// `job` and `work` are only called to start; `job` gets its number.
     pub fn start_or_join(
         &self,
         id: &ReplicationId,
-        owner: Option<&str>,
-        work: impl FnOnce(u64, CancellationToken) -> (Arc<T>, Work),
+        job: impl FnOnce(u64) -> Job,
+        work: impl FnOnce(Arc<Job>) -> Work,
     ) -> oneshot::Receiver<Verdict> {
         let (listener, verdict) = oneshot::channel();
         match self.running.entry(id.to_string()) {
@@ -106,17 +97,9 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
             }
             Entry::Vacant(place) => {
                 let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-                let (stop, ended) = (self.tasks.stopping().child_token(), CancellationToken::new());
-                let (details, work) = work(number, stop.clone());
-                place.insert(Running {
-                    number,
-                    base: id.base.clone(),
-                    owner: owner.map(str::to_owned),
-                    stop,
-                    ended: ended.clone(),
-                    listeners: vec![listener],
-                    details,
-                });
+                let (job, ended) = (Arc::new(job(number)), CancellationToken::new());
+                let work = work(job.clone());
+                place.insert(Running { job, ended: ended.clone(), listeners: vec![listener] });
                 let (all, id) = (self.clone(), id.to_string());
                 self.tasks.spawn("replication", async move {
                     let _ended = ended.drop_guard();
@@ -128,11 +111,11 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
         verdict
     }
 
-    /// Takes the task off the map and answers everyone who waits.
+    /// Takes the job off the map and answers everyone who waits.
     async fn end(&self, id: &str, number: u64, result: Result<Finished, ReplicateError>) {
-        // A task that was cancelled is off the map already; its id may belong to another one by now.
-        let Some((_, task)) = self.running.remove_if(id, |_, task| task.number == number) else { return };
-        let mut listeners = task.listeners.into_iter();
+        // A job that was cancelled is off the map already; its id may belong to another one by now.
+        let Some((_, ended)) = self.running.remove_if(id, |_, running| running.job.number == number) else { return };
+        let mut listeners = ended.listeners.into_iter();
         // A listener that hung up has no use for the answer.
         let tell = |listener: oneshot::Sender<Verdict>, verdict| _ = listener.send(verdict);
         match result {
@@ -150,29 +133,29 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
         }
     }
 
-    /// Cancels the task of this id, or, where there is none and `by_base`, one with the same base id. Only a task that
+    /// Cancels the job of this id, or, where there is none and `by_base`, one with the same base id. Only a job that
     /// `may_cancel` lets through, given its owner. Everyone who waits for it gets [`ReplicateError::Cancelled`].
     pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(Option<&str>) -> bool) -> Option<Cancelled> {
-        let allowed = |task: &Running<T>| may_cancel(task.owner.as_deref());
-        let exact = self.running.remove_if(id, |_, task| allowed(task));
-        let (id, task) = exact.or_else(|| {
+        let allowed = |running: &Running| may_cancel(running.job.owner.as_deref());
+        let exact = self.running.remove_if(id, |_, running| allowed(running));
+        let (id, cancelled) = exact.or_else(|| {
             let base = id.split('+').next().unwrap_or(id);
-            let same_base = |task: &Running<T>| by_base && task.base == base && allowed(task);
+            let same_base = |running: &Running| by_base && running.job.id.base == base && allowed(running);
             let found = self.running.iter().find(|entry| same_base(entry.value())).map(|entry| entry.key().clone())?;
-            self.running.remove_if(&found, |_, task| same_base(task))
+            self.running.remove_if(&found, |_, running| same_base(running))
         })?;
-        task.stop.cancel();
-        for listener in task.listeners {
+        cancelled.job.stop.cancel();
+        for listener in cancelled.listeners {
             _ = listener.send(Verdict::Settled(Err(ReplicateError::Cancelled)));
         }
-        Some(Cancelled { id, ended: task.ended })
+        Some(Cancelled { id, ended: cancelled.ended })
     }
 
-    /// What is kept of the tasks that run, the oldest first.
-    pub fn details(&self) -> Vec<Arc<T>> {
-        let mut all: Vec<_> = self.running.iter().map(|entry| (entry.number, entry.details.clone())).collect();
-        all.sort_by_key(|(number, _)| *number);
-        all.into_iter().map(|(_, details)| details).collect()
+    /// The jobs that run, the oldest first.
+    pub fn list(&self) -> Vec<Arc<Job>> {
+        let mut all: Vec<_> = self.running.iter().map(|entry| entry.job.clone()).collect();
+        all.sort_by_key(|job| job.number);
+        all
     }
 }
 
@@ -180,31 +163,33 @@ impl<T: Send + Sync + 'static> RunningTasks<T> {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use super::super::tests::job;
     use super::*;
-
-    fn id(text: &str) -> ReplicationId {
-        let (base, extension) = text.split_at(text.find('+').unwrap_or(text.len()));
-        ReplicationId { base: base.into(), extension: extension.into() }
-    }
 
     /// Jobs whose work ends when `gate` gets what came of it.
     #[derive(Clone)]
     struct Bench {
-        tasks: RunningTasks<u64>,
+        jobs: RunningJobs,
         runs: Arc<AtomicUsize>,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { tasks: RunningTasks::new(Tasks::default()), runs: Arc::default() }
+            Self { jobs: RunningJobs::new(Tasks::default()), runs: Arc::default() }
         }
 
         fn ask(&self, id_text: &str, gate: oneshot::Receiver<Work>) -> oneshot::Receiver<Verdict> {
             let runs = self.runs.clone();
-            self.tasks.start_or_join(&id(id_text), Some("ann"), |number, _| {
-                runs.fetch_add(1, Ordering::Relaxed);
-                (Arc::new(number), async move { gate.await.unwrap().await }.boxed())
-            })
+            let job = job(id_text);
+            let id = job.id.clone();
+            self.jobs.start_or_join(
+                &id,
+                |number| Job { number, owner: Some("ann".into()), ..job },
+                |_| {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    async move { gate.await.unwrap().await }.boxed()
+                },
+            )
         }
 
         fn join(&self, id_text: &str) -> oneshot::Receiver<Verdict> {
@@ -273,18 +258,18 @@ mod tests {
         for verdict in [first, second] {
             assert!(matches!(settled(verdict.await.unwrap()), Err(ReplicateError::Crashed)));
         }
-        assert!(bench.tasks.details().is_empty());
+        assert!(bench.jobs.list().is_empty());
     }
 
     #[tokio::test]
     async fn cancel_takes_the_task_off_and_tells_everyone() {
         let bench = Bench::new();
         let verdict = bench.join("a+continuous");
-        assert_eq!(bench.tasks.details().len(), 1);
-        let cancelled = bench.tasks.cancel("a+continuous", false, |_| true).unwrap();
+        assert_eq!(bench.jobs.list().len(), 1);
+        let cancelled = bench.jobs.cancel("a+continuous", false, |_| true).unwrap();
         assert!(matches!(settled(verdict.await.unwrap()), Err(ReplicateError::Cancelled)));
-        assert!(bench.tasks.details().is_empty());
-        assert!(bench.tasks.cancel("a+continuous", false, |_| true).is_none());
+        assert!(bench.jobs.list().is_empty());
+        assert!(bench.jobs.cancel("a+continuous", false, |_| true).is_none());
         cancelled.ended.cancelled().await;
     }
 
@@ -292,9 +277,9 @@ mod tests {
     async fn cancel_finds_a_task_of_the_same_base_only_where_told_to() {
         let bench = Bench::new();
         let _verdict = bench.join("a+continuous");
-        assert!(bench.tasks.cancel("a", false, |_| true).is_none());
-        assert!(bench.tasks.cancel("a", true, |owner| owner == Some("bob")).is_none());
-        assert_eq!(bench.tasks.cancel("a", true, |owner| owner == Some("ann")).unwrap().id, "a+continuous");
+        assert!(bench.jobs.cancel("a", false, |_| true).is_none());
+        assert!(bench.jobs.cancel("a", true, |owner| owner == Some("bob")).is_none());
+        assert_eq!(bench.jobs.cancel("a", true, |owner| owner == Some("ann")).unwrap().id, "a+continuous");
     }
 
     #[tokio::test]
@@ -302,7 +287,7 @@ mod tests {
         let bench = Bench::new();
         let (open, gate) = oneshot::channel();
         let _first = bench.ask("a", gate);
-        let cancelled = bench.tasks.cancel("a", false, |_| true).unwrap();
+        let cancelled = bench.jobs.cancel("a", false, |_| true).unwrap();
         let (open_next, gate) = oneshot::channel();
         let next = bench.ask("a", gate);
         assert!(open.send(done(1, true)).is_ok());
@@ -317,17 +302,18 @@ mod tests {
         let askers = (0..8).map(|_| {
             let bench = bench.clone();
             async move {
+                let (id, Job { context, request, .. }) = (job("a").id, job("a"));
                 for _ in 0..200 {
-                    let verdict =
-                        bench.tasks.start_or_join(&id("a"), None, |number, _| (Arc::new(number), done(1, false)));
-                    assert!(verdict.await.is_ok());
+                    let new = || Job::new(context.clone(), request.clone(), (id.clone(), Vec::new()));
+                    let job = |number| Job { number, ..new() };
+                    assert!(bench.jobs.start_or_join(&id, job, |_| done(1, false)).await.is_ok());
                 }
             }
         });
-        let askers: Vec<_> = askers.map(|asker| bench.tasks.tasks.spawn("asker", asker)).collect();
+        let askers: Vec<_> = askers.map(|asker| bench.jobs.tasks.spawn("asker", asker)).collect();
         for asker in askers {
             asker.await.unwrap();
         }
-        assert!(bench.tasks.details().is_empty());
+        assert!(bench.jobs.list().is_empty());
     }
 }

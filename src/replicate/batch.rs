@@ -17,17 +17,16 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio_util::sync::CancellationToken;
 
 use super::doubt::Doubts;
-use super::failures::FailureLog;
-use super::progress::{Counts, Progress};
+use super::life::Life;
+use super::progress::Counts;
 use super::write::Attached;
 use super::{ReplicateError, fetch, missing, write};
 use crate::document::{DocId, Rev, RevHash, Seq, Wanted};
-use crate::effort::budget::{Budget, PAGE_BYTES, Places};
+use crate::effort::budget::PAGE_BYTES;
 use crate::effort::pauses::Pauses;
-use crate::peer::{Blame, Change, ChangesQuery, Doubt, Failure, Filter, Peer, PeerError, Why};
+use crate::peer::{Blame, Change, ChangesQuery, Doubt, Failure, Filter, PeerError, Why};
 
 /// Documents with attachments on their way at once, a batch.
 const ATTACHED_AT_ONCE: usize = 4;
@@ -36,49 +35,19 @@ const LOOKED_AT: usize = 20;
 /// Requests of a round that fail before any gets through, after which the round ends.
 const MOST_FAILED: usize = 2;
 
-/// From where to where, and within what limits. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// From here.
-    pub source: Peer,
-    /// To here.
-    pub target: Peer,
-    /// What is counted.
-    pub progress: Arc<Progress>,
-    /// What didn't get there.
-    pub failures: Arc<FailureLog>,
-    /// Memory, all replications together.
-    pub budget: Budget,
-    /// The job's own part of it.
-    pub places: Places,
-    /// Bytes of documents gathered before they are written.
-    pub batch_bytes: usize,
-    /// Tries of what broke off.
-    pub tries: u32,
-    /// Cancelled: reads and pauses end at once, writes are finished.
-    pub stop: CancellationToken,
-}
-
-impl Route {
-    /// Waits for something that changes nothing, unless the route is stopped.
-    pub async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, ReplicateError> {
-        self.stop.run_until_cancelled(wait).await.ok_or(ReplicateError::Cancelled)
-    }
-}
-
 /// Copies what the target lacks of a page's changes.
-pub async fn copy(route: Route, changes: Vec<Change>) -> Result<(), ReplicateError> {
-    Batch::new(&route, true, changes.len()).copy(changes).await
+pub async fn copy(life: Life, changes: Vec<Change>) -> Result<(), ReplicateError> {
+    Batch::new(&life, true, changes.len()).copy(changes).await
 }
 
 /// Copies all leaves of these documents, whether the target has them or not. Documents that don't exist are passed over.
-pub async fn copy_docs(route: Route, ids: Vec<DocId>) -> Result<(), ReplicateError> {
+pub async fn copy_docs(life: Life, ids: Vec<DocId>) -> Result<(), ReplicateError> {
     let all_leaves = |id| Change { seq: Seq::zero(), id, revs: Vec::new() };
-    Batch::new(&route, false, ids.len()).copy(ids.into_iter().map(all_leaves).collect()).await
+    Batch::new(&life, false, ids.len()).copy(ids.into_iter().map(all_leaves).collect()).await
 }
 
 struct Batch<'a> {
-    route: &'a Route,
+    life: &'a Life,
     /// The target is asked what it lacks.
     asks: bool,
     /// What won't get to the target: counted once, and not asked for again. Other revisions of the same document are. Without
@@ -100,14 +69,14 @@ struct Piece {
 }
 
 impl<'a> Batch<'a> {
-    fn new(route: &'a Route, asks: bool, documents: usize) -> Self {
-        let doubts = Doubts::of_batch(documents, route.tries);
-        Self { route, asks, given_up: HashSet::new(), doubts, error: None }
+    fn new(life: &'a Life, asks: bool, documents: usize) -> Self {
+        let doubts = Doubts::of_batch(documents, life.tries);
+        Self { life, asks, given_up: HashSet::new(), doubts, error: None }
     }
 
     async fn copy(&mut self, changes: Vec<Change>) -> Result<(), ReplicateError> {
         let mut pieces = if changes.is_empty() { Vec::new() } else { vec![Piece::new(changes)] };
-        let mut pauses = Pauses::between_tries(self.route.tries);
+        let mut pauses = Pauses::between_tries(self.life.tries);
         let mut proven = false;
         while !pieces.is_empty() {
             let before = count(&pieces);
@@ -120,11 +89,11 @@ impl<'a> Batch<'a> {
                 pieces.iter().flat_map(|piece| &piece.changes).map(|change| &change.id).collect();
             self.doubts.keep_only(|id| left.contains(id));
             if count(&pieces) < before {
-                pauses = Pauses::between_tries(self.route.tries);
+                pauses = Pauses::between_tries(self.life.tries);
             }
             let Some(pause) = pauses.next() else { return self.settle(&pieces) };
             tracing::warn!(documents = count(&pieces), pause_ms = pause.as_millis() as u64, "trying again");
-            self.route.unless_stopped(tokio::time::sleep(pause)).await?;
+            self.life.unless_stopped(tokio::time::sleep(pause)).await?;
             proven = self.doubts.need_proof() && self.both_sides_work().await;
         }
         Ok(())
@@ -199,7 +168,7 @@ impl<'a> Batch<'a> {
         let mut again: Vec<Change> = Vec::new();
         for doubt in doubts {
             let (id, rev) = (doubt.failure.id.clone(), doubt.failure.rev.clone());
-            if let Some(failure) = self.doubts.add(doubt, self.route.progress.copies()) {
+            if let Some(failure) = self.doubts.add(doubt, self.life.progress.copies()) {
                 self.give_up(failure, false);
                 continue;
             }
@@ -223,9 +192,9 @@ impl<'a> Batch<'a> {
         if self.given_up.contains(&unnamed) || !self.given_up.insert((failure.id.clone(), failure.rev.clone())) {
             return;
         }
-        self.route.failures.add(failure);
+        self.life.failures.add(failure);
         let docs_read = u64::from(read);
-        self.route.progress.count(Counts { docs_read, doc_write_failures: 1, ..Counts::default() });
+        self.life.progress.count(Counts { docs_read, doc_write_failures: 1, ..Counts::default() });
     }
 
     /// Ends the batch when nothing is tried again any more.
@@ -243,24 +212,24 @@ impl<'a> Batch<'a> {
     /// Whether both sides work: copies once more, uncounted, documents that got through before, or, if there are none, one
     /// that both have. If they have none in common, each is asked by itself. A failed proof proves nothing.
     async fn both_sides_work(&self) -> bool {
-        let route = Route { progress: Arc::default(), failures: Arc::default(), ..self.route.clone() };
-        let mut known = self.route.progress.known(|id| !self.doubts.contains(id));
+        let life = Life { progress: Arc::default(), failures: Arc::default(), ..self.life.clone() };
+        let mut known = self.life.progress.known(|id| !self.doubts.contains(id));
         let mut others = Vec::new();
         if known.is_empty() {
             (known, others) = self.first_of_the_feed().await.unwrap_or_default();
         }
         let proven = match known.is_empty() {
-            true => source_gives(&route, others).await.unwrap_or(false) && route.target.takes_documents().await.is_ok(),
+            true => source_gives(&life, others).await.unwrap_or(false) && life.target.takes_documents().await.is_ok(),
             false => {
                 let change = |(id, rev)| Change { seq: Seq::zero(), id, revs: vec![rev] };
                 let mut piece = Piece::new(known.into_iter().map(change).collect());
-                let mut batch = Batch::new(&route, false, piece.changes.len());
+                let mut batch = Batch::new(&life, false, piece.changes.len());
                 let copied = batch.copy_piece(&mut piece).await;
                 copied.is_ok_and(|doubts| doubts.is_empty()) && batch.given_up.is_empty()
             }
         };
         if proven {
-            self.route.progress.copied(1, None);
+            self.life.progress.copied(1, None);
         }
         proven
     }
@@ -276,9 +245,9 @@ impl<'a> Batch<'a> {
             filter: Filter::None,
             winners_only: false,
         };
-        let mut changes = self.route.source.changes(&query).await?.changes;
+        let mut changes = self.life.source.changes(&query).await?.changes;
         changes.retain(|change| !self.doubts.contains(&change.id));
-        let lacking = self.route.target.revs_diff(&changes).await?;
+        let lacking = self.life.target.revs_diff(&changes).await?;
         let both_have = changes.iter().find(|change| !lacking.iter().any(|wanted| wanted.id == change.id));
         let known = both_have.and_then(|change| Some((change.id.clone(), change.revs.first()?.clone())));
         Ok((known.into_iter().collect(), changes))
@@ -289,7 +258,7 @@ impl<'a> Batch<'a> {
         let all_of =
             |change: &Change| Wanted { id: change.id.clone(), revs: change.revs.clone(), atts_since: Vec::new() };
         let mut wanted = match self.asks {
-            true => missing::ask(self.route, &piece.changes, !piece.asked).await?,
+            true => missing::ask(self.life, &piece.changes, !piece.asked).await?,
             false => piece.changes.iter().map(all_of).collect(),
         };
         piece.asked = true;
@@ -334,7 +303,7 @@ impl<'a> Batch<'a> {
                 && let Some((id, rev)) = waiting.next()
             {
                 let since = atts_since.get(&id).map_or(&[][..], Vec::as_slice);
-                under_way.push(write::attached(self.route, id, rev, since));
+                under_way.push(write::attached(self.life, id, rev, since));
             }
             match under_way.next().await {
                 None => break,
@@ -347,12 +316,12 @@ impl<'a> Batch<'a> {
 
     /// Copies documents without attachments; answers those that have some, and what is in doubt.
     async fn copy_plain(&mut self, wanted: Vec<Wanted>) -> Result<(Vec<(DocId, Rev)>, Vec<Doubt>), ReplicateError> {
-        let _work = self.route.progress.pulse().work();
+        let _work = self.life.progress.pulse().work();
         let (mut attached, mut doubts) = (Vec::new(), Vec::new());
-        let mut fetching = fetch::ask(self.route, wanted).await?;
+        let mut fetching = fetch::ask(self.life, wanted).await?;
         while let Some(fetched) = fetching.next().await? {
             fetched.refused.into_iter().for_each(|refused| self.give_up(refused, false));
-            let written = write::docs(self.route, fetched.docs).await?;
+            let written = write::docs(self.life, fetched.docs).await?;
             written.refused.into_iter().for_each(|refused| self.give_up(refused, true));
             attached.extend(fetched.attached);
             doubts.extend(fetched.doubtful);
@@ -364,14 +333,14 @@ impl<'a> Batch<'a> {
 
 /// Whether the source gives one of these documents, or, if there are none, says in its own words that it lacks one which
 /// nobody has.
-async fn source_gives(route: &Route, others: Vec<Change>) -> Result<bool, ReplicateError> {
+async fn source_gives(life: &Life, others: Vec<Change>) -> Result<bool, ReplicateError> {
     let nobodys = || {
         let hash = RevHash::Md5(rand::random());
         Change { seq: Seq::zero(), id: DocId::from(format!("couchrep-{hash}")), revs: vec![Rev { pos: 1, hash }] }
     };
     let is_there = !others.is_empty();
     let Change { id, revs, .. } = others.into_iter().next().unwrap_or_else(nobodys);
-    let mut fetching = fetch::ask(route, vec![Wanted { id, revs, atts_since: Vec::new() }]).await?;
+    let mut fetching = fetch::ask(life, vec![Wanted { id, revs, atts_since: Vec::new() }]).await?;
     let (mut gives, mut lacks) = (false, false);
     while let Some(fetched) = fetching.next().await? {
         gives |= !fetched.docs.is_empty() || !fetched.attached.is_empty();

@@ -37,6 +37,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::id;
+use super::loss::{RecordError, same_life};
 use super::progress::{Counts, Progress};
 use crate::document::{DocumentError, Seq};
 use crate::json;
@@ -80,36 +81,6 @@ pub struct Session {
     log: Option<Box<RawValue>>,
     changed: bool,
     counted_before: Counts,
-}
-
-/// Why a checkpoint wasn't recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// A side may have lost writes: start again from the last checkpoint.
-    #[error("{database} was restarted and may have lost writes")]
-    Restarted {
-        /// The peer's name.
-        database: String,
-    },
-    /// The log on a side isn't the one that was read or written there last: start again from what both logs have in common.
-    #[error("{database} has another checkpoint than the last one, or none")]
-    Replaced {
-        /// The peer's name.
-        database: String,
-    },
-    /// A side didn't do what it was asked for.
-    #[error(transparent)]
-    Peer(#[from] PeerError),
-}
-
-impl RecordError {
-    /// Whether to start again.
-    pub fn is_loss(&self) -> bool {
-        match self {
-            Self::Restarted { .. } | Self::Replaced { .. } => true,
-            Self::Peer(_) => false,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -385,11 +356,6 @@ fn without_names(doc: &RawValue) -> Result<Box<RawValue>, DocumentError> {
     }
     kept.push_str(if kept.is_empty() { "{}" } else { "}" });
     RawValue::from_string(kept).map_err(|_| DocumentError::InvalidJson)
-}
-
-/// Whether a database that has had these two `instance_start_time`s has lost nothing between; `"0"` equals anything.
-pub fn same_life(earlier: &str, later: &str) -> bool {
-    earlier == later || earlier == "0" || later == "0"
 }
 
 /// Reads a log. A damaged one counts as none, since replicating again loses nothing.

@@ -15,50 +15,49 @@ use std::time::SystemTime;
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
-use super::batch::{self, Route};
-use super::checkpoint::{RecordError, same_life};
+use super::ReplicateError;
+use super::batch;
 use super::failures::{FailureList, FailureLog, Kept, by_document};
-use super::job::Job;
+use super::life::Life;
+use super::loss::{MAX_LOSSES, RecordError, same_life};
 use super::progress::Counts;
-use super::{MAX_LOSSES, ReplicateError, never_the_same};
 use crate::document::DocId;
 use crate::peer::{Peer, PeerError};
 
 /// Copies the documents and answers as FACTS 7 says. Copies them again where the target, whose `instance_start_time` was
 /// `started`, may have lost some before they were durable.
 pub async fn copy(
-    job: &Job,
-    route: Route,
+    life: &Life,
     ids: &[DocId],
     list: &FailureList,
     mut started: String,
 ) -> Result<Value, ReplicateError> {
     let start_time = httpdate::fmt_http_date(SystemTime::now());
-    let before = route.progress.counts();
+    let before = life.progress.counts();
     for _ in 0..MAX_LOSSES {
-        copy_once(job, &route, ids, list).await?;
-        let committed = route.target.ensure_full_commit().await?;
+        copy_once(life, ids, list).await?;
+        let committed = life.target.ensure_full_commit().await?;
         if same_life(&started, &committed) {
             let end_time = httpdate::fmt_http_date(SystemTime::now());
-            return Ok(answer(&start_time, &end_time, route.progress.counts().since(&before)));
+            return Ok(answer(&start_time, &end_time, life.progress.counts().since(&before)));
         }
-        tracing::warn!(database = route.target.name(), "a database was restarted: copying the documents again");
+        tracing::warn!(database = life.target.name(), "a database was restarted: copying the documents again");
         started = committed;
     }
-    Err(never_the_same(&RecordError::Restarted { database: route.target.name().to_owned() }))
+    Err(RecordError::Restarted { database: life.target.name().to_owned() }.again_and_again())
 }
 
 /// Copies them in batches, some at once. After the first error none is begun, yet those under way finish what they write.
-async fn copy_once(job: &Job, route: &Route, ids: &[DocId], list: &FailureList) -> Result<(), ReplicateError> {
-    let stop = route.stop.child_token();
-    let scoped = Route { stop: stop.clone(), ..route.clone() };
+async fn copy_once(life: &Life, ids: &[DocId], list: &FailureList) -> Result<(), ReplicateError> {
+    let stop = life.stop.child_token();
+    let scoped = Life { stop: stop.clone(), ..life.clone() };
     let batches: Vec<_> =
-        ids.chunks(job.batch_size()).map(|ids| batch::copy_docs(scoped.clone(), ids.to_vec())).collect();
-    let mut copying = stream::iter(batches).buffer_unordered(job.batches());
+        ids.chunks(life.batch_size).map(|ids| batch::copy_docs(scoped.clone(), ids.to_vec())).collect();
+    let mut copying = stream::iter(batches).buffer_unordered(life.batches);
     let mut failure = None;
     while let Some(mut copied) = copying.next().await {
-        if copied.is_ok() && job.failures.is_full() {
-            copied = list.keep(&job.failures).await.map_err(ReplicateError::from);
+        if copied.is_ok() && life.failures.is_full() {
+            copied = list.keep(&life.failures).await.map_err(ReplicateError::from);
         }
         if let Err(error) = copied {
             stop.cancel();
@@ -70,21 +69,16 @@ async fn copy_once(job: &Job, route: &Route, ids: &[DocId], list: &FailureList) 
 
 /// Tries again what is kept as failed, and answers as above, and how many still stand. Nothing is struck out that
 /// the target, whose `instance_start_time` was `started`, may have lost before it was durable: then all is tried again.
-pub async fn copy_failed(
-    job: &Job,
-    route: Route,
-    list: &FailureList,
-    mut started: String,
-) -> Result<(Value, u64), ReplicateError> {
+pub async fn copy_failed(life: &Life, list: &FailureList, mut started: String) -> Result<(Value, u64), ReplicateError> {
     let start_time = httpdate::fmt_http_date(SystemTime::now());
-    let before = route.progress.counts();
+    let before = life.progress.counts();
     for _ in 0..MAX_LOSSES {
         let mut review = list.review().await?;
         let lost = loop {
             let Some(failed) = review.next().await? else { break None };
-            review.stand(try_again(job, &route, &failed).await?);
+            review.stand(try_again(life, &failed).await?);
             if review.is_due() {
-                let committed = route.target.ensure_full_commit().await?;
+                let committed = life.target.ensure_full_commit().await?;
                 if !same_life(&started, &committed) {
                     break Some(committed);
                 }
@@ -93,27 +87,27 @@ pub async fn copy_failed(
         };
         let Some(committed) = lost else {
             let end_time = httpdate::fmt_http_date(SystemTime::now());
-            let answer = answer(&start_time, &end_time, route.progress.counts().since(&before));
+            let answer = answer(&start_time, &end_time, life.progress.counts().since(&before));
             return Ok((answer, review.standing()));
         };
-        tracing::warn!(database = route.target.name(), "a database was restarted: copying the documents again");
+        tracing::warn!(database = life.target.name(), "a database was restarted: copying the documents again");
         started = committed;
     }
-    Err(never_the_same(&RecordError::Restarted { database: route.target.name().to_owned() }))
+    Err(RecordError::Restarted { database: life.target.name().to_owned() }.again_and_again())
 }
 
 /// Copies a page's failures; answers what failed again.
-async fn try_again(job: &Job, route: &Route, failed: &[Kept]) -> Result<Vec<Kept>, ReplicateError> {
+async fn try_again(life: &Life, failed: &[Kept]) -> Result<Vec<Kept>, ReplicateError> {
     let again = Arc::new(FailureLog::default());
-    let route = Route { failures: again.clone(), ..route.clone() };
-    for failed in failed.chunks(job.batch_size()) {
+    let life = Life { failures: again.clone(), ..life.clone() };
+    for failed in failed.chunks(life.batch_size) {
         let (changes, unnamed) = by_document(failed);
-        batch::copy(route.clone(), changes).await?;
-        batch::copy_docs(route.clone(), unnamed).await?;
+        batch::copy(life.clone(), changes).await?;
+        batch::copy_docs(life.clone(), unnamed).await?;
     }
     let mut again = again.take();
     again.reverse();
-    Ok(still_known(&route.source, again).await?)
+    Ok(still_known(&life.source, again).await?)
 }
 
 /// Without those that the source says to be missing, and doesn't know of when it is asked in another way.

@@ -7,7 +7,7 @@
 //! has been read to its end. Every read races the stop token.
 
 use super::ReplicateError;
-use super::batch::Route;
+use super::life::Life;
 use super::progress::Counts;
 use crate::document::Wanted;
 use crate::effort::budget::{Share, cost};
@@ -19,28 +19,28 @@ const EXPECTED_BYTES: usize = 128 << 10;
 
 /// A bulk answer that is being read.
 pub struct Fetching<'a> {
-    route: &'a Route,
+    life: &'a Life,
     answer: BulkGet,
     share: Share,
 }
 
 /// Asks the source. A document that is wanted without any revision is wanted with all its leaves.
-pub async fn ask(route: &Route, wanted: Vec<Wanted>) -> Result<Fetching<'_>, ReplicateError> {
+pub async fn ask(life: &Life, wanted: Vec<Wanted>) -> Result<Fetching<'_>, ReplicateError> {
     let attempts = wanted.iter().map(|wanted| wanted.revs.len().max(1) as u64).sum();
-    route.progress.count(Counts { bulk_get_attempts: attempts, ..Counts::default() });
-    let expected = wanted.len().saturating_mul(EXPECTED_BYTES).min(route.batch_bytes);
-    let mut share = route.unless_stopped(route.budget.share(cost(expected), route.progress.pulse())).await?;
-    let answer = route.unless_stopped(share.waiting(0, route.source.bulk_get(wanted))).await??;
-    Ok(Fetching { route, answer, share })
+    life.progress.count(Counts { bulk_get_attempts: attempts, ..Counts::default() });
+    let expected = wanted.len().saturating_mul(EXPECTED_BYTES).min(life.batch_bytes);
+    let mut share = life.unless_stopped(life.budget.share(cost(expected), life.progress.pulse())).await?;
+    let answer = life.unless_stopped(share.waiting(0, life.source.bulk_get(wanted))).await??;
+    Ok(Fetching { life, answer, share })
 }
 
 impl Fetching<'_> {
     /// The next piece; `None` at the end. The piece before must have been written and dropped.
     pub async fn next(&mut self) -> Result<Option<Fetched>, ReplicateError> {
-        let fetched = self.route.unless_stopped(self.answer.next(self.route.batch_bytes, &mut self.share)).await??;
+        let fetched = self.life.unless_stopped(self.answer.next(self.life.batch_bytes, &mut self.share)).await??;
         if let Some(fetched) = &fetched {
             let docs = fetched.docs.docs().len() as u64;
-            self.route.progress.count(Counts { bulk_get_docs: docs, ..Counts::default() });
+            self.life.progress.count(Counts { bulk_get_docs: docs, ..Counts::default() });
         }
         Ok(fetched)
     }

@@ -1,15 +1,15 @@
-//! One replication that runs, and what all of them share.
+//! A job: what is to be replicated and for whom, and how far it has come over all its lives; and what all jobs share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Route;
 use super::endpoint::Endpoint;
 use super::failures::list::{FailureList, ListOf};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
+use super::life::Life;
 use super::progress::Progress;
 use super::request::Request;
 use super::{ReplicateError, filter_code};
@@ -69,8 +69,12 @@ impl Context {
     }
 }
 
-/// One replication that runs.
+/// One replication, over all its lives.
 pub struct Job {
+    /// Which of the jobs of this process it is, in the order in which they were started; 0 of a command.
+    pub number: u64,
+    /// Who asked for it; `None`: nobody in particular.
+    pub owner: Option<String>,
     /// Its name.
     pub id: ReplicationId,
     /// Names under which its checkpoints may stand, the one that is written first.
@@ -105,13 +109,21 @@ pub struct Outcome {
 }
 
 impl Job {
+    /// A job that hasn't begun, stopped when its context's tasks are.
+    pub fn new(context: Context, request: Request, (id, log_ids): (ReplicationId, Vec<String>)) -> Self {
+        let progress: Arc<Progress> = Arc::default();
+        let (places, stop) = (context.budget.places(progress.pulse()), context.tasks.stopping().child_token());
+        let failures = Arc::default();
+        Self { number: 0, owner: None, id, log_ids, request, context, progress, failures, places, stop }
+    }
+
     /// Rows of the feed that make a batch.
-    pub fn batch_size(&self) -> usize {
+    fn batch_size(&self) -> usize {
         self.request.worker_batch_size.unwrap_or(self.context.settings.worker_batch_size)
     }
 
     /// Batches in flight.
-    pub fn batches(&self) -> usize {
+    fn batches(&self) -> usize {
         self.request.worker_processes.unwrap_or(self.context.settings.worker_processes)
     }
 
@@ -139,18 +151,20 @@ impl Job {
         }
     }
 
-    /// The way from source to target, stopped by `stop`.
-    pub fn route(&self, source: &Peer, target: &Peer, stop: &CancellationToken) -> Route {
-        Route {
+    /// What the stages of one life share, once its databases are open.
+    pub fn life(&self, source: &Peer, target: &Peer) -> Life {
+        Life {
             source: source.clone(),
             target: target.clone(),
             progress: self.progress.clone(),
             failures: self.failures.clone(),
             budget: self.context.budget.clone(),
             places: self.places.clone(),
+            batch_size: self.batch_size(),
+            batches: self.batches(),
             batch_bytes: self.context.settings.batch_bytes,
             tries: self.context.settings.retries_per_request,
-            stop: stop.clone(),
+            stop: self.stop.clone(),
         }
     }
 

@@ -263,90 +263,6 @@ impl Places {
     }
 }
 
-/// What a task's entry tells besides its progress.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the field's words")]
-pub struct TaskName {
-    pub node: String,
-    pub pid: String,
-    pub user: Option<String>,
-    pub replication_id: String,
-    pub source: String,
-    pub target: String,
-    pub continuous: bool,
-    pub checkpoint_interval_ms: u64,
-}
-
-/// An entry of `_active_tasks`, in CouchDB's order, and behind that what CouchDB doesn't tell.
-#[derive(Debug, Serialize)]
-pub struct TaskEntry<'a> {
-    node: &'a str,
-    pid: &'a str,
-    process_status: &'static str,
-    bulk_get_attempts: u64,
-    bulk_get_docs: u64,
-    changes_pending: Option<u64>,
-    checkpoint_interval: u64,
-    checkpointed_source_seq: Seq,
-    continuous: bool,
-    database: Option<&'a str>,
-    doc_id: Option<&'a str>,
-    doc_write_failures: u64,
-    docs_read: u64,
-    docs_written: u64,
-    missing_revisions_found: u64,
-    replication_id: &'a str,
-    revisions_checked: u64,
-    source: &'a str,
-    source_seq: Seq,
-    started_on: u64,
-    target: &'a str,
-    through_seq: Seq,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    updated_on: u64,
-    user: Option<&'a str>,
-    progress: Option<u64>,
-    docs_per_second: Option<u64>,
-}
-
-impl<'a> TaskEntry<'a> {
-    /// The entry of a running job.
-    pub fn new(name: &'a TaskName, progress: &Progress) -> Self {
-        let (counts, places) = (progress.counts(), progress.places());
-        let percent = places.percent();
-        Self {
-            node: &name.node,
-            pid: &name.pid,
-            process_status: "waiting",
-            bulk_get_attempts: counts.bulk_get_attempts,
-            bulk_get_docs: counts.bulk_get_docs,
-            changes_pending: places.changes_pending,
-            checkpoint_interval: name.checkpoint_interval_ms,
-            checkpointed_source_seq: places.checkpointed_source_seq,
-            continuous: name.continuous,
-            database: None,
-            doc_id: None,
-            doc_write_failures: counts.doc_write_failures,
-            docs_read: counts.docs_read,
-            docs_written: counts.docs_written,
-            missing_revisions_found: counts.missing_found,
-            replication_id: &name.replication_id,
-            revisions_checked: counts.missing_checked,
-            source: &name.source,
-            source_seq: places.source_seq,
-            started_on: progress.started_on(),
-            target: &name.target,
-            through_seq: places.through_seq,
-            kind: "replication",
-            updated_on: progress.updated_on(),
-            user: name.user.as_deref(),
-            progress: percent,
-            docs_per_second: progress.docs_per_second().map(|rate| rate.round() as u64),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,34 +282,5 @@ mod tests {
         assert_eq!(percent(), None);
         progress.finished(&Seq::from(5), Some(0), Some(0));
         assert_eq!(percent(), Some(100));
-    }
-
-    #[test]
-    fn a_task_entry_has_couchdbs_fields_in_couchdbs_order() {
-        let name = TaskName {
-            node: "couchrep@127.0.0.1".into(),
-            pid: "<0.1.0>".into(),
-            user: None,
-            replication_id: "x+continuous".into(),
-            source: "http://h/a/".into(),
-            target: "http://h/b/".into(),
-            continuous: true,
-            checkpoint_interval_ms: 5000,
-        };
-        let progress = Progress::default();
-        progress.count(Counts { docs_read: 2, ..Counts::default() });
-        progress.finished(&serde_json::from_str(r#""9-x""#).unwrap(), Some(2), Some(4));
-        let entry = serde_json::to_value(TaskEntry::new(&name, &progress)).unwrap();
-        let keys: Vec<_> = entry.as_object().unwrap().keys().map(String::as_str).collect();
-        let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
-            checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \
-            missing_revisions_found replication_id revisions_checked source source_seq started_on target through_seq \
-            type updated_on user progress docs_per_second";
-        assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
-        assert_eq!(entry["through_seq"], "9-x");
-        assert_eq!(entry["changes_pending"], 4);
-        assert_eq!(entry["docs_read"], 2);
-        assert_eq!(entry["progress"], 33);
-        assert_eq!(entry["docs_per_second"], serde_json::Value::Null);
     }
 }

@@ -5,26 +5,26 @@
 //! batch is written. To note what was refused, and to settle what is in doubt, is the caller's: it may have seen either before.
 
 use super::ReplicateError;
-use super::batch::Route;
+use super::life::Life;
 use super::progress::Counts;
 use crate::document::{DocBatch, DocId, Rev};
 use crate::peer::{Blame, Doubt, Failure, Opened, PeerError, Put, Why, Written};
 
 /// Writes documents without attachments; answers those that the target didn't take.
-pub async fn docs(route: &Route, docs: DocBatch) -> Result<Written, ReplicateError> {
+pub async fn docs(life: &Life, docs: DocBatch) -> Result<Written, ReplicateError> {
     if docs.is_empty() {
         return Ok(Written::default());
     }
     let names: Vec<_> = docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect();
-    let written = route.target.bulk_docs(docs).await?;
+    let written = life.target.bulk_docs(docs).await?;
     let lacking = written.refused.len() + written.doubtful.len();
     let not_taken = |id: &DocId| {
         let doubtful = written.doubtful.iter().map(|doubt| &doubt.failure);
         written.refused.iter().chain(doubtful).any(|failure| failure.id == *id)
     };
     let copied = names.len().saturating_sub(lacking) as u64;
-    route.progress.copied(copied, names.iter().rev().find(|(id, _)| !not_taken(id)).cloned());
-    route.progress.count(Counts { docs_read: copied, docs_written: copied, ..Counts::default() });
+    life.progress.copied(copied, names.iter().rev().find(|(id, _)| !not_taken(id)).cloned());
+    life.progress.count(Counts { docs_read: copied, docs_written: copied, ..Counts::default() });
     Ok(written)
 }
 
@@ -47,15 +47,15 @@ pub enum Attached {
 ///
 /// Attachments that the target has, by its own word (`atts_since`), travel as stubs; if it misses one after all,
 /// everything is sent again. A side that says that we may not is asked once more, since our rights may be back by now.
-pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
-    let _work = route.progress.pulse().work();
-    let _place = route.unless_stopped(route.places.stream()).await?;
+pub async fn attached(life: &Life, id: DocId, rev: Rev, atts_since: &[Rev]) -> Result<Attached, ReplicateError> {
+    let _work = life.progress.pulse().work();
+    let _place = life.unless_stopped(life.places.stream()).await?;
     let mut atts_since = atts_since;
     let mut forbidden_before = false;
     loop {
-        let opened = route.source.open_rev(&id, &rev, atts_since, route.budget.nothing(route.progress.pulse()));
-        let put = match route.unless_stopped(opened).await? {
-            Ok(Opened::Doc(doc)) => route.target.put_doc(doc).await,
+        let opened = life.source.open_rev(&id, &rev, atts_since, life.budget.nothing(life.progress.pulse()));
+        let put = match life.unless_stopped(opened).await? {
+            Ok(Opened::Doc(doc)) => life.target.put_doc(doc).await,
             Ok(Opened::Missing) => return Ok(Attached::Doubtful(Doubt::missing(id, rev))),
             Ok(Opened::Forbidden(why)) => return Ok(refused(id, rev, why, false)),
             Err(PeerError::TooLong { limit, .. }) => {
@@ -65,8 +65,8 @@ pub async fn attached(route: &Route, id: DocId, rev: Rev, atts_since: &[Rev]) ->
         };
         match put {
             Ok(Put::Written) => {
-                route.progress.copied_attached(id, rev);
-                route.progress.count(Counts { docs_read: 1, docs_written: 1, ..Counts::default() });
+                life.progress.copied_attached(id, rev);
+                life.progress.count(Counts { docs_read: 1, docs_written: 1, ..Counts::default() });
                 return Ok(Attached::Written);
             }
             Ok(Put::Refused(why)) => return Ok(refused(id, rev, why, true)),

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::super::checkpoint::same_life;
+use super::super::loss::same_life;
 use super::{FailureList, Kept, by_document};
 use crate::peer::{Peer, PeerError};
 

@@ -1,0 +1,106 @@
+//! A job's entry in `_active_tasks`: CouchDB's fields in CouchDB's order, and after them what CouchDB doesn't tell.
+
+use serde::Serialize;
+
+use crate::document::Seq;
+use crate::replicate::Job;
+
+/// An entry of `_active_tasks`.
+#[derive(Debug, Serialize)]
+pub struct TaskEntry {
+    node: String,
+    pid: String,
+    process_status: &'static str,
+    bulk_get_attempts: u64,
+    bulk_get_docs: u64,
+    changes_pending: Option<u64>,
+    checkpoint_interval: u64,
+    checkpointed_source_seq: Seq,
+    continuous: bool,
+    database: Option<String>,
+    doc_id: Option<String>,
+    doc_write_failures: u64,
+    docs_read: u64,
+    docs_written: u64,
+    missing_revisions_found: u64,
+    replication_id: String,
+    revisions_checked: u64,
+    source: String,
+    source_seq: Seq,
+    started_on: u64,
+    target: String,
+    through_seq: Seq,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    updated_on: u64,
+    user: Option<String>,
+    progress: Option<u64>,
+    docs_per_second: Option<u64>,
+}
+
+impl TaskEntry {
+    /// The entry of a job, as it is now.
+    pub fn of(job: &Job) -> Self {
+        let (counts, places) = (job.progress.counts(), job.progress.places());
+        let address = &job.context.identity.address;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        Self {
+            node: format!("couchrep@{host}"),
+            pid: format!("<0.{}.0>", job.number),
+            process_status: "waiting",
+            bulk_get_attempts: counts.bulk_get_attempts,
+            bulk_get_docs: counts.bulk_get_docs,
+            changes_pending: places.changes_pending,
+            checkpoint_interval: job.checkpoint_interval().as_millis() as u64,
+            progress: places.percent(),
+            checkpointed_source_seq: places.checkpointed_source_seq,
+            continuous: job.request.continuous,
+            database: None,
+            doc_id: None,
+            doc_write_failures: counts.doc_write_failures,
+            docs_read: counts.docs_read,
+            docs_written: counts.docs_written,
+            missing_revisions_found: counts.missing_found,
+            replication_id: job.id.to_string(),
+            revisions_checked: counts.missing_checked,
+            source: job.request.source.display(address),
+            source_seq: places.source_seq,
+            started_on: job.progress.started_on(),
+            target: job.request.target.display(address),
+            through_seq: places.through_seq,
+            kind: "replication",
+            updated_on: job.progress.updated_on(),
+            user: job.owner.clone(),
+            docs_per_second: job.progress.docs_per_second().map(|rate| rate.round() as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::job;
+    use super::*;
+    use crate::replicate::progress::Counts;
+
+    #[test]
+    fn a_task_entry_has_couchdbs_fields_in_couchdbs_order() {
+        let job = job("0123+continuous");
+        job.progress.count(Counts { docs_read: 2, ..Counts::default() });
+        job.progress.finished(&serde_json::from_str(r#""9-x""#).unwrap(), Some(2), Some(4));
+        let entry = serde_json::to_value(TaskEntry::of(&job)).unwrap();
+        let keys: Vec<_> = entry.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
+            checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \
+            missing_revisions_found replication_id revisions_checked source source_seq started_on target through_seq \
+            type updated_on user progress docs_per_second";
+        assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
+        assert_eq!((&entry["node"], &entry["pid"]), (&"couchrep@h".into(), &"<0.0.0>".into()));
+        assert_eq!(entry["replication_id"], "0123+continuous");
+        assert_eq!((&entry["source"], &entry["target"]), (&"http://h/a/".into(), &"http://h/b/".into()));
+        assert_eq!(entry["through_seq"], "9-x");
+        assert_eq!(entry["changes_pending"], 4);
+        assert_eq!(entry["docs_read"], 2);
+        assert_eq!(entry["progress"], 33);
+        assert_eq!(entry["docs_per_second"], serde_json::Value::Null);
+    }
+}

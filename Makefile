@@ -5,6 +5,9 @@ PEERS := tests/interop/node_modules/.package-lock.json
 # Either runs all of them, whatever fails on the way.
 RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --no-fail-fast
 
+# Where cargo builds: CARGO_TARGET_DIR or a configuration file may say so. Asked only by who needs it.
+TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+
 .PHONY: run test rust-test interop check fmt lint doc deny bench
 
 run:
@@ -21,7 +24,7 @@ rust-test:
 
 interop: $(PEERS)
 	cargo build --locked
-	cd tests/interop && COUCHREP_BIN=$(CURDIR)/target/debug/couchrep node --test --test-concurrency=1
+	cd tests/interop && COUCHREP_BIN=$(TARGET)/debug/couchrep node --test --test-concurrency=1
 
 $(PEERS): tests/interop/package-lock.json tests/interop/package.json
 	cd tests/interop && npm ci
@@ -48,4 +51,4 @@ deny:
 # BENCH passes options on: make bench BENCH="--docs 20000"
 bench: $(PEERS)
 	cargo build --release --locked
-	node bench/main.mjs $(BENCH)
+	COUCHREP_BIN=$(TARGET)/release/couchrep node bench/main.mjs $(BENCH)

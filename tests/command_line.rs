@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::ChildStdout;
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -322,9 +321,7 @@ async fn a_kill_between_the_list_and_its_checkpoint_loses_none() {
     source.fail(Method::PUT, &format!("/_local/{id}$"), Fault::Hang);
     let mut child = Process::spawn_command(&args);
     source.saw(&format!("PUT /src/_local/{id}-failures-")).await;
-    while source.faults_left() > 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    source.met_all().await;
     child.kill().unwrap();
     child.wait().unwrap();
     let ran = couchrep(&args);

@@ -1,9 +1,13 @@
 //! `kill -9` while batches are written: none that was acknowledged as synced is lost, none is there in part.
+//!
+//! The moments are drawn from a seed, which a failure tells; `COUCHREP_SEED` draws the same ones again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use couchrep::tasks::Tasks;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -15,6 +19,8 @@ const BATCH: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_moment_loses_no_synced_write_and_tears_no_batch() {
+    let seed = std::env::var("COUCHREP_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    let mut moments = StdRng::seed_from_u64(seed);
     let (dir, client) = (tempfile::tempdir().unwrap(), client());
     let mut process = Process::start(dir.path());
     ask(&client, Method::PUT, process.url("/db"), None, 201).await;
@@ -25,8 +31,8 @@ async fn a_kill_at_any_moment_loses_no_synced_write_and_tears_no_batch() {
         let writer =
             |writer| write_until_cut(client.clone(), process.url("/db/_bulk_docs"), format!("{crash}-{writer}"));
         let writing: Vec<_> = (0..WRITERS).map(|number| tasks.spawn("writer", writer(number))).collect();
-        // The moment is meant to be random.
-        tokio::time::sleep(Duration::from_millis(rand::random_range(5..150))).await;
+        // The moment is meant to be any.
+        tokio::time::sleep(Duration::from_millis(moments.random_range(5..150))).await;
         process.kill();
         for batches in writing {
             acknowledged.extend(batches.await.unwrap());
@@ -35,10 +41,13 @@ async fn a_kill_at_any_moment_loses_no_synced_write_and_tears_no_batch() {
         process = Process::start(dir.path());
         let found = batches(&client, &process).await;
         for (batch, docs) in &found {
-            assert_eq!(*docs, BATCH, "crash {crash}: batch {batch} is torn");
+            assert_eq!(*docs, BATCH, "seed {seed}, crash {crash}: batch {batch} is torn");
         }
         for batch in &acknowledged {
-            assert!(found.contains_key(batch), "crash {crash}: batch {batch} was acknowledged and is lost");
+            assert!(
+                found.contains_key(batch),
+                "seed {seed}, crash {crash}: batch {batch} was acknowledged and is lost"
+            );
         }
     }
     assert!(acknowledged.len() > CRASHES, "only {} batches were written in all", acknowledged.len());

@@ -137,3 +137,27 @@ async fn a_gateway_before_a_whole_side_loses_nothing() {
         }
     }
 }
+
+/// An idle feed that a proxy cuts was a failure: the job ended and started again after a pause, each longer than the last.
+#[tokio::test]
+async fn a_waiting_feed_that_breaks_off_is_asked_again_within_the_same_session() {
+    let server = Server::start().await;
+    let source = FaultyPeer::before(&server).await;
+    source.fail(Method::GET, "feed=longpoll", Fault::Cut(0));
+    let src = server.database("src").await;
+    server.database("tgt").await;
+    src.fill("first", 1).await;
+    let job =
+        json!({"source": source.url("/src"), "target": "tgt", "continuous": true, "checkpoint_interval": 3_600_000});
+    server.replicate(job).await;
+    let arrived = async |since: u64| {
+        let path = format!("/tgt/_changes?feed=longpoll&since={since}&timeout=20000");
+        assert_eq!(server.get(&path, 200).await["results"].as_array().unwrap().len(), 1);
+    };
+    arrived(0).await;
+    // What ends the wait is this document; the answer that tells of it is cut.
+    src.fill("second", 1).await;
+    arrived(1).await;
+    assert_eq!(source.faults_left(), 0);
+    assert_eq!(source.lives("src"), 1, "it was started again: {:?}", source.requests());
+}

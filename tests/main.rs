@@ -31,7 +31,7 @@ mod faults;
 mod gateways;
 mod one_document;
 mod selection;
-mod nothing_lost;
+mod doc_ids;
 mod one_shot_end;
 mod standstill;
 mod shutdown;

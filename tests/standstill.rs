@@ -67,8 +67,7 @@ async fn a_continuous_replication_that_waits_for_changes_does_not_stand_still() 
     }
     peer.saw("feed=longpoll").await;
     tokio::time::sleep(Duration::from_secs(14)).await;
-    let infos = peer.requests().iter().filter(|request| *request == "GET /src/").count();
-    assert_eq!(infos, 1, "it was started again: {:?}", peer.requests());
+    assert_eq!(peer.lives("src"), 1, "it was started again: {:?}", peer.requests());
     assert_eq!(server.get("/_active_tasks", 200).await.as_array().unwrap().len(), 2);
 }
 

@@ -1,4 +1,4 @@
-//! Must show: whatever is asked for, clients that stand still hold no more than a stated bound of memory.
+//! Whatever is asked for, clients that stand still hold no more than a stated bound of memory.
 
 use std::time::Duration;
 

@@ -236,10 +236,16 @@ mod tests {
 
     #[test]
     fn only_multipart_related_brings_attachments_along() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(related_boundary(&headers), None);
-        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
-        assert_eq!(related_boundary(&headers), None);
+        let boundary = |content_type: &str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
+            related_boundary(&headers)
+        };
+        assert_eq!(boundary("multipart/related; boundary=b").as_deref(), Some("b"));
+        assert_eq!(boundary("Multipart/Related;boundary=\"b c\"").as_deref(), Some("b c"));
+        for other in ["multipart/related", "multipart/mixed; boundary=b", "application/json; boundary=b"] {
+            assert_eq!(boundary(other), None, "{other}");
+        }
+        assert_eq!(related_boundary(&HeaderMap::new()), None);
     }
 
     #[test]

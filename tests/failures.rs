@@ -310,3 +310,31 @@ async fn nothing_is_written_to_a_source_without_checkpoints() {
     retry["retry_failures"] = true.into();
     assert_eq!(bench.server.replicate(retry).await["docs_written"], 3);
 }
+
+/// A source that fell between the write of a new page and its sync commits without it. Such a page was trusted, and the
+/// old one, with what still stood, removed.
+#[tokio::test]
+async fn a_new_page_that_the_source_has_lost_takes_the_place_of_none() {
+    let server = Server::start().await;
+    server.database("src").await.fill("doc", 3).await;
+    server.database("tgt").await;
+    let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+    target.refuse(|_| true);
+    let request = json!({ "source": source.url("/src"), "target": target.url("/tgt") });
+    server.replicate(request.clone()).await;
+    // One of them arrives in another way, so that the next look at the list rewrites its page.
+    server.replicate(json!({ "source": "src", "target": "tgt", "doc_ids": ["doc0001"] })).await;
+    let written = Fault::Answer(
+        201,
+        vec![("content-type", "application/json".into())],
+        json!({ "ok": true, "id": "_local/page", "rev": "0-1" }).to_string(),
+    );
+    source.fail(Method::PUT, "-failures-", written);
+    server.replicate(request.clone()).await;
+    assert_eq!(source.faults_left(), 0);
+    target.refuse(|_| false);
+    let mut retry = request;
+    retry["retry_failures"] = true.into();
+    assert_eq!(server.replicate(retry).await["docs_written"], 2);
+    assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
+}

@@ -154,9 +154,7 @@ async fn sources_that_hang_hold_no_memory() {
         source.fail(Method::POST, "_bulk_get", Fault::Hang);
         server.replicate(job).await;
     }
-    while source.faults_left() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    source.met_all().await;
     let copied = server.replicate(json!({ "source": "src", "target": "tgt" }));
     // A hung request is given up after 30 s.
     tokio::time::timeout(Duration::from_secs(25), copied).await.expect("it got stuck behind sources that hang");
@@ -187,6 +185,31 @@ async fn pages_of_long_rows_are_read_in_smaller_pieces() {
     let limits = |limit: &str| source.requests().iter().filter(|request| request.contains(limit)).count();
     assert!(limits("limit=500&") > 0 && limits("limit=7&") > 0 && limits("limit=1&") > 0, "{:?}", source.requests());
     assert_eq!(server.get("/tgt", 200).await["doc_count"], 21);
+}
+
+/// It is asked for alone, without waiting: whoever holds the place for such rows doesn't wait for changes.
+#[tokio::test]
+async fn a_row_longer_than_a_page_that_comes_while_the_feed_waits_is_read_alone() {
+    let server = Server::start().await;
+    let src = server.database("src").await;
+    server.database("tgt").await;
+    src.fill("first", 1).await;
+    let source = FaultyPeer::before(&server).await;
+    server.replicate(json!({ "source": source.url("/src"), "target": "tgt", "continuous": true })).await;
+    let mut asked = 0;
+    for round in 0..3 {
+        source.saw_after(asked, "feed=longpoll").await;
+        asked = source.requests().len();
+        server.post("/src/_bulk_docs", json!({ "docs": [{ "_id": round.to_string().repeat(300_000) }] }), 201).await;
+        source.saw_after(asked, "limit=1&").await;
+        let since = round + 1;
+        let arrived = server.get(&format!("/tgt/_changes?feed=longpoll&since={since}&timeout=60000"), 200).await;
+        assert_eq!(arrived["results"][0]["id"].as_str().unwrap().len(), 300_000);
+    }
+    src.fill("last", 1).await;
+    server.get("/tgt/_changes?feed=longpoll&since=4&timeout=60000", 200).await;
+    assert_eq!(server.get("/tgt", 200).await["doc_count"], 5);
+    assert_eq!(source.lives("src"), 1, "it was started again: {:?}", source.requests());
 }
 
 /// A server whose budget allows documents of 2 MiB, and a source with a larger one between others.

@@ -168,6 +168,41 @@ async fn what_is_kept_in_the_source_tells_nothing_of_where_the_target_is() {
     }
 }
 
+/// Requests with a bad document fail as a whole, and a round ended at the second of them: with three, those that had
+/// their turn first were bad for ever.
+#[tokio::test]
+async fn three_bad_documents_keep_none_of_the_others_waiting() {
+    let pages = Fault::Answer(500, vec![("content-type", "text/html".into())], "<h1>Oops</h1>".into());
+    for fault in [badarith(), pages] {
+        let bench = Bench::start().await;
+        let bad = ["doc0000", "doc0001", "doc0020"];
+        for id in bad {
+            bench.target.keep_failing_with(Method::POST, "_bulk_docs", &format!(r#""_id":"{id}""#), fault.clone());
+        }
+        let answer = bench.replicate(200).await;
+        assert_eq!(answer["history"][0]["doc_write_failures"], bad.len(), "{fault:?}: {answer}");
+        let ids = bench.ids().await;
+        assert_eq!(ids.len(), DOCS + 3 - bad.len(), "{fault:?}");
+        assert!(!ids.iter().any(|id| bad.contains(&id.as_str())), "{fault:?}");
+    }
+}
+
+/// They can't be given up, since the target calls it its own trouble; so the batch isn't done, but the others get through.
+#[tokio::test]
+async fn three_documents_that_a_cluster_never_takes_keep_none_of_the_others_waiting() {
+    let bench = Bench::start().await;
+    let bad = ["doc0000", "doc0001", "doc0020"];
+    bench.target.refuse_saying("internal_server_error", "no majority", move |id| bad.contains(&id));
+    let refused = bench.replicate(502).await;
+    assert_eq!(refused["error"], "http_request_failed", "{refused}");
+    assert_eq!(bench.ids().await.len(), DOCS + 3 - bad.len());
+    assert!(!bench.source.requests().iter().any(|seen| seen.starts_with("PUT /src/_local/")));
+    bench.target.refuse(|_| false);
+    let answer = bench.replicate(200).await;
+    assert_eq!(answer["history"][0]["doc_write_failures"], 0, "{answer}");
+    assert_eq!(bench.server.leaves("tgt").await, bench.server.leaves("src").await);
+}
+
 /// What a cluster said row by row while two of its nodes were down was given up: 300 of 300 documents within a second.
 #[tokio::test]
 async fn documents_of_a_cluster_in_trouble_are_never_given_up() {

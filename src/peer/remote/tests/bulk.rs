@@ -149,6 +149,60 @@ async fn a_document_that_met_a_clusters_trouble_is_not_refused() {
     assert_eq!(refused[0].rev, Some(rev("1-a")), "only one revision of it was sent");
 }
 
+/// A cluster whose nodes are down answers so, and its rows name no documents (FACTS 9): that is its trouble, whatever the
+/// status, and no document's.
+#[tokio::test]
+async fn a_cluster_that_fails_row_by_row_is_in_trouble_and_nothing_was_written() {
+    let rows =
+        r#"[{"error":"error","reason":"internal_server_error"},{"error":"error","reason":"internal_server_error"}]"#;
+    let named =
+        r#"[{"id":"a","rev":"1-a","error":"internal_server_error","reason":"nodes are down"},{"id":"b","ok":true}]"#;
+    let url = serve(move |seen| match seen.path.split('/').nth(1).unwrap() {
+        "500" => answer(500, rows),
+        "201" => answer(201, rows),
+        _ => answer(201, named),
+    });
+    let url = url.await;
+    let told = async |path: &str| peer(&format!("{url}/{path}")).bulk_docs(batch(&["a", "b"])).await;
+    assert_eq!(told("500").await.unwrap_err().blame(), Blame::Passing);
+    assert!(matches!(told("201").await, Err(PeerError::Malformed { .. })), "nobody knows whose rows they are");
+    let Written { refused, doubtful } = told("named").await.unwrap();
+    let doubtful: Vec<_> = doubtful.iter().map(|doubt| (doubt.failure.id.as_str(), doubt.blame)).collect();
+    assert_eq!((refused, doubtful), (Vec::new(), vec![("a", Blame::Passing)]));
+}
+
+/// What says neither that a document is there, nor why it isn't, says nothing of it.
+#[tokio::test]
+async fn rows_that_say_nothing_are_no_success() {
+    let url = serve(|seen| match seen.path.split('/').nth(1).unwrap() {
+        "row" => answer(201, "[{}]"),
+        "null" => answer(201, r#"[{"id":null,"error":null}]"#),
+        "rows" => answer(201, r#"[{"ok":true,"id":"a"},{"ok":false}]"#),
+        "failed" => answer(500, "[{}]"),
+        "object" => answer(201, "{}"),
+        "results" => answer(200, r#"{"results":[{}]}"#),
+        "result" => answer(200, r#"{"results":[{"id":"a"}]}"#),
+        "docs" => answer(200, r#"{"results":[{"id":"a","docs":[{}]}]}"#),
+        "ok" => answer(200, r#"{"results":[{"id":"a","docs":[{"ok":null}]}]}"#),
+        "empty" => answer(200, r#"{"results":[{"id":"a","docs":[{"ok":{}}]}]}"#),
+        "none" => answer(200, r#"{"results":[]}"#),
+        _ => answer(200, "{}"),
+    });
+    let url = url.await;
+    for path in ["row", "null", "rows", "failed", "object"] {
+        let written = peer(&format!("{url}/{path}")).bulk_docs(batch(&["a", "b"])).await;
+        assert!(written.is_err(), "{path}: {written:?}");
+    }
+    for path in ["results", "result", "docs", "ok", "empty", "none", "nothing"] {
+        let answer = peer(&format!("{url}/{path}")).bulk_get(wanted(&["a"])).await;
+        let fetched = match answer {
+            Ok(answer) => all(answer).await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert!(fetched.is_err(), "{path}: taken for an answer");
+    }
+}
+
 #[tokio::test]
 async fn without_bulk_get_documents_are_fetched_one_by_one() {
     let asked = Arc::new(AtomicUsize::new(0));

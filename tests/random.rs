@@ -1,13 +1,16 @@
 //! Random runs: edits, conflicts, deletions and attachments on both sides while replications go both ways, faults on the
 //! wire, `kill -9` of the replicator and of the server that it copies from and to. Then it is quiet, each way is replicated
 //! once more, or continuously, and both sides must have equal leaves, and every revision that either side has ever
-//! acknowledged as synced.
+//! acknowledged as synced. A part of the runs has a crowd besides: documents that are refused by the thousand, or a writer
+//! that is faster than the replication.
 //!
 //! A run is drawn from its seed, as far as it is the run's to decide: what the machine decides (which task is faster)
 //! isn't repeated. A failure tells the seed: `COUCHREP_SEED=42 cargo nextest run -E 'test(random::)'` runs it alone.
 //! `COUCHREP_SEEDS` is how many runs there are, in all.
 
 mod edits;
+mod refusals;
+mod fast_writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -23,7 +26,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use self::edits::{Editor, Kept};
-use crate::support::{Fault, FaultyPeer, Gateway, Leaf, Process, Server, client, json as json_of, leaves};
+use crate::support::{Fault, FaultyPeer, Gateway, Leaf, Process, Server, client, json as json_of, leaves_in_bulk};
 
 const RUNS: u64 = 200;
 /// Runs at once in one test: they mostly wait for pauses and silences.
@@ -109,6 +112,16 @@ async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
     assert!(failed.is_empty(), "these seeds failed: {failed:?}");
 }
 
+/// What a run has besides its edits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Crowd {
+    None,
+    /// More than a thousand documents that the second database doesn't take.
+    Refusals,
+    /// A writer that is faster than a one-shot.
+    FastWriter,
+}
+
 /// A process that is killed and started again with what it has kept.
 struct Machine {
     data_dir: TempDir,
@@ -149,6 +162,7 @@ struct Run<'a> {
     kept: [Vec<Kept>; 2],
     /// The second database is deleted and made anew in the middle, and nobody edits it.
     remade: bool,
+    crowd: Crowd,
 }
 
 impl<'a> Run<'a> {
@@ -166,10 +180,17 @@ impl<'a> Run<'a> {
             peer.hide_start_times();
         }
         let remade = matches!(sides[1], Side::Remote) && rng.random_bool(0.25);
+        // Few: such runs are long.
+        let crowd = match rng.random_range(0..10) {
+            0 if matches!(sides[1], Side::Remote) => Crowd::Refusals,
+            1 => Crowd::FastWriter,
+            _ => Crowd::None,
+        };
         Self {
             seed,
             rng,
             remade,
+            crowd,
             sides,
             client: client(),
             replicator: Machine::start(),
@@ -185,6 +206,9 @@ impl<'a> Run<'a> {
             let made = self.client.put(self.url(side)).send().await.unwrap();
             assert_eq!(made.status(), StatusCode::CREATED);
         }
+        if self.crowd == Crowd::Refusals {
+            self.begin_refusals().await;
+        }
         let chances = [self.chance(), self.chance()];
         for (peer, chance) in self.peers().zip(chances) {
             peer.fail_at_random(chance);
@@ -193,6 +217,16 @@ impl<'a> Run<'a> {
             self.phase().await;
         }
         self.peers().for_each(|peer| peer.fail_at_random(|| None));
+        if self.crowd != Crowd::None {
+            // No other replication is to run beside the one that is looked at.
+            self.replicator.kill();
+            self.replicator.start_again();
+        }
+        match self.crowd {
+            Crowd::None => {}
+            Crowd::Refusals => self.end_refusals().await,
+            Crowd::FastWriter => self.one_shot_beside_a_fast_writer().await,
+        }
         let continuous = self.rng.random_bool(0.5);
         let seed = self.seed;
         let quiet = tokio::time::timeout(LIMIT, self.quiet(continuous)).await;
@@ -298,9 +332,13 @@ impl<'a> Run<'a> {
             }
         };
         maybe("continuous", json!(true));
-        maybe("use_bulk_get", json!(false));
-        maybe("worker_batch_size", json!(1));
         maybe("checkpoint_interval", json!(1));
+        if self.crowd == Crowd::Refusals {
+            job["worker_batch_size"] = json!(500);
+        } else {
+            maybe("use_bulk_get", json!(false));
+            maybe("worker_batch_size", json!(1));
+        }
         job
     }
 
@@ -327,19 +365,24 @@ impl<'a> Run<'a> {
         // What still runs may answer for what it saw before the last edit: only what starts now counts.
         for way in [[0, 1], [1, 0], [0, 1], [1, 0]] {
             let [source, target] = way.map(|side| self.name(side));
-            let job = json!({"source": source, "target": target, "continuous": continuous}).to_string();
-            loop {
-                let replicate = self.replicator.process.url("/_replicate");
-                let request = self.client.post(replicate).header(CONTENT_TYPE, "application/json");
-                let answer = request.body(job.clone()).send().await.unwrap();
-                if answer.status().is_success() {
-                    break;
-                }
-            }
+            self.replicated(json!({"source": source, "target": target, "continuous": continuous})).await;
         }
         while continuous && self.revs(0).await != self.revs(1).await {
             // Nobody signals that two databases have become equal.
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Asks for a replication until it succeeds; its id, which answers of one-shots tell.
+    async fn replicated(&self, job: Value) -> Option<String> {
+        loop {
+            let replicate = self.replicator.process.url("/_replicate");
+            let request = self.client.post(replicate).header(CONTENT_TYPE, "application/json");
+            let answer = request.body(job.to_string()).send().await.unwrap();
+            if answer.status().is_success() {
+                let id = answer.headers().get("x-couchrep-replication-id");
+                return id.map(|id| id.to_str().unwrap().to_owned());
+            }
         }
     }
 
@@ -355,7 +398,7 @@ impl<'a> Run<'a> {
 
     /// Looks at both sides.
     async fn compare(&self) {
-        let [here, there] = [leaves(&self.url(0)).await, leaves(&self.url(1)).await];
+        let [here, there] = [leaves_in_bulk(&self.url(0)).await, leaves_in_bulk(&self.url(1)).await];
         let seed = self.seed;
         for (this, other) in [(&here, &there), (&there, &here)] {
             let lacking: Vec<_> = this.iter().filter(|leaf| !other.contains(leaf)).collect();

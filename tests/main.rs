@@ -36,6 +36,7 @@ mod one_shot_end;
 mod standstill;
 mod shutdown;
 mod readme;
+mod floors;
 mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;

@@ -205,7 +205,7 @@ pub struct DatabaseInfo {
 /// One row of the feed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Its place.
+    /// Its place; that of a row before it, if the source tells only some.
     pub seq: Seq,
     /// The document.
     pub id: DocId,
@@ -213,14 +213,15 @@ pub struct Change {
     pub revs: Vec<Rev>,
 }
 
-/// A page of the feed.
+/// A page of the feed: an answer, or a part of one.
 #[derive(Debug, Clone)]
 pub struct ChangesPage {
-    /// At most `limit`.
+    /// In the feed's order.
     pub changes: Vec<Change>,
-    /// Rows that were asked for in the end: fewer than in the query, where so many were too long for one page.
+    /// Rows at most of the answer that it is of.
     pub limit: usize,
-    /// Where the next page starts; progress even where no change passed the filter.
+    /// Everything up to here is in this page or before it; progress even where no change passed the filter. After a part of
+    /// an answer it may be behind the last row, where that one told no seq.
     pub last_seq: Seq,
     /// Changes after this page.
     pub pending: Pending,
@@ -253,9 +254,9 @@ impl Pending {
 /// Which part of an answer a page is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// All of it: the answer had a limit ([`Peer::changes`]).
+    /// All of an answer that had a limit, or its last part.
     Limited,
-    /// A part of an answer without a limit ([`Peer::changes_rest`]): more of the same answer follows.
+    /// A part of an answer ([`Peer::changes_answer`]): more of the same answer follows.
     Part,
     /// The last part of an answer without a limit.
     Last,
@@ -266,12 +267,10 @@ pub enum Extent {
 pub struct ChangesQuery {
     /// Behind which place.
     pub since: Seq,
-    /// Rows at most.
+    /// Rows of a page at most.
     pub limit: usize,
     /// Bytes of a page at most, about: a longer one is [`PeerError::TooLong`], or has fewer rows.
     pub max_bytes: usize,
-    /// Wait for a change where there is none yet (`feed=longpoll` with a heartbeat), instead of an empty page.
-    pub wait: bool,
     /// What the source lets through.
     pub filter: Filter,
     /// Winners alone, no other leaves (`style=main_only`).
@@ -436,12 +435,12 @@ pub enum BulkGet {
     Local(local::LocalBulkGet),
 }
 
-/// All the rest of a feed, as it was at one moment, that is being read.
-pub enum ChangesRest {
+/// An answer of the feed that is being read, page by page.
+pub enum ChangesAnswer {
     /// Over HTTP.
-    Remote(Box<remote::RemoteRest>),
+    Remote(Box<remote::RemoteChanges>),
     /// Out of the embedded store.
-    Local(local::LocalRest),
+    Local(local::LocalChanges),
 }
 
 macro_rules! either {
@@ -510,18 +509,30 @@ impl Peer {
         either!(self, peer => peer.local_ids(prefix).await)
     }
 
-    /// Reads a page of the feed.
+    /// Reads a page of the feed, as an answer of its own.
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
         either!(self, peer => peer.changes(query).await)
     }
 
-    /// Starts to read all the changes after `query.since`, as they are at this moment, in pages of the query's size: an end
-    /// that no writer moves away. `query.wait` means nothing here.
-    pub async fn changes_rest(&self, query: &ChangesQuery) -> Result<ChangesRest, PeerError> {
+    /// Starts to read the changes after `query.since` in pages of the query's size: so many of them at most, or all that
+    /// there are at this moment (`None`), an end that no writer moves away.
+    pub async fn changes_answer(&self, query: &ChangesQuery, most: Option<usize>) -> Result<ChangesAnswer, PeerError> {
         Ok(match self {
-            Self::Remote(peer) => ChangesRest::Remote(Box::new(peer.changes_rest(query).await?)),
-            Self::Local(peer) => ChangesRest::Local(peer.changes_rest(query).await?),
+            Self::Remote(peer) => ChangesAnswer::Remote(Box::new(peer.changes_answer(query, most).await?)),
+            Self::Local(peer) => ChangesAnswer::Local(peer.changes_answer(query, most).await?),
         })
+    }
+
+    /// Waits until there is something after `query.since` (`feed=longpoll` with a heartbeat). It may be nothing that passes
+    /// the filter, or gone by the time it is read.
+    ///
+    /// # Errors
+    /// [`PeerError::Broken`] where the wait broke off: it is to be begun again.
+    pub async fn changed(&self, query: &ChangesQuery) -> Result<(), PeerError> {
+        match self {
+            Self::Remote(peer) => peer.changed(query).await,
+            Self::Local(peer) => peer.changed(&query.since).await,
+        }
     }
 
     /// Tells which of these revisions the database lacks (`POST {db}/_revs_diff`). Documents that lack nothing are absent.
@@ -592,16 +603,16 @@ impl Peer {
     }
 }
 
-impl ChangesRest {
-    /// The next page; to be asked for until one is [`Extent::Last`].
+impl ChangesAnswer {
+    /// The next page; to be asked for until one isn't [`Extent::Part`].
     ///
     /// # Errors
-    /// [`PeerError::Broken`] where the answer broke off, [`PeerError::TooLong`] at a row that is longer than a page: what
-    /// wasn't given yet is to be asked for from the last page on.
+    /// [`PeerError::Broken`] where the answer broke off, [`PeerError::Malformed`] where it is none, [`PeerError::TooLong`] at
+    /// a row that is longer than a page: what wasn't given yet is to be asked for from the last page's `last_seq` on.
     pub async fn next(&mut self) -> Result<ChangesPage, PeerError> {
         match self {
-            Self::Remote(rest) => rest.next().await,
-            Self::Local(rest) => rest.next().await,
+            Self::Remote(answer) => answer.next().await,
+            Self::Local(answer) => answer.next().await,
         }
     }
 }

@@ -118,7 +118,7 @@ pub async fn compare(
 fn pages(peer: &Peer) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
     let (limit, max_bytes) = (PAGE, MAX_PAGE_BYTES);
     let (since, filter) = (Seq::zero(), Filter::None);
-    let query = ChangesQuery { since, limit, max_bytes, wait: false, filter, winners_only: false };
+    let query = ChangesQuery { since, limit, max_bytes, filter, winners_only: false };
     let start = (query, Course::new(false, true));
     stream::try_unfold(Some(start), move |place| async move {
         let Some((mut query, mut course)) = place else { return Ok(None) };

@@ -61,7 +61,7 @@ contract! {
     a_local_doc_is_written_over_the_revision_it_has,
     pages_lead_to_the_feeds_end_and_tell_what_is_pending,
     the_rest_of_the_feed_ends_where_it_was_asked_for,
-    a_waiting_feed_wakes_up_at_a_change,
+    who_waits_for_a_change_is_told_of_it,
     a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress,
     only_missing_revisions_are_wanted_with_possible_ancestors,
     documents_come_back_byte_for_byte_with_their_paths,
@@ -129,7 +129,7 @@ async fn page(peer: &Peer, since: &Seq, limit: usize) -> couchrep::peer::Changes
 
 fn query(since: &Seq) -> ChangesQuery {
     let (since, filter) = (since.clone(), Filter::None);
-    ChangesQuery { since, limit: 10, max_bytes: 1 << 20, wait: false, filter, winners_only: false }
+    ChangesQuery { since, limit: 10, max_bytes: 1 << 20, filter, winners_only: false }
 }
 
 /// Everything that `bulk_get` gives: documents as text, attached revisions, unavailable revisions.
@@ -156,7 +156,6 @@ async fn a_database_that_is_not_there_is_said_to_be_missing(peer: &Peer) {
         since: Seq::zero(),
         limit: 1,
         max_bytes: 1 << 20,
-        wait: false,
         filter: Filter::None,
         winners_only: false,
     };
@@ -189,7 +188,7 @@ async fn the_rest_of_the_feed_ends_where_it_was_asked_for(peer: &Peer) {
     }
     let since = page(peer, &Seq::zero(), 2).await.last_seq;
     for (limit, extents) in [(2, &[Extent::Part, Extent::Part, Extent::Last][..]), (9, &[Extent::Last])] {
-        let mut rest = peer.changes_rest(&ChangesQuery { limit, ..query(&since) }).await.unwrap();
+        let mut rest = peer.changes_answer(&ChangesQuery { limit, ..query(&since) }, None).await.unwrap();
         let mut pages = vec![rest.next().await.unwrap()];
         // It moves to the feed's end, and is seen where it was.
         write(peer, &[("doc6", &[&format!("1-{limit}")], "")]).await;
@@ -225,19 +224,18 @@ async fn pages_lead_to_the_feeds_end_and_tell_what_is_pending(peer: &Peer) {
     assert_eq!(since, peer.info().await.unwrap().update_seq);
 }
 
-async fn a_waiting_feed_wakes_up_at_a_change(peer: &Peer) {
+async fn who_waits_for_a_change_is_told_of_it(peer: &Peer) {
     peer.create().await.unwrap();
     write(peer, &[("a", &["1-a"], "")]).await;
     let since = page(peer, &Seq::zero(), 10).await.last_seq;
-    let query =
-        ChangesQuery { since, limit: 10, max_bytes: 1 << 20, wait: true, filter: Filter::None, winners_only: false };
-    let waiting = peer.changes(&query);
+    let query = query(&since);
+    let waiting = peer.changed(&query);
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
     assert!(early.is_err(), "it didn't wait");
     write(peer, &[("b", &["1-a"], "")]).await;
-    let page = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap();
-    assert_eq!(page.changes[0].id, "b".into());
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap();
+    assert_eq!(page(peer, &since, 10).await.changes[0].id, "b".into());
 }
 
 async fn a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress(peer: &Peer) {
@@ -247,7 +245,7 @@ async fn a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress(peer: &Pe
     }
     let filter = Filter::DocIds(vec!["b".into(), "_design/d".into(), "nosuch".into()]);
     let query =
-        ChangesQuery { since: Seq::zero(), limit: 10, max_bytes: 1 << 20, wait: false, filter, winners_only: false };
+        ChangesQuery { since: Seq::zero(), limit: 10, max_bytes: 1 << 20, filter, winners_only: false };
     let page = peer.changes(&query).await.unwrap();
     let ids: Vec<_> = page.changes.iter().map(|change| change.id.as_str()).collect();
     assert_eq!(ids, ["b", "_design/d"]);

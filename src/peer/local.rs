@@ -7,7 +7,7 @@
 //! database is [`PeerError::DatabaseMissing`] from then on.
 
 mod bulk_get;
-mod rest;
+mod changes_answer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use crate::store::{
 use crate::tasks;
 
 pub use self::bulk_get::LocalBulkGet;
-pub use self::rest::LocalRest;
+pub use self::changes_answer::LocalChanges;
 
 /// After so long a page that a filter's function has begun is given.
 const PAGE_TIME: Duration = Duration::from_secs(2);
@@ -148,15 +148,20 @@ impl LocalPeer {
 
     /// See [`super::Peer::changes`].
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
+        let database = self.database().await?;
+        let filter = self.ready(&database, query).await?;
+        let (since, size) = (parse_seq(&query.since), (query.limit, query.max_bytes));
+        self.read_page(&database, None, since, size, &filter).await.map_err(|error| self.explain(error))
+    }
+
+    /// See [`super::Peer::changed`].
+    pub async fn changed(&self, since: &Seq) -> Result<(), PeerError> {
         let mut database = self.database().await?;
         let mut updates = database.updates();
-        let since = parse_seq(&query.since);
-        let filter = self.ready(&database, query).await?;
         loop {
             updates.mark_unchanged();
-            let page = self.read_page(&database, None, since, (query.limit, query.max_bytes), &filter).await?;
-            if !query.wait || !page.changes.is_empty() || parse_seq(&page.last_seq) > since {
-                return Ok(page);
+            if database.update_seq() > parse_seq(since) {
+                return Ok(());
             }
             // It needn't stay open while nothing happens.
             drop(database);

@@ -25,7 +25,7 @@ mod judgement;
 mod call;
 mod answer;
 mod feed;
-mod rest;
+mod changes_answer;
 mod missing;
 mod bulk_get;
 mod cutting;
@@ -58,10 +58,10 @@ use crate::effort::pulse::Pulse;
 
 pub use auth::Auth;
 pub use bulk_get::RemoteBulkGet;
+pub use changes_answer::RemoteChanges;
 pub use clients::{ClientError, Clients};
 pub use connection::{Connection, Proxy};
 pub use endpoint::{Endpoint, InvalidEndpoint};
-pub use rest::RemoteRest;
 
 /// Rows of `_local_docs` that are asked for at once.
 const LISTED_AT_ONCE: usize = 1000;

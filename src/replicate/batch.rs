@@ -241,7 +241,6 @@ impl<'a> Batch<'a> {
             since: Seq::zero(),
             limit: LOOKED_AT,
             max_bytes: PAGE_BYTES,
-            wait: false,
             filter: Filter::None,
             winners_only: false,
         };

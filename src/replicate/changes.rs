@@ -1,14 +1,19 @@
-//! Stage 1: reads the source's feed, page by page, the next page while this one is worked on.
+//! Stage 1: reads the source's feed, batch by batch, the next one while this one is worked on.
 //!
-//! No answer stays half read while batches are busy: a page is asked for (`limit`), read whole, and only then the next
-//! is asked for. A page's `last_seq` counts as progress even where no change passed the filter.
+//! A request of the feed is not a batch: one asks for thousands of rows ([`ANSWER_ROWS`]), since that costs the source less
+//! and a far one fewer waits, and batches are cut out of its answer as it arrives (a page of it is a batch). The next
+//! answer is asked for as soon as the last page of this one has come, while as many batches as may be are under way. A
+//! page's `last_seq` counts as progress even where no change passed the filter.
 //!
-//! A page that has come takes a place ([`crate::effort::budget::Places`]) before the next is asked for, and holds it until its
-//! changes are copied. So each job holds a page, and one that is on its way, whatever the others hold. A single row that
-//! is too long for a page is asked for alone, when its turn has come.
+//! A page that has come takes a place ([`crate::effort::budget::Places`]) before the next is read, and holds it until its
+//! changes are copied. So each job holds a page, and one that is on its way, whatever the others hold; what else has come of
+//! an answer waits where the HTTP client keeps it. If batches are slow, the connection stands still. Whoever cuts it then,
+//! or at any other moment, or answers with something else, is asked again from the last page on, after a pause, and
+//! carefully: for a batch's rows at once, each with its seq, until one such answer was good. The same is asked after a page
+//! that is too long; a single row that is too long for a page is asked for alone, when its turn has come.
 //!
-//! A continuous replication that has caught up waits in one longpoll. A wait that breaks off is the network's everyday
-//! (proxies cut what is idle): it is asked again from where it was.
+//! A continuous replication that has caught up waits for a change ([`Peer::changed`]), and then reads it like any other. A
+//! wait that breaks off is the network's everyday (proxies cut what is idle): it is begun again from where it was.
 //!
 //! # Where a one-shot ends
 //! It promises that whatever the source held when it began, or a successor, was read. A document stands at one place of
@@ -29,7 +34,7 @@
 //! pages, with growing pauses between them, are the end too: a cluster in trouble gives errors by then.
 //!
 //! A writer that is faster than we are would keep us from either end. So after as many rows as were pending at the
-//! beginning the rest is asked for without `limit` ([`Peer::changes_rest`]): the source takes a snapshot, and its end
+//! beginning the rest is asked for without `limit` ([`Peer::changes_answer`]): the source takes a snapshot, and its end
 //! is the end. The same after a short page of a source that doesn't count: it may have been the end. An answer that breaks
 //! off is asked for again from where it was; only a source that cuts each of them short, and is written to faster than
 //! one of them is long, keeps a one-shot going.
@@ -47,7 +52,7 @@ use super::ReplicateError;
 use crate::document::Seq;
 use crate::effort::budget::{PAGE_BYTES, Place, Places, ROW_BYTES};
 use crate::effort::pauses::Pauses;
-use crate::peer::{ChangesPage, ChangesQuery, ChangesRest, Extent, Filter, Peer, PeerError, Pending};
+use crate::peer::{ChangesAnswer, ChangesPage, ChangesQuery, Extent, Filter, Peer, PeerError, Pending};
 use crate::tasks::Tasks;
 
 /// A longpoll that ended without a change isn't asked again at once: a source may answer without waiting.
@@ -64,13 +69,16 @@ const EMPTY_IN_A_ROW: u32 = 4;
 /// Rows after which a source that doesn't count its changes is taken for one whose writer is faster than we are.
 const MANY_ROWS: u64 = 1_000_000;
 
+/// Rows of one answer, about: with more, CouchDB's cost of a row stays the same.
+const ANSWER_ROWS: usize = 4000;
+
 /// What a feed is read from and how.
 pub struct Reading {
     /// The source.
     pub source: Peer,
     /// Behind which place.
     pub since: Seq,
-    /// Rows a page.
+    /// Rows a batch.
     pub limit: usize,
     /// What the source lets through.
     pub filter: Filter,
@@ -89,43 +97,73 @@ pub fn pages(
 ) -> impl Stream<Item = Result<(ChangesPage, Option<Place>), ReplicateError>> {
     let course = Course::new(reading.continuous, reading.filter.is_counted());
     let Reading { source, since, limit, filter, winners_only, .. } = reading;
-    let query = ChangesQuery { since, limit, max_bytes: PAGE_BYTES, wait: false, filter, winners_only };
-    let (rest, asked, patience) = (Rest::Not, None, Pauses::between_tries(MAX_FRUITLESS));
-    let feed = Feed { source, query, limit, course, rest, tasks, places, stop, asked, patience };
+    let query = ChangesQuery { since, limit, max_bytes: PAGE_BYTES, filter, winners_only };
+    let feed = Feed {
+        source,
+        query,
+        course,
+        question: Question::Answer,
+        careful: false,
+        open: None,
+        woken: false,
+        tasks,
+        places,
+        stop,
+        asked: None,
+        patience: Pauses::between_tries(MAX_FRUITLESS),
+    };
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
 
 struct Feed {
     source: Peer,
     query: ChangesQuery,
-    /// Rows of a page, unless they are too long.
-    limit: usize,
     course: Course,
-    rest: Rest,
+    /// What was asked last.
+    question: Question,
+    /// Answers are short and have all seqs.
+    careful: bool,
+    /// The answer that the next page is of.
+    open: Option<Box<ChangesAnswer>>,
+    /// A wait has ended well and nothing came yet.
+    woken: bool,
     tasks: Tasks,
     places: Places,
     stop: CancellationToken,
-    /// The page that is being read; its task gives `None` when it was stopped.
+    /// What is being asked or read; its task gives `None` when it was stopped.
     asked: Option<AbortOnDropHandle<Option<Answered>>>,
     /// The pauses that are left before the source is asked again after an answer that was good for nothing.
     patience: Pauses,
 }
 
-/// Whether the next page comes out of an answer without a limit.
-enum Rest {
-    Not,
-    /// It is still to be asked for.
-    Wanted,
-    /// It is being read.
-    Open(Box<ChangesRest>),
+/// What the source is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    /// Some thousand rows.
+    Answer,
+    /// All the rest, as it is now.
+    Rest,
+    /// One row, however long it is.
+    Row,
+    /// Whether there is a change.
+    Change,
 }
 
-/// A page, or why there is none, and the answer that more of it can be read from.
-type Answered = (Result<ChangesPage, PeerError>, Rest);
+/// What came of it.
+enum Answered {
+    /// A page, and the answer that it is of.
+    Page(ChangesPage, Option<Box<ChangesAnswer>>),
+    /// There is a change.
+    Changed,
+    /// The question failed, and was tried again as often as it may be.
+    Failed(PeerError),
+    /// An answer had begun, and failed.
+    Spoilt(PeerError),
+}
 
 impl Feed {
     fn begun(mut self) -> Self {
-        self.ask(Duration::ZERO);
+        self.ask(Question::Answer, Duration::ZERO);
         self
     }
 
@@ -133,82 +171,133 @@ impl Feed {
         let mut place = None;
         let page = loop {
             let begun = Instant::now();
-            let page;
-            (page, self.rest) = match self.asked.take()?.await {
+            let answered = match self.asked.take()?.await {
                 Ok(answered) => answered?,
                 Err(_) => return Some(Err(ReplicateError::Crashed)),
             };
-            let good = |page: &ChangesPage| self.query.wait || !page.changes.is_empty();
-            if page.as_ref().is_ok_and(good) || (self.query.wait && begun.elapsed() >= LONG_WAIT) {
+            let waited = self.question == Question::Change;
+            if waited && begun.elapsed() >= LONG_WAIT {
                 self.patience = Pauses::between_tries(MAX_FRUITLESS);
             }
-            match &page {
-                // A page with a limit was asked for again by the peer itself.
-                Err(error @ PeerError::Broken { .. }) if self.query.wait || matches!(self.rest, Rest::Wanted) => {
-                    let Some(pause) = self.patience.next() else { break page };
-                    tracing::debug!(%error, ?pause, "asking the feed again");
-                    self.ask(pause);
+            let error = match answered {
+                Answered::Page(page, open) => {
+                    self.open = open;
+                    break page;
                 }
-                Err(PeerError::TooLong { .. }) if place.is_none() => {
+                Answered::Changed => {
+                    self.woken = true;
+                    self.ask(Question::Answer, Duration::ZERO);
+                    continue;
+                }
+                Answered::Failed(error @ PeerError::Broken { .. }) if waited => error,
+                Answered::Spoilt(PeerError::TooLong { .. }) if self.reads_many() => {
+                    self.careful = true;
+                    self.ask(self.question, Duration::ZERO);
+                    continue;
+                }
+                Answered::Spoilt(PeerError::TooLong { .. }) => {
                     place = Some(self.stop.run_until_cancelled(self.places.row()).await?);
-                    // Whoever holds the place doesn't wait for changes: the row may be gone by now.
-                    (self.query.limit, self.query.max_bytes, self.query.wait) = (1, ROW_BYTES, false);
-                    self.rest = Rest::Not;
-                    self.ask(Duration::ZERO);
+                    self.ask(Question::Row, Duration::ZERO);
+                    continue;
                 }
-                _ => break page,
-            }
-        };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => return Some(Err(error.into())),
+                Answered::Spoilt(error) => {
+                    self.careful = true;
+                    error
+                }
+                Answered::Failed(error) => return Some(Err(error.into())),
+            };
+            let Some(pause) = self.patience.next() else { return Some(Err(error.into())) };
+            tracing::debug!(%error, ?pause, "asking the feed again");
+            self.ask(self.question, pause);
         };
         if place.is_none() && !page.changes.is_empty() {
             place = Some(self.stop.run_until_cancelled(self.places.page()).await?);
         }
-        let waited = self.query.wait;
-        self.query.since = page.last_seq.clone();
-        // Where rows were too long, the next ones may be shorter again; asking for too many costs a page.
-        self.query.limit = self.limit.min(page.limit.saturating_add(page.limit.div_ceil(4)));
-        self.query.max_bytes = PAGE_BYTES;
-        let next = self.course.after(&page);
-        self.query.wait = next == Next::Wait;
-        match next {
-            Next::End => {}
-            Next::ReadOn | Next::More => self.ask(Duration::ZERO),
-            Next::Rest => {
-                self.rest = Rest::Wanted;
-                self.ask(Duration::ZERO);
-            }
-            Next::Wait if waited && page.changes.is_empty() => self.ask(PAUSE_AFTER_EMPTY_WAIT),
-            Next::Wait => self.ask(Duration::ZERO),
-            Next::Again => match self.patience.next() {
-                Some(pause) => {
-                    tracing::debug!(pending = ?page.pending, ?pause, "an empty page that isn't the feed's end");
-                    self.ask(pause);
-                }
-                None => return Some(Err(never_ends(&self.source, page.pending).into())),
-            },
+        match self.go_on(&page) {
+            Ok(()) => Some(Ok((page, place))),
+            Err(error) => Some(Err(error.into())),
         }
-        Some(Ok((page, place)))
     }
 
-    fn ask(&mut self, pause: Duration) {
+    /// Asks for what comes after a page.
+    fn go_on(&mut self, page: &ChangesPage) -> Result<(), PeerError> {
+        self.query.since = page.last_seq.clone();
+        if !page.changes.is_empty() {
+            self.patience = Pauses::between_tries(MAX_FRUITLESS);
+        }
+        if page.extent != Extent::Part {
+            // Where a row was too long, the next one may be, too.
+            self.careful = self.question == Question::Row;
+        }
+        let woken = std::mem::take(&mut self.woken);
+        match self.course.after(page) {
+            Next::End => {}
+            Next::ReadOn => self.ask(self.question, Duration::ZERO),
+            Next::More => self.ask(Question::Answer, Duration::ZERO),
+            Next::Rest => self.ask(Question::Rest, Duration::ZERO),
+            Next::Wait if woken && page.changes.is_empty() => self.ask(Question::Change, PAUSE_AFTER_EMPTY_WAIT),
+            Next::Wait => self.ask(Question::Change, Duration::ZERO),
+            Next::Again => {
+                let pause = self.patience.next().ok_or_else(|| never_ends(&self.source, page.pending))?;
+                tracing::debug!(pending = ?page.pending, ?pause, "an empty page that isn't the feed's end");
+                let question = if self.question == Question::Rest { Question::Rest } else { Question::Answer };
+                self.ask(question, pause);
+            }
+        }
+        Ok(())
+    }
+
+    fn reads_many(&self) -> bool {
+        self.question == Question::Answer && !self.careful
+    }
+
+    fn ask(&mut self, question: Question, pause: Duration) {
+        self.question = question;
         let (source, query, stop) = (self.source.clone(), self.query.clone(), self.stop.clone());
-        let rest = std::mem::replace(&mut self.rest, Rest::Not);
-        let page = async move {
+        let most = match question {
+            Question::Answer if self.careful => Some(query.limit),
+            Question::Answer => Some(rows_of_answer(query.limit)),
+            Question::Rest | Question::Row | Question::Change => None,
+        };
+        let open = self.open.take();
+        let answered = async move {
             tokio::time::sleep(pause).await;
-            match rest {
-                Rest::Not => (source.changes(&query).await, Rest::Not),
-                Rest::Open(rest) => read_on(rest).await,
-                Rest::Wanted => match source.changes_rest(&query).await {
-                    Ok(rest) => read_on(Box::new(rest)).await,
-                    Err(error) => (Err(error), Rest::Wanted),
+            match (open, question) {
+                (Some(answer), _) => read_on(answer).await,
+                (None, Question::Answer | Question::Rest) => match source.changes_answer(&query, most).await {
+                    Ok(answer) => read_on(Box::new(answer)).await,
+                    Err(error) => Answered::Failed(error),
                 },
+                (None, Question::Row) => {
+                    let query = ChangesQuery { limit: 1, max_bytes: ROW_BYTES, ..query };
+                    let page = source.changes(&query).await;
+                    page.map_or_else(Answered::Failed, |page| Answered::Page(page, None))
+                }
+                (None, Question::Change) => {
+                    source.changed(&query).await.map_or_else(Answered::Failed, |()| Answered::Changed)
+                }
             }
         };
-        let page = async move { stop.run_until_cancelled(page).await }.in_current_span();
-        self.asked = Some(AbortOnDropHandle::new(self.tasks.spawn("feed page", page)));
+        let answered = async move { stop.run_until_cancelled(answered).await }.in_current_span();
+        self.asked = Some(AbortOnDropHandle::new(self.tasks.spawn("feed page", answered)));
+    }
+}
+
+/// Rows of an answer that is cut into batches of so many: one less than a multiple, so that the source tells a seq where each
+/// of them ends.
+fn rows_of_answer(batch: usize) -> usize {
+    match ANSWER_ROWS / batch.max(1) {
+        0 | 1 => batch,
+        batches => batches * batch - 1,
+    }
+}
+
+/// Reads the next page of an answer.
+async fn read_on(mut answer: Box<ChangesAnswer>) -> Answered {
+    match answer.next().await {
+        Ok(page) if page.extent == Extent::Part => Answered::Page(page, Some(answer)),
+        Ok(page) => Answered::Page(page, None),
+        Err(error) => Answered::Spoilt(error),
     }
 }
 
@@ -222,13 +311,6 @@ pub(crate) fn never_ends(source: &Peer, pending: Pending) -> PeerError {
             None => format!("neither, {MAX_FRUITLESS} times in a row"),
         },
     }
-}
-
-/// Reads the next page of the rest. Whatever fails, the rest is asked for anew.
-async fn read_on(mut rest: Box<ChangesRest>) -> Answered {
-    let page = rest.next().await;
-    let more = page.as_ref().is_ok_and(|page| page.extent == Extent::Part);
-    (page, if more { Rest::Open(rest) } else { Rest::Wanted })
 }
 
 /// How a feed goes on after a page.
@@ -255,6 +337,8 @@ pub(crate) struct Course {
     /// Whether the filter lets `pending` come down to 0.
     counted: bool,
     rows_read: u64,
+    /// Rows of the answer in hand.
+    rows_of_answer: u64,
     /// Rows after which the rest is asked for: those that were there at the first page.
     enough: Option<u64>,
     /// The rest was asked for.
@@ -266,19 +350,20 @@ pub(crate) struct Course {
 impl Course {
     /// At the beginning of a feed. `counted`: what is pending comes down to 0 ([`Filter::is_counted`]).
     pub(crate) fn new(continuous: bool, counted: bool) -> Self {
-        Self { continuous, counted, rows_read: 0, enough: None, resting: false, empty: 0 }
+        Self { continuous, counted, rows_read: 0, rows_of_answer: 0, enough: None, resting: false, empty: 0 }
     }
 
     /// How it goes on after this page.
     pub(crate) fn after(&mut self, page: &ChangesPage) -> Next {
-        let rows = page.changes.len() as u64;
-        let enough = *self.enough.get_or_insert(page.pending.rows().map_or(MANY_ROWS, |pending| rows + pending));
-        self.rows_read += rows;
-        self.empty = if rows == 0 { self.empty + 1 } else { 0 };
+        self.rows_of_answer += page.changes.len() as u64;
         if page.extent == Extent::Part {
             return Next::ReadOn;
         }
-        let short = page.changes.len() < page.limit;
+        let rows = std::mem::take(&mut self.rows_of_answer);
+        let enough = *self.enough.get_or_insert(page.pending.rows().map_or(MANY_ROWS, |pending| rows + pending));
+        self.rows_read += rows;
+        self.empty = if rows == 0 { self.empty + 1 } else { 0 };
+        let short = rows < page.limit as u64;
         if self.continuous {
             let caught_up = match page.pending {
                 Pending::Rows(pending) => rows == 0 || pending == 0,

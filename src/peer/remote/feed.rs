@@ -1,9 +1,11 @@
-//! Reads the feed, page by page.
+//! Asks for the feed.
 //!
-//! `GET {db}/_changes?feed=normal&style=all_docs&since=…&limit=…`, or `feed=longpoll&heartbeat=…` to wait: the peer then
-//! sends a line end now and again until there is a change. One that is silent for two heartbeats is dead, and the wait
-//! ends as [`PeerError::Broken`]: the caller asks again from where it was. `filter=_doc_ids` is a POST with the ids,
-//! `filter=_selector` one with the selector as it was written.
+//! `GET {db}/_changes?feed=normal&style=all_docs&since=…&limit=…`, read whole here, or as it arrives (`changes_answer.rs`).
+//! `feed=longpoll&heartbeat=…` waits: the peer then sends a line end now and again until there is a change. One that is
+//! silent for two heartbeats is dead, and the wait ends as [`PeerError::Broken`]: the caller asks again from where it was.
+//! What it answers in the end is looked at for whether it is an answer, no more: the change is read with the next page, so
+//! that waiting and reading are two things. `filter=_doc_ids` is a POST with the ids, `filter=_selector` one with the
+//! selector as it was written.
 
 use reqwest::Method;
 use serde::Deserializer;
@@ -28,18 +30,30 @@ impl RemotePeer {
     }
 
     async fn page(&self, query: &ChangesQuery, limit: usize) -> Result<ChangesPage, PeerError> {
-        let call = self.changes_call(query, Some(limit));
+        let call = self.changes_call(query, Operation::Changes, Some(limit));
         let page: Page = self.ask(&call, |reply| self.expected(reply)?.json(EXPECTED)).await?;
-        let (last_seq, pending, extent) = (page.last_seq, page.pending, Extent::Limited);
-        let changes = page.results.into_iter().map(Change::from).collect();
-        Ok(ChangesPage { changes, limit, last_seq, pending, extent })
+        let (pending, extent) = (page.pending, Extent::Limited);
+        let mut seq = query.since.clone();
+        let changes = page.results.into_iter().map(|row| row.into_change(&mut seq)).collect();
+        Ok(ChangesPage { changes, limit, last_seq: page.last_seq, pending, extent })
     }
 
-    /// The request for a page of so many rows, or for all there are.
-    pub(super) fn changes_call(&self, query: &ChangesQuery, limit: Option<usize>) -> Call {
+    /// Waits for a change.
+    pub async fn changed(&self, query: &ChangesQuery) -> Result<(), PeerError> {
+        let call = self.changes_call(query, Operation::Wait, Some(1));
+        match self.ask(&call, |reply| self.expected(reply)?.json::<Page>(EXPECTED).map(drop)).await {
+            // A row as long as that is a change, too.
+            Err(PeerError::TooLong { .. }) => Ok(()),
+            answered => answered,
+        }
+    }
+
+    /// The request for so many rows, for all there are, or to wait for one.
+    pub(super) fn changes_call(&self, query: &ChangesQuery, operation: Operation, limit: Option<usize>) -> Call {
         let heartbeat = self.inner.settings.heartbeat;
         let style = if query.winners_only { "main_only" } else { "all_docs" };
-        let mut path = match query.wait {
+        let wait = operation == Operation::Wait;
+        let mut path = match wait {
             true => format!("_changes?feed=longpoll&style={style}&heartbeat={}", heartbeat.as_millis()),
             false => format!("_changes?feed=normal&style={style}"),
         };
@@ -47,10 +61,9 @@ impl RemotePeer {
             path += &format!("&limit={limit}");
         }
         path += &format!("&since={}", encode(&query.since.as_query()));
-        let operation = if query.wait { Operation::Wait } else { Operation::Changes };
         let mut call = Call::get(operation, path);
         call.max_answer = query.max_bytes;
-        call.silence = query.wait.then(|| heartbeat * MISSED_HEARTBEATS);
+        call.silence = wait.then(|| heartbeat * MISSED_HEARTBEATS);
         match &query.filter {
             Filter::None => {}
             Filter::Named { name, query } => {
@@ -87,7 +100,8 @@ pub(super) struct Page {
 
 #[derive(Deserialize)]
 pub(super) struct Row {
-    seq: Seq,
+    /// `null` where the source tells only some.
+    seq: Option<Seq>,
     id: DocId,
     changes: Vec<Leaf>,
 }
@@ -97,9 +111,14 @@ struct Leaf {
     rev: Rev,
 }
 
-impl From<Row> for Change {
-    fn from(row: Row) -> Self {
-        Self { seq: row.seq, id: row.id, revs: row.changes.into_iter().map(|leaf| leaf.rev).collect() }
+impl Row {
+    /// The change, after which the feed has come to `seq`, if the row tells it.
+    pub(super) fn into_change(self, seq: &mut Seq) -> Change {
+        if let Some(told) = self.seq {
+            *seq = told;
+        }
+        let revs = self.changes.into_iter().map(|leaf| leaf.rev).collect();
+        Change { seq: seq.clone(), id: self.id, revs }
     }
 }
 

@@ -184,7 +184,7 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
             "results": [{"seq": [7, "o"], "id": "a", "changes": [{"rev": "2-b"}, {"rev": "1-a"}], "deleted": true}],
             "last_seq": [7, "o"],
         })),
-        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=1000&limit=2&since=0&filter=d%2Ff&k=a%20b" => {
+        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=1000&limit=1&since=0&filter=d%2Ff&k=a%20b" => {
             assert_eq!(seen.headers["accept-encoding"], "identity");
             let beats =
                 stream::iter(["\n", "\n", "\n", "\n", "\n", "{\"results\":[],", "\"last_seq\":9,\"pending\":0}"]);
@@ -195,7 +195,7 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
             });
             answer(200, Body::from_stream(beats))
         }
-        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=1000&limit=2&since=0" => {
+        "/db/_changes?feed=longpoll&style=all_docs&heartbeat=1000&limit=1&since=0" => {
             let silent = stream::iter([Ok("\n")]).chain(stream::pending::<Result<_, std::io::Error>>());
             answer(200, Body::from_stream(silent))
         }
@@ -211,7 +211,6 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
         since: seq("\"5-x=\""),
         limit: 2,
         max_bytes: PAGE_BYTES,
-        wait: false,
         filter: Filter::None,
         winners_only: false,
     };
@@ -224,11 +223,37 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
     assert!(peer.changes(&ChangesQuery { filter: ids, ..query.clone() }).await.unwrap().changes.is_empty());
 
     let named = Filter::Named { name: "d/f".into(), query: vec![("k".into(), "a b".into())] };
-    let page = peer.changes(&ChangesQuery { wait: true, filter: named, ..query.clone() }).await.unwrap();
-    assert_eq!((page.last_seq.as_json(), page.pending), ("9", Pending::Rows(0)));
+    peer.changed(&ChangesQuery { filter: named, ..query.clone() }).await.unwrap();
 
-    let silent = peer.changes(&ChangesQuery { wait: true, ..query }).await;
+    let silent = peer.changed(&query).await;
     assert!(matches!(silent, Err(PeerError::Broken { .. })), "{silent:?}");
+}
+
+/// Pages are cut where they are full; the seq that counts is the last one told.
+#[tokio::test]
+async fn an_answer_of_the_feed_is_cut_into_pages() {
+    let url = serve(|seen| match seen.path.as_str() {
+        "/db/_changes?feed=normal&style=all_docs&limit=5&since=0&seq_interval=3" => {
+            let row = |(id, seq)| json!({"seq": seq, "id": id, "changes": [{"rev": "1-a"}]});
+            let rows = [("a", json!(null)), ("b", json!(null)), ("c", json!("3-x")), ("d", json!(null)), ("e", json!(null))];
+            ok(json!({"results": rows.map(row), "last_seq": "5-x", "pending": 2}))
+        }
+        path => panic!("{path}"),
+    });
+    let peer = peer(&format!("{}/db", url.await));
+    let (since, filter) = (Seq::zero(), Filter::None);
+    let query = ChangesQuery { since, limit: 3, max_bytes: PAGE_BYTES, filter, winners_only: false };
+    let one_row = ChangesQuery { max_bytes: 47, ..query.clone() };
+    let told = [("3-x", 3, Extent::Part), ("5-x", 2, Extent::Limited)];
+    let row_by_row = ["0", "0", "3-x", "3-x"].map(|seq| (seq, 1, Extent::Part));
+    for (query, expected) in [(query, &told[..]), (one_row, &[&row_by_row[..], &[("5-x", 1, Extent::Limited)]].concat())] {
+        let mut answer = peer.changes_answer(&query, Some(5)).await.unwrap();
+        for (seq, rows, extent) in expected {
+            let page = answer.next().await.unwrap();
+            assert_eq!((&*page.last_seq.as_query(), page.changes.len(), page.extent), (*seq, *rows, *extent));
+            assert_eq!(page.pending, if *extent == Extent::Part { Pending::Unknown } else { Pending::Rows(2) });
+        }
+    }
 }
 
 #[tokio::test]

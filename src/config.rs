@@ -112,7 +112,7 @@ impl Default for Replicator {
     fn default() -> Self {
         Self {
             worker_batch_size: 500,
-            worker_processes: 4,
+            worker_processes: 8,
             checkpoint_interval: Duration::from_secs(5),
             retries_per_request: 10,
             retry_time_limit: Duration::from_secs(60),

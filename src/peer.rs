@@ -200,6 +200,8 @@ pub struct DatabaseInfo {
     pub instance_start_time: String,
     /// The newest change's place in the feed.
     pub update_seq: Seq,
+    /// Documents, deleted ones included; `None` where the peer doesn't tell.
+    pub documents: Option<u64>,
 }
 
 /// One row of the feed.

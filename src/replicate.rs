@@ -22,6 +22,7 @@ pub mod checkpoint;
 pub mod changes;
 pub mod batch;
 pub mod missing;
+pub mod seen;
 pub mod fetch;
 pub mod write;
 pub mod doubt;
@@ -31,6 +32,7 @@ pub mod progress;
 pub mod rate;
 pub mod error;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -48,6 +50,7 @@ use self::failures::FailureList;
 pub use self::job::{Context, Job, Outcome};
 use self::life::Life;
 use self::loss::{MAX_LOSSES, RecordError};
+use self::seen::Seen;
 use crate::document::Seq;
 use crate::peer::{DatabaseInfo, Filter, Peer, PeerError};
 
@@ -170,6 +173,8 @@ async fn session(
 ) -> Result<Session, Ended> {
     let log_ids = if job.request.use_checkpoints { &job.log_ids[..] } else { &[] };
     let peers = (source.0, target.0);
+    let first_copy = target.1.documents == Some(0);
+    let seen = first_copy.then(|| Arc::new(Seen::of(source.1.documents.unwrap_or(u64::MAX))));
     let starting = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
     let session = starting.ok_or(Ended::Failed(ReplicateError::Cancelled))??;
@@ -177,7 +182,7 @@ async fn session(
     let since = session.start_seq().clone();
     // Cancelled, batches under way finish what they write and begin nothing new.
     let scope = job.stop.child_token();
-    let copying = copy(job, peers, since, finished, failures, &scope);
+    let copying = copy(job, peers, (since, seen), finished, failures, &scope);
     let recording = async {
         let recorded = record(job, session, progress, (failures, peers.1)).await;
         // Nothing that is copied now could be recorded.
@@ -198,12 +203,12 @@ async fn session(
 async fn copy(
     job: &Job,
     (source, target): (&Peer, &Peer),
-    since: Seq,
+    (since, seen): (Seq, Option<Arc<Seen>>),
     finished: watch::Sender<Seq>,
     failures: &FailureList,
     scope: &CancellationToken,
 ) -> Result<(), ReplicateError> {
-    let life = Life { stop: scope.clone(), ..job.life(source, target) };
+    let life = Life { stop: scope.clone(), seen, ..job.life(source, target) };
     let reading = changes::Reading {
         source: source.clone(),
         since,

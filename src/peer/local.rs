@@ -87,7 +87,11 @@ impl LocalPeer {
     /// See [`super::Peer::info`].
     pub async fn info(&self) -> Result<DatabaseInfo, PeerError> {
         let stats = self.database().await?.stats().await?;
-        Ok(DatabaseInfo { instance_start_time: stats.instance_start_time, update_seq: stats.update_seq.into() })
+        Ok(DatabaseInfo {
+            instance_start_time: stats.instance_start_time,
+            update_seq: stats.update_seq.into(),
+            documents: Some(stats.doc_count + stats.doc_del_count),
+        })
     }
 
     /// See [`super::Peer::create`].

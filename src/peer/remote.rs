@@ -162,6 +162,8 @@ impl RemotePeer {
         struct Info {
             instance_start_time: Option<serde_json::Value>,
             update_seq: Seq,
+            doc_count: Option<u64>,
+            doc_del_count: Option<u64>,
         }
         self.opening(&Call::get(Operation::Info, ""), |reply| {
             if reply.meaning() == Meaning::NotThere {
@@ -172,7 +174,11 @@ impl RemotePeer {
             let server = reply.headers.get(SERVER).map_or(b"".as_slice(), |server| server.as_bytes());
             let takes_gzip = server.starts_with(b"CouchDB") || server.starts_with(b"couchrep");
             self.inner.takes_gzip.store(takes_gzip, Ordering::Relaxed);
-            Ok(DatabaseInfo { instance_start_time: start_time(info.instance_start_time), update_seq: info.update_seq })
+            Ok(DatabaseInfo {
+                instance_start_time: start_time(info.instance_start_time),
+                update_seq: info.update_seq,
+                documents: info.doc_count.zip(info.doc_del_count).and_then(|(docs, deleted)| docs.checked_add(deleted)),
+            })
         })
         .await
     }

@@ -164,6 +164,7 @@ impl Job {
             batches: self.batches(),
             batch_bytes: self.context.settings.batch_bytes,
             tries: self.context.settings.retries_per_request,
+            seen: None,
             stop: self.stop.clone(),
         }
     }

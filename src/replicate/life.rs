@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::ReplicateError;
 use super::failures::FailureLog;
 use super::progress::Progress;
+use super::seen::Seen;
 use crate::effort::budget::{Budget, Places};
 use crate::peer::Peer;
 
@@ -35,6 +36,8 @@ pub struct Life {
     pub batch_bytes: usize,
     /// Tries of what broke off.
     pub tries: u32,
+    /// The revisions of this session, if the target had none when it began.
+    pub seen: Option<Arc<Seen>>,
     /// Cancelled: reads and pauses end at once, writes are finished.
     pub stop: CancellationToken,
 }

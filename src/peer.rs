@@ -326,6 +326,9 @@ pub struct Fetched {
     pub docs: DocBatch,
     /// Revisions whose documents have attachments: they are fetched one by one.
     pub attached: Vec<(DocId, Rev)>,
+    /// Of those, revisions with [`SMALL_BYTES`] of attachments at most, all stored plain: they can be fetched in bulk
+    /// ([`Peer::bulk_get_inline`]).
+    pub small: Vec<(DocId, Rev)>,
     /// Documents that can't be copied, for good: too large to be held, or not for us to read.
     pub refused: Vec<Failure>,
     /// Revisions that didn't come this time.
@@ -335,9 +338,18 @@ pub struct Fetched {
 impl Fetched {
     /// Whether nothing was fetched, nor told.
     pub fn is_empty(&self) -> bool {
-        self.docs.is_empty() && self.attached.is_empty() && self.refused.is_empty() && self.doubtful.is_empty()
+        self.docs.is_empty()
+            && self.attached.is_empty()
+            && self.small.is_empty()
+            && self.refused.is_empty()
+            && self.doubtful.is_empty()
     }
 }
+
+/// Bytes of attachments that travel within their document's JSON, all of a document together. Measured between two CouchDBs,
+/// a document with 20 KB costs a sixth of the processor time that a request of its own costs each of them, one with 128 KiB
+/// two thirds, one with 256 KiB as much.
+pub const SMALL_BYTES: u64 = 128 << 10;
 
 /// What the peer says of one document of a request without settling it.
 #[derive(Debug, Clone, PartialEq)]
@@ -547,6 +559,17 @@ impl Peer {
         Ok(match self {
             Self::Remote(peer) => BulkGet::Remote(Box::new(peer.bulk_get(wanted).await?)),
             Self::Local(peer) => BulkGet::Local(peer.bulk_get(wanted)),
+        })
+    }
+
+    /// Starts to fetch revisions with their attachments within them (`POST {db}/_bulk_get?attachments=true`), exactly these:
+    /// of newer ones nobody knows how large they are. What doesn't come so, for whatever reason, is among [`Fetched::attached`].
+    pub async fn bulk_get_inline(&self, small: Vec<(DocId, Rev)>) -> Result<BulkGet, PeerError> {
+        let wanted = |(id, rev)| Wanted { id, revs: vec![rev], atts_since: Vec::new() };
+        let wanted = small.into_iter().map(wanted).collect();
+        Ok(match self {
+            Self::Remote(peer) => BulkGet::Remote(Box::new(peer.bulk_get_inline(wanted).await?)),
+            Self::Local(peer) => BulkGet::Local(peer.bulk_get_inline(wanted)),
         })
     }
 

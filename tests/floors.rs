@@ -58,7 +58,7 @@ const EACH_OTHER: &[(&str, &str, &str)] = &[
     ("http::documents", "http::related", "a draft of an edit goes into a file of its own"),
     ("peer", "peer::local", HUB),
     ("peer", "peer::local::bulk_get", HUB),
-    ("peer", "peer::local::rest", HUB),
+    ("peer", "peer::local::changes_answer", HUB),
     ("peer", "peer::remote", HUB),
     ("peer::remote", "peer::remote::auth", HUB),
     ("peer::remote", "peer::remote::call", HUB),

@@ -32,13 +32,16 @@ fn answers() -> impl Iterator<Item = (u16, Gateway)> {
     refusals.chain(successes)
 }
 
-/// Plain documents, a conflict, one with an attachment, a design document.
+/// Plain documents, a conflict, one with a small attachment, one whose attachment streams, since it is stored gzipped, a design
+/// document.
 async fn fill(server: &Server, database: &str) {
     let mut docs: Vec<Value> = (0..PLAIN).map(|n| json!({"_id": format!("doc{n:02}"), "_rev": "1-a"})).collect();
     docs.extend(["b", "c"].map(|hash| json!({"_id": "conflict", "_rev": format!("1-{hash}")})));
     docs.push(json!({"_id": "_design/x", "_rev": "1-x"}));
-    let attachment = json!({"data": "YWJjZGVm", "content_type": "image/png"});
-    docs.push(json!({"_id": "attached", "_rev": "1-e", "_attachments": {"a.png": attachment}}));
+    for (id, content_type) in [("attached", "text/plain"), ("small", "image/png")] {
+        let attachment = json!({"data": "YWJjZGVm", "content_type": content_type});
+        docs.push(json!({"_id": id, "_rev": "1-e", "_attachments": {"a.png": attachment}}));
+    }
     server.post(&format!("/{database}/_bulk_docs"), json!({"docs": docs, "new_edits": false}), 201).await;
 }
 
@@ -48,6 +51,9 @@ async fn case(server: &Server, name: String, (method, path): (Method, &str), fau
     server.database(&source).await;
     server.database(&target).await;
     fill(server, &source).await;
+    // A target that is empty isn't asked what it lacks.
+    let there = json!({"docs": [{"_id": "doc00", "_rev": "1-a"}], "new_edits": false});
+    server.post(&format!("/{target}/_bulk_docs"), there, 201).await;
     let peer = FaultyPeer::before(server).await;
     let part = path.replace("{s}", &source).replace("{t}", &target);
     peer.keep_failing(method.clone(), &part, fault.clone(), Some(during));

@@ -77,6 +77,8 @@ async fn cancel_tells_everyone_who_waits_within_about_a_second_even_while_a_peer
         (Method::POST, "/tgt/_ensure_full_commit"),
     ] {
         let (server, peer) = bench().await;
+        // A target that is empty isn't asked what it lacks.
+        server.put("/tgt/there", json!({}), 201).await;
         let job = json!({"source": peer.url("/src"), "target": peer.url("/tgt")});
         peer.fail(method.clone(), part, Fault::Hang);
         let waiting = || server.post("/_replicate", job.clone(), 500);

@@ -13,6 +13,7 @@ mod rights;
 mod databases;
 mod documents;
 mod attachments;
+mod small_attachments;
 mod bulk;
 mod changes_feed;
 mod filters;

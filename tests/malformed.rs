@@ -17,11 +17,13 @@ const NONSENSE: [(&str, &str, &str); 2] = [
 async fn refuses_nonsense(method: Method, path: &str, expected: &str) {
     let server = Server::with_config(|config| config.replicator.retries_per_request = 2).await;
     server.database("src").await.fill("doc-", 3).await;
-    let attached = json!({"_attachments": {"a": {"data": "YWJj", "content_type": "image/png"}}});
+    let attached = json!({"_attachments": {"a": {"data": "YWJj", "content_type": "text/plain"}}});
     server.put("/src/attached", attached, 201).await;
     for (number, (content_type, kind, body)) in NONSENSE.into_iter().enumerate() {
         let target = format!("tgt{number}");
         server.database(&target).await;
+        // A target that is empty isn't asked what it lacks.
+        server.replicate(json!({"source": "src", "target": target, "doc_ids": ["doc-0000"]})).await;
         let path = path.replace("/tgt/", &format!("/{target}/"));
         let peer = FaultyPeer::before(&server).await;
         let job = json!({"source": peer.url("/src"), "target": peer.url(&format!("/{target}"))});
@@ -46,6 +48,8 @@ async fn json_without_its_end_is_asked_for_again_and_told_where_it_stays_so() {
     let server = Server::with_config(|config| config.replicator.retries_per_request = 3).await;
     server.database("src").await.fill("doc-", 3).await;
     server.database("tgt").await;
+    // A target that is empty isn't asked what it lacks.
+    server.replicate(json!({"source": "src", "target": "tgt", "doc_ids": ["doc-0000"]})).await;
     let peer = FaultyPeer::before(&server).await;
     let job = json!({"source": peer.url("/src"), "target": peer.url("/tgt")});
     let cut = || Fault::Answer(200, vec![("content-type", "application/json".into())], CUT.into());

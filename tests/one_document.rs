@@ -24,7 +24,7 @@ impl Bench {
         server.database("src").await.fill("doc", DOCS).await;
         server.database("tgt").await;
         let attached =
-            |id: &str| json!({"_id": id, "_attachments": {"a": {"data": "YWJj", "content_type": "image/png"}}});
+            |id: &str| json!({"_id": id, "_attachments": {"a": {"data": "YWJj", "content_type": "text/plain"}}});
         let docs = json!({"docs": [{"_id": "bad"}, attached("attached"), attached("bad-attached")]});
         server.post("/src/_bulk_docs", docs, 201).await;
         let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
@@ -80,6 +80,8 @@ async fn a_document_that_the_source_cannot_give_is_a_failure_and_the_rest_is_cop
 async fn a_document_whose_question_is_answered_with_pages_alone_is_a_failure_when_the_tries_are_over() {
     let bench = Bench::start().await;
     let page = Fault::Answer(400, vec![("content-type", "text/html".into())], "<h1>Bad Request</h1>".into());
+    // A target that is empty isn't asked what it lacks.
+    bench.server.replicate(json!({"source": "src", "target": "tgt", "doc_ids": ["attached"]})).await;
     bench.target.keep_failing_with(Method::POST, "_revs_diff", r#""bad":"#, page.clone());
     bench.target.keep_failing(Method::PUT, "/tgt/bad-attached?", page, None);
     let answer = bench.replicate(200).await;

@@ -202,6 +202,29 @@ async fn rows_that_a_source_gives_again_do_not_end_a_one_shot_early() {
     assert_eq!(lacking(&server, &source, 60).await, [""; 0]);
 }
 
+/// A target that was empty isn't asked what it lacks, unless a row comes again: documents would be written and counted twice.
+#[tokio::test]
+async fn an_empty_target_is_asked_about_rows_alone_that_were_given_before() {
+    for repeated in [0, 8] {
+        let (server, source) = (Server::start().await, Source::with(60).await);
+        source.answers(move |mut answer, page| {
+            if page == 3 {
+                answer["last_seq"] = json!(answer["last_seq"].as_u64().unwrap() - repeated);
+            }
+            answer
+        });
+        server.database("tgt").await;
+        let target = FaultyPeer::before(&server).await;
+        let job =
+            json!({"source": source.url, "target": target.url("/tgt"), "worker_batch_size": 10, "worker_processes": 1});
+        let session = server.replicate(job).await["history"][0].clone();
+        let asked = target.requests().iter().filter(|request| request.contains("_revs_diff")).count();
+        assert_eq!(asked, usize::from(repeated > 0));
+        let counts = ["docs_written", "missing_found"].map(|count| session[count].clone());
+        assert_eq!(counts, [60, 60], "{session}");
+    }
+}
+
 /// A feed that a dying cluster closes well, with nothing in it, was an end.
 #[tokio::test]
 async fn an_answer_that_says_it_is_not_the_end_is_asked_for_again() {

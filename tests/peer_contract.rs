@@ -140,7 +140,7 @@ async fn fetch(peer: &Peer, wanted: Vec<Wanted>, max_bytes: usize) -> (Vec<Strin
     while let Some(fetched) = answer.next(max_bytes, &mut share).await.unwrap() {
         let text = |doc| String::from_utf8(fetched.docs.text(doc).to_vec()).unwrap();
         docs.extend(fetched.docs.docs().iter().map(text));
-        attached.extend(fetched.attached.iter().map(|(id, rev)| format!("{id} {rev}")));
+        attached.extend(fetched.attached.iter().chain(&fetched.small).map(|(id, rev)| format!("{id} {rev}")));
         let missing = fetched.doubtful.iter().filter(|doubt| doubt.blame == Blame::Missing);
         unavailable
             .extend(missing.map(|doubt| format!("{} {}", doubt.failure.id, doubt.failure.rev.as_ref().unwrap())));
@@ -152,13 +152,8 @@ async fn a_database_that_is_not_there_is_said_to_be_missing(peer: &Peer) {
     let missing = |error| matches!(error, PeerError::DatabaseMissing { .. });
     assert!(missing(peer.info().await.unwrap_err()));
     assert!(missing(peer.local_doc("x").await.unwrap_err()));
-    let query = ChangesQuery {
-        since: Seq::zero(),
-        limit: 1,
-        max_bytes: 1 << 20,
-        filter: Filter::None,
-        winners_only: false,
-    };
+    let query =
+        ChangesQuery { since: Seq::zero(), limit: 1, max_bytes: 1 << 20, filter: Filter::None, winners_only: false };
     assert!(missing(peer.changes(&query).await.unwrap_err()));
 }
 
@@ -244,8 +239,7 @@ async fn a_feed_of_doc_ids_shows_those_and_counts_the_rest_as_progress(peer: &Pe
         write(peer, &[(id, &["1-a"], "")]).await;
     }
     let filter = Filter::DocIds(vec!["b".into(), "_design/d".into(), "nosuch".into()]);
-    let query =
-        ChangesQuery { since: Seq::zero(), limit: 10, max_bytes: 1 << 20, filter, winners_only: false };
+    let query = ChangesQuery { since: Seq::zero(), limit: 10, max_bytes: 1 << 20, filter, winners_only: false };
     let page = peer.changes(&query).await.unwrap();
     let ids: Vec<_> = page.changes.iter().map(|change| change.id.as_str()).collect();
     assert_eq!(ids, ["b", "_design/d"]);

@@ -79,6 +79,8 @@ async fn a_batch_that_hangs_does_not_hide_behind_a_feed_that_has_caught_up() {
     server.post("/src/_bulk_docs", json!({"docs": more}), 201).await;
     server.database("other").await;
     for (source, target) in [("src".to_owned(), "tgt"), (peer.url("/src"), "other")] {
+        // A target that is empty isn't asked what it lacks.
+        server.replicate(json!({"source": "src", "target": target, "doc_ids": ["more0"]})).await;
         peer.fail(Method::POST, &format!("/{target}/_revs_diff"), DRIP);
         let target = peer.url(&format!("/{target}"));
         server.replicate(json!({"source": source, "target": target, "continuous": true})).await;

@@ -251,7 +251,12 @@ impl LocalPeer {
 
     /// See [`super::Peer::bulk_get`].
     pub fn bulk_get(&self, wanted: Vec<Wanted>) -> LocalBulkGet {
-        LocalBulkGet::new(self.clone(), wanted)
+        LocalBulkGet::new(self.clone(), wanted, false)
+    }
+
+    /// See [`super::Peer::bulk_get_inline`].
+    pub fn bulk_get_inline(&self, wanted: Vec<Wanted>) -> LocalBulkGet {
+        LocalBulkGet::new(self.clone(), wanted, true)
     }
 
     /// See [`super::Peer::open_rev`].

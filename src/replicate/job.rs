@@ -165,6 +165,7 @@ impl Job {
             batch_bytes: self.context.settings.batch_bytes,
             tries: self.context.settings.retries_per_request,
             seen: None,
+            inline_failures: Arc::default(),
             stop: self.stop.clone(),
         }
     }

@@ -3,6 +3,7 @@
 //! The stages know this and no more: neither the job, nor who asked for it, nor whether another life follows. Does no I/O.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ pub struct Life {
     pub tries: u32,
     /// The revisions of this session, if the target had none when it began.
     pub seen: Option<Arc<Seen>>,
+    /// Bulk requests with attachments in them that failed, one after the other.
+    pub inline_failures: Arc<AtomicU32>,
     /// Cancelled: reads and pauses end at once, writes are finished.
     pub stop: CancellationToken,
 }

@@ -19,7 +19,10 @@ pub async fn ask(life: &Life, changes: &[Change], first: bool) -> Result<Vec<Wan
         Some(seen) if first => {
             let (new, doubtful): (Vec<_>, Vec<_>) = changes.iter().cloned().partition(|change| seen.is_new(change));
             let doubtful = without(doubtful, &new);
-            (new.into_iter().map(|Change { id, revs, .. }| Wanted { id, revs, atts_since: Vec::new() }).collect(), doubtful)
+            (
+                new.into_iter().map(|Change { id, revs, .. }| Wanted { id, revs, atts_since: Vec::new() }).collect(),
+                doubtful,
+            )
         }
         _ => (Vec::new(), changes.to_vec()),
     };

@@ -4,6 +4,8 @@
 //! isn't stopped: it ends within the peer's own limits. A document that the target refuses is passed over; the rest of its
 //! batch is written. To note what was refused, and to settle what is in doubt, is the caller's: it may have seen either before.
 
+use std::collections::HashSet;
+
 use super::ReplicateError;
 use super::life::Life;
 use super::progress::Counts;
@@ -15,17 +17,29 @@ pub async fn docs(life: &Life, docs: DocBatch) -> Result<Written, ReplicateError
     if docs.is_empty() {
         return Ok(Written::default());
     }
-    let names: Vec<_> = docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect();
+    Ok(taken(life, docs).await?.1)
+}
+
+/// Writes documents with small attachments within them; answers those that the target took. Why it didn't take another, it
+/// is asked in the other way ([`attached`]).
+pub async fn inline(life: &Life, docs: DocBatch) -> Result<Vec<(DocId, Rev)>, ReplicateError> {
+    if docs.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(taken(life, docs).await?.0)
+}
+
+/// Writes and counts; answers what the target took, and what it said of the rest.
+async fn taken(life: &Life, docs: DocBatch) -> Result<(Vec<(DocId, Rev)>, Written), ReplicateError> {
+    let mut names: Vec<_> = docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect();
     let written = life.target.bulk_docs(docs).await?;
-    let lacking = written.refused.len() + written.doubtful.len();
-    let not_taken = |id: &DocId| {
-        let doubtful = written.doubtful.iter().map(|doubt| &doubt.failure);
-        written.refused.iter().chain(doubtful).any(|failure| failure.id == *id)
-    };
-    let copied = names.len().saturating_sub(lacking) as u64;
-    life.progress.copied(copied, names.iter().rev().find(|(id, _)| !not_taken(id)).cloned());
+    let lacking = written.refused.iter().chain(written.doubtful.iter().map(|doubt| &doubt.failure));
+    let copied = names.len().saturating_sub(lacking.clone().count()) as u64;
+    let lacking: HashSet<_> = lacking.map(|failure| &failure.id).collect();
+    names.retain(|(id, _)| !lacking.contains(id));
+    life.progress.copied(copied, names.last().cloned());
     life.progress.count(Counts { docs_read: copied, docs_written: copied, ..Counts::default() });
-    Ok(written)
+    Ok((names, written))
 }
 
 /// What became of a document with attachments.

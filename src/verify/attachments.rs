@@ -109,7 +109,7 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
                 told.insert((doc.id.clone(), doc.rev.clone()), attachments);
             }
         }
-        attached.extend(fetched.attached);
+        attached.extend(fetched.attached.into_iter().chain(fetched.small));
         let doubtful = fetched.doubtful.into_iter().filter(|doubt| doubt.blame != Blame::Missing);
         let doubtful = doubtful.map(|doubt| (doubt.failure, doubt.blame));
         let refused = fetched.refused.into_iter().map(|failure| (failure, Blame::Document));

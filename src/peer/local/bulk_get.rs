@@ -8,19 +8,21 @@ use std::collections::VecDeque;
 use super::{LocalPeer, newest};
 use crate::document::{Rev, Wanted};
 use crate::effort::budget::{Share, cost};
-use crate::peer::{Doubt, Failure, Fetched, PeerError};
-use crate::store::{DocOptions, Leaf, Snapshot, StoreError};
+use crate::peer::{Doubt, Failure, Fetched, PeerError, SMALL_BYTES};
+use crate::store::{Attachment, AttachmentsAs, DocOptions, Encoding, Leaf, Snapshot, StoreError};
 
 /// Documents that are read as they are asked for.
 pub struct LocalBulkGet {
     peer: LocalPeer,
     /// What wasn't read yet.
     wanted: VecDeque<Wanted>,
+    /// With their attachments within them.
+    inline: bool,
 }
 
 impl LocalBulkGet {
-    pub(super) fn new(peer: LocalPeer, wanted: Vec<Wanted>) -> Self {
-        Self { peer, wanted: wanted.into() }
+    pub(super) fn new(peer: LocalPeer, wanted: Vec<Wanted>, inline: bool) -> Self {
+        Self { peer, wanted: wanted.into(), inline }
     }
 
     /// See [`crate::peer::BulkGet::next`].
@@ -30,7 +32,7 @@ impl LocalBulkGet {
         share.try_hold(cost(max_bytes));
         while !self.wanted.is_empty() {
             let mut wanted = std::mem::take(&mut self.wanted);
-            let (held, max_document) = (share.bytes(), share.max_document());
+            let (held, max_document, inline) = (share.bytes(), share.max_document(), self.inline);
             let read = self.peer.read(move |snapshot| {
                 let mut fetched = Fetched::default();
                 let mut lacking = None;
@@ -39,7 +41,7 @@ impl LocalBulkGet {
                     && let Some(next) = wanted.pop_front()
                 {
                     let fits = |bytes| cost(bytes) <= held;
-                    if let Some((rest, bytes)) = fetch(snapshot, next, &mut fetched, fits, max_document)? {
+                    if let Some((rest, bytes)) = fetch(snapshot, next, &mut fetched, (inline, fits), max_document)? {
                         wanted.push_front(rest);
                         lacking = Some(bytes);
                     }
@@ -65,28 +67,43 @@ fn fetch(
     snapshot: &Snapshot,
     wanted: Wanted,
     fetched: &mut Fetched,
-    fits: impl Fn(usize) -> bool,
+    (inline, fits): (bool, impl Fn(usize) -> bool),
     max_document: usize,
 ) -> Result<Option<(Wanted, usize)>, StoreError> {
-    let options = DocOptions { revs: true, ..DocOptions::default() };
+    let attachments = if inline { AttachmentsAs::Inline } else { AttachmentsAs::Stubs };
+    let options = DocOptions { revs: true, attachments, ..DocOptions::default() };
     let id = &wanted.id;
     let missing = |rev: &Rev| Doubt::missing(id.clone(), rev.clone());
     let Some(record) = snapshot.document(id.as_str())? else {
+        if inline {
+            fetched.attached.extend(wanted.revs.iter().map(|rev| (id.clone(), rev.clone())));
+            return Ok(None);
+        }
         fetched.doubtful.extend(wanted.revs.iter().map(missing));
         return Ok(None);
     };
     let mut leaves: Vec<Leaf> = if wanted.revs.is_empty() { record.tree.leaves() } else { Vec::new() };
     for rev in &wanted.revs {
-        match newest(&record, rev) {
+        // Inline, exactly this one was asked for.
+        match if inline { record.tree.leaf(rev) } else { newest(&record, rev) } {
             Some(leaf) if leaves.contains(&leaf) => {}
             Some(leaf) => leaves.push(leaf),
+            None if inline => fetched.attached.push((id.clone(), rev.clone())),
             None => fetched.doubtful.push(missing(rev)),
         }
     }
     for (place, leaf) in leaves.iter().enumerate() {
-        if leaf.attached || id.is_design() {
-            fetched.attached.push((id.clone(), leaf.rev.clone()));
-            continue;
+        let small = if leaf.attached { small_bytes(&snapshot.attachments(leaf)?) } else { Some(0) };
+        match small {
+            Some(_) if !id.is_design() && (inline || !leaf.attached) => {}
+            Some(_) if !id.is_design() => {
+                fetched.small.push((id.clone(), leaf.rev.clone()));
+                continue;
+            }
+            _ => {
+                fetched.attached.push((id.clone(), leaf.rev.clone()));
+                continue;
+            }
         }
         let stored = snapshot.stored(leaf)?;
         if stored.size() > max_document {
@@ -94,10 +111,20 @@ fn fetch(
             continue;
         }
         let before = if fetched.docs.is_empty() { 0 } else { fetched.docs.size() };
-        let bytes = before + stored.size();
+        let bytes = before + stored.size() + small.map_or(0, base64_bytes);
         if !fits(bytes) {
             let revs = leaves[place..].iter().map(|leaf| leaf.rev.clone()).collect();
             return Ok(Some((Wanted { revs, ..wanted }, bytes)));
+        }
+        if leaf.attached {
+            let mut text = Vec::new();
+            let gaps = snapshot.render_stored(id.as_str(), &record, leaf, &stored, &options, &mut text)?;
+            match gaps.is_empty() {
+                true => fetched.docs.push(id.clone(), leaf.rev.clone(), &text),
+                // With so large a document, the attachments didn't find room in it.
+                false => fetched.attached.push((id.clone(), leaf.rev.clone())),
+            }
+            continue;
         }
         let mut rendered = Ok(());
         fetched.docs.push_with(id.clone(), leaf.rev.clone(), |out| {
@@ -106,4 +133,15 @@ fn fetch(
         rendered?;
     }
     Ok(None)
+}
+
+/// The bytes of attachments that may travel within their document.
+fn small_bytes(attachments: &[Attachment]) -> Option<u64> {
+    let plain = attachments.iter().all(|attachment| attachment.encoding == Encoding::Identity);
+    let bytes = attachments.iter().fold(0_u64, |sum, attachment| sum.saturating_add(attachment.stored_length));
+    (plain && bytes <= SMALL_BYTES).then_some(bytes)
+}
+
+fn base64_bytes(bytes: u64) -> usize {
+    bytes as usize / 3 * 4 + 4
 }

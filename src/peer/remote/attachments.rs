@@ -7,8 +7,9 @@ use std::ops::Range;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::AttachmentHead;
+use super::{AttachmentHead, SMALL_BYTES};
 use crate::document::DocumentError;
 use crate::json;
 
@@ -27,6 +28,42 @@ pub(super) struct Described<'a> {
     encoding: Option<Cow<'a, str>>,
     /// Of the bytes that follow, where they are encoded.
     encoded_length: Option<u64>,
+    data: Option<IgnoredAny>,
+}
+
+/// What a document's `_attachments` tell of how it can travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// There are none.
+    Nothing,
+    /// All stand in the document.
+    Within,
+    /// Stubs of few bytes, stored plain. Data that stands in a document is plain, and what is stored gzipped would get
+    /// another digest on its way there and back.
+    Small,
+    /// Anything else.
+    More,
+}
+
+impl Attached {
+    pub(super) fn of(attachments: &[u8]) -> Result<Self, DocumentError> {
+        let (mut any, mut within, mut small, mut bytes) = (false, true, true, 0_u64);
+        for attachment in json::members(attachments)? {
+            any = true;
+            let Ok(described) = serde_json::from_slice::<Described<'_>>(attachment.value) else {
+                return Ok(Self::More);
+            };
+            within &= described.data.is_some();
+            small &= described.stub && described.encoding.is_none();
+            bytes = bytes.saturating_add(described.length.unwrap_or(u64::MAX));
+        }
+        Ok(match (any, within, small && bytes <= SMALL_BYTES) {
+            (false, ..) => Self::Nothing,
+            (true, true, _) => Self::Within,
+            (true, false, true) => Self::Small,
+            (true, false, false) => Self::More,
+        })
+    }
 }
 
 impl Described<'_> {
@@ -139,6 +176,29 @@ mod tests {
 
     const DOCUMENT: &str = r#"{"_id":"a","n":1.0,"_attachments":{"a\"b":{"content_type":"text/plain","stub":true,"length":3},
         "c":{"data":"YQ==","content_type":"x/y"},"d":{"follows":true,"length":9,"encoding":"gzip","encoded_length":7,"digest":"md5-x"}},"z":[]}"#;
+
+    #[test]
+    fn small_attachments_are_known_by_their_stubs() {
+        let stub = |length: u64| format!(r#"{{"content_type":"a/b","stub":true,"length":{length}}}"#);
+        let of = |described: &[String]| {
+            let members: Vec<_> = described.iter().enumerate().map(|(n, one)| format!("\"{n}\":{one}")).collect();
+            Attached::of(format!("{{{}}}", members.join(",")).as_bytes()).unwrap()
+        };
+        assert_eq!(of(&[]), Attached::Nothing);
+        assert_eq!(of(&[stub(1), stub(SMALL_BYTES - 1)]), Attached::Small);
+        for more in [
+            &[stub(2), stub(SMALL_BYTES - 1)][..],
+            &[stub(u64::MAX), stub(9)],
+            &[stub(1).replace("length", "size")],
+            &[stub(1).replace("stub", "follows")],
+            &[stub(1).replace('}', r#","encoding":"gzip","encoded_length":9}"#)],
+            &[stub(1), r#"{"data":"YQ=="}"#.into()],
+            &["1".into()],
+        ] {
+            assert_eq!(of(more), Attached::More, "{more:?}");
+        }
+        assert_eq!(of(&[r#"{"data":"YQ=="}"#.into(), r#"{"data":""}"#.into()]), Attached::Within);
+    }
 
     #[test]
     fn what_follows_is_told_with_the_length_that_travels() {

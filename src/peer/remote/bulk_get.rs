@@ -1,10 +1,13 @@
 //! Fetches many documents with one request, and reads them while they stream in.
 //!
-//! `POST {db}/_bulk_get?latest=true&revs=true&attachments=false`. The answer is cut at the borders of its results as they
+//! `POST {db}/_bulk_get?latest=true&revs=true&attachments=false&att_encoding_info=true`. The answer is cut at the borders of its results as they
 //! arrive ([`Cutting`]); a document's text is copied once, into the batch that goes to the target, and looked at for `_id`,
 //! `_rev` and `_attachments` ([`Sorter`]).
 //!
-//! Documents with attachments, and design documents, which a target may refuse for themselves, are left to `open_rev`. A
+//! Documents with attachments, and design documents, which a target may refuse for themselves, are left to `open_rev`. If
+//! their stubs tell that the attachments are small, they may be asked for once more, in bulk and with the data in them
+//! (`POST {db}/_bulk_get?revs=true&attachments=true`). That is a second way to fetch what `open_rev` fetches: whatever doesn't
+//! come by it is left to `open_rev` after all, which says why. A
 //! peer without `_bulk_get` is asked with `open_revs`, document by document: several answers are waited for at once, and
 //! read one behind the other.
 //!
@@ -93,28 +96,26 @@ impl RemotePeer {
         sorter.ready.attached.extend(one_by_one);
         let (mut reading, mut answers) = (None, None);
         if !wanted.is_empty() {
-            reading = self.ask_bulk_get(&wanted).await?;
+            let path = "_bulk_get?latest=true&revs=true&attachments=false&att_encoding_info=true";
+            reading = self.ask_bulk_get(path, request(&wanted, false)).await?;
             answers = reading.is_none().then(|| self.open_revs(wanted));
         }
-        Ok(RemoteBulkGet {
-            peer: self.clone(),
-            lets_us_read: false,
-            reading,
-            answers,
-            sorter,
-            last: String::new(),
-            failed: None,
-            ended: false,
-        })
+        Ok(RemoteBulkGet::new(self, reading, answers, sorter))
+    }
+
+    /// Starts to fetch revisions with their attachments within them.
+    pub async fn bulk_get_inline(&self, wanted: Vec<Wanted>) -> Result<RemoteBulkGet, PeerError> {
+        let path = "_bulk_get?revs=true&attachments=true";
+        let reading = self.ask_bulk_get(path, request(&wanted, true)).await?;
+        Ok(RemoteBulkGet::new(self, reading, None, Sorter::of_inline(&wanted)))
     }
 
     /// `None` where the peer has no `_bulk_get`.
-    async fn ask_bulk_get(&self, wanted: &[Wanted]) -> Result<Option<Reading>, PeerError> {
+    async fn ask_bulk_get(&self, path: &str, question: Vec<u8>) -> Result<Option<Reading>, PeerError> {
         if self.inner.lacks_bulk_get.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let path = "_bulk_get?latest=true&revs=true&attachments=false";
-        let call = Call::post(Operation::Fetch, path, request(wanted));
+        let call = Call::post(Operation::Fetch, path, question);
         let sent = self.send(&call, |reply| {
             // CouchDB 1 takes `_bulk_get` for a document's id, and a POST to one for a form.
             match reply.meaning().is_unknown_request() {
@@ -185,6 +186,16 @@ impl RemotePeer {
 }
 
 impl RemoteBulkGet {
+    fn new(
+        peer: &RemotePeer,
+        reading: Option<Reading>,
+        answers: Option<BoxStream<'static, Result<Told, PeerError>>>,
+        sorter: Sorter,
+    ) -> Self {
+        let (peer, last) = (peer.clone(), String::new());
+        Self { peer, lets_us_read: false, reading, answers, sorter, last, failed: None, ended: false }
+    }
+
     /// The next documents, about `max_bytes` of them; `None` at the end.
     pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
         // What was given before has been written.
@@ -198,7 +209,7 @@ impl RemoteBulkGet {
         }
         let ready = std::mem::take(&mut self.sorter.ready);
         // A document that we may not read counts if we may read another, or the database at this moment.
-        self.lets_us_read |= !ready.docs.is_empty() || !ready.attached.is_empty();
+        self.lets_us_read |= !ready.docs.is_empty() || !ready.attached.is_empty() || !ready.small.is_empty();
         let is_about_rights = ready.refused.iter().any(|failure| judgement::is_about_rights(&failure.why));
         if is_about_rights && !self.lets_us_read {
             self.peer.let_in().await?;
@@ -282,8 +293,8 @@ impl RemoteBulkGet {
     }
 }
 
-fn request(wanted: &[Wanted]) -> Vec<u8> {
-    let mut body = br#"{"revs":true,"latest":true,"docs":["#.to_vec();
+fn request(wanted: &[Wanted], inline: bool) -> Vec<u8> {
+    let mut body = format!(r#"{{"revs":true,"latest":{},"docs":["#, !inline).into_bytes();
     let mut first = true;
     let mut push = |id: &DocId, rev: Option<&Rev>| {
         body.extend_from_slice(if std::mem::take(&mut first) { b"{" } else { b",{" });
@@ -294,7 +305,7 @@ fn request(wanted: &[Wanted]) -> Vec<u8> {
         }
         body.extend_from_slice(b"\"id\":");
         json::push_string(&mut body, id.as_str());
-        body.extend_from_slice(b",\"atts_since\":[]}");
+        body.extend_from_slice(if inline { b"}" } else { b",\"atts_since\":[]}" });
     };
     for Wanted { id, revs, .. } in wanted {
         match revs.as_slice() {
@@ -302,7 +313,7 @@ fn request(wanted: &[Wanted]) -> Vec<u8> {
             revs => revs.iter().for_each(|rev| push(id, Some(rev))),
         }
     }
-    body.extend_from_slice(br#"],"attachments":false}"#);
+    body.extend_from_slice(format!(r#"],"attachments":{inline}}}"#).as_bytes());
     body
 }
 

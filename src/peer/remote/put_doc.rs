@@ -24,9 +24,6 @@ use super::retry::{self, Trouble, Verdict};
 use super::*;
 use crate::multipart::Framing;
 
-/// Bytes of attachments that are held to travel within their document's JSON.
-const INLINE_BYTES: u64 = 256 << 10;
-
 impl RemotePeer {
     /// Writes one document with its attachments.
     pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
@@ -78,7 +75,7 @@ impl RemotePeer {
         if self.inner.ignores_multipart.load(Ordering::Relaxed) {
             let plain = let_plain_follow(&doc.json)?;
             let heads = following(&plain)?;
-            if length_of(&heads) <= INLINE_BYTES {
+            if length_of(&heads) <= SMALL_BYTES {
                 let json = inline(&plain, Plain::new(doc.parts, heads).into_stream()).await?;
                 return self.ask(&Call::put(Operation::PutDoc, path, json), |reply| self.told(reply)).await;
             }
@@ -138,13 +135,13 @@ fn length_of(heads: &[AttachmentHead]) -> u64 {
     heads.iter().fold(0, |sum, head| head.length.saturating_add(sum))
 }
 
-/// A document with its attachments in it, decoded, as base64; [`INLINE_BYTES`] of them at most, whatever it announces.
+/// A document with its attachments in it, decoded, as base64; [`SMALL_BYTES`] of them at most, whatever it announces.
 async fn inline(
     plain: &[u8],
     mut parts: BoxStream<'static, Result<AttachmentPiece, PeerError>>,
 ) -> Result<Vec<u8>, PeerError> {
     let mut data: HashMap<String, Vec<u8>> = HashMap::new();
-    let (mut name, mut left) = (String::new(), INLINE_BYTES);
+    let (mut name, mut left) = (String::new(), SMALL_BYTES);
     while let Some(piece) = parts.try_next().await? {
         match piece {
             AttachmentPiece::Head(head) => name = head.name,

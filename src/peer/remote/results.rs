@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::malformed;
+use super::attachments::Attached;
 use super::judgement::Words;
 use super::*;
 use crate::document::Revisions;
@@ -44,6 +45,8 @@ pub(super) struct Sorter {
     given: HashSet<(DocId, Rev)>,
     /// Results that were left out because of their size.
     left_out: usize,
+    /// Only documents with their attachments within them are wanted: all else is to be fetched in another way.
+    inline: bool,
     pub ready: Fetched,
 }
 
@@ -57,6 +60,11 @@ impl Sorter {
         Self { unmentioned, ..Self::default() }
     }
 
+    /// Expects these with their attachments within them.
+    pub(super) fn of_inline(wanted: &[Wanted]) -> Self {
+        Self { inline: true, ..Self::new(wanted) }
+    }
+
     /// Bytes of the documents that are ready.
     pub(super) fn ready_bytes(&self) -> usize {
         if self.ready.docs.is_empty() { 0 } else { self.ready.docs.size() }
@@ -68,6 +76,8 @@ impl Sorter {
         for item in items {
             match (&item.ok, &item.missing) {
                 (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
+                // What isn't mentioned is fetched in another way.
+                (None, _) if self.inline => {}
                 (None, Some(rev)) => self.doubtful(id, Rev::parse(rev), Why::new("not_found", "missing")),
                 (None, None) => {
                     let refusal = item.refused();
@@ -139,6 +149,12 @@ impl Sorter {
 
     /// Checks at the end that everything was mentioned. What wasn't is what was left out, where no more is lacking.
     pub(super) fn end(&mut self, request: &str, max_document: usize) -> Result<(), PeerError> {
+        if self.inline {
+            let lacking = self.unmentioned.drain();
+            let lacking = lacking.flat_map(|(id, revs)| revs.into_iter().map(move |rev| (id.clone(), rev)));
+            self.ready.attached.extend(lacking);
+            return Ok(());
+        }
         let lacking = self.unmentioned.values().map(|revs| revs.len().max(1)).sum::<usize>();
         if lacking > self.left_out {
             let id = self.unmentioned.keys().next().map(DocId::as_str).unwrap_or_default();
@@ -165,9 +181,12 @@ impl Sorter {
         if !self.given.insert((id.clone(), rev.clone())) {
             return Ok(());
         }
-        match attached || id.is_design() {
-            true => self.ready.attached.push((id, rev)),
-            false => self.ready.docs.push(id, rev, text),
+        match attached {
+            _ if id.is_design() => self.ready.attached.push((id, rev)),
+            Attached::Nothing => self.ready.docs.push(id, rev, text),
+            Attached::Within if self.inline => self.ready.docs.push(id, rev, text),
+            Attached::Small if !self.inline => self.ready.small.push((id, rev)),
+            Attached::Within | Attached::Small | Attached::More => self.ready.attached.push((id, rev)),
         }
         Ok(())
     }
@@ -228,17 +247,17 @@ struct Refusal {
 pub(super) struct Looked {
     pub id: DocId,
     pub rev: Rev,
-    pub attached: bool,
+    pub attached: Attached,
 }
 
 /// `None` where `_id` or `_rev` isn't there.
 pub(super) fn look(text: &[u8]) -> Result<Option<Looked>, DocumentError> {
-    let (mut id, mut rev, mut attached) = (None, None, false);
+    let (mut id, mut rev, mut attached) = (None, None, Attached::Nothing);
     for member in json::members(text)? {
         match &*member.key {
             "_id" => id = json::string(member.value),
             "_rev" => rev = json::string(member.value).and_then(|rev| Rev::parse(&rev)),
-            "_attachments" => attached = json::members(member.value)?.next().is_some(),
+            "_attachments" => attached = Attached::of(member.value)?,
             _ => {}
         }
     }

@@ -132,6 +132,7 @@ async fn all(mut answer: RemoteBulkGet) -> Result<(Vec<String>, Fetched), PeerEr
         let docs = &fetched.docs;
         texts.extend(docs.docs().iter().map(|doc| String::from_utf8(docs.text(doc).to_vec()).unwrap()));
         rest.attached.extend(fetched.attached);
+        rest.small.extend(fetched.small);
         rest.doubtful.extend(fetched.doubtful);
         rest.refused.extend(fetched.refused);
     }
@@ -235,7 +236,8 @@ async fn an_answer_of_the_feed_is_cut_into_pages() {
     let url = serve(|seen| match seen.path.as_str() {
         "/db/_changes?feed=normal&style=all_docs&limit=5&since=0&seq_interval=3" => {
             let row = |(id, seq)| json!({"seq": seq, "id": id, "changes": [{"rev": "1-a"}]});
-            let rows = [("a", json!(null)), ("b", json!(null)), ("c", json!("3-x")), ("d", json!(null)), ("e", json!(null))];
+            let rows =
+                [("a", json!(null)), ("b", json!(null)), ("c", json!("3-x")), ("d", json!(null)), ("e", json!(null))];
             ok(json!({"results": rows.map(row), "last_seq": "5-x", "pending": 2}))
         }
         path => panic!("{path}"),
@@ -246,7 +248,9 @@ async fn an_answer_of_the_feed_is_cut_into_pages() {
     let one_row = ChangesQuery { max_bytes: 47, ..query.clone() };
     let told = [("3-x", 3, Extent::Part), ("5-x", 2, Extent::Limited)];
     let row_by_row = ["0", "0", "3-x", "3-x"].map(|seq| (seq, 1, Extent::Part));
-    for (query, expected) in [(query, &told[..]), (one_row, &[&row_by_row[..], &[("5-x", 1, Extent::Limited)]].concat())] {
+    for (query, expected) in
+        [(query, &told[..]), (one_row, &[&row_by_row[..], &[("5-x", 1, Extent::Limited)]].concat())]
+    {
         let mut answer = peer.changes_answer(&query, Some(5)).await.unwrap();
         for (seq, rows, extent) in expected {
             let page = answer.next().await.unwrap();

@@ -68,7 +68,7 @@ async fn a_bulk_get_that_is_cut_broke_off_and_one_that_leaves_something_out_is_m
 async fn a_revision_that_an_answer_leaves_out_is_never_taken_for_done() {
     let given = r#"{"ok":{"_id":"a","_rev":"2-b","_revisions":{"start":2,"ids":["b","a"]}}}"#;
     let url = serve(move |seen| match seen.path.as_str() {
-        "/bulk/_bulk_get?latest=true&revs=true&attachments=false" => {
+        "/bulk/_bulk_get?latest=true&revs=true&attachments=false&att_encoding_info=true" => {
             answer(200, format!(r#"{{"results":[{{"id":"a","docs":[{given}]}}]}}"#))
         }
         path if path.starts_with("/single/a?") => answer(200, format!("[{given}]")),
@@ -92,7 +92,7 @@ async fn a_revision_that_an_answer_leaves_out_is_never_taken_for_done() {
 async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
     let doc = r#"{"ok":{"_id":"_design/d","_rev":"1-a"}}"#;
     let url = serve(move |seen| match seen.path.as_str() {
-        "/bulk/_bulk_get?latest=true&revs=true&attachments=false" => {
+        "/bulk/_bulk_get?latest=true&revs=true&attachments=false&att_encoding_info=true" => {
             let missing = r#"{"error":{"id":"no","rev":"undefined","error":"not_found","reason":"missing"}}"#;
             let results = format!(r#"{{"id":"_design/d","docs":[{doc}]}},{{"id":"no","docs":[{missing}]}}"#);
             answer(200, format!(r#"{{"results":[{results}]}}"#))

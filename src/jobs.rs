@@ -22,8 +22,8 @@ use self::entry::TaskEntry;
 use self::running::{Finished, RunningJobs, Verdict};
 use crate::access::{Caller, Denied};
 use crate::effort::pulse::Pulse;
+use crate::endpoint::{self, Endpoint};
 use crate::peer::PeerError;
-use crate::replicate::endpoint::Endpoint;
 use crate::replicate::failures::list::ListOf;
 use crate::replicate::failures::{FailureList, Kept};
 use crate::replicate::request::{Command, Request};
@@ -64,7 +64,7 @@ impl Jobs {
     /// Answers a `POST /_replicate`: starts or joins a replication, or cancels one.
     ///
     /// A one-shot is waited for; dropping this future stops nothing.
-    pub async fn replicate(&self, body: &Map<String, Value>, caller: &Caller) -> Result<Answer, ReplicateError> {
+    pub async fn replicate(&self, body: &Map<String, Value>, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         caller.may_replicate()?;
         let command = Command::parse(body).map_err(|error| self.as_url(error))?;
         match command {
@@ -91,7 +91,7 @@ impl Jobs {
         &self,
         id: &str,
         (skip, limit): (u64, usize),
-        caller: &Caller,
+        caller: &Arc<Caller>,
     ) -> Result<(u64, Vec<Kept>), ReplicateError> {
         caller.may_replicate()?;
         let base = id.split('+').next().unwrap_or(id);
@@ -102,7 +102,7 @@ impl Jobs {
         let mut running = self.running.list();
         running.retain(|job| job.id.base == base);
         let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
-        running.retain(|job| caller.may_manage(job.owner.as_deref()));
+        running.retain(|job| caller.may_manage(job.owner()));
         let source = self.source(base, caller);
         if is_known && running.is_empty() && source.is_none() {
             return Err(ReplicateError::NotFound("missing".into()));
@@ -111,7 +111,7 @@ impl Jobs {
         let unkept_count = unkept.len() as u64;
         let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
         let mut failures: Vec<_> = unkept.into_iter().skip(skipped).take(limit).collect();
-        let (list, noted) = self.failure_list(base, source).await?;
+        let (list, noted) = self.failure_list(base, source, caller).await?;
         let part = list.part(skip.saturating_sub(unkept_count), limit - failures.len()).await;
         let (kept_count, kept) = part.map_err(|error| match noted {
             Some(source) if matches!(error, PeerError::Unauthorized { .. }) => ReplicateError::Unauthorized(format!(
@@ -124,7 +124,7 @@ impl Jobs {
     }
 
     /// The source of a replication that the caller started, or, if an admin asks, that anybody did.
-    fn source(&self, base_id: &str, caller: &Caller) -> Option<Endpoint> {
+    fn source(&self, base_id: &str, caller: &Arc<Caller>) -> Option<Endpoint> {
         let own = self.sources.get(&(base_id.to_owned(), caller.name.clone())).map(|known| known.value().clone());
         own.or_else(|| {
             let theirs =
@@ -138,6 +138,7 @@ impl Jobs {
         &self,
         base_id: &str,
         known: Option<Endpoint>,
+        caller: &Arc<Caller>,
     ) -> Result<(FailureList, Option<String>), ReplicateError> {
         let files = &self.context.failures;
         let noted = match known {
@@ -147,13 +148,16 @@ impl Jobs {
         let parsed = noted.clone().map(|noted| Endpoint::parse("source", Some(&noted.into()))).transpose()?;
         let source = known.or(parsed);
         let source = match source {
-            Some(source) => Some((source.open(&self.context, &Pulse::default()).await?, source.without_secrets())),
+            Some(source) => {
+                let peer = self.context.databases.open(&source, caller, &Pulse::default()).await?;
+                Some((peer, source.without_secrets()))
+            }
             None => None,
         };
         Ok((FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }), noted))
     }
 
-    fn remember(&self, base_id: &str, source: &Endpoint, caller: &Caller) {
+    fn remember(&self, base_id: &str, source: &Endpoint, caller: &Arc<Caller>) {
         if self.sources.len() >= MAX_SOURCES {
             // They are noted in the data dir too, without credentials.
             self.sources.clear();
@@ -171,13 +175,13 @@ impl Jobs {
         self.context.tasks.ended_within(deadline).await
     }
 
-    async fn run(&self, request: Request, caller: &Caller) -> Result<Answer, ReplicateError> {
+    async fn run(&self, request: Request, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         may_run(caller, &request)?;
         let (id, log_ids) = self.context.ids(&request, caller).await?;
         let job = |number| {
             self.remember(&id.base, &request.source, caller);
             let ids = (id.clone(), log_ids.clone());
-            Job { number, owner: caller.name.clone(), ..Job::new(self.context.clone(), request.clone(), ids) }
+            Job { number, ..Job::new(self.context.clone(), caller.clone(), request.clone(), ids) }
         };
         loop {
             if self.context.tasks.stopping().is_cancelled() {
@@ -198,7 +202,7 @@ impl Jobs {
         }
     }
 
-    async fn cancel(&self, id: &str, by_base: bool, caller: &Caller) -> Result<Answer, ReplicateError> {
+    async fn cancel(&self, id: &str, by_base: bool, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         let cancelled = self.running.cancel(id, by_base, |owner| caller.may_manage(owner));
         let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
         // Winding down may take longer; what is left of it does no harm.
@@ -211,7 +215,7 @@ impl Jobs {
         match error {
             ReplicateError::DatabaseNotFound(name) => ReplicateError::DatabaseNotFound(format!(
                 "{}/",
-                replicate::endpoint::local_url(&self.context.identity.address, &name)
+                endpoint::local_url(&self.context.identity.address, &name)
             )),
             error => error,
         }
@@ -269,12 +273,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{Replicator, StoreSettings};
-    use crate::peer::local::LocalPeer;
+    use crate::config::{Config, Replicator};
+    use crate::databases::Databases;
     use crate::peer::remote::Clients;
     use crate::replicate::failures::FailureFiles;
     use crate::replicate::id::{Identity, ReplicationId};
-    use crate::store::{DbName, Store};
+    use crate::server::Server;
 
     /// A job that nobody runs.
     pub(super) fn job(id: &str) -> Job {
@@ -289,7 +293,8 @@ mod tests {
         };
         let (base, extension) = id.split_at(id.find('+').unwrap_or(id.len()));
         let id = ReplicationId { base: base.into(), extension: extension.into() };
-        Job::new(Context::new(None, files, clients, settings, identity), request, (id, Vec::new()))
+        let databases = Databases::new(None, clients, settings.clone());
+        Job::new(Context::new(databases, files, settings, identity), Arc::default(), request, (id, Vec::new()))
     }
 
     fn request(target: &str) -> Request {
@@ -312,19 +317,21 @@ mod tests {
     #[tokio::test]
     async fn failures_are_listed_for_who_started_the_replication_and_for_admins() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), StoreSettings::default()).await.unwrap();
-        for name in ["a", "b"] {
-            LocalPeer::new(store.clone(), DbName::parse(name).unwrap(), Pulse::default()).create().await.unwrap();
-        }
+        let config = Config { listen: "127.0.0.1:0".into(), data_dir: dir.path().join("data"), ..Config::default() };
+        let server = Server::start(config).await.unwrap();
+        let url = |name: &str| format!("http://{}/{name}", server.addr());
         let settings = Arc::new(Replicator::default());
-        let clients = Clients::new(&settings).unwrap();
+        let databases = Databases::new(None, Clients::new(&settings).unwrap(), settings.clone());
+        for name in ["a", "b"] {
+            let endpoint = Endpoint::parse("target", Some(&url(name).into())).unwrap();
+            databases.open(&endpoint, &Arc::default(), &Pulse::default()).await.unwrap().create().await.unwrap();
+        }
         let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
         let files = FailureFiles::under(dir.path());
-        let jobs = Jobs::new(Context::new(Some(store), files, clients, settings, identity));
-        let user = |name: &str| Caller { name: Some(name.into()), ..Caller::default() };
-        let (ann, bob, admin) =
-            (user("ann"), user("bob"), Caller { roles: Caller::server_admin().roles, ..user("root") });
-        let body = json!({"source": "a", "target": "b", "continuous": true});
+        let jobs = Jobs::new(Context::new(databases, files, settings, identity));
+        let user = |name: &str| Arc::new(Caller { name: Some(name.into()), ..Caller::default() });
+        let (ann, bob, admin) = (user("ann"), user("bob"), Arc::new(Caller::server_admin()));
+        let body = json!({"source": url("a"), "target": url("b"), "continuous": true});
         let started = jobs.replicate(body.as_object().unwrap(), &ann).await.unwrap();
         let Answer::Started(id) = started else { panic!("{started:?}") };
         for runs in [true, false] {

@@ -14,6 +14,7 @@
 //! It does no I/O and doesn't unescape values: whoever needs a value parses that one with `serde_json`.
 
 mod elements;
+pub mod fields;
 mod walk;
 #[cfg(test)]
 mod tests;

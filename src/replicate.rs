@@ -11,8 +11,6 @@
 //! anywhere and loses no document.
 
 pub mod request;
-pub mod endpoint;
-pub mod connection;
 pub mod id;
 pub mod filter_code;
 pub mod job;
@@ -70,8 +68,8 @@ pub async fn run(job: &Job) -> Result<Outcome, ReplicateError> {
 async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let request = &job.request;
     let pulse = job.progress.pulse();
-    let source = request.source.open(&job.context, pulse).await?;
-    let target = request.target.open(&job.context, pulse).await?;
+    let source = job.context.databases.open(&request.source, &job.caller, pulse).await?;
+    let target = job.context.databases.open(&request.target, &job.caller, pulse).await?;
     if !request.use_bulk_get {
         source.avoid_bulk_get();
     }

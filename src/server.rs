@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::databases::Databases;
 use crate::http::{self, Admins, AppState};
 use crate::jobs::Jobs;
 use crate::peer::remote::{ClientError, Clients};
@@ -162,6 +163,6 @@ fn jobs(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Resu
     let settings = Arc::new(config.replicator.clone());
     let identity = identity::of(config, &address.to_string(), uuid);
     let failures = FailureFiles::under(&config.data_dir);
-    let clients = Clients::new(&settings)?;
-    Ok(Jobs::new(Context::new(Some(store.clone()), failures, clients, settings, identity)))
+    let databases = Databases::new(Some(store.clone()), Clients::new(&settings)?, settings.clone());
+    Ok(Jobs::new(Context::new(databases, failures, settings, identity)))
 }

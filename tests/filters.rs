@@ -149,6 +149,21 @@ async fn a_replication_copies_what_the_sources_filter_lets_through() {
     assert_eq!(json!(found), json!(["doc1", "doc2", "doc3", "doc4"]));
 }
 
+/// A local source told its filters that a nameless admin asks, whoever had started the replication.
+#[tokio::test]
+async fn a_local_sources_filter_sees_who_asked_for_the_replication() {
+    let server = Server::with_admin("ann", "se-cret").await;
+    let filters = json!({ "mine": "function (doc, req) { return doc.owner == req.userCtx.name }" });
+    server.put("/src", json!({}), 201).await;
+    server.put("/src/_design/d", json!({ "filters": filters }), 201).await;
+    for owner in ["ann", "bob"] {
+        server.put(&format!("/src/{owner}s"), json!({ "owner": owner }), 201).await;
+    }
+    server.replicate(json!({ "source": "src", "target": "tgt", "create_target": true, "filter": "d/mine" })).await;
+    assert_eq!(server.get("/tgt", 200).await["doc_count"], 1);
+    server.get("/tgt/anns", 200).await;
+}
+
 #[tokio::test]
 async fn a_replication_ends_with_its_filters_error() {
     let server = with_filters().await;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use couchrep::access::Caller;
 use couchrep::config;
 use couchrep::document::{DocBatch, DocId, Rev, Seq, Wanted};
 use couchrep::effort::budget::{Budget, Share};
 use couchrep::effort::pulse::Pulse;
+use couchrep::endpoint::RemoteEndpoint;
 use couchrep::peer::local::LocalPeer;
-use couchrep::peer::remote::{Clients, Endpoint, RemotePeer};
+use couchrep::peer::remote::{Clients, RemotePeer};
 use couchrep::peer::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Blame, Change, ChangesQuery, Extent, Failure, Filter, Opened, Peer,
     PeerError, Pending, Put,
@@ -31,14 +33,19 @@ struct Bench {
 async fn local() -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), config::StoreSettings::default()).await.unwrap();
-    let peer = Peer::Local(LocalPeer::new(store, DbName::parse("db").unwrap(), Pulse::default()));
+    let peer = Peer::Local(LocalPeer::new(
+        store,
+        DbName::parse("db").unwrap(),
+        Arc::new(Caller::server_admin()),
+        Pulse::default(),
+    ));
     Bench { peer, _lives_on: Box::new(directory) }
 }
 
 async fn remote() -> Bench {
     let server = Server::start().await;
     let settings = Arc::new(config::Replicator::default());
-    let endpoint = Endpoint::parse(&server.url("/db"), Vec::new()).unwrap();
+    let endpoint = RemoteEndpoint::parse(&server.url("/db"), Vec::new(), None).unwrap();
     let clients = Clients::new(&settings).unwrap();
     let peer = Peer::Remote(RemotePeer::new(&clients, endpoint, settings, Pulse::default()).await.unwrap());
     Bench { peer, _lives_on: Box::new(server) }

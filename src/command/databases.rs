@@ -12,8 +12,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use couchrep::config::options::ReplicatorOptions;
 use couchrep::config::{Config, Options};
+use couchrep::endpoint::Endpoint;
 use couchrep::peer::remote::Clients;
-use couchrep::replicate::endpoint::Endpoint;
 use couchrep::replicate::failures::FailureFiles;
 use couchrep::replicate::request::{Command, Request};
 use couchrep::replicate::{Context, ReplicateError};
@@ -100,17 +100,18 @@ impl Databases {
         let local = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Local(_));
         let settings = Arc::new(config.replicator.clone());
         let clients = Clients::new(&settings)?;
+        let databases = |store| couchrep::databases::Databases::new(store, clients, settings.clone());
         let identity = |uuid: &str| identity::of(&config, &config.listen, uuid);
         if !local(&request.source) && !local(&request.target) {
             let identity = identity(config.uuid.as_deref().unwrap_or(UUID));
             let state_dir = self.state_dir.clone().or_else(default_state_dir);
             let failures = state_dir.map_or_else(FailureFiles::default, |dir| FailureFiles::in_state_dir(&dir));
-            return Ok(Context::new(None, failures, clients, settings, identity));
+            return Ok(Context::new(databases(None), failures, settings, identity));
         }
         let store = open_store(&config, request.create_target && local(&request.target)).await?;
         let uuid = identity::uuid(&config).await?;
         let failures = FailureFiles::under(&config.data_dir);
-        Ok(Context::new(Some(store), failures, clients, settings, identity(&uuid)))
+        Ok(Context::new(databases(Some(store)), failures, settings, identity(&uuid)))
     }
 }
 
@@ -135,7 +136,7 @@ async fn open_store(config: &Config, may_make: bool) -> anyhow::Result<Store> {
 pub fn name(endpoint: &Endpoint) -> &str {
     match endpoint {
         Endpoint::Local(name) => name.as_str(),
-        Endpoint::Remote(site) => &site.url,
+        Endpoint::Remote(remote) => &remote.written.url,
     }
 }
 
@@ -143,7 +144,5 @@ pub fn name(endpoint: &Endpoint) -> &str {
 pub async fn close(context: &Context) {
     context.tasks.stop();
     context.tasks.ended_within(context.settings.stop_deadline).await;
-    if let Some(store) = &context.store {
-        store.close().await;
-    }
+    context.databases.close().await;
 }

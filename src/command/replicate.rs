@@ -6,14 +6,15 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use couchrep::access::Caller;
+use couchrep::endpoint::Endpoint;
 use couchrep::jobs::lives;
 use couchrep::peer::Failure;
-use couchrep::replicate::endpoint::Endpoint;
 use couchrep::replicate::failures::{FailureList, Kept};
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
@@ -155,8 +156,9 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
 }
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
-    let ids = context.ids(&request, &Caller::server_admin()).await?;
-    Ok(Job::new(context, request, ids))
+    let caller = Arc::new(Caller::server_admin());
+    let ids = context.ids(&request, &caller).await?;
+    Ok(Job::new(context, caller, request, ids))
 }
 
 /// Runs the job to its end, or until signals end it.
@@ -283,7 +285,7 @@ async fn tell_failures(job: &Job, screen: &Screen, ended: &Result<Outcome, Repli
 
 /// Tells what is on the list of a replication that was interrupted.
 async fn listed(job: &Job, screen: &Screen, told: &mut Told) -> anyhow::Result<()> {
-    let source = job.request.source.open(&job.context, job.progress.pulse()).await?;
+    let source = job.context.databases.open(&job.request.source, &job.caller, job.progress.pulse()).await?;
     let list = job.failure_list(&source);
     tokio::time::timeout(LIST_PATIENCE, told.list(&list, screen)).await?
 }

@@ -1,7 +1,10 @@
 //! `couchrep verify`: proves that a database has all that another has, or names what it lacks.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::Args;
+use couchrep::access::Caller;
 use couchrep::effort::pulse::Pulse;
 use couchrep::peer::{Peer, PeerError};
 use couchrep::replicate::Context;
@@ -78,8 +81,9 @@ async fn compare(
     pulse: &Pulse,
     mut screen: Screen,
 ) -> anyhow::Result<Exit> {
-    let source = (request.source.open(context, pulse).await?, databases::name(&request.source));
-    let target = (request.target.open(context, pulse).await?, databases::name(&request.target));
+    let caller = Arc::new(Caller::server_admin());
+    let source = (context.databases.open(&request.source, &caller, pulse).await?, databases::name(&request.source));
+    let target = (context.databases.open(&request.target, &caller, pulse).await?, databases::name(&request.target));
     let mut ways = vec![(&source, &target)];
     if arguments.both {
         ways.push((&target, &source));

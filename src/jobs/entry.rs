@@ -70,7 +70,7 @@ impl TaskEntry {
             through_seq: places.through_seq,
             kind: "replication",
             updated_on: job.progress.updated_on(),
-            user: job.owner.clone(),
+            user: job.owner().map(str::to_owned),
             docs_per_second: job.progress.docs_per_second().map(|rate| rate.round() as u64),
         }
     }

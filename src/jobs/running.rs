@@ -136,7 +136,7 @@ impl RunningJobs {
     /// Cancels the job of this id, or, where there is none and `by_base`, one with the same base id. Only a job that
     /// `may_cancel` lets through, given its owner. Everyone who waits for it gets [`ReplicateError::Cancelled`].
     pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(Option<&str>) -> bool) -> Option<Cancelled> {
-        let allowed = |running: &Running| may_cancel(running.job.owner.as_deref());
+        let allowed = |running: &Running| may_cancel(running.job.owner());
         let exact = self.running.remove_if(id, |_, running| allowed(running));
         let (id, cancelled) = exact.or_else(|| {
             let base = id.split('+').next().unwrap_or(id);
@@ -165,6 +165,7 @@ mod tests {
 
     use super::super::tests::job;
     use super::*;
+    use crate::access::Caller;
 
     /// Jobs whose work ends when `gate` gets what came of it.
     #[derive(Clone)]
@@ -184,7 +185,11 @@ mod tests {
             let id = job.id.clone();
             self.jobs.start_or_join(
                 &id,
-                |number| Job { number, owner: Some("ann".into()), ..job },
+                |number| Job {
+                    number,
+                    caller: Arc::new(Caller { name: Some("ann".into()), ..Caller::default() }),
+                    ..job
+                },
                 |_| {
                     runs.fetch_add(1, Ordering::Relaxed);
                     async move { gate.await.unwrap().await }.boxed()
@@ -304,7 +309,7 @@ mod tests {
             async move {
                 let (id, Job { context, request, .. }) = (job("a").id, job("a"));
                 for _ in 0..200 {
-                    let new = || Job::new(context.clone(), request.clone(), (id.clone(), Vec::new()));
+                    let new = || Job::new(context.clone(), Arc::default(), request.clone(), (id.clone(), Vec::new()));
                     let job = |number| Job { number, ..new() };
                     assert!(bench.jobs.start_or_join(&id, job, |_| done(1, false)).await.is_ok());
                 }

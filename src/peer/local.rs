@@ -20,6 +20,7 @@ use super::{
     AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Extent, Failure,
     Filter, LocalDoc, Opened, PeerError, Pending, Put, Why, Written,
 };
+use crate::access::Caller;
 use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
 use crate::effort::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::effort::pulse::Pulse;
@@ -44,6 +45,8 @@ const REV_BYTES: usize = 45;
 pub struct LocalPeer {
     store: Store,
     name: DbName,
+    /// Who the source's filter functions are told asks.
+    caller: Arc<Caller>,
     /// Of the job that it was opened for.
     pulse: Pulse,
 }
@@ -56,8 +59,8 @@ impl std::fmt::Debug for LocalPeer {
 
 impl LocalPeer {
     /// A database by its name; whether it is there, its operations tell.
-    pub fn new(store: Store, name: DbName, pulse: Pulse) -> Self {
-        Self { store, name, pulse }
+    pub fn new(store: Store, name: DbName, caller: Arc<Caller>, pulse: Pulse) -> Self {
+        Self { store, name, caller, pulse }
     }
 
     /// The database's name.
@@ -224,7 +227,7 @@ impl LocalPeer {
                 (store::Filter::named(name, view).map_err(StoreError::from)?, &query[..])
             }
         };
-        let asker = Asker::replication(self.name.as_str(), query);
+        let asker = Asker::replication(self.name.as_str(), query, &self.caller);
         database.ready(Arc::new(filter), all_leaves, &asker).await.map_err(|error| self.explain(error))
     }
 

@@ -14,8 +14,6 @@
 //! are the caller's to ask for again ([`PeerError::Broken`]). Nothing here logs or returns a credential: names and
 //! requests are written from the URL without userinfo, transport errors by their innermost cause.
 
-mod endpoint;
-mod connection;
 mod auth;
 mod clients;
 mod pace;
@@ -55,13 +53,12 @@ use self::retry::Operation;
 use super::*;
 use crate::config;
 use crate::effort::pulse::Pulse;
+use crate::endpoint::RemoteEndpoint;
+use crate::endpoint::connection::Connection;
 
-pub use auth::Auth;
 pub use bulk_get::RemoteBulkGet;
 pub use changes_answer::RemoteChanges;
 pub use clients::{ClientError, Clients};
-pub use connection::{Connection, Proxy};
-pub use endpoint::{Endpoint, InvalidEndpoint};
 
 /// Rows of `_local_docs` that are asked for at once.
 const LISTED_AT_ONCE: usize = 1000;
@@ -110,23 +107,21 @@ impl RemotePeer {
     /// A peer at this address; nothing is sent yet.
     ///
     /// # Errors
-    /// [`PeerError::Malformed`] where the endpoint was built by hand with headers that [`Endpoint::parse`] refuses,
-    /// [`PeerError::Client`] where its certificate files can't be used.
+    /// [`PeerError::Malformed`] where name and password don't fit into a header, [`PeerError::Client`] where its certificate
+    /// files can't be used.
     pub async fn new(
         clients: &Clients,
-        endpoint: Endpoint,
+        endpoint: RemoteEndpoint,
         settings: Arc<config::Replicator>,
         pulse: Pulse,
     ) -> Result<Self, PeerError> {
         let name = endpoint.name();
-        let malformed = |error: InvalidEndpoint| PeerError::Malformed {
+        let headers = endpoint.header_map();
+        let auth = Authenticator::new(&endpoint, &settings.iam_token_url).ok_or_else(|| PeerError::Malformed {
             request: name.clone(),
             expected: "headers that HTTP allows",
-            found: error.to_string(),
-        };
-        let headers = endpoint.header_map().map_err(malformed)?;
-        let auth = Authenticator::new(&endpoint, &settings.iam_token_url);
-        let auth = auth.ok_or_else(|| malformed(InvalidEndpoint::Header("Authorization".into())))?;
+            found: "a name and a password that don't fit into one".into(),
+        })?;
         let connection = &endpoint.connection;
         let elsewhere = Connection { tls: Default::default(), ..connection.clone() };
         let settings = connection.settings(settings);

@@ -399,7 +399,14 @@ mod tests {
     async fn a_checkpoint_written_on_one_side_only_costs_no_more_than_itself() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path(), StoreSettings::default()).await.unwrap();
-        let peer = |name| Peer::Local(LocalPeer::new(store.clone(), DbName::parse(name).unwrap(), Pulse::default()));
+        let peer = |name| {
+            Peer::Local(LocalPeer::new(
+                store.clone(),
+                DbName::parse(name).unwrap(),
+                std::sync::Arc::default(),
+                Pulse::default(),
+            ))
+        };
         let (source, target, progress) = (peer("a"), peer("b"), Progress::default());
         source.create().await.unwrap();
         target.create().await.unwrap();

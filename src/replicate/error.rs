@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Denied;
+use crate::databases::OpenError;
+use crate::endpoint::InvalidEndpoint;
+use crate::json::fields::BadField;
 use crate::peer::PeerError;
 
 /// Why a replication wasn't started, or didn't come to its end. Never with credentials.
@@ -48,6 +51,33 @@ pub enum ReplicateError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+impl From<InvalidEndpoint> for ReplicateError {
+    fn from(error: InvalidEndpoint) -> Self {
+        match error {
+            InvalidEndpoint::Missing(field) => Self::MissingDatabase(field),
+            InvalidEndpoint::Url | InvalidEndpoint::Header(_) => Self::InvalidReplication(error.to_string()),
+            InvalidEndpoint::Name(name) => Self::DatabaseNotFound(name),
+            InvalidEndpoint::Field(error) => error.into(),
+        }
+    }
+}
+
+impl From<BadField> for ReplicateError {
+    fn from(error: BadField) -> Self {
+        Self::BadRequest(error.0)
+    }
+}
+
+impl From<OpenError> for ReplicateError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NoStore(_) => Self::BadRequest(error.to_string()),
+            OpenError::Denied(denied) => denied.into(),
+            OpenError::Peer(error) => error.into(),
+        }
+    }
 }
 
 impl From<Denied> for ReplicateError {

@@ -3,26 +3,33 @@
 //! `GET {source}/_design/{ddoc}`, the member `filters.{name}`, read before the id is computed. Built-in filters (`_design`,
 //! `_view`) have no code. A function that isn't there is the caller's mistake, told before anything runs.
 
+use std::sync::Arc;
+
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::endpoint::Endpoint;
 use super::job::Context;
 use super::request::Request;
 use super::{PeerError, ReplicateError};
+use crate::access::Caller;
 use crate::effort::pulse::Pulse;
+use crate::endpoint::Endpoint;
 
 /// Fetches the filter function's text from the source, within `retry_time_limit`; `None` where the request names none.
 ///
 /// # Errors
 /// [`ReplicateError::NotFound`] where the source has no such design document, or that no such filter.
-pub async fn fetch(context: &Context, request: &Request) -> Result<Option<String>, ReplicateError> {
+pub async fn fetch(
+    context: &Context,
+    request: &Request,
+    caller: &Arc<Caller>,
+) -> Result<Option<String>, ReplicateError> {
     let Some((ddoc, name)) = request.filter.as_ref().and_then(|filter| filter.name.split_once('/')) else {
         return Ok(None);
     };
     let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
     let (ddoc, name) = (decoded(ddoc), decoded(name));
-    let design = design_doc(context, &request.source, &ddoc).await?;
+    let design = design_doc(context, &request.source, caller, &ddoc).await?;
     let design: Value = design.map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap_or_default());
     let source = request.source.display(&context.identity.address);
     if !design.is_object() {
@@ -36,8 +43,13 @@ pub async fn fetch(context: &Context, request: &Request) -> Result<Option<String
     })
 }
 
-async fn design_doc(context: &Context, source: &Endpoint, ddoc: &str) -> Result<Option<bytes::Bytes>, ReplicateError> {
-    let peer = source.open(context, &Pulse::default()).await?;
+async fn design_doc(
+    context: &Context,
+    source: &Endpoint,
+    caller: &Arc<Caller>,
+    ddoc: &str,
+) -> Result<Option<bytes::Bytes>, ReplicateError> {
+    let peer = context.databases.open(source, caller, &Pulse::default()).await?;
     let limit = context.settings.retry_time_limit;
     let asking = tokio::time::timeout(limit, peer.design_doc(ddoc));
     let answer = context.tasks.stopping().run_until_cancelled(asking).await.ok_or(ReplicateError::ShuttingDown)?;

@@ -14,9 +14,9 @@ use md5::{Digest, Md5};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
-use super::endpoint::{Endpoint, Site, local_url, take_basic};
 use super::request::Request;
 use crate::access::Caller;
+use crate::endpoint::{Endpoint, Written, local_url, take_basic};
 use crate::term::Term;
 
 /// Who this server is, as far as ids depend on it.
@@ -107,14 +107,15 @@ fn trim_one_line(code: &str) -> String {
 
 fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &Caller) -> Term {
     match endpoint {
-        Endpoint::Remote(site) => {
-            let user = site.credentials.as_ref().map(|credentials| credentials.written_name.as_str());
-            remote(version, user, site, &site.headers)
+        Endpoint::Remote(at) => {
+            let user = at.credentials.as_ref().map(|credentials| credentials.written_name.as_str());
+            let headers = at.headers.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
+            remote(version, user, &at.written, &headers.collect::<Vec<_>>())
         }
         Endpoint::Local(name) => {
             let (user, headers) = caller_headers(caller);
-            match Site::parse(&local_url(&identity.address, name.as_str()), Vec::new(), None) {
-                Ok(site) => remote(version, user.as_deref(), &site, &headers),
+            match Written::parse(&local_url(&identity.address, name.as_str())) {
+                Ok((written, _)) => remote(version, user.as_deref(), &written, &headers),
                 // An address that isn't one can't be listened on, either.
                 Err(_) => Term::binary(name.as_str()),
             }
@@ -137,20 +138,20 @@ fn caller_headers(caller: &Caller) -> (Option<String>, Vec<(String, String)>) {
     (take_basic(&mut headers).map(|credentials| credentials.name), headers)
 }
 
-fn remote(version: u8, user: Option<&str>, site: &Site, headers: &[(String, String)]) -> Term {
+fn remote(version: u8, user: Option<&str>, written: &Written, headers: &[(String, String)]) -> Term {
     let mut headers: Vec<_> = headers.iter().filter(|(name, value)| !sent_anyway(name, value)).collect();
     headers.sort_by_key(|(name, _)| name.as_str());
     let pair = |(name, value): &(String, String)| Term::Tuple(vec![Term::charlist(name), Term::charlist(value)]);
     let headers = Term::List(headers.into_iter().map(pair).collect());
     if version < 4 {
-        return Term::Tuple(vec![Term::Atom("remote"), Term::charlist(&site.url), headers]);
+        return Term::Tuple(vec![Term::Atom("remote"), Term::charlist(&written.url), headers]);
     }
     Term::Tuple(vec![
         Term::Atom("remote"),
         user.map_or(Term::Atom("undefined"), Term::charlist),
-        Term::charlist(&site.host),
-        site.port.map_or(Term::Atom("default"), |port| Term::from(u64::from(port))),
-        Term::charlist(&site.path),
+        Term::charlist(&written.host),
+        written.port.map_or(Term::Atom("default"), |port| Term::from(u64::from(port))),
+        Term::charlist(&written.path),
         headers,
         Term::Atom("undefined"),
     ])

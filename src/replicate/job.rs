@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::Endpoint;
 use super::failures::list::{FailureList, ListOf};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
@@ -15,22 +14,20 @@ use super::request::Request;
 use super::{ReplicateError, filter_code};
 use crate::access::Caller;
 use crate::config::Replicator;
+use crate::databases::Databases;
 use crate::document::Seq;
 use crate::effort::budget::{Budget, Places};
-use crate::peer::remote::Clients;
+use crate::endpoint::Endpoint;
 use crate::peer::{Filter, Peer, PeerError};
-use crate::store::Store;
 use crate::tasks::Tasks;
 
 /// What all replications of a server share. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
-    /// Where local names are looked up; `None`: nowhere, as by a command that has URLs alone.
-    pub store: Option<Store>,
+    /// Opens sources and targets.
+    pub databases: Databases,
     /// Where failures are kept.
     pub failures: FailureFiles,
-    /// HTTP clients, their pools shared.
-    pub clients: Clients,
     /// Defaults and limits.
     pub settings: Arc<Replicator>,
     /// Who this server is.
@@ -43,15 +40,9 @@ pub struct Context {
 
 impl Context {
     /// What a server's replications share, with a memory budget and a group of tasks of their own.
-    pub fn new(
-        store: Option<Store>,
-        failures: FailureFiles,
-        clients: Clients,
-        settings: Arc<Replicator>,
-        identity: Identity,
-    ) -> Self {
+    pub fn new(databases: Databases, failures: FailureFiles, settings: Arc<Replicator>, identity: Identity) -> Self {
         let budget = Budget::new(settings.memory_budget);
-        Self { store, failures, clients, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
+        Self { databases, failures, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
     }
 }
 
@@ -61,9 +52,9 @@ impl Context {
     pub async fn ids(
         &self,
         request: &Request,
-        caller: &Caller,
+        caller: &Arc<Caller>,
     ) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
-        let code = filter_code::fetch(self, request).await?;
+        let code = filter_code::fetch(self, request, caller).await?;
         let id = ReplicationId::of(request, &self.identity, caller, code.as_deref());
         Ok((id, ReplicationId::log_ids(request, &self.identity, caller, code.as_deref())))
     }
@@ -73,14 +64,14 @@ impl Context {
 pub struct Job {
     /// Which of the jobs of this process it is, in the order in which they were started; 0 of a command.
     pub number: u64,
-    /// Who asked for it; `None`: nobody in particular.
-    pub owner: Option<String>,
     /// Its name.
     pub id: ReplicationId,
     /// Names under which its checkpoints may stand, the one that is written first.
     pub log_ids: Vec<String>,
     /// What is to be done.
     pub request: Request,
+    /// Who asked for it: it has his rights.
+    pub caller: Arc<Caller>,
     /// What all replications share.
     pub context: Context,
     /// How far it is.
@@ -110,11 +101,21 @@ pub struct Outcome {
 
 impl Job {
     /// A job that hasn't begun, stopped when its context's tasks are.
-    pub fn new(context: Context, request: Request, (id, log_ids): (ReplicationId, Vec<String>)) -> Self {
+    pub fn new(
+        context: Context,
+        caller: Arc<Caller>,
+        request: Request,
+        (id, log_ids): (ReplicationId, Vec<String>),
+    ) -> Self {
         let progress: Arc<Progress> = Arc::default();
         let (places, stop) = (context.budget.places(progress.pulse()), context.tasks.stopping().child_token());
         let failures = Arc::default();
-        Self { number: 0, owner: None, id, log_ids, request, context, progress, failures, places, stop }
+        Self { number: 0, id, log_ids, request, caller, context, progress, failures, places, stop }
+    }
+
+    /// The name of who asked for it; `None`: nobody in particular.
+    pub fn owner(&self) -> Option<&str> {
+        self.caller.name.as_deref()
     }
 
     /// Rows of the feed that make a batch.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::endpoint::Endpoint;
-use super::{ReplicateError, connection};
+use super::ReplicateError;
 use crate::document::{DocId, Seq};
+use crate::endpoint::Endpoint;
+use crate::json::fields::{at_most, boolean, positive};
 use crate::selector::Selector;
 
 /// What a caller wants.
@@ -102,9 +103,7 @@ impl Request {
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));
         }
-        let mut source = Endpoint::parse("source", body.get("source"))?;
-        let mut target = Endpoint::parse("target", body.get("target"))?;
-        connection::read(body, &mut source, &mut target)?;
+        let (source, target) = Endpoint::both(body)?;
         let retry_failures = boolean(body, "retry_failures", false)?;
         Ok(Self {
             source,
@@ -127,34 +126,8 @@ impl Request {
     }
 }
 
-pub(super) fn bad(reason: impl Into<String>) -> ReplicateError {
+fn bad(reason: impl Into<String>) -> ReplicateError {
     ReplicateError::BadRequest(reason.into())
-}
-
-pub(super) fn at_most(number: u64, limit: usize) -> usize {
-    usize::try_from(number).unwrap_or(limit).min(limit)
-}
-
-fn boolean(body: &Map<String, Value>, key: &str, default: bool) -> Result<bool, ReplicateError> {
-    match body.get(key) {
-        None => Ok(default),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(_) => Err(bad(format!("parameter `{key}` must be a boolean"))),
-    }
-}
-
-/// A number above zero, or its digits in a string.
-pub(super) fn positive(body: &Map<String, Value>, key: &str) -> Result<Option<u64>, ReplicateError> {
-    let number = match body.get(key) {
-        None => return Ok(None),
-        Some(Value::Number(number)) => number.as_u64(),
-        Some(Value::String(digits)) => digits.parse().ok(),
-        Some(_) => None,
-    };
-    match number {
-        Some(number) if number > 0 => Ok(Some(number)),
-        _ => Err(bad(format!("parameter `{key}` must be a positive integer"))),
-    }
 }
 
 fn doc_ids(value: Option<&Value>) -> Result<Option<Vec<DocId>>, ReplicateError> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::{ChangeRow, Database, DatabaseStats, DocOptions, Snapshot, StoreError};
+use crate::access::Caller;
 use crate::document::Rev;
 use crate::javascript::{Admission, Code, Kind, Running, ScriptError, worth_another_try};
 use crate::selector::Selector;
@@ -109,15 +110,15 @@ pub struct Asker {
 
 impl Asker {
     /// A replication on this server, asking for the feed of its source as it would over HTTP.
-    pub fn replication(database: &str, query: &[(String, String)]) -> Self {
+    pub fn replication(database: &str, query: &[(String, String)], caller: &Caller) -> Self {
         Self {
             method: "GET".into(),
             raw_path: format!("/{database}/_changes"),
             path: vec![database.into(), "_changes".into()],
             query: query.to_vec(),
             peer: "127.0.0.1".into(),
-            // Only admins replicate.
-            roles: vec!["_admin".into()],
+            name: caller.name.clone(),
+            roles: caller.roles.clone(),
             ..Self::default()
         }
     }

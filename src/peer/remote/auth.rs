@@ -2,7 +2,7 @@
 //!
 //! A request carries, to its peer's own origin only: nothing; Basic credentials; a session's cookie, got for the Basic
 //! credentials at `POST {root}/_session` as CouchDB 3 does, where the peer has sessions; an OAuth 1.0a signature
-//! ([`oauth1`]); a bearer token, given or fetched ([`token`]).
+//! ([`crate::endpoint::oauth1`]); a bearer token, given or fetched ([`token`]).
 //!
 //! A cookie and a fetched token are a [`Pass`]: got once for all requests that wait for it, renewed when nine tenths of
 //! its time are over. A 401 to a pass that had been taken before means that it has ended early: it is renewed and the
@@ -11,7 +11,6 @@
 //!
 //! Nothing here prints a secret: `Debug` shows kinds and names only.
 
-mod oauth1;
 mod session;
 mod token;
 
@@ -22,74 +21,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
+use super::PeerError;
 use super::answer::{Answer, Reply};
 use super::call::{Failed, exchange};
 use super::judgement;
 use super::retry::{self, Trouble};
-use super::{Endpoint, PeerError};
 use crate::effort::pulse::Pulse;
+use crate::endpoint::auth::{Auth, Grant};
+use crate::endpoint::oauth1::OAuth1;
+use crate::endpoint::{Credentials, RemoteEndpoint, without_query};
 use crate::peer::Blame;
-use oauth1::OAuth1;
 use session::Login;
-use token::Grant;
-
-/// What an endpoint's `auth` object names, `basic` excepted.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// `oauth`: OAuth 1.0a.
-    OAuth1(OAuth1),
-    /// `bearer`: a token as it is.
-    Bearer(SecretString),
-    /// `iam` or `oauth2`: a token that is fetched.
-    Token(Grant),
-}
-
-const KINDS: &str = "basic, oauth, bearer, iam and oauth2";
-
-impl Auth {
-    /// Reads an `auth` object; `None` where it names `basic`, or nothing.
-    ///
-    /// # Errors
-    /// What is wrong, to be put behind the name of the endpoint's field and `auth`, as in `` `source.auth ``.
-    pub fn parse(auth: &Value) -> Result<Option<Self>, String> {
-        let Value::Object(auth) = auth else { return Err("` must be an object".into()) };
-        let mut kinds = auth.iter().filter(|(_, value)| !value.is_null());
-        let (Some((kind, value)), None) = (kinds.next(), kinds.next()) else {
-            return if auth.values().all(Value::is_null) {
-                Ok(None)
-            } else {
-                Err("` must have one member only".into())
-            };
-        };
-        let auth = match kind.as_str() {
-            "basic" => return Ok(None),
-            "oauth" => Self::OAuth1(OAuth1::new(fields(kind, value)?).map_err(|problem| format!(".{problem}"))?),
-            "bearer" => match value.as_str().filter(|token| !token.is_empty() && header(token).is_some()) {
-                Some(token) => Self::Bearer(token.into()),
-                None => return Err(".bearer` must be a token".into()),
-            },
-            "iam" => Self::Token(Grant::iam(fields(kind, value)?)?),
-            "oauth2" => Self::Token(Grant::oauth2(fields(kind, value)?)?),
-            _ => return Err(format!(".{kind}` is not known: there are {KINDS}")),
-        };
-        Ok(Some(auth))
-    }
-}
-
-/// Reads an object's members. A problem names the member, never its value.
-fn fields<T: DeserializeOwned>(kind: &str, value: &Value) -> Result<T, String> {
-    serde_json::from_value(value.clone()).map_err(|error| match error.to_string() {
-        missing if missing.starts_with("missing field") => format!(".{kind}` has a {missing}"),
-        _ => format!(".{kind}` must be an object of strings"),
-    })
-}
 
 /// What goes out to fetch a pass, and where.
 pub(super) struct Desk<'a> {
@@ -140,14 +87,14 @@ pub(super) struct Pass {
 
 impl Authenticator {
     /// `None` where the credentials don't fit into a header.
-    pub(super) fn new(endpoint: &Endpoint, iam_token_url: &Url) -> Option<Self> {
-        let (url, basic, auth) = (&endpoint.url, &endpoint.basic, &endpoint.auth);
-        let means = match (auth, basic) {
+    pub(super) fn new(endpoint: &RemoteEndpoint, iam_token_url: &Url) -> Option<Self> {
+        let RemoteEndpoint { url, credentials, auth, .. } = endpoint;
+        let means = match (auth, credentials) {
             (Some(Auth::OAuth1(oauth)), _) => Means::OAuth1(oauth.clone()),
             (Some(Auth::Bearer(token)), _) => Means::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
             (Some(Auth::Token(grant)), _) => Means::Token(grant.or_at(iam_token_url)),
-            (None, Some((user, password))) => {
-                Means::Basic(basic_header(user, password.expose_secret())?, Login::new(url, user, password))
+            (None, Some(Credentials { name, password, .. })) => {
+                Means::Basic(basic_header(name, password.expose_secret())?, Login::new(url, name, password))
             }
             (None, None) => Means::Nothing,
         };
@@ -208,7 +155,7 @@ impl Authenticator {
         }
         let got = match &self.means {
             Means::Basic(_, login) => login.pass(desk).await?,
-            Means::Token(grant) => Some(grant.pass(desk).await?),
+            Means::Token(grant) => Some(token::fetch(grant, desk).await?),
             Means::Nothing | Means::Bearer(_) | Means::OAuth1(_) => return Ok(None),
         };
         let pass = got.map(Arc::new);
@@ -251,7 +198,7 @@ impl Desk<'_> {
         form: &[(&str, &str)],
         basic: Option<HeaderValue>,
     ) -> Result<Reply, Failed> {
-        let request: Arc<str> = format!("POST {}", shown(url)).into();
+        let request: Arc<str> = format!("POST {}", without_query(url)).into();
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut builder = client.post(url.clone()).body(body);
         builder =
@@ -282,13 +229,6 @@ impl Desk<'_> {
         let error = PeerError::Unauthorized { database: self.database.to_owned() };
         Failed { trouble: Trouble::Answered(Blame::Lasting), asked: None, error }
     }
-}
-
-/// A URL without its query.
-fn shown(url: &Url) -> Url {
-    let mut url = url.clone();
-    url.set_query(None);
-    url
 }
 
 /// A header's value that isn't printed.

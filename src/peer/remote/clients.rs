@@ -15,10 +15,10 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Identity};
 use ring::digest;
 
-use super::connection::{Connection, Proxy};
 use super::pace::Servers;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
+use crate::endpoint::connection::{Connection, Proxy};
 use crate::peer::remote::retry::Trouble;
 use crate::tasks;
 

@@ -1,17 +1,8 @@
 //! How documents and attachments are named in URLs.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
-
 use crate::document::DocId;
 use crate::peer::Why;
-
-/// All but what RFC 3986 calls unreserved.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-/// Percent-encodes text, slashes included.
-pub(super) fn encode(text: &str) -> PercentEncode<'_> {
-    utf8_percent_encode(text, RESERVED)
-}
+pub(super) use crate::percent::encode;
 
 /// A document's path; the slash after `_design` and `_local` stays.
 pub(super) fn document(id: &DocId) -> String {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::effort::budget::{Budget, PAGE_BYTES};
+use crate::endpoint::Endpoint;
 use crate::multipart::{self, Framing, Reader};
 use crate::tasks::Tasks;
 
@@ -56,23 +57,29 @@ async fn serve(respond: impl Fn(Seen) -> Response + Clone + Send + Sync + 'stati
 
 const SECRET: &str = "s3cret";
 
+/// An endpoint as a request names it.
+fn endpoint(source: serde_json::Value) -> RemoteEndpoint {
+    match Endpoint::parse("source", Some(&source)).unwrap() {
+        Endpoint::Remote(remote) => *remote,
+        Endpoint::Local(name) => panic!("{name} is local"),
+    }
+}
+
 fn peer(url: &str) -> RemotePeer {
-    peer_of(Endpoint::parse(url, Vec::new()).unwrap())
+    peer_of(endpoint(json!(url)))
 }
 
 /// The same, with a password.
 fn peer_as(user: &str, url: &str) -> RemotePeer {
-    let mut endpoint = Endpoint::parse(url, Vec::new()).unwrap();
-    endpoint.basic = Some((user.into(), SECRET.into()));
-    peer_of(endpoint)
+    peer_of(endpoint(json!({"url": url, "auth": {"basic": {"username": user, "password": SECRET}}})))
 }
 
 /// The same, of an endpoint that needs no client of its own.
-fn peer_of(endpoint: Endpoint) -> RemotePeer {
+fn peer_of(endpoint: RemoteEndpoint) -> RemotePeer {
     opened(endpoint).now_or_never().expect("the client is there")
 }
 
-async fn opened(endpoint: Endpoint) -> RemotePeer {
+async fn opened(endpoint: RemoteEndpoint) -> RemotePeer {
     let settings = config::Replicator {
         connection_timeout: Duration::from_secs(2),
         heartbeat: Duration::from_secs(1),

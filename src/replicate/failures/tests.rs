@@ -27,7 +27,12 @@ impl Source {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), StoreSettings::default()).await.unwrap();
-        let peer = Peer::Local(LocalPeer::new(store.clone(), DbName::parse("src").unwrap(), Pulse::default()));
+        let peer = Peer::Local(LocalPeer::new(
+            store.clone(),
+            DbName::parse("src").unwrap(),
+            std::sync::Arc::default(),
+            Pulse::default(),
+        ));
         peer.create().await.unwrap();
         Self { store, peer, dir }
     }

@@ -4,11 +4,11 @@ use axum::http::header::{COOKIE, SET_COOKIE};
 use futures::future::join_all;
 
 use super::*;
+use crate::endpoint::connection::Proxy;
 
 /// A peer at `{url}/db` with an `auth` object.
 fn with_auth(url: &str, auth: serde_json::Value) -> RemotePeer {
-    let mut endpoint = Endpoint::parse(&format!("{url}/db"), Vec::new()).unwrap();
-    endpoint.auth = Auth::parse(&auth).unwrap();
+    let endpoint = endpoint(json!({"url": format!("{url}/db"), "auth": auth}));
     assert!(!format!("{endpoint:?}").contains(SECRET));
     let peer = peer_of(endpoint);
     assert!(!format!("{peer:?}").contains(SECRET), "{peer:?}");
@@ -203,7 +203,7 @@ async fn a_proxy_is_asked_with_its_own_credentials() {
         assert_eq!(header(&seen, "proxy-authorization"), "Basic YW5uOnMzY3JldA==");
         info()
     });
-    let mut endpoint = Endpoint::parse("http://couchrep.invalid/db", Vec::new()).unwrap();
+    let mut endpoint = endpoint(json!("http://couchrep.invalid/db"));
     endpoint.connection.proxy = Proxy::parse(&proxy.await.replace("://", &format!("://ann:{SECRET}@")));
     assert!(!format!("{endpoint:?}").contains(SECRET));
     opened(endpoint).await.info().await.unwrap();
@@ -264,7 +264,7 @@ mod tls {
         let url = serve_mutual(dir.path()).await;
         let file = |name: &str| Some(dir.path().join(name));
         let ask = async |tls: Tls| {
-            let mut endpoint = Endpoint::parse(&format!("{url}/db"), Vec::new()).unwrap();
+            let mut endpoint = endpoint(json!(format!("{url}/db")));
             endpoint.connection.tls = tls;
             opened(endpoint).await.info().await.map(drop)
         };
@@ -288,7 +288,7 @@ mod tls {
         for (name, problem) in
             [("x.pem", "doesn't hold certificates"), ("y.pem", "could not read"), ("", "could not read")]
         {
-            let mut endpoint = Endpoint::parse("https://h/db", Vec::new()).unwrap();
+            let mut endpoint = endpoint(json!("https://h/db"));
             endpoint.connection.tls.ssl_trusted_certificates_file = Some(dir.path().join(name));
             let settings = config::Replicator::default();
             let clients = Clients::new(&settings).unwrap();

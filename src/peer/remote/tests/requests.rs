@@ -18,7 +18,7 @@ async fn a_request_that_waits_for_others_of_ours_does_not_fail() {
             _ => answer(200, r#"{"_id":"_local/a","_rev":"0-1"}"#),
         }
     });
-    let mut endpoint = Endpoint::parse(&format!("{}/db", url.await), Vec::new()).unwrap();
+    let mut endpoint = endpoint(json!(format!("{}/db", url.await)));
     endpoint.connection.http_connections = Some(1);
     let settings = config::Replicator { retry_time_limit: Duration::from_secs(1), ..config::Replicator::default() };
     let (clients, pulse) = (Clients::new(&settings).unwrap(), Pulse::default());

@@ -1,17 +1,54 @@
-//! The fields of a request that say how its peers are reached.
+//! How a peer is reached, as far as a request says.
 //!
 //! `proxy`, or `source_proxy` and `target_proxy`; `http_connections`, `connection_timeout`, `retries_per_request` and
-//! `socket_options` for both peers; `tls` in an endpoint's object. They mean nothing to databases of the embedded store.
+//! `socket_options` for both peers; `tls` in an endpoint's object. They mean nothing to databases of this server.
+//!
+//! What it doesn't say is the server's setting. The values were checked here, so that a replication doesn't start with
+//! one that makes no sense; certificate files are looked at when the peer is opened.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
+use url::Url;
 
-use super::ReplicateError;
-use super::endpoint::Endpoint;
-use super::request::{at_most, bad, positive};
-use crate::config::connection::Tls;
-use crate::peer::remote::{Connection, Proxy};
+use super::{Endpoint, InvalidEndpoint};
+use crate::config;
+use crate::config::connection::{SocketOptions, Tls};
+use crate::json::fields::{BadField, at_most, positive, text};
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    /// Through which proxy.
+    pub proxy: Option<Proxy>,
+    /// With what certificates.
+    pub tls: Tls,
+    /// With what sockets.
+    pub socket_options: Option<SocketOptions>,
+    /// Requests under way at once.
+    pub http_connections: Option<usize>,
+    /// To connect, and between two pieces of an answer.
+    pub connection_timeout: Option<Duration>,
+    /// Tries of a request, the first included.
+    pub retries_per_request: Option<u32>,
+}
+
+impl Connection {
+    /// The server's settings, with this peer's own limits.
+    pub fn settings(&self, server: Arc<config::Replicator>) -> Arc<config::Replicator> {
+        if self.connection_timeout.is_none() && self.retries_per_request.is_none() {
+            return server;
+        }
+        Arc::new(config::Replicator {
+            connection_timeout: self.connection_timeout.unwrap_or(server.connection_timeout),
+            retries_per_request: self.retries_per_request.unwrap_or(server.retries_per_request),
+            ..(*server).clone()
+        })
+    }
+}
 
 /// More requests at once than this are no use to anyone.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -23,11 +60,11 @@ pub(super) fn read(
     body: &Map<String, Value>,
     source: &mut Endpoint,
     target: &mut Endpoint,
-) -> Result<(), ReplicateError> {
+) -> Result<(), InvalidEndpoint> {
     let both = proxy(body, "proxy")?;
     let options = text(body, "socket_options")?.map(str::parse).transpose();
     let shared = Connection {
-        socket_options: options.map_err(|problem: &str| bad(format!("parameter `socket_options` {problem}")))?,
+        socket_options: options.map_err(|problem: &str| BadField(format!("parameter `socket_options` {problem}")))?,
         http_connections: positive(body, "http_connections")?.map(|n| at_most(n, MAX_CONNECTIONS)),
         connection_timeout: positive(body, "connection_timeout")?.map(Duration::from_millis),
         retries_per_request: positive(body, "retries_per_request")?.map(|n| at_most(n, MAX_TRIES) as u32),
@@ -36,38 +73,64 @@ pub(super) fn read(
     for (endpoint, key) in [(source, "source_proxy"), (target, "target_proxy")] {
         let own = proxy(body, key)?;
         if both.is_some() && own.is_some() {
-            return Err(bad(format!("`proxy` is mutually exclusive with `{key}`")));
+            return Err(BadField(format!("`proxy` is mutually exclusive with `{key}`")).into());
         }
-        if let Endpoint::Remote(site) = endpoint {
-            let tls = std::mem::take(&mut site.connection.tls);
-            site.connection = Connection { proxy: own.or_else(|| both.clone()), tls, ..shared.clone() };
+        if let Endpoint::Remote(remote) = endpoint {
+            let tls = std::mem::take(&mut remote.connection.tls);
+            remote.connection = Connection { proxy: own.or_else(|| both.clone()), tls, ..shared.clone() };
         }
     }
     Ok(())
 }
 
 /// Reads an endpoint's `tls`.
-pub(super) fn tls(field: &str, value: Option<&Value>) -> Result<Tls, ReplicateError> {
+pub(super) fn tls(field: &str, value: Option<&Value>) -> Result<Tls, BadField> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(Tls::default()) };
-    let tls: Tls = serde_json::from_value(value.clone()).map_err(|error| bad(format!("`{field}.tls`: {error}")))?;
+    let tls: Tls =
+        serde_json::from_value(value.clone()).map_err(|error| BadField(format!("`{field}.tls`: {error}")))?;
     match tls.problem() {
-        Some(problem) => Err(bad(format!("`{field}.tls` {problem}"))),
+        Some(problem) => Err(BadField(format!("`{field}.tls` {problem}"))),
         None => Ok(tls),
     }
 }
 
-fn proxy(body: &Map<String, Value>, key: &str) -> Result<Option<Proxy>, ReplicateError> {
+fn proxy(body: &Map<String, Value>, key: &str) -> Result<Option<Proxy>, BadField> {
     // As in CouchDB, an empty one is none. What was given stays out of the error: it may hold a password.
     let Some(url) = text(body, key)?.filter(|url| !url.is_empty()) else { return Ok(None) };
-    let unusable = || bad(format!("parameter `{key}` must be the URL of an http, https or socks5 proxy"));
+    let unusable = || BadField(format!("parameter `{key}` must be the URL of an http, https or socks5 proxy"));
     Proxy::parse(url).map(Some).ok_or_else(unusable)
 }
 
-fn text<'a>(body: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, ReplicateError> {
-    match body.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(bad(format!("parameter `{key}` must be a string"))),
+/// The URL of a proxy; may hold a name and a password, which `Debug` leaves out.
+#[derive(Clone)]
+pub struct Proxy(SecretString);
+
+impl Proxy {
+    /// Reads the URL of an http, https or socks5 proxy; `None` where it isn't one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let known = matches!(url.scheme(), "http" | "https" | "socks5");
+        let usable = known && url.host_str().is_some_and(|host| !host.is_empty()) && reqwest::Proxy::all(text).is_ok();
+        usable.then(|| Self(text.into()))
+    }
+
+    /// The proxy as the HTTP client takes it.
+    pub fn for_client(&self) -> reqwest::Result<reqwest::Proxy> {
+        reqwest::Proxy::all(self.0.expose_secret())
+    }
+}
+
+impl PartialEq for Proxy {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = Url::parse(self.0.expose_secret()).ok();
+        let place = url.as_ref().map(|url| (url.scheme(), url.host_str().unwrap_or_default(), url.port()));
+        f.debug_tuple("Proxy").field(&place).finish()
     }
 }
 
@@ -76,21 +139,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::replicate::request::{Command, Request};
 
-    fn parse(mut body: Value) -> Result<Request, ReplicateError> {
+    #[test]
+    fn proxies_are_http_https_or_socks5_and_print_no_password() {
+        for url in ["http://u:s3cret@h:3128", "https://h", "socks5://u:s3cret@h:1080"] {
+            assert!(!format!("{:?}", Proxy::parse(url).unwrap()).contains("s3cret"));
+        }
+        for url in ["", "h:3128", "ftp://h", "socks4://h", "http://"] {
+            assert!(Proxy::parse(url).is_none(), "{url}");
+        }
+    }
+
+    fn parse(mut body: Value) -> Result<(Endpoint, Endpoint), InvalidEndpoint> {
         let fields = body.as_object_mut().unwrap();
         fields.entry("source").or_insert(json!("http://h/a"));
         fields.insert("target".into(), json!("http://h/b"));
-        match Command::parse(fields)? {
-            Command::Run(request) => Ok(request),
-            other => panic!("{other:?}"),
-        }
+        Endpoint::both(fields)
     }
 
     fn connection(endpoint: &Endpoint) -> &Connection {
         match endpoint {
-            Endpoint::Remote(site) => &site.connection,
+            Endpoint::Remote(remote) => &remote.connection,
             Endpoint::Local(name) => panic!("{name} is local"),
         }
     }
@@ -99,15 +168,15 @@ mod tests {
     fn a_proxy_is_for_both_or_each_has_its_own() {
         let both =
             parse(json!({"proxy": "http://p:1", "http_connections": "7", "socket_options": "[{nodelay,false}]"}));
-        let both = both.unwrap();
-        for endpoint in [&both.source, &both.target] {
+        let (source, target) = both.unwrap();
+        for endpoint in [&source, &target] {
             assert_eq!(connection(endpoint).proxy, Proxy::parse("http://p:1"));
             assert_eq!(connection(endpoint).http_connections, Some(7));
             assert!(!connection(endpoint).socket_options.unwrap().nodelay);
         }
-        let one = parse(json!({"source_proxy": "socks5://p:1", "proxy": ""})).unwrap();
-        assert_eq!(connection(&one.source).proxy, Proxy::parse("socks5://p:1"));
-        assert_eq!(connection(&one.target).proxy, None);
+        let (source, target) = parse(json!({"source_proxy": "socks5://p:1", "proxy": ""})).unwrap();
+        assert_eq!(connection(&source).proxy, Proxy::parse("socks5://p:1"));
+        assert_eq!(connection(&target).proxy, None);
     }
 
     #[test]
@@ -131,8 +200,6 @@ mod tests {
             (json!({"http_connections": 0}), "parameter `http_connections` must be a positive integer"),
             (json!({"connection_timeout": "-1"}), "parameter `connection_timeout` must be a positive integer"),
             (json!({"retries_per_request": 1.5}), "parameter `retries_per_request` must be a positive integer"),
-            (json!({"worker_processes": "0"}), "parameter `worker_processes` must be a positive integer"),
-            (json!({"worker_batch_size": 0}), "parameter `worker_batch_size` must be a positive integer"),
             (
                 json!({"socket_options": "[{reuseaddr, true}]"}),
                 "parameter `socket_options` may have keepalive, nodelay, sndbuf and recbuf only",
@@ -155,7 +222,7 @@ mod tests {
             ),
         ] {
             match parse(body) {
-                Err(ReplicateError::BadRequest(found)) => assert_eq!(found, reason),
+                Err(InvalidEndpoint::Field(found)) => assert_eq!(found.0, reason),
                 other => panic!("{reason}: {other:?}"),
             }
         }

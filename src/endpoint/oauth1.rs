@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use ring::hmac;
 use rsa::pkcs1::DecodeRsaPrivateKey as _;
@@ -19,6 +18,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use sha1::Sha1;
 use url::Url;
+
+use crate::percent;
 
 /// Who asks, on whose behalf, and how that is signed.
 #[derive(Debug, Clone)]
@@ -46,9 +47,6 @@ enum Signer {
     RsaSha1(Box<SigningKey<Sha1>>),
 }
 
-/// What RFC 5849 3.6 doesn't leave as it is.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 impl OAuth1 {
     pub(super) fn new(fields: Fields) -> Result<Self, &'static str> {
         let secrets = || {
@@ -66,7 +64,7 @@ impl OAuth1 {
     }
 
     /// The value of the `Authorization` header for one request.
-    pub(super) fn authorization(&self, method: &Method, url: &Url, nonce: &str, timestamp: u64) -> String {
+    pub fn authorization(&self, method: &Method, url: &Url, nonce: &str, timestamp: u64) -> String {
         let timestamp = timestamp.to_string();
         let mut protocol = vec![
             ("oauth_consumer_key", self.consumer_key.as_str()),
@@ -133,7 +131,7 @@ fn base_string(method: &Method, url: &Url, protocol: &[(&str, &str)]) -> String 
 }
 
 fn encode(text: &str) -> String {
-    utf8_percent_encode(text, ENCODED).to_string()
+    percent::encode(text).to_string()
 }
 
 #[cfg(test)]

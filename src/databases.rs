@@ -1,0 +1,67 @@
+//! Where local names live, and how any database is opened: the one place that makes a [`Peer`] of an [`Endpoint`].
+//!
+//! A local name is a database of the embedded store. Whoever opens one needs the right to it; a remote database decides
+//! for itself, by the credentials of the endpoint. That the database is there is found out by the first question to it.
+
+use std::sync::Arc;
+
+use crate::access::{Caller, Denied};
+use crate::config::Replicator;
+use crate::effort::pulse::Pulse;
+use crate::endpoint::Endpoint;
+use crate::peer::local::LocalPeer;
+use crate::peer::remote::{Clients, RemotePeer};
+use crate::peer::{Peer, PeerError};
+use crate::store::{DbName, Store};
+
+/// Opens databases. Cheap to clone.
+#[derive(Clone)]
+pub struct Databases {
+    store: Option<Store>,
+    clients: Clients,
+    settings: Arc<Replicator>,
+}
+
+/// Why a database can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A name, where there are only URLs.
+    #[error("there is no store to look `{0}` up in")]
+    NoStore(DbName),
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// It can't be reached as the endpoint says.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+impl Databases {
+    /// Those of the store, and all others over HTTP. Without a store, as a command has it that is given URLs alone, there
+    /// are no local names.
+    pub fn new(store: Option<Store>, clients: Clients, settings: Arc<Replicator>) -> Self {
+        Self { store, clients, settings }
+    }
+
+    /// Opens a database for a caller; what is done with it counts as life of the job that has this pulse.
+    pub async fn open(&self, endpoint: &Endpoint, caller: &Arc<Caller>, pulse: &Pulse) -> Result<Peer, OpenError> {
+        match endpoint {
+            Endpoint::Local(name) => {
+                let store = self.store.as_ref().ok_or_else(|| OpenError::NoStore(name.clone()))?;
+                caller.may_open_databases()?;
+                Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())))
+            }
+            Endpoint::Remote(remote) => {
+                let (settings, pulse) = (self.settings.clone(), pulse.clone());
+                Ok(Peer::Remote(RemotePeer::new(&self.clients, (**remote).clone(), settings, pulse).await?))
+            }
+        }
+    }
+
+    /// Puts the store away.
+    pub async fn close(&self) {
+        if let Some(store) = &self.store {
+            store.close().await;
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! A source or a target, as a request names it: parsed once, here, and nowhere again.
+//!
+//! A bare name is a database of this server; everything else is a URL, alone or in an object with headers and
+//! credentials. Credentials, strongest first: `auth.basic`, the URL's own, an `Authorization: Basic` header; they are
+//! taken out of URL and headers here, so that the URL that is left may be logged and answered. What is sent is checked
+//! here too: whoever opens an endpoint can't fail at its words any more.
+//!
+//! The parts of a URL are also kept as they were written, since they enter the replication id that way (FACTS 4).
+
+pub mod auth;
+pub mod oauth1;
+pub mod connection;
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Map, Value};
+use url::Url;
+
+use self::auth::Auth;
+use self::connection::Connection;
+use crate::config::Replicator;
+use crate::json::fields::BadField;
+use crate::percent;
+use crate::store::DbName;
+
+/// A source or a target.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// A database of this server.
+    Local(DbName),
+    /// A database over HTTP.
+    Remote(Box<RemoteEndpoint>),
+}
+
+/// A database over HTTP, its secrets apart from its URL.
+#[derive(Clone)]
+pub struct RemoteEndpoint {
+    /// Without userinfo and fragment; its path ends in `/` unless there is a query.
+    pub url: Url,
+    /// The parts of the URL as they were written.
+    pub written: Written,
+    /// Who logs in.
+    pub credentials: Option<Credentials>,
+    /// Sent with every request to this host: all headers but a Basic `Authorization`.
+    pub headers: Vec<(String, SecretString)>,
+    /// Credentials of another kind than name and password.
+    pub auth: Option<Auth>,
+    /// How it is reached.
+    pub connection: Connection,
+}
+
+/// A URL's parts as they were written.
+#[derive(Clone)]
+pub struct Written {
+    /// The URL without userinfo and fragment; ends in `/` unless it has a query.
+    pub url: String,
+    /// An IPv6 address stands without its brackets.
+    pub host: String,
+    /// `None` where it is the scheme's own, or 5984 with http.
+    pub port: Option<u16>,
+    /// Query included.
+    pub path: String,
+}
+
+/// A name and a password.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The name as it was written: not percent-decoded where it stood in a URL.
+    pub written_name: String,
+    /// The name.
+    pub name: String,
+    /// The password.
+    pub password: SecretString,
+}
+
+/// Why something is no source or target. Never with a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// The field is absent.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// Not a URL, or without a host, or of another scheme.
+    #[error("endpoint has an invalid url")]
+    Url,
+    /// A header that HTTP doesn't allow, or that couchrep sets by itself.
+    #[error("endpoint has an invalid header `{0}`")]
+    Header(String),
+    /// A name that no database can have.
+    #[error("no database can be called `{0}`")]
+    Name(String),
+    /// Another field is wrong.
+    #[error(transparent)]
+    Field(#[from] BadField),
+}
+
+/// Headers that say how the message itself travels: another's value would break it.
+const RESERVED: [&str; 6] = ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
+
+impl Endpoint {
+    /// Reads `source` and `target` of a request, and the fields that say how both are reached.
+    pub fn both(request: &Map<String, Value>) -> Result<(Self, Self), InvalidEndpoint> {
+        let mut source = Self::parse("source", request.get("source"))?;
+        let mut target = Self::parse("target", request.get("target"))?;
+        connection::read(request, &mut source, &mut target)?;
+        Ok((source, target))
+    }
+
+    /// Reads the field `field` (`source` or `target`) of a request.
+    pub fn parse(field: &'static str, value: Option<&Value>) -> Result<Self, InvalidEndpoint> {
+        match value {
+            None | Some(Value::Null) => Err(InvalidEndpoint::Missing(field)),
+            Some(Value::String(text)) if text.is_empty() => Err(InvalidEndpoint::Missing(field)),
+            Some(Value::String(text)) if text.contains("://") => {
+                Ok(Self::Remote(Box::new(RemoteEndpoint::parse(text, Vec::new(), None)?)))
+            }
+            Some(Value::String(name)) => match DbName::parse(name) {
+                Ok(name) => Ok(Self::Local(name)),
+                // Not a name but a URL without its scheme, and maybe with a password, which no answer may repeat.
+                Err(_) if name.contains('@') => Err(InvalidEndpoint::Url),
+                Err(_) => Err(InvalidEndpoint::Name(name.clone())),
+            },
+            Some(Value::Object(object)) => Ok(Self::Remote(Box::new(RemoteEndpoint::from_object(field, object)?))),
+            Some(_) => Err(BadField(format!("`{field}` must be a string or an object")).into()),
+        }
+    }
+
+    /// What the endpoint is called in answers, logs and tasks: a URL that ends in `/`, without credentials, and without
+    /// its query, which may hold some too.
+    ///
+    /// `address` is this server's own.
+    pub fn display(&self, address: &str) -> String {
+        match self {
+            Self::Local(name) => format!("{}/", local_url(address, name.as_str())),
+            Self::Remote(remote) => remote.name(),
+        }
+    }
+
+    /// The endpoint as a request may name it again: a name, or a URL as above.
+    pub fn without_secrets(&self) -> String {
+        match self {
+            Self::Local(name) => name.as_str().to_owned(),
+            Self::Remote(remote) => remote.name(),
+        }
+    }
+
+    /// The longest silence of the peer that isn't taken for death.
+    pub fn connection_timeout(&self, settings: &Replicator) -> Duration {
+        match self {
+            Self::Local(_) => Duration::ZERO,
+            Self::Remote(remote) => remote.connection.connection_timeout.unwrap_or(settings.connection_timeout),
+        }
+    }
+}
+
+/// The URL, without a slash at its end, under which this server offers a database of its own.
+pub fn local_url(address: &str, name: &str) -> String {
+    format!("http://{address}/{}", percent::encode(name))
+}
+
+/// A URL without its query, which may hold secrets.
+pub fn without_query(url: &Url) -> Url {
+    let mut url = url.clone();
+    url.set_query(None);
+    url
+}
+
+impl RemoteEndpoint {
+    /// Takes a URL apart. `basic` is the strongest of the credentials.
+    pub fn parse(
+        text: &str,
+        mut headers: Vec<(String, String)>,
+        basic: Option<Credentials>,
+    ) -> Result<Self, InvalidEndpoint> {
+        let (written, userinfo) = Written::parse(text)?;
+        let url = Url::parse(&written.url).map_err(|_| InvalidEndpoint::Url)?;
+        let from_headers = take_basic(&mut headers);
+        let headers = headers.into_iter().map(|(name, value)| checked_header(name, value)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            url,
+            written,
+            credentials: basic.or_else(|| userinfo.and_then(Credentials::from_userinfo)).or(from_headers),
+            headers,
+            auth: None,
+            connection: Connection::default(),
+        })
+    }
+
+    fn from_object(field: &'static str, object: &Map<String, Value>) -> Result<Self, InvalidEndpoint> {
+        let bad = |what: &str| BadField(format!("`{field}.{what}"));
+        let url = object.get("url").and_then(Value::as_str).ok_or(InvalidEndpoint::Url)?;
+        let headers = match object.get("headers") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Object(headers)) => headers
+                .iter()
+                .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<_>>()
+                .ok_or_else(|| bad("headers` must be an object of strings"))?,
+            Some(_) => return Err(bad("headers` must be an object of strings").into()),
+        };
+        let basic = match object.get("auth").and_then(|auth| auth.get("basic")) {
+            None | Some(Value::Null) => None,
+            Some(basic) => {
+                let text = |key| basic.get(key).and_then(Value::as_str);
+                let (Some(name), Some(password)) = (text("username"), text("password")) else {
+                    return Err(bad("auth.basic` must have a `username` and a `password`, both strings").into());
+                };
+                Some(Credentials::new(name.to_owned(), password.to_owned()))
+            }
+        };
+        let auth = match object.get("auth") {
+            None | Some(Value::Null) => None,
+            Some(auth) => Auth::parse(auth).map_err(|problem| bad(&format!("auth{problem}")))?,
+        };
+        let mut remote = Self::parse(url, headers, basic)?;
+        remote.auth = auth;
+        remote.connection.tls = connection::tls(field, object.get("tls"))?;
+        Ok(remote)
+    }
+
+    /// The URL for logs and answers: without userinfo, and without a query, which may hold secrets too. Ends in `/`.
+    pub fn name(&self) -> String {
+        let url = &self.written.url;
+        let url = url.split_once('?').map_or(url.as_str(), |(url, _)| url);
+        format!("{}/", url.trim_end_matches('/'))
+    }
+
+    /// The custom headers, which go only to this very host.
+    pub fn header_map(&self) -> HeaderMap {
+        let header = |(name, value): &(String, SecretString)| {
+            let mut value = HeaderValue::from_str(value.expose_secret()).ok()?;
+            value.set_sensitive(true);
+            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in self.headers.iter().filter_map(header) {
+            map.append(name, value);
+        }
+        map
+    }
+}
+
+/// A header that HTTP allows, and that couchrep doesn't set by itself.
+fn checked_header(name: String, value: String) -> Result<(String, SecretString), InvalidEndpoint> {
+    let is_reserved = RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved));
+    let is_sendable = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(&value).is_ok();
+    if is_reserved || !is_sendable {
+        return Err(InvalidEndpoint::Header(name));
+    }
+    Ok((name, value.into()))
+}
+
+impl Written {
+    /// Takes a URL apart, and its userinfo out.
+    pub fn parse(text: &str) -> Result<(Self, Option<&str>), InvalidEndpoint> {
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidEndpoint::Url)?;
+        let own_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(InvalidEndpoint::Url),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (userinfo, place) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
+        let (host, port) = split_port(place)?;
+        let mut path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        if !path.contains('?') && !path.ends_with('/') {
+            path.push('/');
+        }
+        if host.is_empty() {
+            return Err(InvalidEndpoint::Url);
+        }
+        let default = port.is_none_or(|port| port == own_port || (scheme == "http" && port == 5984));
+        let url = format!("{scheme}://{place}{path}");
+        Ok((Self { url, host: host.to_owned(), port: port.filter(|_| !default), path }, userinfo))
+    }
+}
+
+impl fmt::Debug for RemoteEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RemoteEndpoint").field(&self.written.host).field(&self.written.port).finish()
+    }
+}
+
+impl Credentials {
+    fn new(name: String, password: String) -> Self {
+        Self { written_name: name.clone(), name, password: password.into() }
+    }
+
+    /// Reads `name:password` as it stands in a URL; a name alone has an empty password.
+    fn from_userinfo(text: &str) -> Option<Self> {
+        let (name, password) = text.split_once(':').unwrap_or((text, ""));
+        let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let credentials = Self::new(decoded(name), decoded(password));
+        (!name.is_empty()).then(|| Self { written_name: name.to_owned(), ..credentials })
+    }
+
+    /// Reads the value of an `Authorization` header; `None` where it isn't a Basic one.
+    pub fn from_header(value: &str) -> Option<Self> {
+        let (scheme, encoded) = value.split_once(' ')?;
+        let text = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let (name, password) = std::str::from_utf8(&text).ok()?.split_once(':')?;
+        Some(Self::new(name.to_owned(), password.to_owned()))
+    }
+}
+
+/// Takes Basic `Authorization` headers out, and gives the credentials of the first.
+pub fn take_basic(headers: &mut Vec<(String, String)>) -> Option<Credentials> {
+    let mut found = None;
+    headers.retain(|(name, value)| {
+        let basic = name.eq_ignore_ascii_case("authorization").then(|| Credentials::from_header(value)).flatten();
+        let keep = basic.is_none();
+        found = found.take().or(basic);
+        keep
+    });
+    found
+}
+
+fn split_port(place: &str) -> Result<(&str, Option<u16>), InvalidEndpoint> {
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => {
+            rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))).ok_or(InvalidEndpoint::Url)?
+        }
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.filter(|port| !port.is_empty()).map(|port| port.parse().map_err(|_| InvalidEndpoint::Url));
+    Ok((host, port.transpose()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pair(remote: &RemoteEndpoint) -> (String, String) {
+        let Credentials { name, password, .. } = remote.credentials.clone().unwrap();
+        (name, password.expose_secret().to_owned())
+    }
+
+    fn remote(value: Value) -> RemoteEndpoint {
+        match Endpoint::parse("source", Some(&value)).unwrap() {
+            Endpoint::Remote(remote) => *remote,
+            Endpoint::Local(name) => panic!("{name} is local"),
+        }
+    }
+
+    #[test]
+    fn credentials_leave_the_url_and_the_strongest_win() {
+        let basic = json!({"basic": {"username": "a", "password": "1"}});
+        let all = json!({"url": "http://b:2@h/d", "auth": basic, "headers": {"authorization": "Basic Yzoz", "X": "y"}});
+        let found = remote(all);
+        assert_eq!(found.url.as_str(), "http://h/d/");
+        assert_eq!(found.headers.len(), 1);
+        assert_eq!(found.header_map()["x"], "y");
+        assert_eq!(pair(&found), ("a".into(), "1".into()));
+        let found = remote(json!({"url": "http://b%40x:%32@h/d", "headers": {"authorization": "Basic Yzoz"}}));
+        assert_eq!(pair(&found), ("b@x".into(), "2".into()));
+        assert_eq!(found.credentials.unwrap().written_name, "b%40x");
+        let found = remote(json!({"url": "http://h/d", "headers": {"authorization": "Basic Yzoz"}}));
+        assert_eq!(pair(&found), ("c".into(), "3".into()));
+    }
+
+    #[test]
+    fn a_debug_print_shows_no_credentials() {
+        let found = remote(json!({"url": "http://b:2@h/d", "headers": {"authorization": "Bearer t"}}));
+        assert_eq!(format!("{found:?}"), r#"RemoteEndpoint("h", None)"#);
+    }
+
+    #[test]
+    fn no_credentials_are_shown_in_answers() {
+        for (url, shown) in [("http://b:2@h/d?key=s3cret", "http://h/d/"), ("http://h/d/?key=s3cret", "http://h/d/")] {
+            let endpoint = Endpoint::parse("source", Some(&json!(url))).unwrap();
+            assert_eq!(endpoint.display("127.0.0.1:5984"), shown);
+            assert!(!format!("{endpoint:?}").contains("s3cret"));
+        }
+        let error = Endpoint::parse("source", Some(&json!("admin:s3cret@h/d"))).unwrap_err();
+        assert!(!error.to_string().contains("s3cret"));
+    }
+
+    #[test]
+    fn urls_that_are_none_are_refused() {
+        for bad in ["ftp://h/x", "http:///x", "http://", "http://h:port/x", "http://[::1/x", "http://h h/"] {
+            let error = Endpoint::parse("source", Some(&json!(bad))).unwrap_err();
+            assert_eq!(error, InvalidEndpoint::Url, "{bad}");
+        }
+        let error = Endpoint::parse("source", Some(&json!({}))).unwrap_err();
+        assert_eq!(error, InvalidEndpoint::Url);
+    }
+
+    #[test]
+    fn a_query_keeps_its_end() {
+        assert_eq!(remote(json!("https://h:443/d?x=1")).url.as_str(), "https://h:443/d?x=1");
+        assert_eq!(remote(json!("https://h:443/d?x=1")).written.port, None);
+        assert_eq!(remote(json!("https://h:5984")).written.port, Some(5984));
+    }
+
+    #[test]
+    fn a_local_name_is_shown_as_this_servers_url() {
+        let local = Endpoint::parse("source", Some(&json!("a/b"))).unwrap();
+        assert_eq!(local.display("127.0.0.1:5984"), "http://127.0.0.1:5984/a%2Fb/");
+        let error = Endpoint::parse("source", Some(&json!("UPPER"))).unwrap_err();
+        assert_eq!(error, InvalidEndpoint::Name("UPPER".into()));
+    }
+
+    #[test]
+    fn the_name_ends_in_a_slash_and_holds_no_secret() {
+        for (url, name) in
+            [("http://h:5984/a%2Fb#x", "http://h:5984/a%2Fb/"), ("https://h/p?key=s3cret", "https://h/p/")]
+        {
+            assert_eq!(remote(json!(url)).name(), name);
+        }
+        assert_eq!(remote(json!("https://h/p?key=s3cret")).url.as_str(), "https://h/p?key=s3cret");
+    }
+
+    /// A replication with such a header was started, and failed at every try to open its database.
+    #[test]
+    fn headers_that_would_break_the_message_are_refused_before_anything_runs() {
+        for (name, value) in [("Content-Length", "1"), ("a b", "1"), ("X", "a\nb"), ("host", "h")] {
+            let value = json!({"url": "http://h/d", "headers": {name: value}});
+            let error = Endpoint::parse("source", Some(&value)).unwrap_err();
+            assert_eq!(error, InvalidEndpoint::Header(name.into()));
+        }
+    }
+}

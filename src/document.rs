@@ -8,6 +8,7 @@
 mod rev;
 mod parts;
 mod batch;
+mod attachments;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::json::JsonError;
+
+pub use attachments::{Announced, AttachmentHead, AttachmentPiece, Described, Digest, Encoding, each_described};
 pub use batch::{DocBatch, DocSpan};
 pub use parts::DocParts;
 pub use rev::{MAX_POS, Rev, RevHash, Revisions};
@@ -132,6 +136,15 @@ pub enum DocumentError {
     BadAttachment(String),
     #[error("Attachment name '{0}' starts with prohibited character '_'")]
     BadAttachmentName(String),
+}
+
+impl From<JsonError> for DocumentError {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Invalid => Self::InvalidJson,
+            JsonError::NotAnObject => Self::NotAnObject,
+        }
+    }
 }
 
 /// Checks an id that a client chose for a document with revisions: CouchDB's `couch_doc:validate_docid/1`, but for

@@ -107,7 +107,9 @@ impl Endpoint {
     pub fn both(request: &Map<String, Value>) -> Result<(Self, Self), InvalidEndpoint> {
         let mut source = Self::parse("source", request.get("source"))?;
         let mut target = Self::parse("target", request.get("target"))?;
-        connection::read(request, &mut source, &mut target)?;
+        let (to_source, to_target) = connection::read(request)?;
+        source.reached_by(to_source);
+        target.reached_by(to_target);
         Ok((source, target))
     }
 
@@ -127,6 +129,14 @@ impl Endpoint {
             },
             Some(Value::Object(object)) => Ok(Self::Remote(Box::new(RemoteEndpoint::from_object(field, object)?))),
             Some(_) => Err(BadField(format!("`{field}` must be a string or an object")).into()),
+        }
+    }
+
+    /// Sets how a database over HTTP is reached, but for its own certificates.
+    fn reached_by(&mut self, connection: Connection) {
+        if let Self::Remote(remote) = self {
+            let tls = std::mem::take(&mut remote.connection.tls);
+            remote.connection = Connection { tls, ..connection };
         }
     }
 
@@ -161,13 +171,6 @@ impl Endpoint {
 /// The URL, without a slash at its end, under which this server offers a database of its own.
 pub fn local_url(address: &str, name: &str) -> String {
     format!("http://{address}/{}", percent::encode(name))
-}
-
-/// A URL without its query, which may hold secrets.
-pub fn without_query(url: &Url) -> Url {
-    let mut url = url.clone();
-    url.set_query(None);
-    url
 }
 
 impl RemoteEndpoint {

@@ -19,6 +19,7 @@ mod request;
 mod question;
 mod blob;
 mod draft;
+mod state;
 mod envelope;
 mod places;
 mod auth;
@@ -26,6 +27,7 @@ mod error;
 mod welcome;
 mod replication;
 mod databases;
+mod rendered;
 mod documents;
 mod open_revs;
 mod related;
@@ -37,57 +39,19 @@ mod revs_diff;
 mod all_docs;
 mod changes;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_request};
 use axum::routing::{any, get, post, put};
-use tokio::sync::Semaphore;
 use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
-
-use crate::config::Config;
-use crate::jobs::Jobs;
-use crate::store::Store;
-use crate::tasks::Tasks;
 
 pub use self::answer::Answers;
 pub use self::auth::Admins;
 use self::auth::{Routes, everybody, makers, members, replicators, server_admins};
 use self::places::Places;
 pub use self::places::Reader;
-use self::question::Room;
-
-/// The CouchDB release whose answers these are, for clients that look before they ask.
-const COUCHDB_VERSION: &str = "3.5.0";
-
-/// What handlers work with. Cheap to clone.
-#[derive(Clone)]
-pub struct AppState {
-    /// The databases.
-    pub store: Store,
-    /// The running replications.
-    pub jobs: Jobs,
-    /// Bytes that request bodies may still take in memory, all together.
-    pub bodies: Arc<Semaphore>,
-    /// Memory of answers to slow readers.
-    pub answers: Answers,
-    /// Who may do everything.
-    pub admins: Arc<Admins>,
-    /// All settings.
-    pub config: Arc<Config>,
-    /// The server's uuid.
-    pub uuid: String,
-    /// The owner of the tasks that write long answers; they end feeds cleanly when it is told to stop.
-    pub tasks: Tasks,
-}
-
-impl AppState {
-    /// Memory for what is made of questions.
-    fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
-    }
-}
+pub use self::state::AppState;
+pub(crate) use self::state::COUCHDB_VERSION;
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
@@ -95,7 +59,7 @@ pub fn router(state: AppState) -> Router {
     let routes = Routes::new()
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
-        .route("/_uuids", everybody(get(welcome::uuids)))
+        .route("/_uuids", everybody(get(welcome::fresh_uuids)))
         .route("/_session", everybody(get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions)))
         .route("/_all_dbs", server_admins(get(databases::list)))
         .route("/_replicate", replicators(any(replication::replicate)))

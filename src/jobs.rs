@@ -27,7 +27,7 @@ use crate::peer::PeerError;
 use crate::replicate::failures::list::ListOf;
 use crate::replicate::failures::{FailureList, Kept};
 use crate::replicate::request::{Command, Request};
-use crate::replicate::{self, Context, Job, Outcome, ReplicateError};
+use crate::replicate::{Context, Job, Outcome, ReplicateError};
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;

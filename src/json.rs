@@ -22,8 +22,6 @@ mod tests;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::document::DocumentError;
-
 pub use elements::Elements;
 pub use walk::Walk;
 
@@ -47,9 +45,20 @@ pub struct Member<'a> {
     pub span: Range<usize>,
 }
 
+/// Why a text isn't what it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// It isn't JSON, or not in UTF-8.
+    #[error("invalid UTF-8 JSON")]
+    Invalid,
+    /// It is JSON, and no object.
+    #[error("not a JSON object")]
+    NotAnObject,
+}
+
 /// Checks that `text` is one JSON value that CouchDB would take.
-pub fn check(text: &[u8]) -> Result<(), DocumentError> {
-    std::str::from_utf8(text).map_err(|_| DocumentError::InvalidJson)?;
+pub fn check(text: &[u8]) -> Result<(), JsonError> {
+    std::str::from_utf8(text).map_err(|_| JsonError::Invalid)?;
     let mut scan = Scan::new(text);
     scan.whitespace();
     scan.value()?;
@@ -82,15 +91,9 @@ impl<'a> Iterator for Members<'a> {
 /// The members of the object that `text` is, all of it checked before this returns.
 ///
 /// # Errors
-/// [`DocumentError::InvalidJson`], or [`DocumentError::NotAnObject`] for other JSON.
-pub fn members(text: &[u8]) -> Result<Members<'_>, DocumentError> {
-    std::str::from_utf8(text).map_err(|_| DocumentError::InvalidJson)?;
-    let mut scan = Scan::new(text);
-    scan.whitespace();
-    if scan.peek() != Some(b'{') {
-        scan.value()?;
-        return scan.end().and(Err(DocumentError::NotAnObject));
-    }
+/// [`JsonError::Invalid`], or [`JsonError::NotAnObject`] for other JSON.
+pub fn members(text: &[u8]) -> Result<Members<'_>, JsonError> {
+    let mut scan = object(text)?;
     let mut places = Vec::with_capacity(16);
     scan.members(|span, key, value| {
         if places.len() < MAX_PLACES {
@@ -108,14 +111,8 @@ pub fn members(text: &[u8]) -> Result<Members<'_>, DocumentError> {
 ///
 /// # Errors
 /// Those of [`members`].
-pub fn member<'a>(text: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, DocumentError> {
-    std::str::from_utf8(text).map_err(|_| DocumentError::InvalidJson)?;
-    let mut scan = Scan::new(text);
-    scan.whitespace();
-    if scan.peek() != Some(b'{') {
-        scan.value()?;
-        return scan.end().and(Err(DocumentError::NotAnObject));
-    }
+pub fn member<'a>(text: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, JsonError> {
+    let mut scan = object(text)?;
     let mut found = None;
     scan.max_depth += ENVELOPE;
     scan.members(|_, key, value| {
@@ -125,6 +122,19 @@ pub fn member<'a>(text: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Docume
     })?;
     scan.end()?;
     Ok(found)
+}
+
+/// A scan that stands at an object's beginning.
+fn object(text: &[u8]) -> Result<Scan<'_>, JsonError> {
+    std::str::from_utf8(text).map_err(|_| JsonError::Invalid)?;
+    let mut scan = Scan::new(text);
+    scan.whitespace();
+    if scan.peek() != Some(b'{') {
+        scan.value()?;
+        scan.end()?;
+        return Err(JsonError::NotAnObject);
+    }
+    Ok(scan)
 }
 
 /// The text of a JSON string, quotes and all, as the string it stands for; `None` where it is no string.
@@ -181,8 +191,8 @@ struct Scan<'a> {
     odd: bool,
 }
 
-type Scanned<T = ()> = Result<T, DocumentError>;
-const INVALID: DocumentError = DocumentError::InvalidJson;
+type Scanned<T = ()> = Result<T, JsonError>;
+const INVALID: JsonError = JsonError::Invalid;
 
 impl<'a> Scan<'a> {
     fn new(text: &'a [u8]) -> Self {

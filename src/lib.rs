@@ -1,27 +1,29 @@
 //! couchrep is CouchDB's replicator as a server of its own.
 //!
 //! It answers `POST /_replicate` as CouchDB does and copies documents with their whole revision trees and attachments
-//! between any two CouchDB-compatible databases. The modules stand in the order in which a newcomer should read them:
-//! what a document is, how one replication runs, what keeps track of many, what a database must offer, the embedded
-//! store, and the HTTP face of it all. ARCHITECTURE.md draws the same map with its invariants.
+//! between any two CouchDB-compatible databases. The modules stand as the floors of a house, from the ground up: words
+//! that everyone uses, the embedded store, what a replication needs of a database, one replication, what keeps track of
+//! many, and the HTTP face of it all. Each imports only from floors below. ARCHITECTURE.md draws the same map with its
+//! invariants; who reads for the first time begins at [`replicate`].
 
-pub mod document;
 pub mod json;
+pub mod tasks;
+pub mod percent;
+pub mod uuids;
+pub mod document;
+pub mod config;
 pub mod multipart;
 pub mod term;
 pub mod selector;
-pub mod effort;
+pub mod javascript;
 pub mod access;
-pub mod percent;
+pub mod effort;
+pub mod store;
 pub mod endpoint;
+pub mod peer;
 pub mod databases;
 pub mod replicate;
 pub mod verify;
 pub mod jobs;
-pub mod peer;
-pub mod store;
-pub mod javascript;
 pub mod http;
-pub mod config;
 pub mod server;
-pub mod tasks;

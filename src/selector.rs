@@ -21,8 +21,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use self::clause::Clause;
-use crate::document::DocumentError;
-use crate::json;
+use crate::json::{self, JsonError};
 
 /// Levels of a document that are looked at: more than a selector has, since its own text is read to 128.
 const SEEN_DEPTH: usize = 120;
@@ -96,12 +95,12 @@ impl Selector {
     }
 
     /// The same for a document's text; only the members that conditions look at are parsed.
-    pub fn matches_text(&self, text: &[u8]) -> Result<bool, DocumentError> {
+    pub fn matches_text(&self, text: &[u8]) -> Result<bool, JsonError> {
         // What is deeper than any selector doesn't decide whether it matches.
         let value = |text: &[u8]| {
             let value =
                 serde_json::from_slice(text).or_else(|_| serde_json::from_slice(&json::pruned(text, SEEN_DEPTH)));
-            value.map_err(|_| DocumentError::InvalidJson)
+            value.map_err(|_| JsonError::Invalid)
         };
         let document = match &self.0.members {
             None => value(text)?,

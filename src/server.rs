@@ -8,11 +8,11 @@
 mod connections;
 mod raw_targets;
 mod slow_reader;
+mod start_error;
 pub mod identity;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,53 +20,16 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+pub use self::start_error::StartError;
 use crate::config::Config;
 use crate::databases::Databases;
 use crate::http::{self, Admins, AppState};
 use crate::jobs::Jobs;
-use crate::peer::remote::{ClientError, Clients};
+use crate::peer::remote::Clients;
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::tasks::Tasks;
-
-/// Why the server didn't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address can't be listened on.
-    #[error("could not listen on {listen}")]
-    Listen {
-        /// As it was given.
-        listen: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Everyone in the network would be admin.
-    #[error("refusing to listen on {0} without admins: give --admin NAME:PASSWORD, or listen on a loopback address")]
-    Open(SocketAddr),
-    /// There is no HTTP client to replicate with.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The data dir can't be used.
-    #[error("could not use the data dir {}", dir.display())]
-    DataDir {
-        /// As it was given.
-        dir: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The store can't be opened.
-    #[error("could not open the store in {}", dir.display())]
-    Store {
-        /// As it was given.
-        dir: PathBuf,
-        /// Why not.
-        #[source]
-        source: StoreError,
-    },
-}
 
 /// A server that listens.
 pub struct Server {

@@ -10,6 +10,9 @@
 pub mod revtree;
 mod selected;
 mod keys;
+mod varint;
+mod prepared;
+mod work;
 mod write;
 mod writer;
 mod read;
@@ -37,20 +40,23 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::{MutexGuard, watch};
 use tokio::time::{Duration, Instant};
 
-pub use attachments::{Attachment, Digest, Encoding, Upload, Uploaded};
+pub use attachments::{Attachment, Upload, Uploaded};
 pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
-pub use edit::{AttachmentData, Edit, EditKind, Following, NewAttachment, following};
-pub use filter::{Asker, Filter, FilterError, Ready, Sieve};
-pub use holds::Held;
+pub use edit::{AttachmentData, Edit, EditKind, NewAttachment};
+pub use filter::{Asker, Filter, FilterError, FilterRun, Ready};
+pub use holds::OpenAttachment;
 pub use ranks::Rank;
-pub use read::{AttachmentsAs, ChangeRow, DocOptions, DocRecord, Gap, LocalDoc, Missing, Snapshot, StoredText};
+pub use read::render::{AttachmentsAs, DocOptions, Gap, Missing};
+pub use read::text::{LocalDoc, StoredText};
+pub use read::{ChangeRow, DocRecord, Snapshot};
 pub use revtree::{Leaf, RevTree};
-pub use write::{Durability, Refusal};
+pub use work::{Durability, Refusal};
 
 use self::caches::Caches;
 use crate::config::StoreSettings;
 use crate::document::DocumentError;
 use crate::javascript::Interpreters;
+use crate::json::JsonError;
 use crate::tasks::{self, Panicked, Tasks};
 
 /// The registry is small.
@@ -96,6 +102,12 @@ pub enum StoreError {
     Document(#[from] DocumentError),
     #[error(transparent)]
     Panicked(#[from] Panicked),
+}
+
+impl From<JsonError> for StoreError {
+    fn from(error: JsonError) -> Self {
+        Self::Document(error.into())
+    }
 }
 
 impl StoreError {

@@ -48,11 +48,6 @@ impl Term {
         Self::Tuple(vec![Self::List(pairs)])
     }
 
-    /// What a document's checked text stands for, however deep it is.
-    pub fn document(text: &[u8]) -> Self {
-        Self::Encoded(json::encode(text))
-    }
-
     /// `term_to_binary(Term, [{minor_version, 1}])`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];

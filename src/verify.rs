@@ -9,15 +9,18 @@
 //!
 //! While somebody writes, the result is that of no one moment: what is reported missing may only be late.
 
+mod report;
+mod asking;
 mod attachments;
 
 use futures::stream::{self, Stream, TryStreamExt as _};
-use serde::Serialize;
 
-use crate::document::{DocId, Rev, Seq};
+use self::asking::repeated;
+pub use self::report::{Difference, Problem, Report};
+use crate::document::Seq;
 use crate::effort::budget::Budget;
 use crate::effort::pauses::Pauses;
-use crate::peer::{Blame, Change, ChangesQuery, Filter, Peer, PeerError};
+use crate::peer::{Change, ChangesQuery, Filter, Peer, PeerError};
 use crate::replicate::changes::{Course, MAX_FRUITLESS, Next, never_ends};
 
 /// Rows of a page.
@@ -28,71 +31,6 @@ const MAX_PAGE_BYTES: usize = 8 << 20;
 const BUDGET_BYTES: usize = 256 << 20;
 /// Pages asked about at once.
 const PAGES_AT_ONCE: usize = 4;
-/// Differences that are named; all are counted.
-const MAX_NAMED: usize = 1000;
-/// Tries of an answer that broke off.
-const TRIES: u32 = 5;
-
-/// What one database has that another lacks.
-#[derive(Debug, Default, PartialEq, Serialize)]
-pub struct Report {
-    /// Documents read.
-    pub docs: u64,
-    /// Their leaves.
-    pub leaves: u64,
-    /// Attachments compared; 0 where that wasn't asked for.
-    pub attachments: u64,
-    /// How many differences there are.
-    pub differences: u64,
-    /// The first of them.
-    pub named: Vec<Difference>,
-}
-
-/// Something that one database has and the other lacks.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Difference {
-    /// The document.
-    pub id: DocId,
-    /// The leaf.
-    pub rev: Rev,
-    /// The attachment that is absent or different; `None` where the whole leaf is absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attachment: Option<String>,
-    /// What is the matter with it.
-    pub problem: Problem,
-}
-
-/// What is the matter with a leaf or an attachment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Problem {
-    /// It isn't there.
-    Missing,
-    /// Its bytes are others.
-    Different,
-}
-
-impl Report {
-    /// Whether nothing is lacking.
-    pub fn is_complete(&self) -> bool {
-        self.differences == 0
-    }
-
-    fn add(&mut self, page: Self) {
-        self.docs += page.docs;
-        self.leaves += page.leaves;
-        self.attachments += page.attachments;
-        self.differences += page.differences;
-        let places = MAX_NAMED - self.named.len();
-        self.named.extend(page.named.into_iter().take(places));
-    }
-
-    fn lacks(&mut self, difference: Difference) {
-        self.differences += 1;
-        self.named.push(difference);
-    }
-}
-
 /// Compares: is all of `this` in `other`? `seen` is shown the report as it grows.
 pub async fn compare(
     this: &Peer,
@@ -156,18 +94,4 @@ async fn compare_page(
         attachments::compare(this, other, &changes, budget, &mut report).await?;
     }
     Ok(report)
-}
-
-/// Asks again, some times, what may be answered another time.
-async fn repeated<T>(question: impl AsyncFn() -> Result<T, PeerError>) -> Result<T, PeerError> {
-    for pause in Pauses::between_tries(TRIES) {
-        match question().await {
-            too_long @ Err(PeerError::TooLong { .. }) => return too_long,
-            Err(error) if matches!(error.blame(), Blame::Passing | Blame::Unclear { .. }) => {
-                tokio::time::sleep(pause).await;
-            }
-            answered => return answered,
-        }
-    }
-    question().await
 }

@@ -7,15 +7,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use couchrep::access::Caller;
 use couchrep::config;
-use couchrep::document::{DocBatch, DocId, Rev, Seq, Wanted};
+use couchrep::document::{AttachmentHead, AttachmentPiece, DocBatch, DocId, Rev, Seq, Wanted};
 use couchrep::effort::budget::{Budget, Share};
 use couchrep::effort::pulse::Pulse;
 use couchrep::endpoint::RemoteEndpoint;
 use couchrep::peer::local::LocalPeer;
 use couchrep::peer::remote::{Clients, RemotePeer};
 use couchrep::peer::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Blame, Change, ChangesQuery, Extent, Failure, Filter, Opened, Peer,
-    PeerError, Pending, Put,
+    AttachedDoc, Blame, Change, ChangesQuery, Extent, Failure, Filter, Opened, Peer, PeerError, Pending, Put,
 };
 use couchrep::store::{DbName, Store};
 use futures::{StreamExt, stream};

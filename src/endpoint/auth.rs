@@ -13,7 +13,6 @@ use serde_json::Value;
 use url::Url;
 
 use super::oauth1::OAuth1;
-use super::without_query;
 
 /// What an endpoint's `auth` object names, `basic` excepted.
 #[derive(Debug, Clone)]
@@ -128,6 +127,13 @@ impl Grant {
     pub fn or_at(&self, url: &Url) -> Self {
         Self { url: self.url.clone().or_else(|| Some(url.clone())), kind: self.kind.clone() }
     }
+}
+
+/// A URL without its query, which may hold secrets.
+pub fn without_query(url: &Url) -> Url {
+    let mut url = url.clone();
+    url.set_query(None);
+    url
 }
 
 fn token_url(kind: &str, text: &str) -> Result<Url, String> {

@@ -14,7 +14,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{Endpoint, InvalidEndpoint};
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
 use crate::json::fields::{BadField, at_most, positive, text};
@@ -55,12 +54,8 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// More tries than this end at the limit of time anyway.
 const MAX_TRIES: usize = 1000;
 
-/// Reads the fields of a request into its endpoints.
-pub(super) fn read(
-    body: &Map<String, Value>,
-    source: &mut Endpoint,
-    target: &mut Endpoint,
-) -> Result<(), InvalidEndpoint> {
+/// Reads how a request's source and target are reached.
+pub(super) fn read(body: &Map<String, Value>) -> Result<(Connection, Connection), BadField> {
     let both = proxy(body, "proxy")?;
     let options = text(body, "socket_options")?.map(str::parse).transpose();
     let shared = Connection {
@@ -70,17 +65,14 @@ pub(super) fn read(
         retries_per_request: positive(body, "retries_per_request")?.map(|n| at_most(n, MAX_TRIES) as u32),
         ..Connection::default()
     };
-    for (endpoint, key) in [(source, "source_proxy"), (target, "target_proxy")] {
+    let through = |key: &str| {
         let own = proxy(body, key)?;
         if both.is_some() && own.is_some() {
-            return Err(BadField(format!("`proxy` is mutually exclusive with `{key}`")).into());
+            return Err(BadField(format!("`proxy` is mutually exclusive with `{key}`")));
         }
-        if let Endpoint::Remote(remote) = endpoint {
-            let tls = std::mem::take(&mut remote.connection.tls);
-            remote.connection = Connection { proxy: own.or_else(|| both.clone()), tls, ..shared.clone() };
-        }
-    }
-    Ok(())
+        Ok(Connection { proxy: own.or_else(|| both.clone()), ..shared.clone() })
+    };
+    Ok((through("source_proxy")?, through("target_proxy")?))
 }
 
 /// Reads an endpoint's `tls`.
@@ -139,6 +131,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::endpoint::{Endpoint, InvalidEndpoint};
 
     #[test]
     fn proxies_are_http_https_or_socks5_and_print_no_password() {

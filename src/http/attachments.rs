@@ -17,10 +17,8 @@ use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::document::{DocId, DocParts, DocumentError, Rev, Revisions, validate_id};
-use crate::store::{
-    Attachment, AttachmentData, Database, Digest, DocOptions, Edit, EditKind, Encoding, NewAttachment, StoreError,
-};
+use crate::document::{Digest, DocId, DocParts, DocumentError, Encoding, Rev, Revisions, validate_id};
+use crate::store::{Attachment, AttachmentData, Database, DocOptions, Edit, EditKind, NewAttachment, StoreError};
 use crate::store::{Snapshot, Uploaded};
 
 use super::AppState;

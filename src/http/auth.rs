@@ -18,11 +18,10 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
 use crate::access::{Caller, Denied};
+use crate::endpoint::Credentials;
 
 use super::AppState;
 use super::error::ApiError;
@@ -40,7 +39,7 @@ async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let mut caller = if admins.is_empty() { Caller::server_admin() } else { Caller::default() };
     if !admins.is_empty()
-        && let Some((name, password)) = authorization.and_then(basic)
+        && let Some(Credentials { name, password, .. }) = authorization.and_then(Credentials::from_header)
     {
         if !admins.know(&name, password).await? {
             return Err(Denied::WrongPassword.into());
@@ -49,15 +48,6 @@ async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError
     }
     caller.authorization = authorization.map(|text| SecretString::from(text.to_owned()));
     Ok(caller)
-}
-
-/// What an `Authorization: Basic` header says; `None` for another kind, which is nobody's here.
-fn basic(authorization: &str) -> Option<(String, SecretString)> {
-    let (scheme, credentials) = authorization.split_once(' ')?;
-    let decoded = STANDARD.decode(credentials.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-    let decoded = String::from_utf8(decoded).ok()?;
-    let (name, password) = decoded.split_once(':')?;
-    Some((name.into(), SecretString::from(password.to_owned())))
 }
 
 /// A path's handlers, with the rights that they ask for.
@@ -129,6 +119,9 @@ async fn no_route(Extension(caller): Extension<Arc<Caller>>) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::config::Admin;
 

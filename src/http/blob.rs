@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 
-use crate::store::{Database, Encoding, Held, StoreError};
+use crate::document::Encoding;
+use crate::store::{Database, OpenAttachment, StoreError};
 
 use super::answer::{CHUNK, Sink, Stopped};
 
@@ -18,7 +19,7 @@ const DECODED_AT_ONCE: usize = 1024;
 /// An attachment that is being read.
 pub struct Blob<'a> {
     db: &'a Database,
-    attachment: &'a Held,
+    attachment: &'a OpenAttachment,
     /// Of the stored bytes: where to read on.
     offset: u64,
     /// Stored bytes that aren't decoded yet.
@@ -28,7 +29,7 @@ pub struct Blob<'a> {
 
 impl<'a> Blob<'a> {
     /// At its start. `decoded`: not gzipped, even where it is stored so.
-    pub fn new(db: &'a Database, attachment: &'a Held, decoded: bool) -> Self {
+    pub fn new(db: &'a Database, attachment: &'a OpenAttachment, decoded: bool) -> Self {
         let decode = decoded && attachment.attachment().encoding == Encoding::Gzip;
         let decoder = decode.then(|| MultiGzDecoder::new(Vec::with_capacity(CHUNK)));
         Self { db, attachment, offset: 0, stored: Bytes::new(), decoder }

@@ -19,12 +19,13 @@ use crate::document::{DocId, DocParts, DocumentError, Rev, local_id, validate_id
 use crate::json;
 use crate::store::{Edit, EditKind};
 use crate::tasks;
+use crate::uuids;
 
 use super::error::ApiError;
 use super::local_docs::Sent;
 use super::question::List;
 use super::request::{Db, Payload, durability};
-use super::{AppState, answer, welcome};
+use super::{AppState, answer};
 
 /// Bytes that a document takes beside its own, with its answer: an edit, its ids, its row as values and as text.
 const DOC_COST: usize = 1536;
@@ -124,7 +125,7 @@ fn parse(body: &[u8], mut docs: List, count: usize) -> Result<Parsed, ApiError> 
                 continue;
             }
         };
-        let id = parts.id.clone().map_or_else(|| Cow::Owned(welcome::uuid()), Cow::from);
+        let id = parts.id.clone().map_or_else(|| Cow::Owned(uuids::sequential()), Cow::from);
         validate_id(&id)?;
         parsed.edits.push((place, Edit::new(&parts, DocId::from(id.as_ref()), !new_edits, Vec::new())?));
     }

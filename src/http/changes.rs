@@ -175,7 +175,7 @@ impl Feeding {
         if !progress.opened {
             self.send(self.request.opening()).await?;
         }
-        self.send(self.request.closing(&progress)).await
+        self.send(self.request.closing(progress.seq, progress.pending)).await
     }
 
     /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
@@ -190,9 +190,10 @@ impl Feeding {
             // Kept open for a piece at a time, so that a feed that waits costs no more than its connection.
             let db = self.store.reopen(&self.name, &self.updates).await?;
             let kept = self.kept.as_ref().map(|(_, snapshot)| snapshot.clone());
-            let piece =
-                move |snapshot: &_, sieve: &mut _| rows::piece(snapshot, sieve, &request, progress.clone(), &answers);
-            db.sift(&self.filter, kept, piece).await.map(|(piece, progress)| (db, piece, progress))
+            let piece = move |snapshot: &_, filter_run: &mut _| {
+                rows::piece(snapshot, filter_run, &request, progress.clone(), &answers)
+            };
+            db.run_filter(&self.filter, kept, piece).await.map(|(piece, progress)| (db, piece, progress))
         };
         tokio::select! {
             biased;

@@ -14,16 +14,18 @@ use serde_json::json;
 
 use crate::document::{DocId, DocParts, Rev, Revisions, local_id, validate_id};
 use crate::multipart;
-use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, EditKind, Held, Leaf};
+use crate::store::{AttachmentsAs, Database, DocRecord, Durability, Edit, EditKind, Leaf};
 use crate::store::{Snapshot, StoreError, Uploaded};
 use crate::tasks;
+use crate::uuids;
 
 use super::draft::Draft;
 use super::error::ApiError;
 use super::local_docs::Sent;
 use super::query::Query;
+use super::rendered::render;
 use super::request::{Db, DocPath, Payload, durability, parent};
-use super::{AppState, answer, open_revs, related, welcome};
+use super::{AppState, answer, open_revs, related};
 
 /// Which of a document's revisions is asked for.
 #[derive(Debug, Clone, Default)]
@@ -56,33 +58,6 @@ impl Which {
             Some(leaf) => Ok((record, leaf)),
         })
     }
-}
-
-/// A document on its way out.
-pub struct Rendered {
-    /// Its JSON text.
-    pub draft: Draft,
-    /// The attachments that follow it, where they do.
-    pub following: Vec<Held>,
-}
-
-/// Renders a leaf, and tells which attachments its text promises to follow.
-pub fn render(
-    snapshot: &Snapshot,
-    id: &str,
-    record: &DocRecord,
-    leaf: &Leaf,
-    options: &DocOptions,
-    mut draft: Draft,
-) -> Result<Rendered, StoreError> {
-    draft.render(snapshot, id, record, leaf, options)?;
-    let following = match (options.attachments, &options.atts_since) {
-        (AttachmentsAs::Stubs | AttachmentsAs::Inline, _) => Vec::new(),
-        (AttachmentsAs::Follows, None) => snapshot.attachments(leaf)?,
-        (AttachmentsAs::Follows, Some(since)) => snapshot.attachments_since(record, leaf, since)?,
-    };
-    let following = following.into_iter().map(|attachment| snapshot.hold(attachment)).collect::<Result<_, _>>()?;
-    Ok(Rendered { draft, following })
 }
 
 /// `GET /{db}/{doc}`.
@@ -203,7 +178,7 @@ fn edit(
             validate_id(id)?;
             DocId::from(id.as_ref())
         }
-        (None, None) => welcome::uuid().into(),
+        (None, None) => uuids::sequential().into(),
     };
     Ok(Edit::new(&parts, id, replicated, uploaded)?)
 }

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -15,13 +15,12 @@ use serde_json::json;
 use crate::access::Denied;
 use crate::document::DocumentError;
 use crate::javascript::ScriptError;
+use crate::json::JsonError;
 use crate::multipart::MultipartError;
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
 use crate::store::{FilterError, Refusal, StoreError};
 use crate::tasks::Panicked;
-
-use super::answer;
 
 /// Why a request isn't answered as it hoped; the table in [`ApiError::shown`] says what each means.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +68,12 @@ pub enum ApiError {
 }
 
 type Shown<'a> = (StatusCode, &'static str, Cow<'a, str>);
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
+        Self::Document(error.into())
+    }
+}
 
 impl ApiError {
     /// A request that is wrong in itself.
@@ -297,7 +302,8 @@ impl IntoResponse for ApiError {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %causes(&self), "a request failed");
         }
-        let mut response = answer::json(status, &json!({ "error": error, "reason": reason }));
+        let body = format!("{}\n", json!({ "error": error, "reason": reason }));
+        let mut response = (status, [(CONTENT_TYPE, "application/json")], body).into_response();
         if let Self::MethodNotAllowed(allowed) = &self
             && let Ok(allowed) = HeaderValue::from_str(allowed)
         {

@@ -17,11 +17,11 @@ use crate::multipart::Framing;
 use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
 
 use super::answer::{APPLICATION_JSON, CHUNK};
-use super::documents::{Rendered, render};
 use super::draft::Draft;
 use super::error::ApiError;
 use super::query::Query;
-use super::{AppState, answer, related, welcome};
+use super::rendered::{Rendered, render};
+use super::{AppState, answer, related};
 
 /// Which revisions are asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -224,40 +224,38 @@ async fn as_json(state: &AppState, db: Arc<Database>, rows: Rows) -> Result<Resp
 }
 
 async fn as_parts(state: &AppState, db: Arc<Database>, mut rows: Rows) -> Result<Response, ApiError> {
-    let outer = welcome::uuid();
-    let content_type = format!("multipart/mixed; boundary=\"{outer}\"");
+    let mut outer = Framing::new();
+    let content_type = outer.content_type("mixed");
     let answers = state.answers.clone();
     let body = answer::streamed(&state.tasks, "open_revs", |sink| async move {
-        sink.send(format!("--{outer}")).await?;
         loop {
             let draft = Draft::new(&answers);
             let (row, left) = answers.read(&db, move |snapshot| rows.next(snapshot, draft)).await?;
             rows = left;
             match row {
-                None => return sink.send("--").await,
+                None => return sink.send(outer.close()).await,
                 Some(Row::Found(doc)) if doc.following.is_empty() => {
-                    sink.send(part_head("")).await?;
+                    sink.send(outer.part("application/json")).await?;
                     doc.draft.send(&sink, &db).await?;
                 }
                 Some(Row::Found(doc)) => {
                     let inner = Framing::new();
-                    sink.send(format!("\r\nContent-Type: {}\r\n\r\n", inner.content_type("related"))).await?;
+                    sink.send(outer.part(&inner.content_type("related"))).await?;
                     related::write(&sink, &db, inner, doc).await?;
                 }
                 Some(Row::Missing(rev)) => {
-                    sink.send(part_head("; error=\"true\"") + &json!({ "missing": rev }).to_string()).await?;
+                    sink.send(outer.part(MISSING)).await?;
+                    sink.send(json!({ "missing": rev }).to_string()).await?;
                 }
             }
-            sink.send(format!("\r\n--{outer}")).await?;
         }
     })
     .await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, content_type)], body).into_response())
 }
 
-fn part_head(parameter: &str) -> String {
-    format!("\r\nContent-Type: application/json{parameter}\r\n\r\n")
-}
+/// What a part is called that stands for a revision that isn't there.
+const MISSING: &str = "application/json; error=\"true\"";
 
 #[cfg(test)]
 mod tests {
@@ -279,11 +277,6 @@ mod tests {
         let wanted = Wanted::Revs { revs: revs.clone(), latest: true };
         assert_eq!(wanted.find(None), (Vec::new(), revs));
         assert_eq!(Wanted::All.find(None), (Vec::new(), Vec::new()));
-    }
-
-    #[test]
-    fn a_missing_revision_is_an_error_part() {
-        assert_eq!(part_head("; error=\"true\""), "\r\nContent-Type: application/json; error=\"true\"\r\n\r\n");
     }
 
     #[test]

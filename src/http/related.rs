@@ -11,17 +11,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::document::DocParts;
+use crate::document::{Announced, DocParts};
 use crate::multipart::{self, Framing, Reader};
-use crate::peer::AttachmentHead;
-use crate::store::{Attachment, Database, Encoding, Uploaded};
-use crate::store::{Following, following};
+use crate::store::{Database, Uploaded};
 use crate::tasks::{self, Tasks};
 
 use super::answer::{self, Sink, Stopped};
 use super::blob::Blob;
-use super::documents::Rendered;
 use super::error::ApiError;
+use super::rendered::Rendered;
 use super::request::Payload;
 
 /// Whether `Accept` names this media type.
@@ -33,7 +31,7 @@ pub fn accepted(headers: &HeaderMap, media_type: &str) -> bool {
 /// Answers a document as `multipart/related`.
 pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> Result<Response, ApiError> {
     let framing = Framing::new();
-    let heads = rendered.following.iter().map(|held| head(held.attachment())).collect::<Vec<_>>();
+    let heads = rendered.following.iter().map(|held| held.attachment().head()).collect::<Vec<_>>();
     let length = framing.related_length(rendered.draft.length(), &heads);
     let head = [(CONTENT_TYPE, framing.content_type("related")), (CONTENT_LENGTH, length.to_string())];
     let write = |sink| async move { write(&sink, &db, framing, rendered).await };
@@ -46,19 +44,10 @@ pub async fn write(sink: &Sink, db: &Database, mut framing: Framing, rendered: R
     sink.send(framing.part("application/json")).await?;
     rendered.draft.send(sink, db).await?;
     for held in &rendered.following {
-        sink.send(framing.attachment(&head(held.attachment()))).await?;
+        sink.send(framing.attachment(&held.attachment().head())).await?;
         Blob::new(db, held, false).send(sink).await?;
     }
     sink.send(framing.close()).await
-}
-
-fn head(attachment: &Attachment) -> AttachmentHead {
-    AttachmentHead {
-        name: attachment.name.clone(),
-        content_type: attachment.content_type.clone(),
-        length: attachment.stored_length,
-        gzip: attachment.encoding == Encoding::Gzip,
-    }
 }
 
 /// Reads a document and stores the attachments that follow it.
@@ -77,7 +66,7 @@ pub async fn read(
     }
     let text = text.whole();
     let document = text.clone();
-    let announced = move || DocParts::parse(&document).and_then(|parts| following(&parts));
+    let announced = move || DocParts::parse(&document).and_then(|parts| Announced::all(parts.attachments));
     let mut announced = tasks::blocking("parse document", announced).await??;
     let mut uploaded = Vec::with_capacity(announced.len());
     while let Some(headers) = reader.next_part().await? {
@@ -105,7 +94,7 @@ pub async fn read(
 }
 
 /// Takes out the announced attachment that a part is.
-fn claim(announced: &mut Vec<Following>, headers: &HeaderMap) -> Option<Following> {
+fn claim(announced: &mut Vec<Announced>, headers: &HeaderMap) -> Option<Announced> {
     let coming = announced.iter().map(|attachment| attachment.name.as_str());
     let place = multipart::place(headers.get(CONTENT_DISPOSITION), coming);
     (place < announced.len()).then(|| announced.remove(place))

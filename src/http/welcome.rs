@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use crate::access::Caller;
+use crate::uuids;
 
 use super::error::ApiError;
 use super::query::Query;
@@ -31,22 +32,17 @@ pub async fn up() -> Response {
     answer::json(StatusCode::OK, &json!({ "status": "ok", "seeds": {} }))
 }
 
-/// `GET /_uuids?count=`.
-pub async fn uuids(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
+/// `GET /_uuids?count=`: ids for new documents, in CouchDB's `sequential` order.
+pub async fn fresh_uuids(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
     let count = query.number("count")?.unwrap_or(1);
     if count > state.config.http.max_uuids as u64 {
         return Err(ApiError::bad_request("count parameter too large"));
     }
-    let uuids = (0..count).map(|_| uuid()).collect::<Vec<_>>();
+    let uuids = (0..count).map(|_| uuids::sequential()).collect::<Vec<_>>();
     let mut response = answer::json(StatusCode::OK, &json!({ "uuids": uuids }));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("must-revalidate, no-cache"));
     response.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(response)
-}
-
-/// A fresh uuid: 32 hexadecimal digits, none of them predictable.
-pub fn uuid() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
 }
 
 /// `GET /_session`: who the request's Basic credentials make one.
@@ -63,17 +59,4 @@ pub async fn session(Extension(caller): Extension<Arc<Caller>>) -> Response {
 /// refusal, as the advice to send Basic credentials.
 pub async fn no_sessions() -> ApiError {
     ApiError::NoSessions
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uuids_are_32_hexadecimal_digits_and_differ() {
-        let (one, other) = (uuid(), uuid());
-        assert_eq!(one.len(), 32);
-        assert!(one.bytes().all(|b| b.is_ascii_hexdigit()));
-        assert_ne!(one, other);
-    }
 }

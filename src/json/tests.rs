@@ -179,9 +179,9 @@ proptest! {
     #[test]
     fn members_are_refused_where_the_text_is_no_object(text in text()) {
         let expected = match (is_json(&text), text.trim_ascii_start().first()) {
-            (false, _) => Some(DocumentError::InvalidJson),
+            (false, _) => Some(JsonError::Invalid),
             (true, Some(b'{')) => None,
-            (true, _) => Some(DocumentError::NotAnObject),
+            (true, _) => Some(JsonError::NotAnObject),
         };
         prop_assert_eq!(members(&text).err(), expected);
     }
@@ -236,9 +236,9 @@ fn text_is_accepted_up_to_the_greatest_depth() {
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
         let nested = |depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
         assert_eq!(check(nested(MAX_DEPTH).as_bytes()), Ok(()));
-        assert_eq!(check(nested(MAX_DEPTH + 1).as_bytes()), Err(DocumentError::InvalidJson));
-        assert_eq!(check(nested(1_000_000).as_bytes()), Err(DocumentError::InvalidJson));
-        assert_eq!(members(nested(MAX_DEPTH + 1).as_bytes()).err(), Some(DocumentError::InvalidJson));
+        assert_eq!(check(nested(MAX_DEPTH + 1).as_bytes()), Err(JsonError::Invalid));
+        assert_eq!(check(nested(1_000_000).as_bytes()), Err(JsonError::Invalid));
+        assert_eq!(members(nested(MAX_DEPTH + 1).as_bytes()).err(), Some(JsonError::Invalid));
     }
     assert!(members(r#"{"a":"#.repeat(MAX_DEPTH).as_bytes()).is_err());
 }
@@ -246,8 +246,8 @@ fn text_is_accepted_up_to_the_greatest_depth() {
 #[test]
 fn text_that_is_no_utf8_is_refused() {
     for bytes in [&b"\"\xff\""[..], b"\"\xc3\"", b"\"\xed\xa0\x80\"", b"{\"a\xc0\xaf\":1}"] {
-        assert_eq!(check(bytes), Err(DocumentError::InvalidJson));
-        assert_eq!(members(bytes).err(), Some(DocumentError::InvalidJson));
+        assert_eq!(check(bytes), Err(JsonError::Invalid));
+        assert_eq!(members(bytes).err(), Some(JsonError::Invalid));
     }
 }
 
@@ -255,10 +255,10 @@ fn text_that_is_no_utf8_is_refused() {
 #[test]
 fn half_a_surrogate_pair_and_a_number_beyond_floats_are_refused() {
     for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\u0041""#, r#"{"\ud800":1}"#, "1e999", "-1e400"] {
-        assert_eq!(check(text.as_bytes()), Err(DocumentError::InvalidJson), "{text}");
+        assert_eq!(check(text.as_bytes()), Err(JsonError::Invalid), "{text}");
     }
     let digits = "1".repeat(400);
-    assert_eq!(check(format!("{digits}.0").as_bytes()), Err(DocumentError::InvalidJson));
+    assert_eq!(check(format!("{digits}.0").as_bytes()), Err(JsonError::Invalid));
     assert!(members(br#"{"a":"\ud800"}"#).unwrap().odd && !members(br#"{"a":1e308}"#).unwrap().odd);
     let mut odd = members(br#"{"_\ud800":1}"#).unwrap();
     assert!(odd.odd && odd.next().unwrap().key == r"_\ud800");
@@ -350,8 +350,8 @@ fn a_member_is_found_by_its_name_the_last_of_equal_ones() {
     let text = br#" {"a":1,"docs":[2],"b":{"docs":3},"d\u006fcs":[4]}"#;
     assert_eq!(member(text, "docs").unwrap(), Some(&b"[4]"[..]));
     assert_eq!(member(text, "none").unwrap(), None);
-    assert_eq!(member(b"[1]", "a"), Err(DocumentError::NotAnObject));
-    assert_eq!(member(br#"{"a":1,}"#, "a"), Err(DocumentError::InvalidJson));
+    assert_eq!(member(b"[1]", "a"), Err(JsonError::NotAnObject));
+    assert_eq!(member(br#"{"a":1,}"#, "a"), Err(JsonError::Invalid));
 }
 
 /// The places of all were kept: 48 bytes for each five of a hostile object.

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::peer::AttachmentHead;
+use crate::document::AttachmentHead;
+use crate::uuids;
 
 /// Frames one multipart body: hand out each part's opening, then the part's bytes, and the closing at the end.
 ///
@@ -20,9 +21,9 @@ impl Default for Framing {
 }
 
 impl Framing {
-    /// A body with a boundary of its own: 128 random bits, which no data contains.
+    /// A body with a boundary of its own: 122 random bits, which no data contains.
     pub fn new() -> Self {
-        Self::with_boundary(hex::encode(rand::random::<[u8; 16]>()))
+        Self::with_boundary(uuids::random())
     }
 
     fn with_boundary(boundary: String) -> Self {

@@ -4,7 +4,7 @@ use futures::stream;
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::AttachmentHead;
+use crate::document::AttachmentHead;
 
 type Parts = Vec<(Vec<(String, String)>, Vec<u8>)>;
 

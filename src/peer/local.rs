@@ -17,16 +17,18 @@ use futures::stream::{self, StreamExt as _};
 use serde_json::value::RawValue;
 
 use super::{
-    AttachedDoc, AttachmentHead, AttachmentPiece, Change, ChangesPage, ChangesQuery, DatabaseInfo, Extent, Failure,
-    Filter, LocalDoc, Opened, PeerError, Pending, Put, Why, Written,
+    AttachedDoc, Change, ChangesPage, ChangesQuery, DatabaseInfo, Extent, Failure, Filter, LocalDoc, Opened, PeerError,
+    Pending, Put, Why, Written,
 };
 use crate::access::Caller;
-use crate::document::{DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted};
+use crate::document::{
+    Announced, AttachmentHead, AttachmentPiece, DocBatch, DocId, DocParts, DocumentError, Rev, Seq, Wanted,
+};
 use crate::effort::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::effort::pulse::Pulse;
 use crate::store::{
-    self, Asker, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, Encoding, Following, Held,
-    Leaf, LocalRange, Ready, Refusal, Sieve, Snapshot, Store, StoreError, Upload, Uploaded, following,
+    self, Asker, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, FilterRun, Leaf, LocalRange,
+    OpenAttachment, Ready, Refusal, Snapshot, Store, StoreError, Upload, Uploaded,
 };
 use crate::tasks;
 
@@ -199,15 +201,16 @@ impl LocalPeer {
         // would say that there is no more.
         loop {
             let room = (limit.saturating_sub(page.changes.len()), max_bytes.saturating_sub(bytes));
-            let sifting = move |snapshot: &Snapshot, sieve: &mut Sieve| sifted(snapshot, sieve, since, room);
-            let sifted = database.sift(filter, snapshot.cloned(), sifting).await?;
+            let filtering =
+                move |snapshot: &Snapshot, filter_run: &mut FilterRun| filtered(snapshot, filter_run, since, room);
+            let filtered = database.run_filter(filter, snapshot.cloned(), filtering).await?;
             self.pulse.beat();
-            bytes += sifted.bytes;
-            page.changes.extend(sifted.changes);
-            (since, page.last_seq) = (sifted.last_seq, sifted.last_seq.into());
-            page.pending = Pending::Rows(sifted.pending);
+            bytes += filtered.bytes;
+            page.changes.extend(filtered.changes);
+            (since, page.last_seq) = (filtered.last_seq, filtered.last_seq.into());
+            page.pending = Pending::Rows(filtered.pending);
             let long = !page.changes.is_empty() && started.elapsed() >= PAGE_TIME;
-            if sifted.pending == 0 || page.changes.len() >= limit || bytes >= max_bytes || long {
+            if filtered.pending == 0 || page.changes.len() >= limit || bytes >= max_bytes || long {
                 return Ok(page);
             }
         }
@@ -338,7 +341,7 @@ impl LocalPeer {
     pub async fn put_doc(&self, doc: AttachedDoc) -> Result<Put, PeerError> {
         let AttachedDoc { id, json, parts, .. } = doc;
         let database = self.database().await?;
-        let checked = DocParts::parse(&json).and_then(|document| Ok((following(&document)?, document)));
+        let checked = DocParts::parse(&json).and_then(|document| Ok((Announced::all(document.attachments)?, document)));
         let (announced, document) = match checked {
             Ok(checked) => checked,
             Err(error) => return Ok(Put::Refused(bad_document(&error))),
@@ -384,7 +387,7 @@ fn newest(record: &DocRecord, rev: &Rev) -> Option<Leaf> {
     record.tree.leaf(rev).or_else(|| record.tree.latest(rev).into_iter().next())
 }
 
-struct Sifted {
+struct Filtered {
     changes: Vec<Change>,
     /// About as many as they would be over HTTP.
     bytes: usize,
@@ -392,42 +395,36 @@ struct Sifted {
     pending: u64,
 }
 
-fn sifted(
+fn filtered(
     snapshot: &Snapshot,
-    sieve: &mut Sieve,
+    filter_run: &mut FilterRun,
     since: u64,
     (limit, max_bytes): (usize, usize),
-) -> Result<Sifted, StoreError> {
+) -> Result<Filtered, StoreError> {
     let (mut changes, mut bytes) = (Vec::new(), 0);
     let mut last_seq = since.max(snapshot.update_seq());
     snapshot.changes(since, |row| {
-        let revs = sieve.passing(snapshot, &row)?;
+        let revs = filter_run.passing(snapshot, &row)?;
         if !revs.is_empty() {
             bytes += ROW_BYTES + row.id.len() + revs.len() * REV_BYTES;
             changes.push(Change { seq: row.seq.into(), id: row.id.into(), revs });
         }
-        let ended = changes.len() >= limit || bytes >= max_bytes || sieve.is_tired();
+        let ended = changes.len() >= limit || bytes >= max_bytes || filter_run.is_tired();
         if ended {
             last_seq = row.seq;
         }
         Ok(!ended)
     })?;
-    Ok(Sifted { changes, bytes, last_seq, pending: snapshot.pending(last_seq)? })
+    Ok(Filtered { changes, bytes, last_seq, pending: snapshot.pending(last_seq)? })
 }
 
 /// An attachment's head and bytes, read as they are asked for.
 fn attachment_pieces(
     database: Arc<Database>,
-    held: Held,
+    held: OpenAttachment,
     pulse: Pulse,
 ) -> impl stream::Stream<Item = Result<AttachmentPiece, PeerError>> {
-    let attachment = held.attachment();
-    let head = AttachmentHead {
-        name: attachment.name.clone(),
-        content_type: attachment.content_type.clone(),
-        length: attachment.stored_length,
-        gzip: attachment.encoding == Encoding::Gzip,
-    };
+    let head = held.attachment().head();
     let data = stream::try_unfold(0, move |offset| {
         let (database, held, pulse) = (database.clone(), held.clone(), pulse.clone());
         async move {
@@ -443,7 +440,7 @@ fn attachment_pieces(
 /// Stores the attachments that follow a document; `Err` is the name of one whose bytes aren't what was announced.
 async fn take_uploads(
     database: &Database,
-    announced: &[Following],
+    announced: &[Announced],
     mut parts: stream::BoxStream<'static, Result<AttachmentPiece, PeerError>>,
 ) -> Result<Result<Vec<(String, Uploaded)>, String>, PeerError> {
     let mut uploads = Vec::with_capacity(announced.len());
@@ -458,8 +455,8 @@ async fn take_uploads(
         }
         if let Some((head, upload)) = current.take() {
             let (uploaded, digest) = upload.finish().await?;
-            let promised = announced.iter().find(|following| following.name == head.name);
-            if promised.and_then(|following| following.digest).is_some_and(|promised| promised != digest) {
+            let promised = announced.iter().find(|announced| announced.name == head.name);
+            if promised.and_then(|announced| announced.digest).is_some_and(|promised| promised != digest) {
                 return Ok(Err(head.name));
             }
             uploads.push((head.name, uploaded));

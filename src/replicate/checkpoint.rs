@@ -42,6 +42,7 @@ use super::progress::{Counts, Progress};
 use crate::document::{DocumentError, Seq};
 use crate::json;
 use crate::peer::{DatabaseInfo, LocalDoc, Peer, PeerError};
+use crate::uuids;
 
 /// Sessions kept in a history.
 const HISTORY_LENGTH: usize = 50;
@@ -154,7 +155,7 @@ impl Session {
         };
         let mut sides = [side(source, source_doc.as_ref()), side(target, target_doc.as_ref())];
         if let Some(id) = log_ids.first() {
-            let session_id = new_session_id();
+            let session_id = uuids::random();
             let log = NewLog::new(&session_id, &start_seq, Vec::new()).text()?;
             for side in &mut sides {
                 if side.instance_start_time == "0" && side.log.is_none() {
@@ -202,7 +203,7 @@ impl Session {
         if let Some(id) = &self.log_id {
             let (source, target) = join(self.source.still_has_log(id), self.target.still_has_log(id)).await;
             source.and(target)?;
-            let session_id = new_session_id();
+            let session_id = uuids::random();
             let counts = progress.counts().since(&self.counted_before);
             let (entry, log) = self.new_log(&session_id, seq, counts)?;
             self.source.put_log(id, &log, &session_id).await?;
@@ -273,10 +274,6 @@ impl KnownLog {
     fn is(&self, other: &Self) -> bool {
         self.session_id == other.session_id && (self.session_id.is_some() || self.rev == other.rev)
     }
-}
-
-fn new_session_id() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
 }
 
 fn text(value: &impl Serialize) -> Result<Box<RawValue>, PeerError> {

@@ -23,6 +23,7 @@ use super::loss::{MAX_LOSSES, RecordError, same_life};
 use super::progress::Counts;
 use crate::document::DocId;
 use crate::peer::{Peer, PeerError};
+use crate::uuids;
 
 /// Copies the documents and answers as FACTS 7 says. Copies them again where the target, whose `instance_start_time` was
 /// `started`, may have lost some before they were durable.
@@ -132,7 +133,7 @@ async fn still_known(source: &Peer, mut failed: Vec<Kept>) -> Result<Vec<Kept>, 
 }
 
 fn answer(start_time: &str, end_time: &str, counts: Counts) -> Value {
-    let session_id = hex::encode(rand::random::<[u8; 16]>());
+    let session_id = uuids::random();
     json!({
         "ok": true,
         "session_id": session_id,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::id::ReplicationId;
 use super::job::Context;
 use super::request::Request;
 use super::{PeerError, ReplicateError};
@@ -15,15 +16,25 @@ use crate::access::Caller;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::Endpoint;
 
+impl Context {
+    /// A replication's id, and those under which its checkpoints may stand, the newest version first. A user's filter
+    /// enters with its code, which the source is asked for.
+    pub async fn ids(
+        &self,
+        request: &Request,
+        caller: &Arc<Caller>,
+    ) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
+        let code = fetch(self, request, caller).await?;
+        let id = ReplicationId::of(request, &self.identity, caller, code.as_deref());
+        Ok((id, ReplicationId::log_ids(request, &self.identity, caller, code.as_deref())))
+    }
+}
+
 /// Fetches the filter function's text from the source, within `retry_time_limit`; `None` where the request names none.
 ///
 /// # Errors
 /// [`ReplicateError::NotFound`] where the source has no such design document, or that no such filter.
-pub async fn fetch(
-    context: &Context,
-    request: &Request,
-    caller: &Arc<Caller>,
-) -> Result<Option<String>, ReplicateError> {
+async fn fetch(context: &Context, request: &Request, caller: &Arc<Caller>) -> Result<Option<String>, ReplicateError> {
     let Some((ddoc, name)) = request.filter.as_ref().and_then(|filter| filter.name.split_once('/')) else {
         return Ok(None);
     };

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::ReplicateError;
 use super::failures::list::{FailureList, ListOf};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
 use super::life::Life;
 use super::progress::Progress;
 use super::request::Request;
-use super::{ReplicateError, filter_code};
 use crate::access::Caller;
 use crate::config::Replicator;
 use crate::databases::Databases;
@@ -43,20 +43,6 @@ impl Context {
     pub fn new(databases: Databases, failures: FailureFiles, settings: Arc<Replicator>, identity: Identity) -> Self {
         let budget = Budget::new(settings.memory_budget);
         Self { databases, failures, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
-    }
-}
-
-impl Context {
-    /// A replication's id, and those under which its checkpoints may stand, the newest version first. A user's filter
-    /// enters with its code, which the source is asked for.
-    pub async fn ids(
-        &self,
-        request: &Request,
-        caller: &Arc<Caller>,
-    ) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
-        let code = filter_code::fetch(self, request, caller).await?;
-        let id = ReplicationId::of(request, &self.identity, caller, code.as_deref());
-        Ok((id, ReplicationId::log_ids(request, &self.identity, caller, code.as_deref())))
     }
 }
 

@@ -8,10 +8,10 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use super::StartError;
+use super::start_error::StartError;
 use crate::config::Config;
 use crate::replicate::id::Identity;
-use crate::tasks;
+use crate::{tasks, uuids};
 
 const FILE: &str = "server.uuid";
 
@@ -56,7 +56,7 @@ fn read_or_make(dir: &Path) -> io::Result<String> {
 
 fn make(dir: &Path) -> io::Result<String> {
     fs::create_dir_all(dir)?;
-    let uuid = hex::encode(rand::random::<[u8; 16]>());
+    let uuid = uuids::random();
     let unfinished = dir.join(format!("{FILE}.new"));
     let mut file = File::create(&unfinished)?;
     writeln!(file, "{uuid}")?;

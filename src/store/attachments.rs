@@ -7,58 +7,25 @@
 //!
 //! Rules from CouchDB (`couch_att`): text is stored gzipped and travels so; a digest is that of the stored bytes.
 
-use std::fmt;
 use std::io::{self, Write as _};
 
 use super::StoreError;
-use super::keys::CHUNK_BYTES;
-use super::writer::{Work, WriterHandle};
+use super::work::{Work, WriterHandle};
+use crate::document::{AttachmentHead, Digest, Encoding};
 use crate::tasks;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use md5::{Digest as _, Md5};
 
+/// Bytes of an attachment's chunk. 64 KiB and the key would need a page of 128 KiB.
+pub const CHUNK_BYTES: usize = 65_000;
 /// Bytes that an upload gathers before it works on them.
 const PIECE_BYTES: usize = 8 * CHUNK_BYTES;
 /// CouchDB's default for `[attachments] compression_level`.
 const COMPRESSION: Compression = Compression::new(8);
 /// The operating system in a gzip header: zlib's on any Unix, so that digests may be CouchDB's.
 const UNIX: u8 = 3;
-
-/// The MD5 of an attachment's bytes as they are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(pub [u8; 16]);
-
-impl Digest {
-    /// Reads `md5-<base64>`; `None` for any other kind.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = BASE64.decode(text.strip_prefix("md5-")?).ok()?;
-        Some(Self(bytes.try_into().ok()?))
-    }
-
-    /// The digest of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Md5::digest(bytes).into())
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "md5-{}", BASE64.encode(self.0))
-    }
-}
-
-/// How an attachment's bytes are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// As they are.
-    Identity,
-    /// Gzipped, as CouchDB does with text.
-    Gzip,
-}
 
 /// An attachment of a stored revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +52,16 @@ impl Attachment {
     /// The `length` that documents tell.
     pub fn told_length(&self) -> u64 {
         if self.tells_stored { self.stored_length } else { self.length }
+    }
+
+    /// What stands over its bytes when they travel as they are stored.
+    pub fn head(&self) -> AttachmentHead {
+        AttachmentHead {
+            name: self.name.clone(),
+            content_type: self.content_type.clone(),
+            length: self.stored_length,
+            gzip: self.encoding == Encoding::Gzip,
+        }
     }
 }
 
@@ -340,12 +317,5 @@ mod tests {
     #[test]
     fn bytes_that_claim_to_be_gzipped_and_are_not_are_refused() {
         assert!(matches!(pack("text/plain", b"hello".to_vec(), true), Err(StoreError::BadGzip(_))));
-    }
-
-    #[test]
-    fn a_digest_reads_as_couchdb_writes_it() {
-        let digest = Digest::parse("md5-7mkg+nM0HN26sZkLN8KVSA==").unwrap();
-        assert_eq!(digest.to_string(), "md5-7mkg+nM0HN26sZkLN8KVSA==");
-        assert_eq!(Digest::parse("sha1-7mkg+nM0HN26sZkLN8KVSA=="), None);
     }
 }

@@ -12,15 +12,17 @@ use redb::ReadableDatabase;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::attachments::CHUNK_BYTES;
 use super::attachments::Upload;
 use super::caches::Cache;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
-use super::holds::{Held, Holds};
-use super::keys::{ATTS, CHUNK_BYTES, LOCAL, LocalRecord, local_rev};
+use super::holds::{Holds, OpenAttachment};
+use super::keys::{ATTS, LOCAL, LocalRecord, local_rev};
+use super::prepared::Prepared;
 use super::ranks::Ranks;
 use super::read::Snapshot;
-use super::write::{Durability, LocalParent, Prepared, Refusal};
-use super::writer::{self, Work, WriterHandle};
+use super::work::{Durability, LocalParent, Refusal, Work, WriterHandle};
+use super::writer;
 use super::{DbName, StoreError};
 use crate::config::StoreSettings;
 use crate::document::Rev;
@@ -311,7 +313,7 @@ impl Database {
     /// Reads a piece of an attachment's stored bytes, some ten KiB from `offset` on; empty at the end.
     ///
     /// Each piece is read from a snapshot of its own, so a slow reader holds no old pages.
-    pub async fn attachment_piece(&self, attachment: &Held, offset: u64) -> Result<Bytes, StoreError> {
+    pub async fn attachment_piece(&self, attachment: &OpenAttachment, offset: u64) -> Result<Bytes, StoreError> {
         if offset >= attachment.attachment().stored_length {
             return Ok(Bytes::new());
         }

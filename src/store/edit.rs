@@ -4,16 +4,12 @@
 //! revision the document has or replaces, and where each attachment's bytes are. It doesn't look into the store;
 //! whether a parent is a leaf and a stub's attachment is there, the write finds out.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::Deserialize;
 
-use super::attachments::{Digest, Uploaded};
-use crate::document::{DocId, DocParts, DocumentError, Revisions};
-use crate::json;
+use super::attachments::Uploaded;
+use crate::document::{Digest, DocId, DocParts, DocumentError, Revisions, each_described};
 
 /// Base64 with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -93,55 +89,10 @@ pub enum AttachmentData {
     },
 }
 
-/// An attachment that a document announces with `"follows":true`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Following {
-    /// File name.
-    pub name: String,
-    /// Media type.
-    pub content_type: String,
-    /// Whether its bytes come gzipped (`"encoding":"gzip"`).
-    pub gzip: bool,
-    /// Bytes that come, where the document says so (`encoded_length`, else `length`).
-    pub length: Option<u64>,
-    /// The digest of the bytes that come, where the document says so.
-    pub digest: Option<Digest>,
-}
-
-#[derive(Deserialize)]
-struct AttachmentJson<'a> {
-    #[serde(borrow)]
-    content_type: Option<Cow<'a, str>>,
-    data: Option<Cow<'a, str>>,
-    digest: Option<Cow<'a, str>>,
-    encoding: Option<Cow<'a, str>>,
-    #[serde(default)]
-    stub: bool,
-    #[serde(default)]
-    follows: bool,
-    length: Option<u64>,
-    encoded_length: Option<u64>,
-    revpos: Option<u64>,
-}
-
-impl AttachmentJson<'_> {
-    fn content_type(&self) -> String {
-        self.content_type.as_deref().unwrap_or("application/octet-stream").to_owned()
-    }
-
-    fn gzip(&self) -> bool {
-        self.encoding.as_deref() == Some("gzip")
-    }
-
-    fn digest(&self) -> Option<Digest> {
-        self.digest.as_deref().and_then(Digest::parse)
-    }
-}
-
 impl Edit {
     /// Makes an edit of a document's parts. `id` wins over the document's own `_id`.
     ///
-    /// `uploaded` hands over the bytes of the attachments that follow, by name; see [`following`].
+    /// `uploaded` hands over the bytes of the attachments that follow, by name; see [`Announced`](crate::document::Announced).
     pub fn new(
         parts: &DocParts<'_>,
         id: DocId,
@@ -156,65 +107,36 @@ impl Edit {
             false => EditKind::New { parent: parts.path() },
         };
         let mut attachments = Vec::new();
-        each_attachment(parts, |name, json| {
+        each_described(parts.attachments.unwrap_or(b"{}"), |name, described, _| {
             let bad = || DocumentError::BadAttachment(name.to_owned());
+            if attachments.len() == MAX_ATTACHMENTS {
+                return Err(bad());
+            }
             if !replicated && name.starts_with('_') {
                 return Err(DocumentError::BadAttachmentName(name.to_owned()));
             }
-            let data = if let Some(data) = &json.data {
+            let data = if let Some(data) = &described.data {
                 let data = decode_base64(data).ok_or_else(bad)?;
-                AttachmentData::Inline { content_type: json.content_type(), data, gzip: json.gzip() }
-            } else if json.follows {
+                AttachmentData::Inline { content_type: described.content_type(), data, gzip: described.is_gzipped() }
+            } else if described.follows {
                 let place = uploaded.iter().position(|(uploaded, _)| uploaded == name).ok_or_else(bad)?;
                 let upload = uploaded.swap_remove(place).1;
-                let tells_stored = json.gzip() && json.length.is_some() && json.length == json.encoded_length;
+                let tells_stored = described.is_gzipped()
+                    && described.length.is_some()
+                    && described.length == described.encoded_length;
                 let upload = if tells_stored { upload.telling_stored() } else { upload };
-                AttachmentData::Uploaded { content_type: json.content_type(), upload }
-            } else if json.stub {
-                AttachmentData::Stub { digest: json.digest() }
+                AttachmentData::Uploaded { content_type: described.content_type(), upload }
+            } else if described.stub {
+                AttachmentData::Stub { digest: described.digest() }
             } else {
                 return Err(bad());
             };
             let kept = replicated || matches!(data, AttachmentData::Stub { .. });
-            attachments.push(NewAttachment { name: name.to_owned(), revpos: json.revpos.filter(|_| kept), data });
+            attachments.push(NewAttachment { name: name.to_owned(), revpos: described.revpos.filter(|_| kept), data });
             Ok(())
         })?;
         Ok(Self { id, kind, deleted: parts.deleted, body: parts.body(), attachments })
     }
-}
-
-/// The attachments of a document that follow it, in order.
-pub fn following(parts: &DocParts<'_>) -> Result<Vec<Following>, DocumentError> {
-    let mut following = Vec::new();
-    each_attachment(parts, |name, json| {
-        if json.follows {
-            following.push(Following {
-                name: name.to_owned(),
-                content_type: json.content_type(),
-                gzip: json.gzip(),
-                length: json.encoded_length.filter(|_| json.gzip()).or(json.length),
-                digest: json.digest(),
-            });
-        }
-        Ok(())
-    })?;
-    Ok(following)
-}
-
-fn each_attachment(
-    parts: &DocParts<'_>,
-    mut each: impl FnMut(&str, AttachmentJson<'_>) -> Result<(), DocumentError>,
-) -> Result<(), DocumentError> {
-    let Some(attachments) = parts.attachments else { return Ok(()) };
-    for (place, member) in json::members(attachments)?.enumerate() {
-        if place == MAX_ATTACHMENTS {
-            return Err(DocumentError::BadAttachment(member.key.into_owned()));
-        }
-        let json = serde_json::from_slice(member.value)
-            .map_err(|_| DocumentError::BadAttachment(member.key.clone().into_owned()))?;
-        each(&member.key, json)?;
-    }
-    Ok(())
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! What a feed lets through: one mechanism for `_changes` and for replications out of the store.
 //!
 //! A [`Filter`] is what was asked for. [`Database::ready`] finds its function in the design document as it is now, which
-//! a feed then keeps; [`Database::sift`] reads the feed's rows through a [`Sieve`], which tells which leaves of a row pass.
+//! a feed then keeps; [`Database::run_filter`] reads the feed's rows through a [`FilterRun`], which tells which leaves of a row pass.
 //! Functions are asked about each leaf that the row would show, deleted ones included, with the document as CouchDB hands
 //! it over (`couch_changes:filter/3`: `_revisions`, `_conflicts`, attachments as stubs); a row none of whose leaves pass
 //! isn't shown, and counts as progress all the same.
@@ -17,6 +17,7 @@ use crate::access::Caller;
 use crate::document::Rev;
 use crate::javascript::{Admission, Code, Kind, Running, ScriptError, worth_another_try};
 use crate::selector::Selector;
+use crate::uuids;
 
 /// How long a filter sifts one snapshot: a held one makes the file grow, and feeds want to give signs of life.
 const SIFTING: Duration = Duration::from_millis(500);
@@ -130,7 +131,7 @@ impl Asker {
         };
         json!({
             "info": stats.info(database),
-            "uuid": format!("{:032x}", rand::random::<u128>()),
+            "uuid": uuids::random(),
             "id": null,
             "method": self.method,
             "requested_path": self.path,
@@ -169,39 +170,39 @@ impl Database {
 
     /// Reads a snapshot, or fresh ones, through a filter, on a thread that may block. A function stops where this is dropped.
     /// The work is done again from its start, from another fresh snapshot, where a function needs more time than a short try.
-    pub async fn sift<T: Send + 'static>(
+    pub async fn run_filter<T: Send + 'static>(
         &self,
         ready: &Ready,
         snapshot: Option<Arc<Snapshot>>,
-        work: impl Fn(&Snapshot, &mut Sieve) -> Result<T, StoreError> + Send + Sync + 'static,
+        work: impl Fn(&Snapshot, &mut FilterRun) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         let Some((code, request)) = &ready.function else {
-            let mut sieve = Sieve::new(ready.clone(), None);
-            return self.read_at(snapshot, move |snapshot| work(snapshot, &mut sieve)).await;
+            let mut filter_run = FilterRun::new(ready.clone(), None);
+            return self.read_at(snapshot, move |snapshot| work(snapshot, &mut filter_run)).await;
         };
         let work = Arc::new(work);
         loop {
             let (admission, _stopped_when_dropped) = self.interpreters().admit(code.clone(), request.clone()).await;
             let short = admission.is_short();
             let (ready, work, snapshot) = (ready.clone(), work.clone(), snapshot.clone());
-            let sifted = self.read_at(snapshot, move |snapshot| sifted(snapshot, ready, admission, &*work)).await;
-            match sifted {
+            let filtered = self.read_at(snapshot, move |snapshot| filtered(snapshot, ready, admission, &*work)).await;
+            match filtered {
                 Err(StoreError::Filter(FilterError::Script(error))) if short && worth_another_try(&error) => {}
-                sifted => return sifted,
+                filtered => return filtered,
             }
         }
     }
 }
 
-fn sifted<T>(
+fn filtered<T>(
     snapshot: &Snapshot,
     ready: Ready,
     admission: Admission,
-    work: impl Fn(&Snapshot, &mut Sieve) -> Result<T, StoreError>,
+    work: impl Fn(&Snapshot, &mut FilterRun) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut sieve = Sieve::new(ready, Some(admission.start().map_err(FilterError::from)?));
-    let result = work(snapshot, &mut sieve)?;
-    if let Some(function) = sieve.function {
+    let mut filter_run = FilterRun::new(ready, Some(admission.start().map_err(FilterError::from)?));
+    let result = work(snapshot, &mut filter_run)?;
+    if let Some(function) = filter_run.function {
         function.finish();
     }
     Ok(result)
@@ -232,7 +233,7 @@ fn code(snapshot: &Snapshot, filter: &Filter, database: String) -> Result<Option
 }
 
 /// Tells which rows of one snapshot pass.
-pub struct Sieve {
+pub struct FilterRun {
     ready: Ready,
     function: Option<Running>,
     started: Instant,
@@ -240,7 +241,7 @@ pub struct Sieve {
     doc: Vec<u8>,
 }
 
-impl Sieve {
+impl FilterRun {
     fn new(ready: Ready, function: Option<Running>) -> Self {
         Self { ready, function, started: Instant::now(), doc: Vec::new() }
     }

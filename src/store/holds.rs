@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attachments::Attachment;
-use super::writer::WriterHandle;
+use super::work::WriterHandle;
 
 /// Who reads what of a database. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -55,12 +55,12 @@ impl Holds {
     }
 
     /// Begins to read; to be called before the snapshot is taken.
-    pub(super) fn read(&self, writer: &WriterHandle) -> Reading {
+    pub(super) fn read(&self, writer: &WriterHandle) -> SnapshotGuard {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
         state.reading.insert(number);
-        Reading { holds: self.clone(), writer: writer.clone(), number }
+        SnapshotGuard { holds: self.clone(), writer: writer.clone(), number }
     }
 
     /// Tells that no document refers to the blobs any more, after that was committed; answers those that may go now.
@@ -84,13 +84,13 @@ impl Holds {
 
 /// A snapshot that is being read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct SnapshotGuard {
     holds: Holds,
     writer: WriterHandle,
     number: u64,
 }
 
-impl Reading {
+impl SnapshotGuard {
     /// Holds a blob that the snapshot shows.
     pub(super) fn hold(&self, blob: u64) -> Hold {
         *self.holds.state().held.entry(blob).or_default() += 1;
@@ -98,7 +98,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for SnapshotGuard {
     fn drop(&mut self) {
         let mut state = self.holds.state();
         state.reading.remove(&self.number);
@@ -129,12 +129,12 @@ impl Drop for Hold {
 
 /// An attachment that can be read to its end, whatever becomes of its document.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct OpenAttachment {
     attachment: Attachment,
     hold: Arc<Hold>,
 }
 
-impl Held {
+impl OpenAttachment {
     pub(super) fn new(attachment: Attachment, hold: Hold) -> Self {
         Self { attachment, hold: Arc::new(hold) }
     }

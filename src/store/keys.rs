@@ -7,7 +7,7 @@
 //! | `seq_counts` | update seq / 1024 | how many rows of `seqs` stand there, so that `pending` needn't count them all |
 //! | `bodies` | update seq of the edit that brought the leaf | [`Body`]: attachments, then the JSON bytes as they came |
 //! | `local` | id without `_local/` | revision number, then the JSON bytes |
-//! | `atts` | blob, chunk number | at most [`CHUNK_BYTES`] bytes |
+//! | `atts` | blob, chunk number | at most [`super::attachments::CHUNK_BYTES`] bytes |
 //! | `att_refs` | MD5 digest of the stored bytes | [`BlobRef`]: blob, references |
 //! | `uploads` | blob | nothing: a blob that no document refers to, yet or any more; dropped at the next opening |
 //! | `info` | nothing | [`Info`] |
@@ -18,9 +18,10 @@
 use redb::TableDefinition;
 
 use super::StoreError;
-use super::attachments::{Attachment, Digest, Encoding};
+use super::attachments::Attachment;
 use super::revtree::RevTree;
-use crate::document::{Rev, RevHash};
+use super::varint;
+use crate::document::{Digest, Encoding, Rev, RevHash};
 
 /// Documents by id.
 pub const DOCS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("docs");
@@ -40,9 +41,6 @@ pub const ATT_REFS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition:
 pub const UPLOADS: TableDefinition<'_, u64, ()> = TableDefinition::new("uploads");
 /// The database's own numbers.
 pub const INFO: TableDefinition<'_, (), [u64; 6]> = TableDefinition::new("info");
-
-/// Bytes of an attachment's chunk. 64 KiB and the key would need a page of 128 KiB.
-pub const CHUNK_BYTES: usize = 65_000;
 
 /// The row of `seq_counts` that counts a row of the feed.
 pub fn seq_bucket(seq: u64) -> u64 {
@@ -107,9 +105,9 @@ impl<'a> SeqEntry<'a> {
     pub fn encode(id: &str, tree: &RevTree, out: &mut Vec<u8>) {
         let leaves = tree.leaves();
         out.push(leaves.first().is_some_and(|winner| winner.deleted).into());
-        put_varint(out, leaves.len() as u64);
+        varint::put(out, leaves.len() as u64);
         for leaf in &leaves {
-            put_varint(out, leaf.rev.pos);
+            varint::put(out, leaf.rev.pos);
             put_hash(out, &leaf.rev.hash);
         }
         out.extend_from_slice(id.as_bytes());
@@ -119,10 +117,10 @@ impl<'a> SeqEntry<'a> {
     pub fn decode(mut record: &'a [u8]) -> Result<Self, StoreError> {
         let damaged = || StoreError::Damaged("a row of the feed");
         let deleted = *record.split_off_first().ok_or_else(damaged)? != 0;
-        let count = take_varint(&mut record).ok_or_else(damaged)?;
+        let count = varint::take(&mut record).ok_or_else(damaged)?;
         let mut leaves = Vec::with_capacity(count.min(16) as usize);
         for _ in 0..count {
-            let pos = take_varint(&mut record).ok_or_else(damaged)?;
+            let pos = varint::take(&mut record).ok_or_else(damaged)?;
             leaves.push(Rev { pos, hash: take_hash(&mut record).ok_or_else(damaged)? });
         }
         Ok(Self { id: std::str::from_utf8(record).map_err(|_| damaged())?, deleted, leaves })
@@ -144,14 +142,14 @@ pub struct Body<'a> {
 impl<'a> Body<'a> {
     /// Appends what stands before the JSON bytes in a record.
     pub fn encode_head(attachments: &[Attachment], out: &mut Vec<u8>) {
-        put_varint(out, attachments.len() as u64);
+        varint::put(out, attachments.len() as u64);
         for attachment in attachments {
             put_text(out, &attachment.name);
             put_text(out, &attachment.content_type);
-            put_varint(out, attachment.revpos);
+            varint::put(out, attachment.revpos);
             out.extend_from_slice(&attachment.digest.0);
-            put_varint(out, attachment.length);
-            put_varint(out, attachment.stored_length);
+            varint::put(out, attachment.length);
+            varint::put(out, attachment.stored_length);
             out.push(
                 u8::from(attachment.encoding == Encoding::Gzip) * GZIPPED
                     + u8::from(attachment.tells_stored) * TELLS_STORED,
@@ -181,7 +179,7 @@ impl<'a> Body<'a> {
 
 fn read_attachments(record: &mut &[u8], mut each: impl FnMut(Attachment)) -> Result<(), StoreError> {
     let damaged = || StoreError::Damaged("an attachment's record");
-    for _ in 0..take_varint(record).ok_or_else(damaged)? {
+    for _ in 0..varint::take(record).ok_or_else(damaged)? {
         each(take_attachment(record).ok_or_else(damaged)?);
     }
     Ok(())
@@ -190,9 +188,9 @@ fn read_attachments(record: &mut &[u8], mut each: impl FnMut(Attachment)) -> Res
 fn take_attachment(record: &mut &[u8]) -> Option<Attachment> {
     let name = take_text(record)?;
     let content_type = take_text(record)?;
-    let revpos = take_varint(record)?;
+    let revpos = varint::take(record)?;
     let digest = Digest(record.split_off(..16)?.try_into().ok()?);
-    let (length, stored_length) = (take_varint(record)?, take_varint(record)?);
+    let (length, stored_length) = (varint::take(record)?, varint::take(record)?);
     let flags = *record.split_off_first()?;
     let encoding = if flags & GZIPPED == 0 { Encoding::Identity } else { Encoding::Gzip };
     let tells_stored = flags & TELLS_STORED != 0;
@@ -232,13 +230,13 @@ pub struct LocalRecord<'a> {
 impl<'a> LocalRecord<'a> {
     /// Appends a record.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.number);
+        varint::put(out, self.number);
         out.extend_from_slice(self.json);
     }
 
     /// Reads a record.
     pub fn decode(mut record: &'a [u8]) -> Result<Self, StoreError> {
-        let number = take_varint(&mut record).ok_or(StoreError::Damaged("a _local document"))?;
+        let number = varint::take(&mut record).ok_or(StoreError::Damaged("a _local document"))?;
         Ok(Self { number, json: record })
     }
 }
@@ -248,35 +246,13 @@ pub fn local_rev(number: u64) -> String {
     format!("0-{number}")
 }
 
-/// Appends an integer, seven bits a byte, the lowest first.
-pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Takes an integer off the front; `None` where there is none.
-pub fn take_varint(record: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = *record.split_off_first()?;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(number);
-        }
-    }
-    None
-}
-
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_varint(out, text.len() as u64);
+    varint::put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
 fn take_text(record: &mut &[u8]) -> Option<String> {
-    let length = usize::try_from(take_varint(record)?).ok()?;
+    let length = usize::try_from(varint::take(record)?).ok()?;
     Some(std::str::from_utf8(record.split_off(..length)?).ok()?.to_owned())
 }
 

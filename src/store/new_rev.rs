@@ -30,7 +30,7 @@ pub fn hash(deleted: bool, parent: Option<&Rev>, body: Option<Term>, attachments
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Digest, Encoding};
+    use crate::document::{Digest, Encoding};
 
     fn rev(deleted: bool, parent: Option<&str>, body: &str, attachments: &[Attachment]) -> String {
         let parent = parent.map(|parent| Rev::parse(parent).unwrap());

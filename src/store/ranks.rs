@@ -9,11 +9,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::StoreError;
-use super::read::Snapshot;
-
 /// Documents from one place to the next, and those that are counted at a time.
-const STEP: usize = 1000;
+pub(super) const STEP: usize = 1000;
 
 /// Places of a database that were counted. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +29,7 @@ struct Counted {
 #[derive(Debug, Default)]
 pub struct Rank {
     /// Up to which id.
-    place: Box<str>,
+    pub(super) place: Box<str>,
     /// How many documents that aren't deleted stand before it.
     pub before: u64,
     /// Of the snapshot that the count began with.
@@ -44,34 +41,22 @@ impl Ranks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a thousand of the documents that aren't deleted and stand before `id`; `true` if these were the last.
-    pub(super) fn count(&self, snapshot: &Snapshot, id: &str, rank: &mut Rank) -> Result<bool, StoreError> {
-        let update_seq = snapshot.update_seq();
+    /// Begins a count in a snapshot of this update seq, or goes on with it: where it may start without counting.
+    pub(super) fn start(&self, update_seq: u64, id: &str, rank: &mut Rank) {
         if rank.place.is_empty() {
             rank.update_seq = update_seq;
         }
         if let Some(further) = self.known(update_seq, id).filter(|known| known.place > rank.place) {
             *rank = further;
         }
-        let (mut walked, mut next) = (0, None);
-        snapshot.documents(Some(&rank.place), |at, record| {
-            if at >= id {
-                return Ok(false);
-            }
-            if walked == STEP {
-                next = Some(Box::from(at));
-                return Ok(false);
-            }
-            walked += 1;
-            rank.before += u64::from(record.tree.winner().is_some_and(|winner| !winner.deleted));
-            Ok(true)
-        })?;
-        let Some(next) = next else { return Ok(true) };
+    }
+
+    /// Goes on from the place `next`, up to which a snapshot of this update seq was counted.
+    pub(super) fn reach(&self, update_seq: u64, next: Box<str>, rank: &mut Rank) {
         rank.place = next;
         if rank.update_seq == update_seq {
             self.remember(rank);
         }
-        Ok(false)
     }
 
     /// The nearest place that was counted.

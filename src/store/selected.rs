@@ -4,7 +4,8 @@
 //! row without a leaf that passes isn't shown at all.
 
 use super::StoreError;
-use super::read::{DocOptions, Snapshot};
+use super::read::Snapshot;
+use super::read::render::DocOptions;
 use crate::document::Rev;
 use crate::selector::Selector;
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::document::{DocParts, Rev};
+use crate::document::{Digest, DocParts, Rev};
 
 mod attachments;
 mod lifetimes;

@@ -8,109 +8,26 @@
 //! Rules from CouchDB: `couch_db:prep_and_validate_update/6` (which parent a new edit may have),
 //! `couch_key_tree:merge/2`, one row in the feed a document.
 
+mod blobs;
+
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::attachments::{self, Attachment, Digest, Stored};
-use super::edit::{AttachmentData, Edit, EditKind};
+use super::attachments::Attachment;
+use super::edit::EditKind;
 use super::keys::{
-    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, CHUNK_BYTES, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SeqEntry, UPLOADS,
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SeqEntry, UPLOADS,
 };
+use super::prepared::Prepared;
 use super::read::DocRecord;
 use super::revtree::{NewLeaf, RevTree};
+use super::work::{LocalParent, Refusal};
 use super::{StoreError, new_rev};
 use crate::document::{DocId, MAX_POS, Rev, Revisions};
-use crate::term::Term;
 
 /// Revisions of a path that are kept: CouchDB's default for `_revs_limit`.
 const REVS_LIMIT: usize = 1000;
-
-/// When a write is safe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When it is answered.
-    Synced,
-    /// At the next `ensure_full_commit`, or within a second (`X-Couch-Full-Commit: false`).
-    Unsynced,
-}
-
-/// A document that wasn't written. Others of the same call were.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// 409: the parent isn't a leaf.
-    #[error("Document update conflict.")]
-    Conflict,
-    /// 412: a stub whose attachment isn't there.
-    #[error("Invalid attachment stub in {id} for {name}")]
-    MissingStub {
-        /// The document.
-        id: String,
-        /// The attachment.
-        name: String,
-    },
-}
-
-/// What a `_local` document is written over.
-#[derive(Debug)]
-pub(super) enum LocalParent {
-    /// This revision, or nothing; else it is a conflict.
-    Rev(Option<String>),
-    /// Whatever there is.
-    Any,
-}
-
-/// An edit with all that takes time done before it reaches the writer: inline attachments packed, a new edit's body read.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    id: DocId,
-    kind: EditKind,
-    deleted: bool,
-    body: Vec<u8>,
-    /// The body as the revision id of a new edit needs it.
-    term: Option<Term>,
-    attachments: Vec<PreparedAttachment>,
-}
-
-#[derive(Debug)]
-struct PreparedAttachment {
-    name: String,
-    revpos: Option<u64>,
-    data: PreparedData,
-}
-
-#[derive(Debug)]
-enum PreparedData {
-    Packed { content_type: String, data: Bytes, stored: Stored },
-    Stub { digest: Option<Digest> },
-    Uploaded { content_type: String, upload: attachments::Uploaded },
-}
-
-impl Prepared {
-    /// Prepares an edit, which may take long.
-    pub(super) fn new(edit: Edit) -> Result<Self, StoreError> {
-        let attachments = edit.attachments.into_iter().map(|attachment| {
-            let data = match attachment.data {
-                AttachmentData::Inline { content_type, data, gzip } => {
-                    let (data, stored) = attachments::pack(&content_type, data, gzip)?;
-                    PreparedData::Packed { content_type, data, stored }
-                }
-                AttachmentData::Stub { digest } => PreparedData::Stub { digest },
-                AttachmentData::Uploaded { content_type, upload } => PreparedData::Uploaded { content_type, upload },
-            };
-            Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
-        });
-        Ok(Self {
-            term: matches!(edit.kind, EditKind::New { .. }).then(|| Term::document(&edit.body)),
-            attachments: attachments.collect::<Result<_, StoreError>>()?,
-            id: edit.id,
-            kind: edit.kind,
-            deleted: edit.deleted,
-            body: edit.body,
-        })
-    }
-}
 
 /// The tables of one write transaction.
 pub(super) struct Transaction<'t> {
@@ -254,116 +171,6 @@ impl<'t> Transaction<'t> {
         Ok(Ok(path.newest()))
     }
 
-    /// Finds out where each attachment's bytes are, without changing anything.
-    #[expect(clippy::type_complexity, reason = "an answer and a refusal")]
-    fn resolve(
-        &mut self,
-        id: &DocId,
-        tree: &RevTree,
-        ancestors: Option<&Revisions>,
-        generation: u64,
-        attachments: Vec<PreparedAttachment>,
-    ) -> Result<Result<(Vec<Attachment>, Vec<PreparedData>), Refusal>, StoreError> {
-        if attachments.is_empty() {
-            return Ok(Ok(Default::default()));
-        }
-        let mut resolved = Vec::with_capacity(attachments.len());
-        let mut data = Vec::with_capacity(attachments.len());
-        for attachment in attachments {
-            let make = |content_type: &str, stored: &Stored| Attachment {
-                name: attachment.name.clone(),
-                content_type: content_type.to_owned(),
-                revpos: attachment.revpos.unwrap_or(generation),
-                digest: stored.digest,
-                length: stored.length,
-                stored_length: stored.stored_length,
-                encoding: stored.encoding,
-                tells_stored: stored.tells_stored,
-            };
-            resolved.push(match &attachment.data {
-                PreparedData::Packed { content_type, stored, .. } => make(content_type, stored),
-                PreparedData::Uploaded { content_type, upload } => make(content_type, &upload.stored),
-                PreparedData::Stub { digest } => match self.stub(tree, ancestors, &attachment, *digest)? {
-                    Some(stored) => stored,
-                    None => {
-                        return Ok(Err(Refusal::MissingStub { id: id.as_str().into(), name: attachment.name }));
-                    }
-                },
-            });
-            data.push(attachment.data);
-        }
-        Ok(Ok((resolved, data)))
-    }
-
-    /// The attachment that a stub stands for: of the nearest ancestor that is a leaf, else of any leaf that shows the
-    /// very digest under that name. One of another `revpos` than the stub's is another attachment
-    /// (`couch_att:merge_stubs/2`).
-    fn stub(
-        &self,
-        tree: &RevTree,
-        ancestors: Option<&Revisions>,
-        stub: &PreparedAttachment,
-        digest: Option<Digest>,
-    ) -> Result<Option<Attachment>, StoreError> {
-        let meant =
-            |stored: &Attachment| stored.name == stub.name && stub.revpos.is_none_or(|revpos| stored.revpos == revpos);
-        let path = ancestors.into_iter().flat_map(|path| {
-            path.ids.iter().zip(0..).map(|(hash, age)| Rev { pos: path.start - age, hash: hash.clone() })
-        });
-        let nearest = path.filter_map(|rev| tree.leaf(&rev)).next();
-        if let Some(leaf) = &nearest {
-            let found = self.attachments(leaf.body)?.into_iter().find(meant);
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        let Some(digest) = digest else { return Ok(None) };
-        for leaf in tree.leaves() {
-            let same = |attachment: &Attachment| meant(attachment) && attachment.digest == digest;
-            if let Some(found) = self.attachments(leaf.body)?.into_iter().find(same) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    fn attachments(&self, body: u64) -> Result<Vec<Attachment>, StoreError> {
-        match self.bodies.get(body)? {
-            Some(stored) => Body::decode(stored.value())?.attachments(),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// Books one more reference to an attachment's bytes, and the bytes themselves where they are new.
-    fn refer(&mut self, attachment: &Attachment, data: PreparedData) -> Result<(), StoreError> {
-        let known = self.att_refs.get(attachment.digest.0)?.map(|stored| BlobRef::decode(stored.value()));
-        let booked = match (known, data) {
-            (Some(known), data) => {
-                if let PreparedData::Uploaded { upload, .. } = data {
-                    self.discard(upload.blob)?;
-                    upload.orphan.adopt();
-                }
-                BlobRef { references: known.references + 1, ..known }
-            }
-            (None, PreparedData::Packed { data, .. }) => {
-                let blob = rand::random();
-                self.put_chunks(blob, 0, &data)?;
-                self.info.active_size += attachment.stored_length;
-                BlobRef { blob, references: 1 }
-            }
-            (None, PreparedData::Uploaded { upload, .. }) => {
-                let blob = upload.blob;
-                self.uploads.remove(blob)?;
-                upload.orphan.adopt();
-                self.info.active_size += attachment.stored_length;
-                BlobRef { blob, references: 1 }
-            }
-            (None, PreparedData::Stub { .. }) => return Err(StoreError::Damaged("an attachment has no bytes")),
-        };
-        self.att_refs.insert(attachment.digest.0, booked.encode())?;
-        Ok(())
-    }
-
     fn put_body(&mut self, seq: u64, attachments: &[Attachment], json: &[u8]) -> Result<(), StoreError> {
         self.scratch.clear();
         Body::encode_head(attachments, &mut self.scratch);
@@ -425,33 +232,6 @@ impl<'t> Transaction<'t> {
             true => self.info.doc_del_count += 1,
             false => self.info.doc_count += 1,
         }
-    }
-
-    /// Stores a blob's bytes from its chunk `first` on; all but the last of them are whole chunks.
-    pub(super) fn put_chunks(&mut self, blob: u64, first: u32, data: &[u8]) -> Result<(), StoreError> {
-        for (chunk, number) in data.chunks(CHUNK_BYTES).zip(first..) {
-            self.atts.insert((blob, number), chunk)?;
-        }
-        Ok(())
-    }
-
-    /// Notes that no document refers to a blob.
-    pub(super) fn note_upload(&mut self, blob: u64) -> Result<(), StoreError> {
-        self.uploads.insert(blob, ())?;
-        Ok(())
-    }
-
-    /// Drops a blob's bytes.
-    pub(super) fn discard(&mut self, blob: u64) -> Result<(), StoreError> {
-        self.atts.retain_in((blob, 0)..=(blob, u32::MAX), |_, _| false)?;
-        self.uploads.remove(blob)?;
-        Ok(())
-    }
-
-    /// Drops the blobs that no document refers to.
-    pub(super) fn discard_uploads(&mut self) -> Result<(), StoreError> {
-        let blobs: Vec<u64> = self.uploads.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, StoreError>>()?;
-        blobs.into_iter().try_for_each(|blob| self.discard(blob))
     }
 
     /// Writes or deletes a `_local` document over the revision it has.

@@ -16,18 +16,17 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use redb::{ReadableDatabase, ReadableTableMetadata};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use super::holds::Holds;
 use super::keys::{INFO, Info, UPLOADS};
-use super::write::{Durability, LocalParent, Prepared, Refusal, Transaction};
+use super::work::{Done, Durability, Reply, Work, WriterHandle};
+use super::write::Transaction;
 use crate::config::StoreSettings;
-use crate::document::Rev;
 use crate::tasks::{self, Tasks};
 
 /// Requests that wait before others must wait to queue.
@@ -36,105 +35,6 @@ const QUEUE: usize = 64;
 const GROUP: usize = 32;
 /// Seqs skipped after an unclean end: more than could be written between two syncs.
 const SEQ_GAP: u64 = 1 << 20;
-
-/// What the writer is asked for.
-#[derive(Debug)]
-pub(super) enum Work {
-    Edits { edits: Vec<Prepared>, durability: Durability },
-    Local { id: String, parent: LocalParent, body: Option<Vec<u8>> },
-    Chunks { blob: u64, first: u32, data: Bytes },
-    Discard { blob: u64 },
-    Sync,
-}
-
-impl Work {
-    fn durability(&self) -> Durability {
-        match self {
-            Self::Edits { durability, .. } => *durability,
-            Self::Chunks { .. } | Self::Discard { .. } => Durability::Unsynced,
-            Self::Local { .. } | Self::Sync => Durability::Synced,
-        }
-    }
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub(super) enum Done {
-    Written(Vec<Result<Rev, Refusal>>),
-    Local(Result<String, Refusal>),
-    Nothing,
-}
-
-type Reply = oneshot::Sender<Result<Done, StoreError>>;
-
-/// Where a database's writes are asked for. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct WriterHandle {
-    requests: mpsc::Sender<(Work, Option<Reply>)>,
-    closing: CancellationToken,
-    /// Cancelled when the writer has ended.
-    ended: CancellationToken,
-    /// Why it gave up, if it did.
-    failure: Arc<OnceLock<Arc<StoreError>>>,
-}
-
-impl WriterHandle {
-    /// Asks, and waits for the answer. The work is done even if the caller is dropped meanwhile.
-    pub(super) async fn ask(&self, work: Work) -> Result<Done, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send((work, Some(reply))).await.map_err(|_| self.why())?;
-        answer.await.map_err(|_| self.why())?
-    }
-
-    /// Why nobody answers.
-    fn why(&self) -> StoreError {
-        self.failure.get().map_or(StoreError::Closing, |failure| StoreError::WriteFailed(failure.clone()))
-    }
-
-    pub(super) async fn write(
-        &self,
-        edits: Vec<Prepared>,
-        durability: Durability,
-    ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
-        match self.ask(Work::Edits { edits, durability }).await? {
-            Done::Written(written) => Ok(written),
-            _ => Err(StoreError::Closing),
-        }
-    }
-
-    pub(super) async fn put_local(
-        &self,
-        id: String,
-        parent: LocalParent,
-        body: Option<Vec<u8>>,
-    ) -> Result<Result<String, Refusal>, StoreError> {
-        match self.ask(Work::Local { id, parent, body }).await? {
-            Done::Local(rev) => Ok(rev),
-            _ => Err(StoreError::Closing),
-        }
-    }
-
-    /// Has a blob dropped some time; with a full queue, at the next opening.
-    pub(super) fn discard(&self, blob: u64) {
-        let _ = self.requests.try_send((Work::Discard { blob }, None));
-    }
-
-    /// Has the writer end, because nothing can be done with the file any more.
-    pub(super) fn give_up(&self) {
-        self.closing.cancel();
-    }
-
-    /// Whether the writer takes no more: it was told to close, or it crashed.
-    pub(super) fn is_closed(&self) -> bool {
-        self.requests.is_closed()
-    }
-
-    /// Has the writer finish what waits, sync and end.
-    pub(super) async fn close(&self) {
-        self.closing.cancel();
-        self.ended.cancelled().await;
-    }
-}
 
 /// Opens a database for writing and starts its writer. Blocks.
 ///

@@ -43,8 +43,15 @@ struct Writer {
     dropped: Vec<Range<usize>>,
 }
 
+impl Term {
+    /// What a document's checked text stands for, however deep it is.
+    pub fn document(text: &[u8]) -> Self {
+        Self::Encoded(encode(text))
+    }
+}
+
 /// The term that the text stands for, without the version byte.
-pub(super) fn encode(text: &[u8]) -> Vec<u8> {
+fn encode(text: &[u8]) -> Vec<u8> {
     let mut writer =
         Writer { out: Vec::with_capacity(text.len()), open: Vec::new(), members: Vec::new(), dropped: Vec::new() };
     let mut rest = text;

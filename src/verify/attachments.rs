@@ -7,32 +7,28 @@
 //!
 //! A leaf that only one side gives is no matter of this: it was reported missing, or has been edited meanwhile.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 
 use flate2::write::GzDecoder;
 use futures::StreamExt as _;
 use md5::{Digest as _, Md5};
-use serde::Deserialize;
 
-use super::{Difference, Problem, Report, repeated};
-use crate::document::{DocId, DocParts, DocumentError, Rev, Wanted};
+use super::asking::repeated;
+use super::report::{Difference, Problem, Report};
+use crate::document::{AttachmentPiece, DocId, DocParts, DocumentError, Rev, Wanted, each_described};
 use crate::effort::budget::{Budget, cost};
 use crate::effort::pulse::Pulse;
-use crate::peer::{AttachedDoc, AttachmentPiece, Blame, Change, Failure, Opened, Peer, PeerError};
+use crate::peer::{AttachedDoc, Blame, Change, Failure, Opened, Peer, PeerError};
 
 /// Leaves asked for at once, and bytes of their documents held: those with small attachments come with them.
 const LEAVES_AT_ONCE: usize = 100;
 const PIECE_BYTES: usize = 1 << 20;
 
 type Leaf = (DocId, Rev);
-type Attachments = BTreeMap<String, Told>;
-
-/// What a document tells of an attachment.
-#[derive(Debug, Deserialize)]
-struct Told {
-    digest: Option<String>,
-}
+/// Names and digests of a leaf's attachments.
+type Attachments = BTreeMap<String, Option<String>>;
 
 /// Compares what both sides tell of the attachments of these leaves, and adds to the report what `other` lacks.
 ///
@@ -80,7 +76,7 @@ async fn compare_leaf(
         report.attachments += 1;
         let problem = match theirs.get(&name) {
             None => Some(Problem::Missing),
-            Some(their) if our.digest.is_some() && our.digest == their.digest => None,
+            Some(their) if our.is_some() && our == *their => None,
             Some(_) => {
                 let (ours, theirs) = match &hashed {
                     Some(hashed) => hashed,
@@ -132,8 +128,13 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
 }
 
 fn read(json: &[u8]) -> Result<Option<Attachments>, DocumentError> {
-    let attachments = DocParts::parse(json)?.attachments.map(serde_json::from_slice);
-    attachments.transpose().map_err(|_| DocumentError::BadMember("_attachments".into()))
+    let Some(attachments) = DocParts::parse(json)?.attachments else { return Ok(None) };
+    let mut found = Attachments::new();
+    each_described(attachments, |name, described, _| {
+        found.insert(name.to_owned(), described.digest.map(Cow::into_owned));
+        Ok(())
+    })?;
+    Ok(Some(found))
 }
 
 /// The hashes of a leaf's attachments, decoded, by name; none where the leaf is gone.

@@ -12,7 +12,6 @@ use crate::json;
 use crate::selector::{Selector, SelectorError};
 use crate::store::{DocOptions, Filter, StoreError};
 
-use super::rows::Progress;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
 use crate::http::question::{List, Room};
@@ -105,8 +104,8 @@ impl Request {
     }
 
     /// What stands behind the last row.
-    pub fn closing(&self, progress: &Progress) -> String {
-        let end = format!("\"last_seq\":{},\"pending\":{}}}\n", progress.seq, progress.pending);
+    pub fn closing(&self, last_seq: u64, pending: u64) -> String {
+        let end = format!("\"last_seq\":{last_seq},\"pending\":{pending}}}\n");
         match self.feed {
             Feed::Continuous => format!("{{{end}"),
             Feed::Normal | Feed::Longpoll => format!("\n],\n{end}"),

@@ -6,7 +6,7 @@ use crate::document::Rev;
 use crate::http::answer::{Answers, CHUNK};
 use crate::http::draft::Draft;
 use crate::json::push_string;
-use crate::store::{ChangeRow, Sieve, Snapshot, StoreError};
+use crate::store::{ChangeRow, FilterRun, Snapshot, StoreError};
 
 use super::request::{Feed, Request};
 
@@ -55,7 +55,7 @@ impl Progress {
 /// Renders rows until there is a chunk, the limit is met, or the feed has no more.
 pub fn piece(
     snapshot: &Snapshot,
-    sieve: &mut Sieve,
+    filter_run: &mut FilterRun,
     request: &Request,
     mut progress: Progress,
     answers: &Answers,
@@ -70,13 +70,13 @@ pub fn piece(
     let each = |row: ChangeRow| {
         last = row.seq;
         progress.looked_at += 1;
-        let revs = sieve.passing(snapshot, &row)?;
+        let revs = filter_run.passing(snapshot, &row)?;
         if !revs.is_empty() {
             separate(request, progress.rows, &mut out.json);
             push_row(snapshot, request, &row, &revs, &mut out)?;
             progress.rows += 1;
         }
-        ended = progress.rows < request.limit && out.json.len() < CHUNK && !sieve.is_tired();
+        ended = progress.rows < request.limit && out.json.len() < CHUNK && !filter_run.is_tired();
         Ok(ended)
     };
     match request.descending {
@@ -174,9 +174,8 @@ mod tests {
 
     #[test]
     fn feeds_open_and_close_as_couchdbs_do() {
-        let progress = Progress { pending: 2, ..Progress::new(7) };
         let room = Room::new(Arc::new(Semaphore::new(0)), 0);
-        let closing = |feed: &str| Request::parse(&Query::parse(feed), None, &room).unwrap().closing(&progress);
+        let closing = |feed: &str| Request::parse(&Query::parse(feed), None, &room).unwrap().closing(7, 2);
         assert_eq!(closing("feed=normal"), "\n],\n\"last_seq\":7,\"pending\":2}\n");
         assert_eq!(closing("feed=continuous"), "{\"last_seq\":7,\"pending\":2}\n");
     }

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 
 use super::{LocalPeer, newest};
-use crate::document::{Rev, Wanted};
+use crate::document::{Encoding, Rev, Wanted};
 use crate::effort::budget::{Share, cost};
 use crate::peer::{Doubt, Failure, Fetched, PeerError, SMALL_BYTES};
-use crate::store::{Attachment, AttachmentsAs, DocOptions, Encoding, Leaf, Snapshot, StoreError};
+use crate::store::{Attachment, AttachmentsAs, DocOptions, Leaf, Snapshot, StoreError};
 
 /// Documents that are read as they are asked for.
 pub struct LocalBulkGet {

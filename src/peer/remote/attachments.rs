@@ -1,35 +1,14 @@
 //! What a document's JSON says about its attachments, and how it is rewritten for the way they travel.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::{AttachmentHead, SMALL_BYTES};
-use crate::document::DocumentError;
+use super::SMALL_BYTES;
+use crate::document::{AttachmentHead, Described, DocumentError, each_described};
 use crate::json;
-
-/// An attachment as a document's `_attachments` describes it.
-#[derive(Debug, Deserialize)]
-pub(super) struct Described<'a> {
-    #[serde(borrow)]
-    content_type: Option<Cow<'a, str>>,
-    #[serde(default)]
-    follows: bool,
-    #[serde(default)]
-    stub: bool,
-    /// Of the attachment itself.
-    pub length: Option<u64>,
-    #[serde(borrow)]
-    encoding: Option<Cow<'a, str>>,
-    /// Of the bytes that follow, where they are encoded.
-    encoded_length: Option<u64>,
-    data: Option<IgnoredAny>,
-}
 
 /// What a document's `_attachments` tell of how it can travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +33,7 @@ impl Attached {
                 return Ok(Self::More);
             };
             within &= described.data.is_some();
-            small &= described.stub && described.encoding.is_none();
+            small &= described.stub && !described.is_encoded();
             bytes = bytes.saturating_add(described.length.unwrap_or(u64::MAX));
         }
         Ok(match (any, within, small && bytes <= SMALL_BYTES) {
@@ -62,18 +41,6 @@ impl Attached {
             (true, true, _) => Self::Within,
             (true, false, true) => Self::Small,
             (true, false, false) => Self::More,
-        })
-    }
-}
-
-impl Described<'_> {
-    fn head(&self, name: &str) -> Option<AttachmentHead> {
-        let gzip = self.encoding.as_deref() == Some("gzip");
-        Some(AttachmentHead {
-            name: name.to_owned(),
-            content_type: self.content_type.as_deref().unwrap_or("application/octet-stream").to_owned(),
-            length: if gzip { self.encoded_length? } else { self.length? },
-            gzip,
         })
     }
 }
@@ -97,8 +64,7 @@ pub(super) fn let_stubs_follow(document: &[u8]) -> Result<(Vec<u8>, Vec<Attachme
         if !described.stub {
             return Ok(None);
         }
-        let plain = Described { encoding: None, ..described };
-        heads.push(plain.head(name).ok_or_else(|| DocumentError::BadAttachment(name.to_owned()))?);
+        heads.push(described.decoded_head(name).ok_or_else(|| DocumentError::BadAttachment(name.to_owned()))?);
         Ok(Some(keep(members, &["stub", "encoding", "encoded_length"], Some(r#""follows":true"#))))
     })?;
     Ok((rewritten, heads))
@@ -107,7 +73,7 @@ pub(super) fn let_stubs_follow(document: &[u8]) -> Result<(Vec<u8>, Vec<Attachme
 /// Makes the attachments that follow gzipped into such as follow plain. Their digests go: they are of the gzipped bytes.
 pub(super) fn let_plain_follow(document: &[u8]) -> Result<Vec<u8>, DocumentError> {
     rewrite(document, |_, described, members| {
-        let gzipped = described.follows && described.encoding.is_some();
+        let gzipped = described.follows && described.is_encoded();
         Ok(gzipped.then(|| keep(members, &["encoding", "encoded_length", "digest"], None)))
     })
 }
@@ -134,13 +100,9 @@ fn each(
     };
     // A member's text ends with its value.
     let start = attachments.span.end - attachments.value.len();
-    for attachment in json::members(attachments.value)? {
-        let described = serde_json::from_slice(attachment.value);
-        let described = described.map_err(|_| DocumentError::BadAttachment(attachment.key.to_string()))?;
-        let end = start + attachment.span.end;
-        visit(&attachment.key, described, end - attachment.value.len()..end)?;
-    }
-    Ok(())
+    each_described(attachments.value, |name, described, place| {
+        visit(name, described, start + place.start..start + place.end)
+    })
 }
 
 /// The document with the descriptions that `change` gives in place of its own; everything else byte for byte.

@@ -32,9 +32,9 @@ use super::call::{Failed, exchange};
 use super::judgement;
 use super::retry::{self, Trouble};
 use crate::effort::pulse::Pulse;
-use crate::endpoint::auth::{Auth, Grant};
+use crate::endpoint::auth::{Auth, Grant, without_query};
 use crate::endpoint::oauth1::OAuth1;
-use crate::endpoint::{Credentials, RemoteEndpoint, without_query};
+use crate::endpoint::{Credentials, RemoteEndpoint};
 use crate::peer::Blame;
 use session::Login;
 

@@ -16,6 +16,7 @@
 
 use std::sync::atomic::Ordering;
 
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
 use super::answer::Answer;
@@ -38,9 +39,9 @@ pub struct RemoteBulkGet {
     /// A document of the same request came.
     lets_us_read: bool,
     /// The answer in hand.
-    reading: Option<Reading>,
+    reading: Option<AnswerReader>,
     /// Answers to come, one a document.
-    answers: Option<BoxStream<'static, Result<Told, PeerError>>>,
+    answers: Option<BoxStream<'static, Result<OpenRevsAnswer, PeerError>>>,
     sorter: Sorter,
     /// The request answered last, for errors.
     last: String,
@@ -50,7 +51,7 @@ pub struct RemoteBulkGet {
 }
 
 /// An answer that is being read.
-struct Reading {
+struct AnswerReader {
     cutting: Cutting,
     of: Of,
 }
@@ -66,7 +67,7 @@ enum Of {
 }
 
 /// What a question about one document was answered.
-pub(super) enum Sent {
+pub(super) enum DocumentAnswer {
     /// With success.
     Answer(Answer),
     /// That there is no such document or revision.
@@ -76,8 +77,8 @@ pub(super) enum Sent {
 }
 
 /// What `open_revs` was answered.
-enum Told {
-    Answer(Box<Reading>),
+enum OpenRevsAnswer {
+    Answer(Box<AnswerReader>),
     /// PouchDB's way to say that there is no such document.
     Missing(DocId),
     /// We may not read it, in the source's words.
@@ -111,7 +112,7 @@ impl RemotePeer {
     }
 
     /// `None` where the peer has no `_bulk_get`.
-    async fn ask_bulk_get(&self, path: &str, question: Vec<u8>) -> Result<Option<Reading>, PeerError> {
+    async fn ask_bulk_get(&self, path: &str, question: Vec<u8>) -> Result<Option<AnswerReader>, PeerError> {
         if self.inner.lacks_bulk_get.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -124,7 +125,7 @@ impl RemotePeer {
             }
         });
         match sent.await? {
-            Ok(answer) => Ok(Some(Reading { cutting: Cutting::of_results(answer), of: Of::Many })),
+            Ok(answer) => Ok(Some(AnswerReader { cutting: Cutting::of_results(answer), of: Of::Many })),
             Err(()) => {
                 self.inner.lacks_bulk_get.store(true, Ordering::Relaxed);
                 Ok(None)
@@ -132,7 +133,7 @@ impl RemotePeer {
         }
     }
 
-    fn open_revs(&self, wanted: Vec<Wanted>) -> BoxStream<'static, Result<Told, PeerError>> {
+    fn open_revs(&self, wanted: Vec<Wanted>) -> BoxStream<'static, Result<OpenRevsAnswer, PeerError>> {
         let requests: Vec<(DocId, Vec<Rev>)> = wanted
             .into_iter()
             .flat_map(|Wanted { id, revs, .. }| match revs.as_slice() {
@@ -148,34 +149,34 @@ impl RemotePeer {
         answers.buffered(OPEN_REVS_IN_FLIGHT).boxed()
     }
 
-    async fn open_some(&self, id: DocId, revs: &[Rev]) -> Result<Told, PeerError> {
+    async fn open_some(&self, id: DocId, revs: &[Rev]) -> Result<OpenRevsAnswer, PeerError> {
         if let Some(why) = path::unnameable(&id) {
-            return Ok(Told::Refused(id, why));
+            return Ok(OpenRevsAnswer::Refused(id, why));
         }
         let call = Call::get(Operation::Fetch, open_revs_path(&id, revs, &[]));
         Ok(match self.send_about_one(&call).await? {
-            Sent::Answer(answer) => {
+            DocumentAnswer::Answer(answer) => {
                 let of = if revs.is_empty() { Of::All(id) } else { Of::Some(id) };
-                Told::Answer(Box::new(Reading { cutting: Cutting::of_array(answer), of }))
+                OpenRevsAnswer::Answer(Box::new(AnswerReader { cutting: Cutting::of_array(answer), of }))
             }
-            Sent::Missing => Told::Missing(id),
-            Sent::Forbidden(why) => Told::Refused(id, why),
+            DocumentAnswer::Missing => OpenRevsAnswer::Missing(id),
+            DocumentAnswer::Forbidden(why) => OpenRevsAnswer::Refused(id, why),
         })
     }
 
     /// Sends a question about one document. That we may not read it counts if the database lets us in at that moment, and
     /// if it is said once more after that.
-    pub(super) async fn send_about_one(&self, call: &Call) -> Result<Sent, PeerError> {
+    pub(super) async fn send_about_one(&self, call: &Call) -> Result<DocumentAnswer, PeerError> {
         let mut told_before = false;
         loop {
             let sent = self.send(call, |reply| match reply.meaning() {
-                Meaning::NotThere => Ok(Sent::Missing),
-                Meaning::NotAllowed => Ok(Sent::Forbidden(reply.why())),
+                Meaning::NotThere => Ok(DocumentAnswer::Missing),
+                Meaning::NotAllowed => Ok(DocumentAnswer::Forbidden(reply.why())),
                 _ => Err(self.refusal(reply)),
             });
             match sent.await? {
-                Ok(answer) => return Ok(Sent::Answer(answer)),
-                Err(Sent::Forbidden(_)) if !told_before => {
+                Ok(answer) => return Ok(DocumentAnswer::Answer(answer)),
+                Err(DocumentAnswer::Forbidden(_)) if !told_before => {
                     self.let_in().await?;
                     told_before = true;
                 }
@@ -188,8 +189,8 @@ impl RemotePeer {
 impl RemoteBulkGet {
     fn new(
         peer: &RemotePeer,
-        reading: Option<Reading>,
-        answers: Option<BoxStream<'static, Result<Told, PeerError>>>,
+        reading: Option<AnswerReader>,
+        answers: Option<BoxStream<'static, Result<OpenRevsAnswer, PeerError>>>,
         sorter: Sorter,
     ) -> Self {
         let (peer, last) = (peer.clone(), String::new());
@@ -281,9 +282,9 @@ impl RemoteBulkGet {
             None => None,
         };
         match answer {
-            Some(Told::Answer(reading)) => self.reading = Some(*reading),
-            Some(Told::Missing(id)) => self.sorter.missing(&id),
-            Some(Told::Refused(id, why)) => self.sorter.refuse(&id, &why),
+            Some(OpenRevsAnswer::Answer(reading)) => self.reading = Some(*reading),
+            Some(OpenRevsAnswer::Missing(id)) => self.sorter.missing(&id),
+            Some(OpenRevsAnswer::Refused(id, why)) => self.sorter.refuse(&id, &why),
             None => {
                 self.ended = true;
                 self.sorter.end(&self.last, share.max_document())?;

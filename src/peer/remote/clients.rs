@@ -37,13 +37,13 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// The most recently used ones last. The lock guards the list and is held for a look at it only.
-    kept: Arc<Mutex<VecDeque<(Way, reqwest::Client)>>>,
+    kept: Arc<Mutex<VecDeque<(ClientKey, reqwest::Client)>>>,
     pub(super) servers: Servers,
 }
 
 /// How a client reaches peers.
 #[derive(Debug, Clone, PartialEq)]
-struct Way {
+struct ClientKey {
     proxy: Option<Proxy>,
     socket: SocketOptions,
     connect_timeout: Duration,
@@ -88,7 +88,7 @@ impl Clients {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clients = Self { kept: Arc::default(), servers: Servers::new(settings.connections_per_server) };
         let (connection, tls) = (Connection::default(), &settings.tls);
-        clients.set_up(Way::new(&connection, settings, tls), tls)?;
+        clients.set_up(ClientKey::new(&connection, settings, tls), tls)?;
         Ok(clients)
     }
 
@@ -101,32 +101,32 @@ impl Clients {
         settings: &config::Replicator,
     ) -> Result<reqwest::Client, ClientError> {
         let tls = connection.tls.over(&settings.tls);
-        let way = Way::new(connection, settings, &tls);
+        let key = ClientKey::new(connection, settings, &tls);
         let without_files = Tls { verify_ssl_certificates: tls.verify_ssl_certificates, ..Tls::default() };
         if tls == without_files
-            && let Some(client) = self.known(&way)
+            && let Some(client) = self.known(&key)
         {
             return Ok(client);
         }
         let clients = self.clone();
-        let setting_up = tasks::blocking("set up an HTTP client", move || clients.set_up(way, &tls)).await;
+        let setting_up = tasks::blocking("set up an HTTP client", move || clients.set_up(key, &tls)).await;
         setting_up.map_err(|panicked| ClientError::Setup(panicked.to_string()))?
     }
 
     /// Finds or builds the client, with the certificates as they are now. Nobody waits for it meanwhile: who needs the same
     /// client builds it too, and one of them is kept.
-    fn set_up(&self, way: Way, tls: &Tls) -> Result<reqwest::Client, ClientError> {
+    fn set_up(&self, key: ClientKey, tls: &Tls) -> Result<reqwest::Client, ClientError> {
         let files = Files::read(tls)?;
-        let way = Way { certificates: files.digest(), ..way };
-        if let Some(client) = self.known(&way) {
+        let key = ClientKey { certificates: files.digest(), ..key };
+        if let Some(client) = self.known(&key) {
             return Ok(client);
         }
-        let client = build(&way, &files, tls)?;
+        let client = build(&key, &files, tls)?;
         let mut kept = self.kept();
-        if let Some((_, client)) = kept.iter().find(|(known, _)| *known == way) {
+        if let Some((_, client)) = kept.iter().find(|(known, _)| *known == key) {
             return Ok(client.clone());
         }
-        kept.push_back((way, client.clone()));
+        kept.push_back((key, client.clone()));
         if kept.len() > KEPT {
             kept.pop_front();
         }
@@ -134,20 +134,20 @@ impl Clients {
     }
 
     /// A client that was built before; it is now the most recently used.
-    fn known(&self, way: &Way) -> Option<reqwest::Client> {
+    fn known(&self, key: &ClientKey) -> Option<reqwest::Client> {
         let mut kept = self.kept();
-        let place = kept.iter().position(|(known, _)| known == way)?;
-        let (way, client) = kept.remove(place)?;
-        kept.push_back((way, client.clone()));
+        let place = kept.iter().position(|(known, _)| known == key)?;
+        let (key, client) = kept.remove(place)?;
+        kept.push_back((key, client.clone()));
         Some(client)
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(Way, reqwest::Client)>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(ClientKey, reqwest::Client)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Way {
+impl ClientKey {
     /// How a peer is reached, without certificates.
     fn new(connection: &Connection, settings: &config::Replicator, tls: &Tls) -> Self {
         Self {
@@ -160,22 +160,22 @@ impl Way {
     }
 }
 
-fn build(way: &Way, files: &Files, tls: &Tls) -> Result<reqwest::Client, ClientError> {
+fn build(key: &ClientKey, files: &Files, tls: &Tls) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
         // One connection an answer: one that isn't read on holds up no other, and no memory but its own buffer.
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .connect_timeout(way.connect_timeout)
+        .connect_timeout(key.connect_timeout)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE)
-        .tcp_nodelay(way.socket.nodelay)
-        .tcp_keepalive(way.socket.keepalive.then_some(KEEPALIVE))
-        .tls_danger_accept_invalid_certs(!way.verify)
+        .tcp_nodelay(key.socket.nodelay)
+        .tcp_keepalive(key.socket.keepalive.then_some(KEEPALIVE))
+        .tls_danger_accept_invalid_certs(!key.verify)
         .no_proxy()
         .dns_resolver(Arc::new(SystemResolver));
-    if let Some(proxy) = &way.proxy {
+    if let Some(proxy) = &key.proxy {
         builder = builder.proxy(proxy.for_client().map_err(setup)?);
     }
     if let (Some(pem), Some(path)) = (&files.trusted, &tls.ssl_trusted_certificates_file) {

@@ -15,10 +15,11 @@ use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap};
 
 use super::answer::{Answer, malformed, shorten, too_long};
 use super::attachments::{following, let_stubs_follow};
-use super::bulk_get::{Sent, open_revs_path};
+use super::bulk_get::{DocumentAnswer, open_revs_path};
 use super::call::Call;
-use super::results::{Item, Looked, look, not_fetched};
+use super::results::{DocumentHead, Item, document_head, not_fetched};
 use super::*;
+use crate::document::{AttachmentHead, AttachmentPiece};
 use crate::effort::budget::{STREAMED_JSON_BYTES, cost};
 use crate::multipart::{self, MultipartError, Reader};
 
@@ -34,9 +35,9 @@ impl RemotePeer {
         let mut call = Call::get(Operation::Fetch, open_revs_path(id, std::slice::from_ref(rev), atts_since));
         call.accept = "multipart/mixed";
         let answer = match self.send_about_one(&call).await? {
-            Sent::Answer(answer) => answer,
-            Sent::Missing => return Ok(Opened::Missing),
-            Sent::Forbidden(why) => return Ok(Opened::Forbidden(why)),
+            DocumentAnswer::Answer(answer) => answer,
+            DocumentAnswer::Missing => return Ok(Opened::Missing),
+            DocumentAnswer::Forbidden(why) => return Ok(Opened::Forbidden(why)),
         };
         match answer.header(CONTENT_TYPE.as_str()).and_then(multipart::boundary) {
             Some(boundary) => read_mixed(answer, &boundary, share).await,
@@ -61,7 +62,7 @@ impl RemotePeer {
                 None => Ok(Opened::Missing),
             };
         };
-        let Looked { id, rev, .. } = looked(&request, text.get().as_bytes())?;
+        let DocumentHead { id, rev, .. } = checked_head(&request, text.get().as_bytes())?;
         let (json, heads) = let_stubs_follow(text.get().as_bytes())?;
         let (peer, doc_id, doc_rev) = (self.clone(), id.clone(), rev.clone());
         let attachments = stream::iter(heads).then(move |head| {
@@ -113,7 +114,7 @@ async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<
         return Err(malformed(&request, EXPECTED, "no document".into()));
     }
     let json = whole_part(&mut related, &request, &mut share).await?;
-    let Looked { id, rev, .. } = looked(&request, &json)?;
+    let DocumentHead { id, rev, .. } = checked_head(&request, &json)?;
     let heads = following(&json)?;
     let json = share.around(json);
     if heads.is_empty() {
@@ -155,13 +156,13 @@ fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Resu
             }
         };
     }
-    let Looked { id, rev, .. } = looked(request, &json)?;
+    let DocumentHead { id, rev, .. } = checked_head(request, &json)?;
     Ok(Opened::Doc(AttachedDoc { id, rev, json: share.around(json), parts: stream::empty().boxed() }))
 }
 
-fn looked(request: &str, json: &[u8]) -> Result<Looked, PeerError> {
-    let looked = look(json).map_err(|error| not_fetched(request, json, &error))?;
-    looked.ok_or_else(|| not_fetched(request, json, &"a document without `_id` and `_rev`"))
+fn checked_head(request: &str, json: &[u8]) -> Result<DocumentHead, PeerError> {
+    let head = document_head(json).map_err(|error| not_fetched(request, json, &error))?;
+    head.ok_or_else(|| not_fetched(request, json, &"a document without `_id` and `_rev`"))
 }
 
 /// The attachments behind a document, as they stream in.

@@ -9,8 +9,8 @@ use flate2::write::MultiGzDecoder;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{AttachmentHead, AttachmentPiece, PeerError};
-use crate::document::DocumentError;
+use super::PeerError;
+use crate::document::{AttachmentHead, AttachmentPiece, DocumentError};
 
 /// Bytes decoded at once; a thousand times as many come out at worst.
 const STEP_BYTES: usize = 4 << 10;

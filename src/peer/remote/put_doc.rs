@@ -22,6 +22,7 @@ use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
 use super::retry::{self, Trouble, Verdict};
 use super::*;
+use crate::document::{AttachmentHead, AttachmentPiece};
 use crate::multipart::Framing;
 
 impl RemotePeer {

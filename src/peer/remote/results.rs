@@ -173,8 +173,8 @@ impl Sorter {
     }
 
     fn take_doc(&mut self, request: &str, text: &[u8]) -> Result<(), PeerError> {
-        let looked = look(text).map_err(|error| not_fetched(request, text, &error))?;
-        let Some(Looked { id, rev, attached }) = looked else {
+        let head = document_head(text).map_err(|error| not_fetched(request, text, &error))?;
+        let Some(DocumentHead { id, rev, attached }) = head else {
             return Err(not_fetched(request, text, &"a document without `_id` and `_rev`"));
         };
         self.mention(&id, &rev, text)?;
@@ -244,14 +244,14 @@ struct Refusal {
 }
 
 /// What replication looks at in a document.
-pub(super) struct Looked {
+pub(super) struct DocumentHead {
     pub id: DocId,
     pub rev: Rev,
     pub attached: Attached,
 }
 
 /// `None` where `_id` or `_rev` isn't there.
-pub(super) fn look(text: &[u8]) -> Result<Option<Looked>, DocumentError> {
+pub(super) fn document_head(text: &[u8]) -> Result<Option<DocumentHead>, DocumentError> {
     let (mut id, mut rev, mut attached) = (None, None, Attached::Nothing);
     for member in json::members(text)? {
         match &*member.key {
@@ -261,7 +261,7 @@ pub(super) fn look(text: &[u8]) -> Result<Option<Looked>, DocumentError> {
             _ => {}
         }
     }
-    Ok(id.zip(rev).map(|(id, rev)| Looked { id: DocId::from(id), rev, attached }))
+    Ok(id.zip(rev).map(|(id, rev)| DocumentHead { id: DocId::from(id), rev, attached }))
 }
 
 /// A document's `_revisions`.

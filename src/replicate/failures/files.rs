@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Kept;
 use super::page::{self, NewPage, PageName};
-use super::place::Place;
 use crate::store::StoreError;
 use crate::tasks;
 
@@ -45,11 +44,6 @@ impl FailureFiles {
         Self { notes: false, ..Self::under(directory) }
     }
 
-    /// The place for the list of this replication.
-    pub fn place(&self, base_id: &str) -> Option<Place> {
-        Some(Place::Directory(self.list(base_id)?))
-    }
-
     /// Notes in which source the list of this replication stands: a name or a URL without credentials.
     pub async fn point(&self, base_id: &str, source: &str) -> Result<(), StoreError> {
         let Some(list) = self.list(base_id).filter(|_| self.notes) else { return Ok(()) };
@@ -72,7 +66,7 @@ impl FailureFiles {
         Ok(noted.and_then(|text| Some(serde_json::from_str::<Pointer>(&text).ok()?.source)))
     }
 
-    fn list(&self, base_id: &str) -> Option<PathBuf> {
+    pub(super) fn list(&self, base_id: &str) -> Option<PathBuf> {
         Some(self.directory.as_ref()?.join(base_id))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::page::{self, PageName};
 use super::place::{Found, Place};
-use super::{FailureFiles, FailureLog, Kept, Review};
+use super::{FailureFiles, FailureLog, Kept};
 use crate::peer::{Peer, PeerError};
 
 /// Tries to read a part of a list that somebody rewrites.
@@ -144,11 +144,6 @@ impl FailureList {
             Found::Damaged => Some(Vec::new()),
             Found::Gone => None,
         })
-    }
-
-    /// Starts to look through the list.
-    pub async fn review(&self) -> Result<Review<'_>, PeerError> {
-        Ok(Review::new(self, self.names().await?))
     }
 
     /// How many entries there are, and some of them, the newest first: fewer than `limit` if they are long. What was met twice since the last review counts twice.

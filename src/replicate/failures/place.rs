@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 
-use super::files;
+use super::files::{self, FailureFiles};
 use super::page::{NewPage, Page, PageName};
 use crate::document::DocumentError;
 use crate::peer::{Peer, PeerError};
@@ -50,6 +50,13 @@ pub enum Found {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Index {
     pages: BTreeSet<PageName>,
+}
+
+impl FailureFiles {
+    /// The place for the list of this replication.
+    pub fn place(&self, base_id: &str) -> Option<Place> {
+        Some(Place::Directory(self.list(base_id)?))
+    }
 }
 
 impl Place {

@@ -41,8 +41,15 @@ pub struct Review<'a> {
     changed: bool,
 }
 
+impl FailureList {
+    /// Starts to look through the list.
+    pub async fn review(&self) -> Result<Review<'_>, PeerError> {
+        Ok(Review::new(self, self.names().await?))
+    }
+}
+
 impl<'a> Review<'a> {
-    pub(super) fn new(list: &'a FailureList, names: Vec<(Place, PageName)>) -> Self {
+    fn new(list: &'a FailureList, names: Vec<(Place, PageName)>) -> Self {
         Self {
             list,
             pages: names.into(),

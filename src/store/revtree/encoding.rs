@@ -8,12 +8,12 @@
 //! - its hash: sixteen bytes, or a length and text;
 //! - for a leaf: update seq of its body.
 //!
-//! Numbers are LEB128. An ordinary ancestor takes 17 bytes, a document of one revision 20 to 25.
+//! Numbers are [`varint`]s. An ordinary ancestor takes 17 bytes, a document of one revision 20 to 25.
 
 use crate::document::{Rev, RevHash};
 
 use super::{NewLeaf, Node, RevTree};
-use crate::store::StoreError;
+use crate::store::{StoreError, varint};
 
 const LEAF: u8 = 1;
 const DELETED: u8 = 2;
@@ -66,19 +66,19 @@ impl RevTree {
         };
         out.push(flags(node) | parents << PARENTS_SHIFT);
         match parents {
-            ROOT => push_number(out, node.rev.pos - before),
-            CHILD_OF_SEVERAL => push_number(out, lesser),
+            ROOT => varint::put(out, node.rev.pos - before),
+            CHILD_OF_SEVERAL => varint::put(out, lesser),
             _ => {}
         }
         if matches!(parents, CHILD | CHILD_OF_SEVERAL) {
-            self.parents(index).for_each(|parent| push_number(out, (index - parent) as u64));
+            self.parents(index).for_each(|parent| varint::put(out, (index - parent) as u64));
         }
         if let RevHash::Other(text) = &node.rev.hash {
-            push_number(out, text.len() as u64);
+            varint::put(out, text.len() as u64);
         }
         out.extend_from_slice(node.rev.hash.as_bytes());
         if let Some(leaf) = &node.leaf {
-            push_number(out, leaf.body);
+            varint::put(out, leaf.body);
         }
     }
 
@@ -142,14 +142,6 @@ fn flags(node: &Node) -> u8 {
     flag(leaf, LEAF) | flag(deleted, DELETED) | flag(attached, ATTACHED) | flag(other_hash, OTHER_HASH)
 }
 
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 /// The bytes that are still to be read.
 struct Input<'a>(&'a [u8]);
 
@@ -161,17 +153,7 @@ impl<'a> Input<'a> {
     }
 
     fn number(&mut self) -> Result<u64, StoreError> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.take(1)?[0];
-            let bits = u64::from(byte & 0x7f);
-            number |= bits << shift;
-            if byte < 0x80 {
-                let whole = number >> shift == bits;
-                return whole.then_some(number).ok_or(NUMBER);
-            }
-        }
-        Err(NUMBER)
+        varint::take(&mut self.0).ok_or(NUMBER)
     }
 
     /// A hash that isn't sixteen bytes.

@@ -84,7 +84,7 @@ async fn an_upload_that_a_clean_end_cut_off_is_dropped_at_the_next_opening() {
 }
 
 /// Holds the attachment `x` of `a`, all of it larger than a piece.
-async fn hold(bench: &Bench) -> Held {
+async fn hold(bench: &Bench) -> OpenAttachment {
     let found = bench.database.read(|snapshot| {
         let record = snapshot.document("a")?.unwrap();
         snapshot.hold(snapshot.attachments(&record.tree.winner().unwrap())?.remove(0))
@@ -108,7 +108,7 @@ async fn chunks(bench: &Bench, expected: u64) {
     tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap();
 }
 
-const CHUNKS_OF_ONE: u64 = (1_u64 << 20).div_ceil(keys::CHUNK_BYTES as u64);
+const CHUNKS_OF_ONE: u64 = (1_u64 << 20).div_ceil(crate::store::attachments::CHUNK_BYTES as u64);
 
 /// An attachment that was replaced while somebody read it broke off in the middle.
 #[tokio::test]

@@ -9,8 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Desk, Pass, basic_header, header};
-use crate::endpoint::auth::{Grant, GrantKind};
-use crate::endpoint::without_query;
+use crate::endpoint::auth::{Grant, GrantKind, without_query};
 use crate::peer::remote::call::Failed;
 use crate::peer::remote::retry::Trouble;
 

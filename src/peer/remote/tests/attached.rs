@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::document::{AttachmentHead, AttachmentPiece};
 
 const BLOB: &[u8] = b"\r\n--x\r\n\0blob";
 

@@ -1,0 +1,44 @@
+//! What handlers work with.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::answer::Answers;
+use super::auth::Admins;
+use super::question::Room;
+use crate::config::Config;
+use crate::jobs::Jobs;
+use crate::store::Store;
+use crate::tasks::Tasks;
+
+/// The CouchDB release whose answers these are, for clients that look before they ask.
+pub const COUCHDB_VERSION: &str = "3.5.0";
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// The databases.
+    pub store: Store,
+    /// The running replications.
+    pub jobs: Jobs,
+    /// Bytes that request bodies may still take in memory, all together.
+    pub bodies: Arc<Semaphore>,
+    /// Memory of answers to slow readers.
+    pub answers: Answers,
+    /// Who may do everything.
+    pub admins: Arc<Admins>,
+    /// All settings.
+    pub config: Arc<Config>,
+    /// The server's uuid.
+    pub uuid: String,
+    /// The owner of the tasks that write long answers; they end feeds cleanly when it is told to stop.
+    pub tasks: Tasks,
+}
+
+impl AppState {
+    /// Memory for what is made of questions.
+    pub fn room(&self) -> Room {
+        Room::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
+    }
+}

@@ -1,0 +1,184 @@
+//! Why a peer didn't do what it was asked for, and whose fault that is.
+
+use crate::document::{DocId, DocumentError};
+use crate::json::JsonError;
+use crate::peer::failure::Why;
+use crate::peer::remote::ClientError;
+use crate::store::StoreError;
+
+/// Why a peer didn't do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The database isn't there.
+    #[error("could not open {database}")]
+    DatabaseMissing {
+        /// The peer's name for logs and answers: a URL ending in `/` without credentials, or a local name.
+        database: String,
+    },
+    /// 401 or 403 when opening or creating the database.
+    #[error("unauthorized to access or create database {database}")]
+    Unauthorized {
+        /// As above.
+        database: String,
+    },
+    /// The host's name stands for no address.
+    #[error("could not resolve {database}")]
+    Unresolved {
+        /// As above.
+        database: String,
+    },
+    /// No connection, or it broke before an answer came, on every try.
+    #[error("{request} got no answer in {tries} tries: {reason}")]
+    Unreachable {
+        /// Method and URL without credentials: `POST http://host/db/_revs_diff`.
+        request: String,
+        /// How often it was tried.
+        tries: u32,
+        /// What happened the last time, readable and without credentials.
+        reason: String,
+    },
+    /// An answer broke off while being read.
+    #[error("the answer to {request} broke off: {reason}")]
+    Broken {
+        /// As above.
+        request: String,
+        /// What happened.
+        reason: String,
+    },
+    /// Another answer than the expected one, after all tries.
+    #[error("{request} was answered {answer}")]
+    Answered {
+        /// As above; or the document that it is about.
+        request: String,
+        /// What was answered, shortened.
+        answer: String,
+        /// Whose fault it is.
+        blame: Blame,
+    },
+    /// A document of a batch didn't get to the target, and may not be given up.
+    #[error("document {id} could not be copied: {why}")]
+    NotCopied {
+        /// The document.
+        id: DocId,
+        /// What it met last.
+        why: Why,
+        /// Whose fault that may be.
+        blame: Blame,
+    },
+    /// A stub names an attachment that the target doesn't have: fetch it again with no `atts_since`.
+    #[error("{database} lacks an attachment that was sent as a stub: {reason}")]
+    MissingStub {
+        /// The peer's name.
+        database: String,
+        /// Its words.
+        reason: String,
+    },
+    /// An answer that isn't what the protocol says.
+    #[error("{request} was answered with something else than {expected}: {found}")]
+    Malformed {
+        /// As above.
+        request: String,
+        /// What was expected, in words.
+        expected: &'static str,
+        /// What came instead, shortened.
+        found: String,
+    },
+    /// An answer, or a document, that is longer than may be held.
+    #[error("the answer to {request} is longer than {limit} bytes")]
+    TooLong {
+        /// As above.
+        request: String,
+        /// Bytes of the longest that may be.
+        limit: usize,
+    },
+    /// There is no client to reach the peer with, as where a certificate file can't be used.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A checkpoint document was changed by somebody else meanwhile.
+    #[error("the document was changed meanwhile")]
+    Conflict,
+    /// A document that this side can't make sense of.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The embedded store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whose fault it is that a request wasn't done.
+///
+/// A verdict on a document takes the peer's own words, CouchDB's `{"error","reason"}`: a status or a page says nothing
+/// of it, since whatever stands between may have made them. What is in doubt is settled by whoever sees more than one
+/// request ([`crate::replicate::doubt`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The document's, by the peer's own verdict; one of them, if the request was about several.
+    Document,
+    /// The peer says that it has no such revision.
+    Missing,
+    /// Nobody's that one answer could tell: the document's, if it alone meets this again and again.
+    Unclear {
+        /// Whether the answer was in CouchDB's words, and so is the peer's own.
+        worded: bool,
+    },
+    /// The peer's, which may pass.
+    Passing,
+    /// The peer's, or the request's as a whole, and it stays so.
+    Lasting,
+}
+
+impl From<JsonError> for PeerError {
+    fn from(error: JsonError) -> Self {
+        Self::Document(error.into())
+    }
+}
+
+impl PeerError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Answered { blame, .. } | Self::NotCopied { blame, .. } => *blame,
+            // What a document brings down, the connection or the answer, looks so too.
+            Self::Broken { .. }
+            | Self::Malformed { .. }
+            | Self::TooLong { .. }
+            | Self::Document(_)
+            | Self::MissingStub { .. } => Blame::Unclear { worded: false },
+            Self::DatabaseMissing { .. }
+            | Self::Unauthorized { .. }
+            | Self::Unresolved { .. }
+            | Self::Unreachable { .. }
+            | Self::Client(_)
+            | Self::Conflict
+            | Self::Store(_) => Blame::Lasting,
+        }
+    }
+
+    /// What happened, and not where: a failure is kept in the source, whose readers needn't learn of the target's host.
+    pub fn without_address(&self) -> String {
+        match self {
+            Self::DatabaseMissing { .. } => "the database could not be opened".into(),
+            Self::Unauthorized { .. } => "unauthorized to access the database".into(),
+            Self::Unresolved { .. } => "the host could not be resolved".into(),
+            Self::Unreachable { reason, .. } => format!("no answer: {reason}"),
+            Self::Broken { reason, .. } => format!("the answer broke off: {reason}"),
+            Self::Answered { answer, .. } => answer.clone(),
+            Self::NotCopied { why, .. } => why.to_string(),
+            Self::MissingStub { reason, .. } => format!("an attachment that was sent as a stub is missing: {reason}"),
+            Self::Malformed { expected, found, .. } => format!("something else than {expected}: {found}"),
+            Self::TooLong { limit, .. } => format!("the answer is longer than {limit} bytes"),
+            Self::Client(_) | Self::Conflict | Self::Document(_) | Self::Store(_) => self.to_string(),
+        }
+    }
+
+    /// Whether there is no use in asking this peer for the same again: another place may do.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. } => true,
+            Self::Answered { blame, .. } => {
+                matches!(blame, Blame::Document | Blame::Lasting)
+            }
+            _ => false,
+        }
+    }
+}

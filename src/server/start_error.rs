@@ -1,0 +1,46 @@
+//! Why a server doesn't start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::peer::remote::ClientError;
+use crate::store::StoreError;
+
+/// Why the server didn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error("could not listen on {listen}")]
+    Listen {
+        /// As it was given.
+        listen: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Everyone in the network would be admin.
+    #[error("refusing to listen on {0} without admins: give --admin NAME:PASSWORD, or listen on a loopback address")]
+    Open(SocketAddr),
+    /// There is no HTTP client to replicate with.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The data dir can't be used.
+    #[error("could not use the data dir {}", dir.display())]
+    DataDir {
+        /// As it was given.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The store can't be opened.
+    #[error("could not open the store in {}", dir.display())]
+    Store {
+        /// As it was given.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
+}

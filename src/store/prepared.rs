@@ -1,0 +1,62 @@
+//! An edit with all that takes time done before it reaches the writer.
+//!
+//! Inline attachments are packed and a new edit's body is read here, where nobody waits for it.
+
+use bytes::Bytes;
+
+use super::StoreError;
+use super::attachments::{self, Stored};
+use super::edit::{AttachmentData, Edit, EditKind};
+use crate::document::{Digest, DocId};
+use crate::term::Term;
+
+/// An edit that is ready for its transaction.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) id: DocId,
+    pub(super) kind: EditKind,
+    pub(super) deleted: bool,
+    pub(super) body: Vec<u8>,
+    /// The body as the revision id of a new edit needs it.
+    pub(super) term: Option<Term>,
+    pub(super) attachments: Vec<PreparedAttachment>,
+}
+
+#[derive(Debug)]
+pub(super) struct PreparedAttachment {
+    pub(super) name: String,
+    pub(super) revpos: Option<u64>,
+    pub(super) data: PreparedData,
+}
+
+#[derive(Debug)]
+pub(super) enum PreparedData {
+    Packed { content_type: String, data: Bytes, stored: Stored },
+    Stub { digest: Option<Digest> },
+    Uploaded { content_type: String, upload: attachments::Uploaded },
+}
+
+impl Prepared {
+    /// Prepares an edit, which may take long.
+    pub(super) fn new(edit: Edit) -> Result<Self, StoreError> {
+        let attachments = edit.attachments.into_iter().map(|attachment| {
+            let data = match attachment.data {
+                AttachmentData::Inline { content_type, data, gzip } => {
+                    let (data, stored) = attachments::pack(&content_type, data, gzip)?;
+                    PreparedData::Packed { content_type, data, stored }
+                }
+                AttachmentData::Stub { digest } => PreparedData::Stub { digest },
+                AttachmentData::Uploaded { content_type, upload } => PreparedData::Uploaded { content_type, upload },
+            };
+            Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
+        });
+        Ok(Self {
+            term: matches!(edit.kind, EditKind::New { .. }).then(|| Term::document(&edit.body)),
+            attachments: attachments.collect::<Result<_, StoreError>>()?,
+            id: edit.id,
+            kind: edit.kind,
+            deleted: edit.deleted,
+            body: edit.body,
+        })
+    }
+}

@@ -9,24 +9,24 @@
 //! `COUCHREP_SEEDS` is how many runs there are, in all.
 
 mod edits;
+mod faults;
 mod refusals;
 mod fast_writer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use self::edits::{Editor, Kept};
-use crate::support::{Fault, FaultyPeer, Gateway, Leaf, Process, Server, client, json as json_of, leaves_in_bulk};
+use self::edits::{Editor, Kept, check};
+use crate::support::{FaultyPeer, Process, Server, client, json as json_of, leaves_in_bulk};
 
 const RUNS: u64 = 200;
 /// Runs at once in one test: they mostly wait for pauses and silences.
@@ -209,7 +209,7 @@ impl<'a> Run<'a> {
         if self.crowd == Crowd::Refusals {
             self.begin_refusals().await;
         }
-        let chances = [self.chance(), self.chance()];
+        let chances = [faults::chance(self.rng.next_u64()), faults::chance(self.rng.next_u64())];
         for (peer, chance) in self.peers().zip(chances) {
             peer.fail_at_random(chance);
         }
@@ -342,24 +342,6 @@ impl<'a> Run<'a> {
         job
     }
 
-    /// What the peer does to a request.
-    fn chance(&mut self) -> impl FnMut() -> Option<Fault> + Send + 'static {
-        let mut rng = StdRng::seed_from_u64(self.rng.next_u64());
-        let (one_in, closed_one_in) = (rng.random_range(4..20), rng.random_range(40..400));
-        let mut closed: Option<(Instant, Fault)> = None;
-        move || {
-            closed = closed.take().filter(|(until, _)| Instant::now() < *until);
-            if closed.is_none() && rng.random_range(0..closed_one_in) == 0 {
-                let until = Instant::now() + Duration::from_millis(rng.random_range(20..300));
-                closed = Some((until, closing(&mut rng)));
-            }
-            match &closed {
-                Some((_, fault)) => Some(fault.clone()),
-                None => (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng)),
-            }
-        }
-    }
-
     /// Each way once more, or continuously until both sides have the same.
     async fn quiet(&self, continuous: bool) {
         // What still runs may answer for what it saw before the last edit: only what starts now counts.
@@ -409,76 +391,4 @@ impl<'a> Run<'a> {
         }
         assert!(!here.iter().any(|leaf| leaf.id.starts_with("_local/")), "seed {seed}: a local document has travelled");
     }
-}
-
-/// What a whole server answers for a while: something stands before it, or our rights have changed.
-fn closing(rng: &mut StdRng) -> Fault {
-    match rng.random_range(0..4) {
-        0 => Fault::status(401),
-        1 => Fault::status(403),
-        _ => gateway(rng),
-    }
-}
-
-fn gateway(rng: &mut StdRng) -> Fault {
-    let status = *[200, 201, 400, 401, 403, 404, 413, 500, 502].choose(rng).unwrap();
-    Fault::gateway(status, *Gateway::ALL.choose(rng).unwrap())
-}
-
-/// A fault that passes.
-fn fault(rng: &mut StdRng) -> Fault {
-    let retry_after = vec![("retry-after", "0".to_owned())];
-    let page = vec![("content-type", "text/html".to_owned())];
-    let bytes = rng.random_range(0..400);
-    match rng.random_range(0..40) {
-        0 => Fault::Hang,
-        1 => Fault::Silence,
-        2 | 3 => Fault::Down(Duration::from_millis(40)),
-        4..=6 => Fault::Disconnect,
-        7..=9 => Fault::Cut(bytes),
-        10..=12 => Fault::ApplyThenDisconnect,
-        13..=15 => Fault::ApplyThenFail(500),
-        16 | 17 => Fault::status(500),
-        18 | 19 => Fault::status(429),
-        20 | 21 => Fault::Answer(503, retry_after, "busy".into()),
-        22..=24 => Fault::Truncate(bytes),
-        25 => Fault::WrongLength(5),
-        26 => Fault::WrongLength(-2),
-        27 => Fault::Answer(200, page, "<html>Please log in</html>".into()),
-        28 => Fault::BreakOff,
-        30..=37 => gateway(rng),
-        29 => Fault::Drip(5, Duration::from_millis(20)),
-        _ => Fault::Slow(Duration::from_millis(bytes as u64 / 4)),
-    }
-}
-
-/// Checks that a revision that was acknowledged is there: as a leaf with its content, or as a leaf's ancestor.
-fn check(kept: &Kept, leaves: &[Leaf]) -> Result<(), String> {
-    let of_document: Vec<_> = leaves.iter().filter(|leaf| leaf.id == kept.id).collect();
-    let (start, hash) = kept.rev.split_once('-').unwrap();
-    if let Some(leaf) = of_document.iter().find(|leaf| leaf.rev == kept.rev) {
-        let body: Value = serde_json::from_str(&leaf.body).unwrap();
-        if body["token"].as_str() != kept.token.as_deref() {
-            return Err(format!("another body: {leaf:?}"));
-        }
-        let sent = kept.attachments.as_ref().map(|sent| sent.iter().cloned().collect::<BTreeMap<_, _>>());
-        let found: BTreeMap<_, _> =
-            leaf.attachments.iter().map(|(name, _, data)| (name.clone(), data.clone())).collect();
-        return if sent.is_none_or(|sent| sent == found) {
-            Ok(())
-        } else {
-            Err(format!("other attachments: {leaf:?}"))
-        };
-    }
-    let known: BTreeSet<_> = of_document.iter().flat_map(|leaf| ancestors(leaf)).collect();
-    match known.contains(&(start.parse().unwrap(), hash)) {
-        true => Ok(()),
-        false => Err(format!("a revision is lost, there are {of_document:?}")),
-    }
-}
-
-/// A leaf's revisions: generation and hash.
-fn ancestors(leaf: &Leaf) -> impl Iterator<Item = (usize, &str)> {
-    let start: usize = leaf.rev.split_once('-').unwrap().0.parse().unwrap();
-    leaf.path.iter().enumerate().map(move |(back, hash)| (start - back, hash.as_str()))
 }

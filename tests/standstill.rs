@@ -54,9 +54,7 @@ async fn a_continuous_replication_starts_again_when_its_feed_drips() {
     let (server, peer) = bench().await;
     peer.fail(Method::GET, "/src/_changes", DRIP);
     server.replicate(json!({"source": peer.url("/src"), "target": "tgt", "continuous": true})).await;
-    while server.leaves("tgt").await != server.leaves("src").await {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    server.until_equal("src", "tgt").await;
 }
 
 #[tokio::test]
@@ -87,9 +85,7 @@ async fn a_batch_that_hangs_does_not_hide_behind_a_feed_that_has_caught_up() {
     }
     let arrived = async {
         for target in ["tgt", "other"] {
-            while server.leaves(target).await != server.leaves("src").await {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            server.until_equal("src", target).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(120), arrived)

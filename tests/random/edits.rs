@@ -1,5 +1,7 @@
 //! Random edits, and what of them a database has promised to keep.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,6 +10,8 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+
+use crate::support::Leaf;
 
 /// Few, so that both sides edit the same ones; and as odd as ids may be.
 const IDS: [&str; 12] =
@@ -222,4 +226,35 @@ fn path(id: &str) -> String {
 fn md5(text: &str) -> [u8; 16] {
     use md5::Digest as _;
     md5::Md5::digest(text).into()
+}
+
+/// Checks that a revision that was acknowledged is there: as a leaf with its content, or as a leaf's ancestor.
+pub fn check(kept: &Kept, leaves: &[Leaf]) -> Result<(), String> {
+    let of_document: Vec<_> = leaves.iter().filter(|leaf| leaf.id == kept.id).collect();
+    let (start, hash) = kept.rev.split_once('-').unwrap();
+    if let Some(leaf) = of_document.iter().find(|leaf| leaf.rev == kept.rev) {
+        let body: Value = serde_json::from_str(&leaf.body).unwrap();
+        if body["token"].as_str() != kept.token.as_deref() {
+            return Err(format!("another body: {leaf:?}"));
+        }
+        let sent = kept.attachments.as_ref().map(|sent| sent.iter().cloned().collect::<BTreeMap<_, _>>());
+        let found: BTreeMap<_, _> =
+            leaf.attachments.iter().map(|(name, _, data)| (name.clone(), data.clone())).collect();
+        return if sent.is_none_or(|sent| sent == found) {
+            Ok(())
+        } else {
+            Err(format!("other attachments: {leaf:?}"))
+        };
+    }
+    let known: BTreeSet<_> = of_document.iter().flat_map(|leaf| ancestors(leaf)).collect();
+    match known.contains(&(start.parse().unwrap(), hash)) {
+        true => Ok(()),
+        false => Err(format!("a revision is lost, there are {of_document:?}")),
+    }
+}
+
+/// A leaf's revisions: generation and hash.
+pub fn ancestors(leaf: &Leaf) -> impl Iterator<Item = (usize, &str)> {
+    let start: usize = leaf.rev.split_once('-').unwrap().0.parse().unwrap();
+    leaf.path.iter().enumerate().map(move |(back, hash)| (start - back, hash.as_str()))
 }

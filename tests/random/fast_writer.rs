@@ -8,7 +8,8 @@ use std::time::Duration;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
-use super::{LIMIT, Run, ancestors};
+use super::edits::ancestors;
+use super::{LIMIT, Run};
 use crate::support::{Fault, Leaf, leaves_in_bulk};
 
 /// Documents of the writer's own.

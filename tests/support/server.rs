@@ -101,6 +101,17 @@ impl Server {
         leaves(&self.url(&format!("/{database}"))).await
     }
 
+    /// Waits until `target` has every leaf of `source`, and no other.
+    pub async fn until_equal(&self, source: &str, target: &str) {
+        loop {
+            let since = self.get(&format!("/{target}"), 200).await["update_seq"].clone();
+            if self.leaves(target).await == self.leaves(source).await {
+                return;
+            }
+            self.get(&format!("/{target}/_changes?feed=longpoll&since={since}&timeout=60000"), 200).await;
+        }
+    }
+
     /// Ends it as the binary would.
     pub async fn stop(self) {
         self.server.stop().await;

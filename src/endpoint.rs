@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_query_keeps_its_end() {
-        assert_eq!(remote(json!("https://h:443/d?x=1")).url.as_str(), "https://h:443/d?x=1");
+        assert_eq!(remote(json!("https://h:443/d?x=1")).written.url.as_str(), "https://h:443/d?x=1");
         assert_eq!(remote(json!("https://h:443/d?x=1")).written.port, None);
         assert_eq!(remote(json!("https://h:5984")).written.port, Some(5984));
     }

@@ -103,6 +103,9 @@ pub struct Replicator {
     pub restart_pause: Duration,
     /// The longest such pause.
     pub max_restart_pause: Duration,
+    /// The shortest such pause after a peer has refused the credentials. CouchDB locks an account that fails five times in
+    /// five minutes.
+    pub refused_pause: Duration,
 }
 
 /// IBM Cloud's.
@@ -129,6 +132,7 @@ impl Default for Replicator {
             stall_limit: Duration::from_secs(900),
             restart_pause: Duration::from_secs(5),
             max_restart_pause: Duration::from_secs(600),
+            refused_pause: Duration::from_secs(120),
         }
     }
 }

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::future::join;
+use futures::future::{join, try_join};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -73,11 +73,14 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     if !request.use_bulk_get {
         source.avoid_bulk_get();
     }
-    let source_info = job.opening(&request.source, source.info()).await?;
-    if request.create_target {
+    let (source_info, target_info) = if request.create_target {
+        // A target isn't made for a source that isn't there.
+        let source_info = job.opening(&request.source, source.info()).await?;
         job.opening(&request.target, target.create_with(&request.create_target_params)).await?;
-    }
-    let target_info = job.opening(&request.target, target.info()).await?;
+        (source_info, job.opening(&request.target, target.info()).await?)
+    } else {
+        infos(job, &source, &target).await?
+    };
     let failures = job.failure_list(&source);
     if request.retry_failures {
         let life = job.life(&source, &target);
@@ -111,10 +114,10 @@ async fn copied(
         let answer = documents::copy(&job.life(source, target), ids, failures, target_info.instance_start_time).await?;
         return Ok((answer, source_info.update_seq));
     }
-    let mut infos = (source_info, target_info);
+    let mut told = (source_info, target_info);
     let (mut losses, mut reached) = (0, None);
     loop {
-        let loss = match session(job, (source, infos.0), (target, infos.1), failures).await {
+        let loss = match session(job, (source, told.0), (target, told.1), failures).await {
             Err(Ended::Lost(loss)) => loss,
             Err(Ended::Failed(error)) => return Err(error),
             Ok(session) => {
@@ -130,11 +133,15 @@ async fn copied(
             return Err(loss.again_and_again());
         }
         tracing::warn!(%loss, "starting again from the last checkpoint");
-        infos = (
-            job.opening(&job.request.source, source.info()).await?,
-            job.opening(&job.request.target, target.info()).await?,
-        );
+        told = infos(job, source, target).await?;
     }
+}
+
+/// Asks both databases how they are.
+async fn infos(job: &Job, source: &Peer, target: &Peer) -> Result<(DatabaseInfo, DatabaseInfo), ReplicateError> {
+    let (source, target) =
+        (job.opening(&job.request.source, source.info()), job.opening(&job.request.target, target.info()));
+    try_join(source, target).await
 }
 
 /// Why a session ended early.

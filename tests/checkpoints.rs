@@ -79,22 +79,31 @@ async fn a_database_that_restarts_for_ever_ends_the_replication_with_an_error() 
 }
 
 #[tokio::test]
-async fn both_sides_commit_before_either_log_is_written() {
-    let (server, peer) = bench().await;
-    fill(&server, 0..5).await;
-    server.replicate(between(&peer)).await;
-    let requests = peer.requests();
-    let written = place(&requests, "POST /tgt/_bulk_docs");
-    let commits = ["src", "tgt"].map(|side| place(&requests, &format!("POST /{side}/_ensure_full_commit")));
-    let logs = ["src", "tgt"].map(|side| place(&requests, &format!("PUT /{side}/_local/")));
-    assert!(commits.iter().all(|commit| written < *commit), "{requests:?}");
-    assert!(commits.iter().all(|commit| logs.iter().all(|log| commit < log)), "{requests:?}");
-    // A database that was made anew meanwhile shows by its log, and CouchDB checks no revisions of logs.
-    for side in ["src", "tgt"] {
-        let look =
-            |request: &String| request.starts_with(&format!("GET /{side}/_local/")) && !request.ends_with("-failures");
-        let looks = requests.iter().rposition(look).unwrap();
-        assert!(commits.iter().all(|commit| *commit < looks) && logs.iter().all(|log| looks < *log), "{requests:?}");
+async fn both_sides_commit_and_show_their_logs_before_either_log_is_written() {
+    for tells_start_time in [true, false] {
+        let (server, peer) = bench().await;
+        fill(&server, 0..5).await;
+        if !tells_start_time {
+            peer.hide_start_times();
+        }
+        server.replicate(between(&peer)).await;
+        let requests = peer.requests();
+        let written = place(&requests, "POST /tgt/_bulk_docs");
+        let commits = ["src", "tgt"].map(|side| place(&requests, &format!("POST /{side}/_ensure_full_commit")));
+        let last = |part: String| requests.iter().rposition(|request| request.contains(&part)).unwrap();
+        let logs = ["src", "tgt"].map(|side| last(format!("PUT /{side}/_local/")));
+        assert!(commits.iter().all(|commit| written < *commit), "{requests:?}");
+        assert!(commits.iter().all(|commit| logs.iter().all(|log| commit < log)), "{requests:?}");
+        // A database that was made anew meanwhile shows by its log, and CouchDB checks no revisions of logs.
+        for (side, commit) in ["src", "tgt"].into_iter().zip(commits) {
+            let look = |request: &String| {
+                request.starts_with(&format!("GET /{side}/_local/")) && !request.ends_with("-failures")
+            };
+            let looks = requests.iter().rposition(look).unwrap();
+            assert!(written < looks && logs.iter().all(|log| looks < *log), "{requests:?}");
+            // Its log alone says which database it is, if it doesn't tell when it was made.
+            assert!(tells_start_time || commit < looks, "{requests:?}");
+        }
     }
 }
 

@@ -14,4 +14,5 @@ mod filters;
 mod continuous;
 mod checkpoints;
 mod failures;
+mod credentials;
 mod cluster;

@@ -121,7 +121,7 @@ async fn a_remote_target_decides_itself_whether_it_is_created() {
     let job = json!({"source": "src", "target": peer.url("/new"), "create_target": true});
     peer.fail(Method::PUT, "/new/", Fault::status(401));
     let refused = server.post("/_replicate", job.clone(), 401).await;
-    let reason = format!("unauthorized to access or create database {}", peer.url("/new/"));
+    let reason = format!("unauthorized to access or create database {}: scripted 401", peer.url("/new/"));
     assert_eq!(refused, json!({"error": "unauthorized", "reason": reason}));
     server.replicate(job).await;
     assert_eq!(server.get("/new", 200).await["doc_count"], 10);

@@ -27,6 +27,7 @@ mod slow_readers;
 #[cfg(target_os = "linux")]
 mod still_readers;
 mod refused;
+mod round_trips;
 mod secrets;
 mod faults;
 mod gateways;

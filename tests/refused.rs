@@ -1,5 +1,7 @@
 //! Documents that a peer doesn't give or take: which failures are theirs, and which are the replication's.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -99,4 +101,30 @@ async fn a_refused_revision_takes_no_other_of_its_document_with_it() {
     assert_eq!(answer["history"][0]["doc_write_failures"], 1, "{answer}");
     let revs: Vec<_> = server.leaves("tgt").await.into_iter().map(|leaf| leaf.rev).collect();
     assert_eq!(revs, ["1-a"]);
+}
+
+/// A job with a wrong password failed eight logins in forty seconds: CouchDB locks an account after five in five minutes.
+#[tokio::test]
+async fn a_wrong_password_is_tried_once_an_attempt_and_seldom_by_a_continuous_replication() {
+    let server = Server::with_config(|config| {
+        config.replicator.restart_pause = Duration::from_millis(1);
+        config.replicator.refused_pause = Duration::from_millis(1000);
+    })
+    .await;
+    let peer = FaultyPeer::before(&server).await;
+    peer.keep_failing(Method::POST, "/_session", Fault::status(401), None);
+    let at = |name: &str| peer.url(name).replace("://", "://ann:wrong@");
+
+    let answer = server.post("/_replicate", json!({ "source": at("/src"), "target": at("/tgt") }), 401).await;
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.starts_with("unauthorized to access") && reason.ends_with(": scripted 401"), "{answer}");
+    assert_eq!(peer.requests(), ["POST /_session"]);
+
+    let start = Instant::now();
+    server.replicate(json!({ "source": at("/src"), "target": at("/tgt"), "continuous": true })).await;
+    while peer.requests().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(start.elapsed() >= Duration::from_millis(750), "{:?}", start.elapsed());
+    assert!(peer.requests().iter().all(|request| request == "POST /_session"), "{:?}", peer.requests());
 }

@@ -238,7 +238,9 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::InvalidReplication(reason) => (StatusCode::BAD_REQUEST, "invalid_replication", reason.into()),
         ReplicateError::MissingDatabase(_) => (StatusCode::BAD_REQUEST, "bad_request", reason()),
         ReplicateError::DatabaseNotFound(_) => (StatusCode::NOT_FOUND, "db_not_found", reason()),
-        ReplicateError::Unauthorized(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", reason.into()),
+        ReplicateError::Unauthorized(reason) | ReplicateError::WrongCredentials(reason) => {
+            (StatusCode::UNAUTHORIZED, "unauthorized", reason.into())
+        }
         ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),
         ReplicateError::Unresolved(_) => (StatusCode::BAD_GATEWAY, "nxdomain", reason()),
         ReplicateError::Peer(error) => peer(error),
@@ -253,7 +255,9 @@ fn peer(error: &PeerError) -> Shown<'static> {
     let reason = error.to_string().into();
     match error {
         PeerError::DatabaseMissing { .. } => (StatusCode::NOT_FOUND, "db_not_found", reason),
-        PeerError::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized", reason),
+        PeerError::Unauthorized { .. } | PeerError::WrongCredentials { .. } => {
+            (StatusCode::UNAUTHORIZED, "unauthorized", reason)
+        }
         PeerError::Unresolved { .. } => (StatusCode::BAD_GATEWAY, "nxdomain", reason),
         PeerError::Unreachable { .. }
         | PeerError::Broken { .. }

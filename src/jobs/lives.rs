@@ -1,14 +1,14 @@
 //! The lives of a job, one after another, until it has come to its end.
 //!
 //! A one-shot has one life. A continuous job that fails, or crashes, lives again after a pause, which doubles until there is
-//! progress; each life goes on from the last checkpoint. Whoever stops a job lets the life that it has record what is done,
+//! progress; it is longer if a peer refuses the credentials, since an account bears few failed logins. Each life goes on from the last checkpoint. Whoever stops a job lets the life that it has record what is done,
 //! for so long as `stop_deadline` says; then it is dropped where it stands, which loses nothing but work.
 
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 
-use crate::effort::pauses::Pauses;
+use crate::effort::pauses::{self, Pauses};
 use crate::replicate::{self, Job, Outcome, ReplicateError};
 
 /// Runs a job to its end: once, or, if it is continuous, until it is stopped.
@@ -43,6 +43,10 @@ async fn one_after_another(job: &Job) -> Result<Outcome, ReplicateError> {
             pauses = growing();
         }
         let pause = pauses.next().unwrap_or(settings.max_restart_pause);
+        let pause = match &error {
+            ReplicateError::WrongCredentials(_) => pause.max(pauses::jittered(settings.refused_pause)),
+            _ => pause,
+        };
         tracing::warn!(error = %error.chain(), pause_ms = pause.as_millis() as u64, "starting again after a pause");
         let slept = job.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         slept.ok_or(ReplicateError::Cancelled)?;

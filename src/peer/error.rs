@@ -15,11 +15,21 @@ pub enum PeerError {
         /// The peer's name for logs and answers: a URL ending in `/` without credentials, or a local name.
         database: String,
     },
-    /// 401 or 403 when opening or creating the database.
-    #[error("unauthorized to access or create database {database}")]
+    /// We may not open or create the database.
+    #[error("unauthorized to access or create database {database}{}", said(.reason))]
     Unauthorized {
         /// As above.
         database: String,
+        /// The peer's own words, if there are any.
+        reason: Option<String>,
+    },
+    /// The peer doesn't take our credentials. Another try is another failed login, of which an account bears few.
+    #[error("unauthorized to access or create database {database}{}", said(.reason))]
+    WrongCredentials {
+        /// As above.
+        database: String,
+        /// As above.
+        reason: Option<String>,
     },
     /// The host's name stands for no address.
     #[error("could not resolve {database}")]
@@ -133,6 +143,11 @@ impl From<JsonError> for PeerError {
     }
 }
 
+/// A peer's words, after ours.
+fn said(reason: &Option<String>) -> String {
+    reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
 impl PeerError {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
@@ -146,6 +161,7 @@ impl PeerError {
             | Self::MissingStub { .. } => Blame::Unclear { worded: false },
             Self::DatabaseMissing { .. }
             | Self::Unauthorized { .. }
+            | Self::WrongCredentials { .. }
             | Self::Unresolved { .. }
             | Self::Unreachable { .. }
             | Self::Client(_)
@@ -158,7 +174,7 @@ impl PeerError {
     pub fn without_address(&self) -> String {
         match self {
             Self::DatabaseMissing { .. } => "the database could not be opened".into(),
-            Self::Unauthorized { .. } => "unauthorized to access the database".into(),
+            Self::Unauthorized { .. } | Self::WrongCredentials { .. } => "unauthorized to access the database".into(),
             Self::Unresolved { .. } => "the host could not be resolved".into(),
             Self::Unreachable { reason, .. } => format!("no answer: {reason}"),
             Self::Broken { reason, .. } => format!("the answer broke off: {reason}"),
@@ -174,7 +190,7 @@ impl PeerError {
     /// Whether there is no use in asking this peer for the same again: another place may do.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Unauthorized { .. } => true,
+            Self::Unauthorized { .. } | Self::WrongCredentials { .. } => true,
             Self::Answered { blame, .. } => {
                 matches!(blame, Blame::Document | Blame::Lasting)
             }

@@ -8,7 +8,8 @@
 //!
 //! What an answer means is decided in one place (`judgement.rs`). A 401 or 403 to a question about one document is that
 //! document's failure only if the database lets us in at that very moment; else the credentials have been revoked, and the
-//! replication ends with [`PeerError::Unauthorized`] rather than pass over everything as refused.
+//! replication ends with [`PeerError::Unauthorized`] or [`PeerError::WrongCredentials`] rather than pass over everything as
+//! refused.
 //!
 //! What failed for a reason that may pass was tried again before an error comes out (`call.rs`); only bodies that stream
 //! are the caller's to ask for again ([`PeerError::Broken`]). Nothing here logs or returns a credential: names and
@@ -123,10 +124,12 @@ impl RemotePeer {
     ) -> Result<Self, PeerError> {
         let name = endpoint.name();
         let headers = endpoint.header_map();
-        let auth = Authenticator::new(&endpoint, &settings.iam_token_url).ok_or_else(|| PeerError::Malformed {
-            request: name.clone(),
-            expected: "headers that HTTP allows",
-            found: "a name and a password that don't fit into one".into(),
+        let auth = Authenticator::new(&endpoint, &settings.iam_token_url, &clients.sessions).ok_or_else(|| {
+            PeerError::Malformed {
+                request: name.clone(),
+                expected: "headers that HTTP allows",
+                found: "a name and a password that don't fit into one".into(),
+            }
         })?;
         let connection = &endpoint.connection;
         let elsewhere = Connection { tls: Default::default(), ..connection.clone() };
@@ -337,19 +340,41 @@ impl RemotePeer {
     async fn opening<T>(&self, call: &Call, make: impl Fn(Reply) -> Result<T, PeerError>) -> Result<T, PeerError> {
         let last = AtomicU16::new(0);
         let made = self.ask(call, |reply| {
+            // Credentials that were never taken aren't tried again, whoever refuses them.
+            if reply.status == 401 && !self.inner.met.load(Ordering::Relaxed) && self.inner.auth.has_credentials() {
+                return Err(self.not_allowed(&reply));
+            }
             last.store(reply.status, Ordering::Relaxed);
             make(reply)
         });
-        let database = || self.inner.name.clone();
-        match made.await {
+        let made = match made.await {
             Err(error @ PeerError::Answered { .. }) => {
-                Err(match judgement::of_whole_database(last.load(Ordering::Relaxed)) {
-                    Some(Meaning::NoDatabase) => PeerError::DatabaseMissing { database: database() },
-                    Some(Meaning::NotAllowed) => PeerError::Unauthorized { database: database() },
+                let status = last.load(Ordering::Relaxed);
+                Err(match judgement::of_whole_database(status) {
+                    Some(Meaning::NoDatabase) => PeerError::DatabaseMissing { database: self.inner.name.clone() },
+                    Some(Meaning::NotAllowed) => self.not_allowed_for(status, None),
                     _ => error,
                 })
             }
             made => made,
+        };
+        if let Err(PeerError::WrongCredentials { reason, .. }) = &made {
+            self.inner.auth.refused_for_good(reason.clone());
+        }
+        made
+    }
+
+    /// What a 401 or 403 means to the whole database.
+    fn not_allowed(&self, reply: &Reply) -> PeerError {
+        self.not_allowed_for(reply.status, reply.said().map(|why| why.reason))
+    }
+
+    /// The same, in the peer's words.
+    fn not_allowed_for(&self, status: u16, reason: Option<String>) -> PeerError {
+        let database = self.inner.name.clone();
+        match status == 401 && self.inner.auth.has_credentials() {
+            true => PeerError::WrongCredentials { database, reason },
+            false => PeerError::Unauthorized { database, reason },
         }
     }
 
@@ -379,7 +404,7 @@ impl RemotePeer {
         let database = || self.inner.name.clone();
         match reply.meaning() {
             Meaning::NoDatabase => PeerError::DatabaseMissing { database: database() },
-            Meaning::NotAllowed => PeerError::Unauthorized { database: database() },
+            Meaning::NotAllowed => self.not_allowed(&reply),
             Meaning::Done
             | Meaning::NotThere
             | Meaning::NotTaken

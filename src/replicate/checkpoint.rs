@@ -11,11 +11,13 @@
 //! # A database that was deleted and made anew
 //! It has another `instance_start_time`, unless it doesn't tell one (`"0"`: CouchDB 2.0 to 3.2, PouchDB). So the log itself
 //! is what such a database is known by: a new one doesn't have it. A side that says `"0"` and has no log gets one when the
-//! session starts, as a checkpoint of nothing, so that each checkpoint has one before it that must be there. After the
-//! commits, and so after everything that the checkpoint vouches for was written, both logs are read again: if one isn't that
+//! session starts, as a checkpoint of nothing, so that each checkpoint has one before it that must be there. After
+//! everything that the checkpoint vouches for was written, both logs are read again: if one isn't that
 //! of the session that was read or written there last, the database is another, or somebody else replicates under the same
 //! id, or a backup was restored. In each case nothing is written, and the caller starts again from what both logs have in
-//! common. It takes reading: CouchDB since 2.0 checks no revision of a `_local` document (3.5.0 takes a `PUT` with `_rev`
+//! common. A side that says `"0"` is asked after its commit, and nothing but that answer says which database it is. One that
+//! tells its time is asked at once with the commit, to save a round trip: if it was made anew meanwhile, the commit's time
+//! is another. It takes reading: CouchDB since 2.0 checks no revision of a `_local` document (3.5.0 takes a `PUT` with `_rev`
 //! `"0-3"` where there is none, and one without `_rev` over one that is there). A peer that does check, and answers 409, is
 //! believed likewise; only a log with the very session that was just sent is ours, written by a try whose answer got lost.
 //!
@@ -153,20 +155,20 @@ impl Session {
             instance_start_time: info.instance_start_time,
             log: doc.map(|doc| KnownLog::of(doc, peer.name())),
         };
-        let mut sides = [side(source, source_doc.as_ref()), side(target, target_doc.as_ref())];
+        let mut sides = (side(source, source_doc.as_ref()), side(target, target_doc.as_ref()));
         if let Some(id) = log_ids.first() {
             let session_id = uuids::random();
             let log = NewLog::new(&session_id, &start_seq, Vec::new()).text()?;
-            for side in &mut sides {
-                if side.instance_start_time == "0" && side.log.is_none() {
-                    side.put_log(id, &log, &session_id).await?;
-                }
-            }
+            let first = async |side: &mut Side| match side.instance_start_time == "0" && side.log.is_none() {
+                true => side.put_log(id, &log, &session_id).await,
+                false => Ok(()),
+            };
+            let (source, target) = join(first(&mut sides.0), first(&mut sides.1)).await;
+            source.and(target)?;
         }
-        let [source, target] = sides;
         Ok(Self {
-            source,
-            target,
+            source: sides.0,
+            target: sides.1,
             log_id: log_ids.first().cloned(),
             start_time: httpdate::fmt_http_date(SystemTime::now()),
             recorded_seq: start_seq.clone(),
@@ -197,17 +199,16 @@ impl Session {
         if *seq == self.recorded_seq {
             return Ok(());
         }
-        let (source, target) = join(self.source.peer.ensure_full_commit(), self.target.peer.ensure_full_commit()).await;
-        self.source.still_runs(&source?)?;
-        self.target.still_runs(&target?)?;
+        let log_id = self.log_id.as_deref();
+        let (source, target) = join(self.source.committed(log_id), self.target.committed(log_id)).await;
+        source.and(target)?;
         if let Some(id) = &self.log_id {
-            let (source, target) = join(self.source.still_has_log(id), self.target.still_has_log(id)).await;
-            source.and(target)?;
             let session_id = uuids::random();
             let counts = progress.counts().since(&self.counted_before);
             let (entry, log) = self.new_log(&session_id, seq, counts)?;
-            self.source.put_log(id, &log, &session_id).await?;
-            self.target.put_log(id, &log, &session_id).await?;
+            let writing = join(self.source.put_log(id, &log, &session_id), self.target.put_log(id, &log, &session_id));
+            let (source, target) = writing.await;
+            source.and(target)?;
             (self.entry, self.log) = (Some(entry), Some(log));
         }
         self.changed = true;
@@ -281,6 +282,20 @@ fn text(value: &impl Serialize) -> Result<Box<RawValue>, PeerError> {
 }
 
 impl Side {
+    /// Makes what was written durable, and makes sure that this is still the same database, with the same log.
+    async fn committed(&self, log_id: Option<&str>) -> Result<(), RecordError> {
+        let Some(id) = log_id else { return self.still_runs(&self.peer.ensure_full_commit().await?) };
+        if self.instance_start_time == "0" {
+            self.still_runs(&self.peer.ensure_full_commit().await?)?;
+            return self.still_has_log(id).await;
+        }
+        let (committed, log) = join(self.peer.ensure_full_commit(), self.still_has_log(id)).await;
+        let committed = committed?;
+        self.still_runs(&committed)?;
+        // A side that has told its time, and doesn't now, is asked as one that never does.
+        if committed == "0" { self.still_has_log(id).await } else { log }
+    }
+
     /// Compares the `instance_start_time` of a commit with that of the session's start.
     fn still_runs(&self, committed: &str) -> Result<(), RecordError> {
         match same_life(&self.instance_start_time, committed) {

@@ -30,6 +30,9 @@ pub enum ReplicateError {
     /// Nobody, or nobody who may, asked.
     #[error("{0}")]
     Unauthorized(String),
+    /// A peer doesn't take the credentials.
+    #[error("{0}")]
+    WrongCredentials(String),
     /// What is to be cancelled doesn't run.
     #[error("{0}")]
     NotFound(String),
@@ -91,9 +94,8 @@ impl From<PeerError> for ReplicateError {
     fn from(error: PeerError) -> Self {
         match error {
             PeerError::DatabaseMissing { database } => Self::DatabaseNotFound(database),
-            PeerError::Unauthorized { database } => {
-                Self::Unauthorized(format!("unauthorized to access or create database {database}"))
-            }
+            PeerError::Unauthorized { .. } => Self::Unauthorized(error.to_string()),
+            PeerError::WrongCredentials { .. } => Self::WrongCredentials(error.to_string()),
             PeerError::Unresolved { database } => Self::Unresolved(database),
             other => Self::Peer(Arc::new(other)),
         }

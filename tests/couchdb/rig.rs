@@ -105,8 +105,13 @@ impl Rig {
         support::json(&client(), Method::POST, url, Some(&body), if continuous { 202 } else { 200 }).await
     }
 
+    /// Asks couchrep to replicate, and asserts the status of its answer.
+    pub async fn ask_couchrep(&self, request: &Value, status: u16) -> Value {
+        support::json(&client(), Method::POST, self.couchrep.url("/_replicate"), Some(request), status).await
+    }
+
     /// A database as a request to this replicator names it: couchrep's own by their names.
-    fn named(&self, by: Replicator, db: &Db) -> String {
+    pub fn named(&self, by: Replicator, db: &Db) -> String {
         let own = db.url.strip_prefix(&self.couchrep.url("/"));
         own.filter(|_| by == Replicator::Couchrep).unwrap_or(&db.url).to_owned()
     }

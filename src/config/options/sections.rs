@@ -87,6 +87,9 @@ pub struct ReplicatorOptions {
     /// Longest such pause [default: 10m]
     #[arg(long, value_name = "TIME")]
     pub max_restart_pause: Option<Span>,
+    /// Shortest such pause after a peer has refused the password [default: 2m]
+    #[arg(long, value_name = "TIME")]
+    pub refused_pause: Option<Span>,
 }
 
 impl ReplicatorOptions {
@@ -94,7 +97,7 @@ impl ReplicatorOptions {
         lay_over! { self over to:
             worker_batch_size, worker_processes, checkpoint_interval, retries_per_request, retry_time_limit,
             connection_timeout, http_connections, connections_per_server, socket_options, heartbeat, batch_bytes,
-            memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause;
+            memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause, refused_pause;
             verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url
         }
         let tls = Tls { verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file };

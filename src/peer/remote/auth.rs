@@ -9,14 +9,21 @@
 //! request repeated. A 401 to a new token is the peer's last word; a new cookie that isn't taken (as by a proxy with
 //! Basic credentials of its own) makes way for Basic, and then the peer's word is the last one.
 //!
+//! # Wrong credentials
+//! A refused password is sent once. CouchDB locks an account after five, and gateways ban addresses. So a login that the
+//! peer refuses in CouchDB's words isn't tried as Basic; a refusal is remembered, and no later request of this peer is
+//! sent ([`sessions`] says who shares it). A 401 with `WWW-Authenticate` asks for Basic (`require_valid_user`, a gateway):
+//! that is no refusal. Whoever opens the database anew, after a pause or because somebody asks again, asks anew.
+//!
 //! Nothing here prints a secret: `Debug` shows kinds and names only.
 
 mod session;
+mod sessions;
 mod token;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
@@ -37,6 +44,10 @@ use crate::endpoint::oauth1::OAuth1;
 use crate::endpoint::{Credentials, RemoteEndpoint};
 use crate::peer::Blame;
 use session::Login;
+use sessions::SharedLogins;
+
+/// Sessions that peers share.
+pub(super) type Sessions = SharedLogins<Mutex<Standing>>;
 
 /// What goes out to fetch a pass, and where.
 pub(super) struct Desk<'a> {
@@ -55,7 +66,10 @@ pub(super) struct Desk<'a> {
 pub(super) struct Authenticator {
     means: Means,
     /// Held while a pass is fetched, so that all who need one wait for the same.
-    standing: Mutex<Standing>,
+    standing: Arc<Mutex<Standing>>,
+    opened: Instant,
+    /// The peer's reason for refusing what isn't a [`Pass`]: it isn't sent again.
+    refused: OnceLock<Option<String>>,
 }
 
 enum Means {
@@ -66,15 +80,26 @@ enum Means {
     Token(Grant),
 }
 
+/// What is known of a login.
 #[derive(Debug, Default)]
-enum Standing {
+pub(super) enum Standing {
     /// A pass is to be got.
     #[default]
     Without,
     With(Arc<Pass>),
-    /// The peer has no sessions that work.
-    PlainBasic,
+    /// The peer had no sessions that work when it was asked last.
+    PlainBasic {
+        until: Instant,
+    },
+    /// No pass was given, for this reason.
+    Refused {
+        at: Instant,
+        reason: Option<String>,
+    },
 }
+
+/// How long a peer counts as one without sessions.
+const WITHOUT_SESSIONS: Duration = Duration::from_secs(600);
 
 /// A cookie or a token.
 pub(super) struct Pass {
@@ -87,18 +112,34 @@ pub(super) struct Pass {
 
 impl Authenticator {
     /// `None` where the credentials don't fit into a header.
-    pub(super) fn new(endpoint: &RemoteEndpoint, iam_token_url: &Url) -> Option<Self> {
-        let RemoteEndpoint { url, credentials, auth, .. } = endpoint;
+    pub(super) fn new(endpoint: &RemoteEndpoint, iam_token_url: &Url, sessions: &Sessions) -> Option<Self> {
+        let RemoteEndpoint { url, credentials, auth, connection, .. } = endpoint;
+        let mut standing = Arc::default();
         let means = match (auth, credentials) {
             (Some(Auth::OAuth1(oauth)), _) => Means::OAuth1(oauth.clone()),
             (Some(Auth::Bearer(token)), _) => Means::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
             (Some(Auth::Token(grant)), _) => Means::Token(grant.or_at(iam_token_url)),
             (None, Some(Credentials { name, password, .. })) => {
-                Means::Basic(basic_header(name, password.expose_secret())?, Login::new(url, name, password))
+                let login = Login::new(url, name, password);
+                if let Some(url) = login.url() {
+                    standing = sessions.of(url, (name, password), (&connection.proxy, &connection.tls));
+                }
+                Means::Basic(basic_header(name, password.expose_secret())?, login)
             }
             (None, None) => Means::Nothing,
         };
-        Some(Self { means, standing: Mutex::default() })
+        Some(Self { means, standing, opened: Instant::now(), refused: OnceLock::new() })
+    }
+
+    /// Whether requests carry what a peer can refuse.
+    pub(super) fn has_credentials(&self) -> bool {
+        !matches!(self.means, Means::Nothing)
+    }
+
+    /// Learns that the peer doesn't take the credentials: they aren't sent again.
+    pub(super) fn refused_for_good(&self, reason: Option<String>) {
+        // Whoever was first has the reason.
+        let _ = self.refused.set(reason);
     }
 
     /// Puts on a request what says who asks; answers the pass that it carries, if it does.
@@ -109,6 +150,9 @@ impl Authenticator {
         method: &Method,
         url: &Url,
     ) -> Result<Option<Arc<Pass>>, Failed> {
+        if let Some(reason) = self.refused.get() {
+            return Err(desk.refused(reason.clone()));
+        }
         let fixed = match &self.means {
             Means::Nothing => return Ok(None),
             Means::Bearer(value) => value.clone(),
@@ -139,10 +183,10 @@ impl Authenticator {
         }
         let proven = pass.proven.load(Ordering::Relaxed);
         *standing = match &self.means {
-            Means::Basic(..) if !proven => Standing::PlainBasic,
+            Means::Basic(..) if !proven => Standing::without_sessions(),
             _ => Standing::Without,
         };
-        proven || matches!(*standing, Standing::PlainBasic)
+        proven || matches!(*standing, Standing::PlainBasic { .. })
     }
 
     async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Arc<Pass>>, Failed> {
@@ -150,17 +194,27 @@ impl Authenticator {
         let mut standing = waiting.map_err(|_| desk.failed(Trouble::Silent, "the login takes too long".into()))?;
         match &*standing {
             Standing::With(pass) if Instant::now() < pass.renew_at => return Ok(Some(pass.clone())),
-            Standing::PlainBasic => return Ok(None),
-            Standing::With(_) | Standing::Without => {}
+            Standing::PlainBasic { until } if Instant::now() < *until => return Ok(None),
+            Standing::Refused { at, reason } if *at >= self.opened => return Err(desk.refused(reason.clone())),
+            Standing::With(_) | Standing::PlainBasic { .. } | Standing::Refused { .. } | Standing::Without => {}
         }
         let got = match &self.means {
-            Means::Basic(_, login) => login.pass(desk).await?,
-            Means::Token(grant) => Some(token::fetch(grant, desk).await?),
+            Means::Basic(_, login) => login.pass(desk).await,
+            Means::Token(grant) => token::fetch(grant, desk).await.map(Some),
             Means::Nothing | Means::Bearer(_) | Means::OAuth1(_) => return Ok(None),
         };
-        let pass = got.map(Arc::new);
-        *standing = pass.clone().map_or(Standing::PlainBasic, Standing::With);
+        if let Err(Failed { error: PeerError::WrongCredentials { reason, .. }, .. }) = &got {
+            *standing = Standing::Refused { at: Instant::now(), reason: reason.clone() };
+        }
+        let pass = got?.map(Arc::new);
+        *standing = pass.clone().map_or_else(Standing::without_sessions, Standing::With);
         Ok(pass)
+    }
+}
+
+impl Standing {
+    fn without_sessions() -> Self {
+        Self::PlainBasic { until: Instant::now() + WITHOUT_SESSIONS }
     }
 }
 
@@ -225,8 +279,8 @@ impl Desk<'_> {
     }
 
     /// The credentials are wrong.
-    fn unauthorized(&self) -> Failed {
-        let error = PeerError::Unauthorized { database: self.database.to_owned() };
+    fn refused(&self, reason: Option<String>) -> Failed {
+        let error = PeerError::WrongCredentials { database: self.database.to_owned(), reason };
         Failed { trouble: Trouble::Answered(Blame::Lasting), asked: None, error }
     }
 }

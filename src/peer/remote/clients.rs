@@ -15,6 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Identity};
 use ring::digest;
 
+use super::auth::Sessions;
 use super::pace::Servers;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
@@ -39,6 +40,7 @@ pub struct Clients {
     /// The most recently used ones last. The lock guards the list and is held for a look at it only.
     kept: Arc<Mutex<VecDeque<(ClientKey, reqwest::Client)>>>,
     pub(super) servers: Servers,
+    pub(super) sessions: Sessions,
 }
 
 /// How a client reaches peers.
@@ -86,7 +88,11 @@ impl Clients {
     pub fn new(settings: &config::Replicator) -> Result<Self, ClientError> {
         // An error means that a provider was installed before, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let clients = Self { kept: Arc::default(), servers: Servers::new(settings.connections_per_server) };
+        let clients = Self {
+            kept: Arc::default(),
+            servers: Servers::new(settings.connections_per_server),
+            sessions: Sessions::default(),
+        };
         let (connection, tls) = (Connection::default(), &settings.tls);
         clients.set_up(ClientKey::new(&connection, settings, tls), tls)?;
         Ok(clients)

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
+use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE, WWW_AUTHENTICATE};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::{Desk, Pass, header};
 use crate::peer::remote::call::Failed;
+use crate::peer::remote::judgement::Meaning;
 
 /// How long a session is taken to last where the peer doesn't say: CouchDB's own default.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -35,12 +36,23 @@ impl Login {
         Self { url: (!root.cannot_be_a_base()).then_some(root), user: user.to_owned(), password: password.clone() }
     }
 
+    /// Where.
+    pub(super) fn url(&self) -> Option<&Url> {
+        self.url.as_ref()
+    }
+
     /// Logs in; `None` where there is no session to be had: the password itself is sent then, and the peer's answer to
     /// that counts.
+    ///
+    /// # Errors
+    /// [`crate::peer::PeerError::WrongCredentials`] in the peer's own words: the password, or that the account is locked.
     pub(super) async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Pass>, Failed> {
         let Some(url) = &self.url else { return Ok(None) };
         let form = [("name", self.user.as_str()), ("password", self.password.expose_secret())];
         let reply = desk.post(desk.own, url, &form, None).await?;
+        if reply.meaning() == Meaning::NotAllowed && !reply.headers.contains_key(WWW_AUTHENTICATE) {
+            return Err(desk.refused(reply.said().map(|why| why.reason)));
+        }
         let pass = reply.is_success().then(|| cookie(&reply.headers)).flatten();
         tracing::debug!(database = desk.database, status = reply.status, session = pass.is_some(), "logged in");
         Ok(pass)

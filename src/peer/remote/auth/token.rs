@@ -47,7 +47,7 @@ pub(super) async fn fetch(grant: &Grant, desk: &Desk<'_>) -> Result<Pass, Failed
         let error = reply.why().error;
         let at = without_query(url);
         tracing::warn!(database = desk.database, token.url = %at, status = reply.status, error, "no token was given");
-        return Err(desk.unauthorized());
+        return Err(desk.refused(Some(format!("{at} gave no token"))));
     }
     let no_token = || desk.failed(Trouble::Unsendable, format!("{} gave no usable token", without_query(url)));
     // The answer's own words stay out of the error: they may hold the token.

@@ -1,6 +1,6 @@
 //! Who asks: every kind of credentials, right, wrong, ended and renewed; how peers are reached.
 
-use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::header::{COOKIE, SET_COOKIE, WWW_AUTHENTICATE};
 use futures::future::join_all;
 
 use super::*;
@@ -127,9 +127,95 @@ async fn wrong_credentials_of_every_kind_are_unauthorized() {
     ];
     for peer in peers {
         let error = peer.info().await.unwrap_err();
-        assert!(matches!(error, PeerError::Unauthorized { .. }), "{error:?}");
+        assert!(matches!(error, PeerError::WrongCredentials { .. }), "{error:?}");
         assert!(!format!("{error} {error:?}").contains(SECRET));
     }
+}
+
+/// A password was sent for a session, then as Basic, then again for every request under way: CouchDB locks an account
+/// after five.
+#[tokio::test]
+async fn a_refused_password_is_sent_once_and_the_peers_reason_is_told() {
+    const WRONG: &str = r#"{"error":"unauthorized","reason":"Name or password is incorrect."}"#;
+    const LOCKED: &str = r#"{"error":"forbidden","reason":"Account is temporarily locked"}"#;
+    for (login, database, requests, reason) in [
+        ((401, WRONG), (200, "{}"), 1, Some("Name or password is incorrect.")),
+        ((403, LOCKED), (200, "{}"), 1, Some("Account is temporarily locked")),
+        // Without sessions the first question carries the password.
+        ((404, "{}"), (401, WRONG), 2, Some("Name or password is incorrect.")),
+        ((404, "{}"), (401, "<html>"), 2, None),
+    ] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let url = serve({
+            let seen = seen.clone();
+            move |request| {
+                seen.fetch_add(1, Ordering::Relaxed);
+                let (status, body) = if request.is("POST /_session") { login } else { database };
+                answer(status, body)
+            }
+        });
+        let peer = with_password(&format!("{}/db", url.await));
+        let refused = |error: &PeerError| match error {
+            PeerError::WrongCredentials { reason: told, .. } => assert_eq!(told.as_deref(), reason, "{error}"),
+            error => panic!("{login:?}, {database:?}: {error:?}"),
+        };
+        refused(&peer.info().await.unwrap_err());
+        for error in join_all((0..5).map(|_| peer.info())).await {
+            refused(&error.unwrap_err());
+        }
+        refused(&peer.ensure_full_commit().await.unwrap_err());
+        assert_eq!(seen.load(Ordering::Relaxed), requests, "{login:?}, {database:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_for_basic_credentials_gets_them() {
+    let url = serve(|seen| match header(&seen, "authorization") == "Basic YW5uOnMzY3JldA==" {
+        true => info(),
+        false => {
+            let mut asking = unauthorized();
+            asking.headers_mut().insert(WWW_AUTHENTICATE, "Basic realm=\"x\"".parse().unwrap());
+            asking
+        }
+    });
+    with_password(&format!("{}/db", url.await)).info().await.unwrap();
+}
+
+#[tokio::test]
+async fn peers_with_the_same_credentials_share_a_login_and_its_refusal() {
+    let logins = Arc::new(AtomicUsize::new(0));
+    let url = serve({
+        let logins = logins.clone();
+        move |seen| match seen.is("POST /_session") {
+            // The first login is refused.
+            true => match logins.fetch_add(1, Ordering::Relaxed) {
+                0 => unauthorized(),
+                login => cookie(login, "Max-Age=600"),
+            },
+            false => info(),
+        }
+    });
+    let url = url.await;
+    let settings = Arc::new(config::Replicator::default());
+    let clients = Clients::new(&settings).unwrap();
+    let open = async |database: &str, password: &str| {
+        let basic = json!({"basic": {"username": "ann", "password": password}});
+        let named = endpoint(json!({"url": format!("{url}/{database}"), "auth": basic}));
+        RemotePeer::new(&clients, named, settings.clone(), Pulse::default()).await.unwrap()
+    };
+    let (source, target) = (open("src", SECRET).await, open("tgt", SECRET).await);
+    for peer in [source, target] {
+        assert!(matches!(peer.info().await, Err(PeerError::WrongCredentials { .. })));
+    }
+    assert_eq!(logins.load(Ordering::Relaxed), 1);
+    // Who comes later asks anew, and keeps the session for all.
+    for database in ["src", "tgt", "other"] {
+        open(database, SECRET).await.info().await.unwrap();
+    }
+    assert_eq!(logins.load(Ordering::Relaxed), 2);
+    // Another password is another login.
+    open("src", "another").await.info().await.unwrap();
+    assert_eq!(logins.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use crate::support::{Fault, FaultyPeer, Server};
 async fn bench() -> (Server, FaultyPeer) {
     let server = Server::start().await;
     server.database("src").await.fill("doc", 1).await;
-    let attached = json!({ "_attachments": { "a": { "data": "YWJj", "content_type": "image/png" } } });
+    // Too large to travel in bulk.
+    let data = "YWJj".repeat(50_000);
+    let attached = json!({ "_attachments": { "a": { "data": data, "content_type": "image/png" } } });
     server.put("/src/attached", attached, 201).await;
     server.database("tgt").await;
     let peer = FaultyPeer::before(&server).await;

@@ -99,10 +99,11 @@ async fn case(server: &Server, name: String, method: Method, path: &str, fault: 
 
     let requests = peer.requests();
     let count = |part: &str| requests.iter().filter(|request| request.contains(part)).count();
-    // One more for the small attachment, there and back.
-    assert!(count("/_bulk_docs") <= BATCHES + 1 + times, "{told}: batches were written again: {requests:#?}");
-    // A batch that was being fetched beside the failing one isn't written any more: it is fetched again.
-    assert!(count("/_bulk_get") <= BATCHES + 1 + 2 * times, "{told}: batches were fetched again: {requests:#?}");
+    // One more for the small attachment, there and back. Two batches are under way at once, and a peer that goes down breaks
+    // what is being written beside the failing one, too; what is being fetched beside it is fetched again.
+    let most = BATCHES + 1 + 2 * times;
+    assert!(count("/_bulk_docs") <= most, "{told}: batches were written again: {requests:#?}");
+    assert!(count("/_bulk_get") <= most, "{told}: batches were fetched again: {requests:#?}");
     let one_by_one = count("new_edits=false");
     assert!(one_by_one <= 2 + 2 * times, "{told}: documents were written again: {requests:#?}");
     let logs = count("PUT") - one_by_one;

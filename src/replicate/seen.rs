@@ -37,7 +37,8 @@ impl Seen {
     /// Whether none of a change's revisions came before, for certain. They have from now on.
     pub fn is_new(&self, Change { id, revs, .. }: &Change) -> bool {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        revs.iter().fold(true, |new, rev| self.add(&mut words, id, rev) && new)
+        let came = revs.iter().filter(|rev| !self.add(&mut words, id, rev)).count();
+        came == 0
     }
 
     fn add(&self, words: &mut [u64], id: &DocId, rev: &Rev) -> bool {

@@ -1,6 +1,8 @@
-# make run, make test, make check (what CI runs), make bench.
+# make run, make test, make check (what CI runs), make test-contract, make bench.
 
 PEERS := tests/interop/node_modules/.package-lock.json
+LINTER := tests/contract/node_modules/.package-lock.json
+SCHEMATHESIS := tests/contract/.venv/installed
 # nextest runs tests in parallel over processes; plain cargo runs the same tests where it isn't installed.
 # Either runs all of them, whatever fails on the way.
 RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo nextest run" || echo "cargo test") --no-fail-fast
@@ -8,7 +10,7 @@ RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo next
 # Where cargo builds: CARGO_TARGET_DIR or a configuration file may say so. Asked only by who needs it.
 TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: run test rust-test interop check fmt lint doc deny bench
+.PHONY: run test rust-test interop test-contract check fmt lint lint-openapi doc deny bench
 
 run:
 	cargo run --release
@@ -32,13 +34,31 @@ $(PEERS): tests/interop/package-lock.json tests/interop/package.json
 
 # All of it, whatever fails on the way.
 check:
-	@$(MAKE) --no-print-directory --keep-going fmt lint doc test deny
+	@$(MAKE) --no-print-directory --keep-going fmt lint lint-openapi doc test deny
 
 fmt:
 	cargo fmt --check
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
+
+lint-openapi: $(LINTER)
+	cd tests/contract && npx redocly lint --config redocly.yaml ../../openapi.yaml
+
+$(LINTER): tests/contract/package-lock.json tests/contract/package.json
+	cd tests/contract && npm ci
+	touch $@
+
+# Each answer of a server beside what openapi.yaml says of it. Not a part of check: it draws other requests each time, for
+# one to two minutes. SEED=N repeats a run, PHASES=examples,coverage draws nothing.
+test-contract: $(SCHEMATHESIS)
+	cargo build --locked
+	tests/contract/run.sh $(TARGET)/debug/couchrep tests/contract/.venv
+
+$(SCHEMATHESIS): tests/contract/requirements.txt
+	python3 -m venv tests/contract/.venv
+	tests/contract/.venv/bin/pip install --quiet --requirement tests/contract/requirements.txt
+	touch $@
 
 # With private items: the docs' readers are whoever changes the code.
 doc:

@@ -29,7 +29,7 @@ pub fn boolean(object: &Map<String, Value>, key: &str, default: bool) -> Result<
 pub fn positive(object: &Map<String, Value>, key: &str) -> Result<Option<u64>, BadField> {
     let number = match object.get(key) {
         None => return Ok(None),
-        Some(Value::Number(number)) => number.as_u64(),
+        Some(Value::Number(number)) => number.as_u64().or_else(|| whole(number.as_f64()?)),
         Some(Value::String(digits)) => digits.parse().ok(),
         Some(_) => None,
     };
@@ -37,6 +37,11 @@ pub fn positive(object: &Map<String, Value>, key: &str) -> Result<Option<u64>, B
         Some(number) if number > 0 => Ok(Some(number)),
         _ => Err(BadField(format!("parameter `{key}` must be a positive integer"))),
     }
+}
+
+/// `3.0` is as good an integer as `3`.
+fn whole(number: f64) -> Option<u64> {
+    (number.fract() == 0.0 && (0.0..9e15).contains(&number)).then_some(number as u64)
 }
 
 /// The number, or the limit if it is larger.

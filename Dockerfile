@@ -1,4 +1,4 @@
-# docker build -t couchrep . && docker run -p 127.0.0.1:5984:5984 -e COUCHREP_ADMIN=root:secret -v couchrep:/data couchrep
+# docker build -t couchrep . && docker run --detach -p 127.0.0.1:5984:5984 -e COUCHREP_ADMIN=root:secret -v couchrep:/data couchrep
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /couchrep
 COPY . .
@@ -13,9 +13,11 @@ COPY --from=build /usr/local/bin/couchrep /usr/local/bin/couchrep
 USER couchrep
 VOLUME /data
 EXPOSE 5984
-# Any address but loopback needs an admin: COUCHREP_ADMIN=NAME:PASSWORD.
+# Any address but loopback needs an admin: COUCHREP_ADMIN=NAME:PASSWORD, or a secret's file, as COUCHREP_ADMIN_FILE=/run/secrets/admin.
 ENV COUCHREP_LISTEN=0.0.0.0:5984 COUCHREP_DATA_DIR=/data
 # Each of glibc's arenas keeps what was free in it; by default there are eight a core.
 ENV MALLOC_ARENA_MAX=4
 STOPSIGNAL SIGTERM
+# Asks the address of COUCHREP_LISTEN; it gives up after 5 s by itself.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=10s CMD ["couchrep", "health"]
 ENTRYPOINT ["couchrep"]

@@ -5,7 +5,9 @@
 pub mod serve;
 pub mod replicate;
 pub mod verify;
+pub mod health;
 mod databases;
+mod selection;
 mod screen;
 mod signals;
 
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How a command ended.
@@ -40,9 +43,21 @@ impl From<Exit> for ExitCode {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+const LEVELS: &str = "error, warn, info, debug or trace; or directives such as info,couchrep::replicate=debug";
+
 /// Writes the log to `writer`, coloured where stderr is a terminal.
 fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(filter).context("--log must be a level or directives")?;
+    let directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    for directive in directives {
+        // To tracing any word is the name of somebody who may log, and so a misspelt level silences everything.
+        let is_sure = directive.contains(['=', '[']) || directive.starts_with("couchrep");
+        if !is_sure && directive.parse::<LevelFilter>().is_err() {
+            return Err(UsageError(format!("--log: `{directive}` is no level: {LEVELS}")).into());
+        }
+    }
+    let filter = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|_| UsageError(format!("--log must be a level or directives: {LEVELS}")))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(stderr().is_terminal()).init();
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! The HTTP face: CouchDB's API, as much of it as replication needs, over the store and the jobs.
 //!
-//! Every route stands in [`router`]; one file a resource holds the handlers. Handlers own no long work: a replication
+//! Every route stands in [`router`], and what CouchDB has besides in [`ABSENT`]; one file a resource holds the handlers. Handlers own no long work: a replication
 //! is a job's task, a long answer is written by a task that ends when the client hangs up. Paths are canonical
 //! before they are matched ([`path`]): a trailing slash is no matter, `_design/x` is one segment.
 //!
-//! Outside in: [`envelope::dress`] gives every answer CouchDB's headers, a panic becomes a 500, [`places::limit`]
+//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, a panic becomes a 500, [`places::limit`]
 //! counts open requests, [`auth::identify`] finds out who asks, then the routes, each for whom it names.
 //! [`error`] knows what errors look like.
 //!
@@ -18,11 +18,12 @@ mod query;
 mod request;
 mod question;
 mod blob;
-mod draft;
+mod outgoing;
 mod state;
 mod envelope;
 mod places;
 mod auth;
+mod absent;
 mod error;
 mod welcome;
 mod replication;
@@ -77,21 +78,93 @@ pub fn router(state: AppState) -> Router {
         .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))
         .route("/{db}/_missing_revs", members(post(revs_diff::missing_revs)))
         .route("/{db}/_ensure_full_commit", members(post(databases::ensure_full_commit)))
-        .route("/{db}/_security", members(get(databases::security)))
-        .route("/{db}/_revs_limit", members(get(databases::revs_limit)))
+        .route(
+            "/{db}/_security",
+            members(get(databases::security).put(absent::answer("_security", "security objects of its own"))),
+        )
+        .route(
+            "/{db}/_revs_limit",
+            members(
+                get(databases::revs_limit).put(absent::answer("_revs_limit", "limits of revisions that can be set")),
+            ),
+        )
         .route("/{db}/_local_docs", members(get(local_docs::list)))
         .route("/{db}/_local/{doc}", members(get(local_docs::get).put(local_docs::put).delete(local_docs::delete)))
         .route("/{db}/_local/{doc}/{*attachment}", members(any(local_docs::no_attachments)))
-        .route("/{db}/{doc}", members(get(documents::get).put(documents::put).delete(documents::delete)))
+        .route(
+            "/{db}/{doc}",
+            members(get(documents::get).put(documents::put).delete(documents::delete).fallback(documents::other)),
+        )
         .route(
             "/{db}/{doc}/{*attachment}",
             members(get(attachments::get).put(attachments::put).delete(attachments::delete)),
-        )
-        .with_state(state.clone());
+        );
+    let routes = absent::add(routes, &ABSENT).with_state(state.clone());
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
         .layer(from_fn_with_state(state, auth::identify))
         .layer(from_fn_with_state(places, places::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(from_fn(envelope::dress))
+        .layer(from_fn(envelope::complete))
+}
+
+/// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
+const ABSENT: [(&str, &str); 45] = [
+    ("/_scheduler", "scheduler"),
+    ("/_replicator", "replications that are documents"),
+    ("/_users", "users beside its admins"),
+    ("/_global_changes", "feed of all databases"),
+    ("/_db_updates", "feed of all databases"),
+    ("/_dbs_info", "descriptions of several databases at once"),
+    ("/_node", "settings and statistics of nodes"),
+    ("/_membership", "nodes"),
+    ("/_cluster_setup", "cluster"),
+    ("/_reshard", "shards"),
+    ("/_reload_query_servers", "query servers"),
+    ("/_search_analyze", "full-text search"),
+    ("/_nouveau_analyze", "full-text search"),
+    ("/_utils", "Fauxton"),
+    ("/favicon.ico", "icon"),
+    ("/{db}/_find", "Mango queries"),
+    ("/{db}/_explain", "Mango queries"),
+    ("/{db}/_index", "Mango indexes"),
+    ("/{db}/_design_docs", "list of design documents alone"),
+    ("/{db}/_all_docs/queries", "several queries at once"),
+    ("/{db}/_local_docs/queries", "several queries at once"),
+    ("/{db}/_partition", "partitions"),
+    ("/{db}/_purge", "purging"),
+    ("/{db}/_purged_infos", "purging"),
+    ("/{db}/_purged_infos_limit", "purging"),
+    ("/{db}/_auto_purge", "purging"),
+    ("/{db}/_time_seq", "times of changes"),
+    ("/{db}/_compact", "compaction on request"),
+    ("/{db}/_shards", "shards"),
+    ("/{db}/_sync_shards", "shards"),
+    ("/{db}/_temp_view", "views"),
+    ("/{db}/_view_cleanup", "views"),
+    ("/{db}/_search_cleanup", "full-text search"),
+    ("/{db}/_nouveau_cleanup", "full-text search"),
+    ("/{db}/_design/{ddoc}/_view", "views"),
+    ("/{db}/_design/{ddoc}/_list", "list functions"),
+    ("/{db}/_design/{ddoc}/_show", "show functions"),
+    ("/{db}/_design/{ddoc}/_update", "update functions"),
+    ("/{db}/_design/{ddoc}/_rewrite", "rewrites"),
+    ("/{db}/_design/{ddoc}/_info", "views"),
+    ("/{db}/_design/{ddoc}/_search", "full-text search"),
+    ("/{db}/_design/{ddoc}/_search_info", "full-text search"),
+    ("/{db}/_design/{ddoc}/_search_disk_size", "full-text search"),
+    ("/{db}/_design/{ddoc}/_nouveau", "full-text search"),
+    ("/{db}/_design/{ddoc}/_nouveau_info", "full-text search"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a path of theirs would lead nowhere.
+    #[test]
+    fn every_function_of_design_documents_has_its_line() {
+        let lines = ABSENT.iter().filter_map(|(path, _)| path.strip_prefix("/{db}/_design/{ddoc}/"));
+        assert_eq!(lines.collect::<Vec<_>>(), path::DESIGN_FUNCTIONS);
+    }
 }

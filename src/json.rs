@@ -25,7 +25,7 @@ use std::ops::Range;
 pub use elements::Elements;
 pub use walk::Walk;
 
-/// Levels of arrays and objects within each other that are accepted. CouchDB has no limit. What reads a document behind
+/// Levels of arrays and objects within each other that are accepted. CouchDB has no limit. What reads a document after
 /// this has one of its own, or none: it mustn't take for granted that a document is shallow.
 pub const MAX_DEPTH: usize = 100_000;
 /// Levels around the documents of a request: its object, and the list in that.
@@ -249,14 +249,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Goes into an array or object: `true` behind its end if it is empty, else `false` with its first value at hand.
+    /// Goes into an array or object: `true` after its end if it is empty, else `false` with its first value at hand.
     fn is_empty(&mut self, bracket: u8) -> Scanned<bool> {
         self.at += 1;
         self.whitespace();
         if self.open.len() >= self.max_depth {
             return Err(INVALID);
         }
-        // In ASCII both closing brackets are two behind the opening ones.
+        // In ASCII both closing brackets are two after the opening ones.
         if self.peek() == Some(bracket + 2) {
             self.at += 1;
             return Ok(true);
@@ -268,7 +268,7 @@ impl<'a> Scan<'a> {
         Ok(false)
     }
 
-    /// Behind a value: `true` with the next one at hand, `false` behind the end of all that was opened since `outside`.
+    /// After a value: `true` with the next one at hand, `false` after the end of all that was opened since `outside`.
     fn has_next(&mut self, outside: usize) -> Scanned<bool> {
         while self.open.len() > outside
             && let Some(&bracket) = self.open.last()
@@ -317,7 +317,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Behind an element: `true` at the closing bracket, `false` with the next element at hand.
+    /// After an element: `true` at the closing bracket, `false` with the next element at hand.
     fn closed(&mut self, bracket: u8) -> Scanned<bool> {
         self.whitespace();
         let next = self.peek().ok_or(INVALID)?;

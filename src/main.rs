@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{Exit, UsageError, replicate, serve, verify};
-use couchrep::config::Options;
+use command::{Exit, UsageError, health, replicate, serve, verify};
+use couchrep::config::{ConfigError, Options};
 
 /// CouchDB's replicator as a server of its own.
 ///
@@ -35,6 +35,9 @@ enum Command {
     /// Prove that a database has all that another has
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::Arguments>),
+    /// Ask a server whether it works, as a container's health check does
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -42,12 +45,13 @@ fn main() -> ExitCode {
     let ended = match command_line.command {
         Some(Command::Replicate(arguments)) => replicate::run(*arguments),
         Some(Command::Verify(arguments)) => verify::run(*arguments),
+        Some(Command::Health(arguments)) => health::run(arguments),
         Some(Command::Serve(options)) => serve::run(*options),
         None => serve::run(command_line.serve),
     };
     let exit = ended.unwrap_or_else(|error| {
         eprintln!("couchrep: {error:#}");
-        if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed }
+        if error.is::<UsageError>() || error.is::<ConfigError>() { Exit::Usage } else { Exit::Failed }
     });
     exit.into()
 }

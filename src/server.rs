@@ -6,6 +6,7 @@
 //! doesn't end by its deadline is dropped; the store survives that as it survives a crash.
 
 mod connections;
+mod client_stream;
 mod raw_targets;
 mod slow_reader;
 mod start_error;
@@ -114,7 +115,11 @@ async fn listen(config: &Config) -> Result<TcpListener, StartError> {
 }
 
 fn not_listening(config: &Config, source: io::Error) -> StartError {
-    StartError::Listen { listen: config.listen.clone(), source }
+    let listen = config.listen.clone();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::Taken { listen },
+        _ => StartError::Listen { listen, source },
+    }
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
@@ -128,4 +133,19 @@ fn jobs(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Resu
     let failures = FailureFiles::under(&config.data_dir);
     let databases = Databases::new(Some(store.clone()), Clients::new(&settings)?, settings.clone());
     Ok(Jobs::new(Context::new(databases, failures, settings, identity)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_that_is_couchdbs_is_told_as_such() {
+        let told = |listen: &str| {
+            let config = Config { listen: listen.into(), ..Config::default() };
+            not_listening(&config, io::ErrorKind::AddrInUse.into()).to_string()
+        };
+        assert!(told("127.0.0.1:5984").contains("taken, probably by a CouchDB or another couchrep; take another"));
+        assert!(!told("127.0.0.1:80").contains("CouchDB"));
+    }
 }

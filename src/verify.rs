@@ -1,4 +1,5 @@
-//! Proves that one database has all that another has: every leaf revision, and, where asked for, every attachment.
+//! Proves that one database has all that another has: every leaf revision, or those that a filter lets
+//! through, and, where asked for, every attachment.
 //!
 //! Reads the feed of the one, page by page, and asks the other which of a page's leaves it lacks, some pages at once;
 //! nothing else of either is looked at, and memory is bounded by the pages. A revision names its content and its history,
@@ -31,9 +32,9 @@ const MAX_PAGE_BYTES: usize = 8 << 20;
 const BUDGET_BYTES: usize = 256 << 20;
 /// Pages asked about at once.
 const PAGES_AT_ONCE: usize = 4;
-/// Compares: is all of `this` in `other`? `seen` is shown the report as it grows.
+/// Compares: is all of `this` that its filter lets through in `other`? `seen` is shown the report as it grows.
 pub async fn compare(
-    this: &Peer,
+    (this, filter): (&Peer, Filter),
     other: &Peer,
     with_attachments: bool,
     mut seen: impl FnMut(&Report),
@@ -41,7 +42,8 @@ pub async fn compare(
     let budget = Budget::new(BUDGET_BYTES);
     // A missing database is told as such, even by a peer whose feed would only say 404.
     futures::future::try_join(this.info(), other.info()).await?;
-    let pages = pages(this).map_ok(|changes| compare_page(this, other, changes, with_attachments.then_some(&budget)));
+    let pages =
+        pages(this, filter).map_ok(|changes| compare_page(this, other, changes, with_attachments.then_some(&budget)));
     let mut reports = std::pin::pin!(pages.try_buffered(PAGES_AT_ONCE));
     let mut report = Report::default();
     while let Some(page) = reports.try_next().await? {
@@ -53,11 +55,11 @@ pub async fn compare(
 
 /// The feed, from its start to where a one-shot ends too ([`crate::replicate::changes`]): not at an empty page while changes
 /// are pending, which a cluster in trouble gives.
-fn pages(peer: &Peer) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
+fn pages(peer: &Peer, filter: Filter) -> impl Stream<Item = Result<Vec<Change>, PeerError>> {
     let (limit, max_bytes) = (PAGE, MAX_PAGE_BYTES);
-    let (since, filter) = (Seq::zero(), Filter::None);
+    let (since, is_counted) = (Seq::zero(), filter.is_counted());
     let query = ChangesQuery { since, limit, max_bytes, filter, winners_only: false };
-    let start = (query, Course::new(false, true));
+    let start = (query, Course::new(false, is_counted));
     stream::try_unfold(Some(start), move |place| async move {
         let Some((mut query, mut course)) = place else { return Ok(None) };
         let mut patience = Pauses::between_tries(MAX_FRUITLESS);

@@ -45,8 +45,11 @@ fn settings_that_make_no_sense_are_told_by_name() {
     for (args, envs, told) in [
         (["--uuid", "xyz"], ("X", ""), "--uuid must be 32 hex digits"),
         (["--config", file], ("X", ""), "line 3: unknown field `cache`"),
-        (["--config", "/no/such.toml"], ("X", ""), "could not read the configuration file /no/such.toml: No such file"),
+        (["--config", "/no/such.toml"], ("X", ""), "could not read /no/such.toml: No such file"),
         (["--log", "info,=="], ("X", ""), "--log must be a level or directives"),
+        (["--log", "nonsense"], ("X", ""), "--log: `nonsense` is no level: error, warn, info, debug or trace"),
+        (["--log", "info,debgu"], ("X", ""), "--log: `debgu` is no level"),
+        (["--data-dir", "/x"], ("COUCHREP_ADMIN_FILE", "/no/such"), "could not read /no/such: No such file"),
         (["--data-dir", "/x"], ("COUCHREP_HEARTBEAT", "soon"), "invalid value 'soon' for '--heartbeat <TIME>'"),
         (["--data-dir", "/x"], ("COUCHREP_ADMIN", "hunter2"), "--admin must be NAME:PASSWORD"),
     ] {
@@ -127,4 +130,62 @@ async fn admins_whom_couchdb_hashed_log_in_with_their_passwords() {
             assert_eq!(answer["reason"], "Name or password is incorrect.");
         }
     }
+}
+
+/// It said `Address already in use (os error 98)`, and left it to the reader what to do about it.
+#[test]
+fn a_taken_port_is_told_with_the_option_for_another() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, text) = run(&["--listen", &address], &[]);
+    assert_eq!(code, Some(1));
+    let told = format!("couchrep: could not listen on {address}: the address is taken; take another one with --listen");
+    assert!(text.contains(&told), "{text}");
+}
+
+/// A misspelt level was the name of a module to the log, and silenced all others.
+#[test]
+fn levels_and_directives_are_taken_as_what_to_log() {
+    let dir = tempfile::tempdir().unwrap();
+    for log in ["INFO", "off", "", "warn,couchrep::replicate=debug", "couchrep", "hyper=info", "couchrep[request]=info"]
+    {
+        let mut process = Process::with_args(dir.path(), &["--log", log]);
+        process.signal("TERM");
+        assert!(process.ended_within(Duration::from_secs(30)).success(), "{log}");
+    }
+}
+
+#[test]
+fn health_tells_whether_a_server_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("admin");
+    std::fs::write(&secret, "root:secret\n").unwrap();
+    let mut process = Process::with_args(&dir.path().join("data"), &["--admin-file", secret.to_str().unwrap()]);
+    let url = process.url("");
+    let port = url.rsplit_once(':').unwrap().1;
+    let everywhere = format!("0.0.0.0:{port}");
+    // As in a container, whose environment the server and its health check share.
+    let env = [("COUCHREP_LISTEN", everywhere.as_str()), ("COUCHREP_ADMIN_FILE", "/run/secrets/admin")];
+    let works = (Some(0), format!("http://127.0.0.1:{port} works\n"));
+    assert_eq!(run(&["health"], &env), works);
+    assert_eq!(run(&["health", &format!("http://root:hunter2@127.0.0.1:{port}/")], &[]), works);
+    process.kill_in_place();
+    let (code, text) = run(&["health", &url], &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.starts_with(&format!("couchrep: {url} doesn't work: ")), "{text}");
+    for nonsense in ["root:hunter2@host", "ftp://root:hunter2@host/", "http://root:hunter2@"] {
+        let (code, text) = run(&["health", nonsense], &[]);
+        assert_eq!((code, text.as_str()), (Some(2), "couchrep: URL must be http://HOST:PORT\n"));
+    }
+}
+
+#[tokio::test]
+async fn admins_may_stand_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("admin");
+    std::fs::write(&secret, "root:secret\n").unwrap();
+    let process = Process::with_args(&dir.path().join("data"), &["--admin-file", secret.to_str().unwrap()]);
+    json(&client(), Method::GET, process.url("/_all_dbs"), None, 401).await;
+    let url = process.url("/_all_dbs").replace("http://", "http://root:secret@");
+    assert_eq!(json(&client(), Method::GET, url, None, 200).await, serde_json::json!([]));
 }

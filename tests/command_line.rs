@@ -7,7 +7,7 @@ use std::process::ChildStdout;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Fault, FaultyPeer, Process, Server, signal};
+use crate::support::{Fault, FaultyPeer, Process, Server, signal, without_times};
 
 struct Ran {
     code: i32,
@@ -26,7 +26,7 @@ impl Ran {
 fn couchrep(args: &[&str]) -> Ran {
     let output = Process::run(args, &[]);
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    Ran { code: output.status.code().unwrap(), out: without_times(&text(output.stdout)), err: text(output.stderr) }
 }
 
 /// Reads JSON lines until this event comes.
@@ -95,6 +95,17 @@ async fn documents_that_a_selector_matches_are_copied_alone() {
     ]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "done: 1 document written\n"), "{}", ran.err);
     assert_eq!(server.get("/tgt/soup", 200).await["kind"], "soup");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_tells_how_long_it_took_and_how_fast_it_was() {
+    let server = two_databases().await;
+    let args = ["replicate", &server.url("/src"), &server.url("/tgt")];
+    let out = String::from_utf8(Process::run(&args, &[]).stdout).unwrap();
+    let told = fancy_regex::Regex::new(r"^done in [0-9]+\.[0-9] s: 3 documents written \([0-9,]+/s\)\n$").unwrap();
+    assert!(told.is_match(&out).unwrap(), "{out}");
+    let result = &couchrep(&[&args[..], &["--json"]].concat()).events("result")[0];
+    assert!(result["seconds"].as_f64().unwrap() > 0.0 && result["docs_per_second"] == 0, "{result}");
 }
 
 #[test]
@@ -198,9 +209,10 @@ async fn refused_documents_are_listed_and_the_exit_code_is_3() {
 async fn an_interrupt_records_a_checkpoint_of_what_is_done() {
     let server = two_databases().await;
     let source = FaultyPeer::before(&server).await;
-    source.fail(Method::GET, "since=2", Fault::Hang);
-    let (source, target) = (source.url("/src"), server.url("/tgt"));
-    let mut child = Process::spawn_command(&["replicate", &source, &target, "--json", "--worker-batch-size", "1"]);
+    source.keep_failing_with(Method::POST, "/src/_bulk_get", "doc0002", Fault::Hang);
+    let (source_url, target_url) = (source.url("/src"), server.url("/tgt"));
+    let mut child =
+        Process::spawn_command(&["replicate", &source_url, &target_url, "--json", "--worker-batch-size", "1"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let id = until("started", &mut lines)["replication_id"].as_str().unwrap().to_owned();
     while until("progress", &mut lines)["through_seq"] != 2 {}
@@ -214,7 +226,11 @@ async fn an_interrupt_records_a_checkpoint_of_what_is_done() {
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert!(err.contains("run again, it goes on from there"), "{err}");
 
-    let again = couchrep(&["replicate", &source, &target]);
+    // Neither was a failure: who asked for the end needn't hear of the batch that it ended.
+    assert!(!err.contains("a part of a batch failed"), "{err}");
+
+    source.heal();
+    let again = couchrep(&["replicate", &source_url, &target_url]);
     assert_eq!(again.out, "done: 1 document written\n", "{}", again.err);
     assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
 }

@@ -11,6 +11,7 @@ mod verifying;
 mod asking;
 mod rights;
 mod databases;
+mod endpoints;
 mod documents;
 mod attachments;
 mod small_attachments;
@@ -39,6 +40,7 @@ mod standstill;
 mod shutdown;
 mod readme;
 mod floors;
+mod image;
 mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;

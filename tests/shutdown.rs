@@ -34,6 +34,17 @@ async fn a_signal_ends_the_server_with_exit_code_0_and_the_data_is_there_after()
     }
 }
 
+/// A terminal that closes took a server in the background with it.
+#[tokio::test]
+async fn a_hangup_ends_nothing() {
+    let (dir, client) = (tempfile::tempdir().unwrap(), client());
+    let mut process = Process::start(dir.path());
+    process.signal("HUP");
+    let _: Value = ask(&client, Method::GET, process.url("/_up"), None, 200).await;
+    process.signal("TERM");
+    assert_eq!(process.ended_within(LIMIT).code(), Some(0), "it ended by the hangup");
+}
+
 #[tokio::test]
 async fn waiting_feeds_are_told_to_end() {
     let (dir, client) = (tempfile::tempdir().unwrap(), client());

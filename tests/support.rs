@@ -12,7 +12,7 @@ mod still;
 
 pub use faulty::{Fault, FaultyPeer, Gateway};
 pub use leaves::{Leaf, leaves, leaves_in_bulk, path_of};
-pub use process::{Process, signal};
+pub use process::{Process, signal, without_times};
 pub use server::{Database, Server};
 pub use still::StillReader;
 

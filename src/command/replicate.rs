@@ -4,7 +4,6 @@
 //! record a checkpoint; the second ends it at once, which loses nothing but work.
 
 use std::collections::HashSet;
-use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +18,13 @@ use couchrep::replicate::failures::{FailureList, Kept};
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
 use couchrep::replicate::{Context, Job, Outcome, ReplicateError};
-use couchrep::selector::Selector;
 use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::databases::{self, Databases};
-use super::screen::{Screen, Stand, count};
+use super::screen::{HowFar, Screen, Took, count};
+use super::selection::Selection;
 use super::signals::Signals;
 use super::{Exit, UsageError, block_on, log};
 
@@ -34,7 +33,7 @@ pub const EXAMPLES: &str = r#"Exit codes:
   0 done, 1 failed or interrupted, 2 wrong usage,
   3 done, but documents were refused, now or earlier, and still aren't there
 Ctrl-C records how far it is and ends; run again, it goes on from there.
-A second Ctrl-C ends at once.
+A second Ctrl-C ends at once. A terminal that closes ends nothing.
 
 Examples:
   couchrep replicate recipes http://root:secret@backup:5984/recipes --create-target
@@ -62,21 +61,8 @@ pub struct Arguments {
     #[arg(long)]
     create_target: bool,
 
-    /// Copy this document alone; may be repeated
-    #[arg(long = "doc-id", value_name = "ID", conflicts_with_all = ["filter", "selector"])]
-    doc_ids: Vec<String>,
-
-    /// Copy what this filter of the source lets through: a design document's, or _design, or _view
-    #[arg(long, value_name = "DDOC/NAME", conflicts_with = "selector")]
-    filter: Option<String>,
-
-    /// A parameter for the filter; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, requires = "filter")]
-    query: Vec<(String, String)>,
-
-    /// Copy the documents that match this Mango selector
-    #[arg(long, value_name = "JSON", value_parser = selector)]
-    selector: Option<Value>,
+    #[command(flatten)]
+    selection: Selection,
 
     /// Try again what was refused before under the same options, and nothing else
     #[arg(long, conflicts_with = "continuous")]
@@ -88,17 +74,6 @@ pub struct Arguments {
 
     #[command(flatten)]
     databases: Databases,
-}
-
-fn pair(text: &str) -> Result<(String, String), &'static str> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-fn selector(text: &str) -> Result<Value, Box<dyn Error + Send + Sync>> {
-    let value = serde_json::from_str(text).map_err(|error| format!("this isn't JSON: {error}"))?;
-    Selector::parse(&value)?;
-    Ok(value)
 }
 
 /// Replicates.
@@ -115,19 +90,7 @@ impl Arguments {
         fields.insert("continuous".into(), self.continuous.into());
         fields.insert("create_target".into(), self.create_target.into());
         fields.insert("retry_failures".into(), self.retry_failures.into());
-        if !self.doc_ids.is_empty() {
-            // A request's ids are percent-decoded; those of a command line mean what they say.
-            let ids = self.doc_ids.iter().map(|id| id.replace('%', "%25"));
-            fields.insert("doc_ids".into(), ids.collect::<Vec<_>>().into());
-        }
-        if let Some(filter) = &self.filter {
-            let query = self.query.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
-            fields.insert("filter".into(), filter.as_str().into());
-            fields.insert("query_params".into(), Value::Object(query.collect()));
-        }
-        if let Some(selector) = &self.selector {
-            fields.insert("selector".into(), selector.clone());
-        }
+        self.selection.add_to(&mut fields);
         self.databases.request(fields)
     }
 }
@@ -143,16 +106,18 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
             "target": databases::name(&job.request.target),
         }),
     );
+    let start = Instant::now();
     let ended = watch(&job, &mut screen, &mut signals).await;
+    let took = Took::since(start);
     screen.clear();
     let refused = tokio::select! {
         biased;
-        refused = tell_failures(&job, &screen, &ended) => refused,
+        refused = list_failures(&job, &screen, &ended) => refused,
         _ = signals.next() => job.progress.counts().doc_write_failures,
     };
-    let told = tell(&job, &screen, ended, refused);
+    let exit = report(&job, &screen, ended, refused, took);
     databases::close(&job.context).await;
-    told
+    exit
 }
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
@@ -177,12 +142,12 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
                 screen.note("recording how far it is; a second signal ends it at once");
                 job.stop.cancel();
             }
-            _ = ticks.tick() => screen.show(|| stand(&job.progress)),
+            _ = ticks.tick() => screen.show(|| how_far(&job.progress)),
         }
     }
 }
 
-fn stand(progress: &Progress) -> Stand {
+fn how_far(progress: &Progress) -> HowFar {
     let (counts, places) = (progress.counts(), progress.places());
     let rate = progress.docs_per_second().map(|rate| rate.round() as u64);
     // Short, since millions must fit into a terminal's line beside the bar.
@@ -209,14 +174,23 @@ fn stand(progress: &Progress) -> Stand {
         "through_seq": places.through_seq,
         "checkpointed_source_seq": places.checkpointed_source_seq,
     });
-    Stand { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
+    HowFar { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
 }
 
 /// Tells how it ended. `refused`: how many documents aren't there because they were refused, now or earlier.
-fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>, refused: u64) -> anyhow::Result<Exit> {
+fn report(
+    job: &Job,
+    screen: &Screen,
+    ended: Result<Outcome, ReplicateError>,
+    refused: u64,
+    took: Took,
+) -> anyhow::Result<Exit> {
     let counts = job.progress.counts();
     let complete = if refused > 0 { Exit::Refused } else { Exit::Done };
-    let written = count(counts.docs_written, "document");
+    let mut written = format!("{} written", count(counts.docs_written, "document"));
+    if counts.docs_written > 0 {
+        written += &format!(" ({}/s)", HumanCount(took.rate(counts.docs_written)));
+    }
     let result = |exit: Exit, more: (&str, Value)| {
         let mut fields = json!({
             "ok": matches!(exit, Exit::Done | Exit::Refused),
@@ -225,6 +199,8 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>, refu
             "docs_written": counts.docs_written,
             "doc_write_failures": counts.doc_write_failures,
             "failures": refused,
+            "seconds": took.seconds(),
+            "docs_per_second": took.rate(counts.docs_written),
             "checkpointed_source_seq": job.progress.places().checkpointed_source_seq,
         });
         fields[more.0] = more.1;
@@ -234,17 +210,17 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>, refu
     match ended {
         Ok(outcome) => {
             let refused = if refused > 0 { format!(", {} refused", HumanCount(refused)) } else { String::new() };
-            screen.say(format!("done: {written} written{refused}"));
+            screen.say(format!("done in {took}: {written}{refused}"));
             result(complete, ("answer", outcome.answer))
         }
         Err(ReplicateError::Cancelled) if job.request.continuous => {
-            screen.say(format!("stopped: {written} written"));
+            screen.say(format!("stopped after {took}: {written}"));
             result(complete, ("stopped", true.into()))
         }
         Err(error) => {
             let why = match error {
                 ReplicateError::Cancelled => {
-                    format!("interrupted: {written} written; run again, it goes on from there")
+                    format!("interrupted after {took}: {written}; run again, it goes on from there")
                 }
                 error => why(job, &error),
             };
@@ -255,50 +231,50 @@ fn tell(job: &Job, screen: &Screen, ended: Result<Outcome, ReplicateError>, refu
 }
 
 /// Tells what was refused, now or earlier, and isn't there yet; answers how many.
-async fn tell_failures(job: &Job, screen: &Screen, ended: &Result<Outcome, ReplicateError>) -> u64 {
-    let mut told = Told::default();
+async fn list_failures(job: &Job, screen: &Screen, ended: &Result<Outcome, ReplicateError>) -> u64 {
+    let mut listing = Listing::default();
     // What is on no list, and no checkpoint passed.
     let unlisted = job.failures.forgotten() + job.failures.unkept().len() as u64;
     let listed = match ended {
         Ok(Outcome { failures_standing: Some(0), .. }) => Ok(()),
-        Ok(outcome) => told.list(&outcome.failures, screen).await,
-        Err(ReplicateError::Cancelled) if job.request.continuous => listed(job, screen, &mut told).await,
+        Ok(outcome) => listing.list(&outcome.failures, screen).await,
+        Err(ReplicateError::Cancelled) if job.request.continuous => listed(job, screen, &mut listing).await,
         Err(_) => Ok(()),
     };
     if let Err(error) = listed {
         screen.note(format_args!("the list of refused documents can't be read: {error}"));
-        told.total = told.total.max(job.progress.counts().doc_write_failures);
+        listing.total = listing.total.max(job.progress.counts().doc_write_failures);
     }
     if let Ok(Outcome { failures_standing: Some(standing), .. }) = ended {
-        told.total = *standing;
+        listing.total = *standing;
     }
-    told.total += unlisted;
-    if told.shown == 0 && (ended.is_err() || told.total > 0) {
-        job.failures.recent().iter().for_each(|failure| told.one(failure, screen));
+    listing.total += unlisted;
+    if listing.shown == 0 && (ended.is_err() || listing.total > 0) {
+        job.failures.recent().iter().for_each(|failure| listing.one(failure, screen));
     }
-    let unprinted = told.total.saturating_sub(told.printed);
+    let unprinted = listing.total.saturating_sub(listing.printed);
     if unprinted > 0 {
         screen.say(format!("refused: {} more", HumanCount(unprinted)));
     }
-    told.total
+    listing.total
 }
 
 /// Tells what is on the list of a replication that was interrupted.
-async fn listed(job: &Job, screen: &Screen, told: &mut Told) -> anyhow::Result<()> {
+async fn listed(job: &Job, screen: &Screen, listing: &mut Listing) -> anyhow::Result<()> {
     let source = job.context.databases.open(&job.request.source, &job.caller, job.progress.pulse()).await?;
     let list = job.failure_list(&source);
-    tokio::time::timeout(LIST_PATIENCE, told.list(&list, screen)).await?
+    tokio::time::timeout(LIST_PATIENCE, listing.list(&list, screen)).await?
 }
 
-/// What of the refused documents was told.
+/// What of the refused documents was shown.
 #[derive(Default)]
-struct Told {
+struct Listing {
     shown: u64,
     printed: u64,
     total: u64,
 }
 
-impl Told {
+impl Listing {
     /// Tells what is on a list. One that somebody else rewrites meanwhile is read anew for what was put together there.
     async fn list(&mut self, list: &FailureList, screen: &Screen) -> anyhow::Result<()> {
         let mut read = HashSet::new();

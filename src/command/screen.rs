@@ -21,7 +21,7 @@ const BAR: &str = "{msg} {wide_bar} {percent:>3}% ETA {eta}";
 const SPINNER: &str = "{spinner} {wide_msg}";
 
 /// How far the work is.
-pub struct Stand {
+pub struct HowFar {
     /// In words.
     pub words: String,
     /// For programs.
@@ -47,15 +47,15 @@ impl Screen {
     }
 
     /// Shows how far the work is, where it is time to.
-    pub fn show(&mut self, stand: impl FnOnce() -> Stand) {
+    pub fn show(&mut self, how_far: impl FnOnce() -> HowFar) {
         let every = if self.json { JSON_EVERY } else { LINES_EVERY };
         if !self.bar.is_hidden() {
-            self.draw(stand());
+            self.draw(how_far());
         } else if self.shown.elapsed() >= every {
             self.shown = Instant::now();
             match self.json {
-                true => self.event("progress", stand().json),
-                false => _ = writeln!(io::stderr(), "{}", stand().words),
+                true => self.event("progress", how_far().json),
+                false => _ = writeln!(io::stderr(), "{}", how_far().words),
             }
         }
     }
@@ -99,15 +99,15 @@ impl Screen {
         move || AboveBar(bar.clone())
     }
 
-    fn draw(&self, stand: Stand) {
-        let template = if stand.share.is_some() { BAR } else { SPINNER };
+    fn draw(&self, how_far: HowFar) {
+        let template = if how_far.share.is_some() { BAR } else { SPINNER };
         // The templates are constants, which the tests draw.
         self.bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        if let Some((done, all)) = stand.share {
+        if let Some((done, all)) = how_far.share {
             self.bar.set_length(all);
             self.bar.set_position(done);
         }
-        self.bar.set_message(stand.words);
+        self.bar.set_message(how_far.words);
         self.bar.tick();
     }
 }
@@ -122,6 +122,37 @@ impl Write for AboveBar {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+/// How long a command took, and so how fast it was.
+#[derive(Clone, Copy)]
+pub struct Took(Duration);
+
+impl Took {
+    /// From then until now.
+    pub fn since(start: Instant) -> Self {
+        Self(start.elapsed())
+    }
+
+    /// Seconds, to the millisecond.
+    pub fn seconds(self) -> f64 {
+        self.0.as_millis() as f64 / 1000.0
+    }
+
+    /// So many things a second.
+    pub fn rate(self, things: u64) -> u64 {
+        // What takes no time at all was still done within a millisecond.
+        (things as f64 / self.0.as_secs_f64().max(0.001)).round() as u64
+    }
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_secs() {
+            0..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            seconds => write!(f, "{}", humantime::format_duration(Duration::from_secs(seconds))),
+        }
     }
 }
 
@@ -144,6 +175,15 @@ mod tests {
         for template in [BAR, SPINNER] {
             ProgressStyle::with_template(template).unwrap();
         }
+    }
+
+    #[test]
+    fn times_and_rates_are_short() {
+        assert_eq!(Took(Duration::from_millis(1260)).to_string(), "1.3 s");
+        assert_eq!(Took(Duration::from_millis(3_725_900)).to_string(), "1h 2m 5s");
+        assert_eq!(Took(Duration::from_millis(500)).rate(10), 20);
+        assert_eq!(Took(Duration::ZERO).rate(3), 3000);
+        assert!((Took(Duration::from_micros(1_234_567)).seconds() - 1.234).abs() < 1e-9);
     }
 
     #[test]

@@ -26,11 +26,11 @@ Examples:
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let config = options.config()?;
     log(&config.log, stderr)?;
-    block_on(serve_until_told(config))?;
+    block_on(serve_until_signal(config))?;
     Ok(Exit::Done)
 }
 
-async fn serve_until_told(config: Config) -> anyhow::Result<()> {
+async fn serve_until_signal(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
     let data_dir = config.data_dir.clone();
     let server = Server::start(config).await?;

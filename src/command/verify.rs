@@ -6,15 +6,17 @@ use anyhow::Context as _;
 use clap::Args;
 use couchrep::access::Caller;
 use couchrep::effort::pulse::Pulse;
-use couchrep::peer::{Peer, PeerError};
+use couchrep::peer::{Filter, Peer, PeerError};
 use couchrep::replicate::Context;
 use couchrep::replicate::request::Request;
 use couchrep::verify::{self, Difference, Problem, Report};
 use indicatif::HumanCount;
 use serde_json::{Map, json};
+use tokio::time::Instant;
 
 use super::databases::{self, Databases};
-use super::screen::{Screen, Stand, count};
+use super::screen::{HowFar, Screen, Took, count};
+use super::selection::Selection;
 use super::signals::Signals;
 use super::{Exit, block_on, log};
 
@@ -24,7 +26,8 @@ Exit codes: 0 nothing is lacking, 1 something is, 2 it could not be found out.
 
 Examples:
   couchrep verify http://localhost:5984/recipes http://root:secret@backup:5984/recipes
-  couchrep verify recipes copy --data-dir /srv/couchrep --both --attachments";
+  couchrep verify recipes copy --data-dir /srv/couchrep --both --attachments
+  couchrep verify recipes soups --selector '{\"kind\": \"soup\"}'";
 
 /// Differences that are printed; --json prints all that are named.
 const MAX_PRINTED: usize = 20;
@@ -40,6 +43,9 @@ pub struct Arguments {
     #[arg(long)]
     attachments: bool,
 
+    #[command(flatten)]
+    selection: Selection,
+
     /// Print JSON lines: progress, difference, result
     #[arg(long)]
     json: bool,
@@ -50,7 +56,9 @@ pub struct Arguments {
 
 /// Verifies. What can't be found out ends with the code that `diff` has for it, not with that for a difference.
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    let request = arguments.databases.request(Map::new())?;
+    let mut fields = Map::new();
+    arguments.selection.add_to(&mut fields);
+    let request = arguments.databases.request(fields)?;
     let screen = Screen::new(arguments.json);
     log(arguments.databases.log(), screen.log_writer())?;
     Ok(block_on(verify(arguments, request, screen)).unwrap_or_else(|error| {
@@ -90,8 +98,9 @@ async fn compare(
     }
     let mut complete = true;
     for ((this, this_name), (other, other_name)) in ways {
-        let report = one_way(arguments, this, other, &mut screen).await?;
-        tell(&screen, &report, this_name, other_name);
+        let start = Instant::now();
+        let report = one_way(arguments, (this, request.feed_filter()), other, &mut screen).await?;
+        print_report(&screen, &report, this_name, other_name, Took::since(start));
         complete &= report.is_complete();
     }
     let exit = if complete { Exit::Done } else { Exit::Failed };
@@ -99,9 +108,14 @@ async fn compare(
     Ok(exit)
 }
 
-async fn one_way(arguments: &Arguments, this: &Peer, other: &Peer, screen: &mut Screen) -> Result<Report, PeerError> {
+async fn one_way(
+    arguments: &Arguments,
+    this: (&Peer, Filter),
+    other: &Peer,
+    screen: &mut Screen,
+) -> Result<Report, PeerError> {
     verify::compare(this, other, arguments.attachments, |report| {
-        screen.show(|| Stand {
+        screen.show(|| HowFar {
             words: compared(report),
             json: json!({ "docs": report.docs, "leaves": report.leaves, "differences": report.differences }),
             share: None,
@@ -118,7 +132,7 @@ fn compared(report: &Report) -> String {
     words
 }
 
-fn tell(screen: &Screen, report: &Report, this: &str, other: &str) {
+fn print_report(screen: &Screen, report: &Report, this: &str, other: &str, took: Took) {
     for difference in &report.named {
         let fields = serde_json::to_value(difference).unwrap_or_default();
         let mut fields = fields.as_object().cloned().unwrap_or_default();
@@ -134,6 +148,8 @@ fn tell(screen: &Screen, report: &Report, this: &str, other: &str) {
             "leaves": report.leaves,
             "attachments": report.attachments,
             "differences": report.differences,
+            "seconds": took.seconds(),
+            "docs_per_second": took.rate(report.docs),
         }),
     );
     for Difference { id, rev, attachment, problem } in report.named.iter().take(MAX_PRINTED) {
@@ -152,5 +168,6 @@ fn tell(screen: &Screen, report: &Report, this: &str, other: &str) {
         0 => "has all of it".to_owned(),
         lacking => format!("lacks {}", HumanCount(lacking)),
     };
-    screen.say(format!("{this}: {}; {other} {verdict}", compared(report)));
+    let rate = HumanCount(took.rate(report.docs));
+    screen.say(format!("{this}: {} in {took} ({rate}/s); {other} {verdict}", compared(report)));
 }

@@ -39,7 +39,7 @@ pub enum Password {
     },
     /// `-hashed-`, the scheme of CouchDB before 1.3.
     Simple {
-        /// What is hashed behind the password.
+        /// What is hashed after the password.
         salt: String,
         /// What must come out.
         digest: Vec<u8>,

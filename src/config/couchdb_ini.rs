@@ -33,7 +33,7 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
             continue;
         }
         let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected `key = value`".into()))?;
-        // As in CouchDB, a semicolon behind a space begins a comment.
+        // As in CouchDB, a semicolon after a space begins a comment.
         let value = value.split(" ;").next().unwrap_or_default().trim();
         let key = key.trim();
         let taken = match section.as_str() {

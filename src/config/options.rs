@@ -23,8 +23,8 @@ pub use sections::{HttpOptions, ReplicatorOptions, StoreOptions};
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("could not read the configuration file {}", path.display())]
+    /// A file that is named can't be read.
+    #[error("could not read {}", path.display())]
     Unreadable {
         /// As it was given.
         path: PathBuf,
@@ -93,6 +93,12 @@ pub struct Options {
     )]
     #[serde(deserialize_with = "values::secrets")]
     pub admin: Vec<SecretString>,
+
+    /// A file with administrators, one NAME:PASSWORD a line
+    ///
+    /// As container secrets come: /run/secrets/admin. They are admins beside those of --admin.
+    #[arg(long, value_name = "FILE")]
+    pub admin_file: Option<PathBuf>,
 
     /// The server's uuid, 32 hex digits [default: made once and kept]
     ///
@@ -175,13 +181,20 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, log;
-            admin, config, couchdb_ini, replicator, http, store
+            admin, admin_file, config, couchdb_ini, replicator, http, store
         }
         drop((config, couchdb_ini));
         // An empty variable is how a compose file says "none".
-        let admins: Vec<_> = admin.iter().filter(|admin| !admin.expose_secret().is_empty()).collect();
+        let mut admins = admin
+            .iter()
+            .filter(|admin| !admin.expose_secret().is_empty())
+            .map(values::admin)
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(path) = admin_file {
+            admins.extend(values::admins(&path, &text(&path)?)?);
+        }
         if !admins.is_empty() {
-            to.admins = admins.into_iter().map(values::admin).collect::<Result<_, _>>()?;
+            to.admins = admins;
         }
         replicator.lay_over(&mut to.replicator)?;
         http.lay_over(&mut to.http);

@@ -19,8 +19,8 @@ use crate::store::{Database, DocOptions, DocRecord, Leaf, Rank, Snapshot, StoreE
 use crate::tasks;
 
 use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped, Turn};
-use super::draft::Draft;
 use super::error::ApiError;
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::question::{List, Room};
 use super::request::{Db, Payload};
@@ -61,7 +61,7 @@ async fn list(state: &AppState, db: Arc<Database>, request: Request) -> Result<R
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
 }
 
-/// Where a range of ids begins or ends. Keys that aren't strings sort before or behind all ids.
+/// Where a range of ids begins or ends. Keys that aren't strings sort before or after all ids.
 #[derive(Debug, Clone, PartialEq)]
 enum Bound {
     Before,
@@ -97,18 +97,17 @@ struct Request {
 
 impl Request {
     fn parse(query: &Query, keys: Option<List>, room: &Room) -> Result<Self, ApiError> {
-        let key = |name: &str, alias: &str| match query.json::<Value>(name)? {
-            None => Ok(query.json::<Value>(alias)?.map(Bound::of)),
-            Some(key) => Ok::<_, ApiError>(Some(Bound::of(key))),
+        let (start, end) = match query.json::<Value>("key")? {
+            Some(one) => (Some(one.clone()), Some(one)),
+            None => query.range::<Value>()?,
         };
-        let one = query.json::<Value>("key")?.map(Bound::of);
         let descending = query.flag("descending")?;
         let backwards = keys.as_ref().filter(|_| descending).map(|keys| Places::of(keys, room)).transpose()?;
         Ok(Self {
             keys,
             backwards,
-            start: one.clone().map_or_else(|| key("startkey", "start_key"), |one| Ok(Some(one)))?,
-            end: one.map_or_else(|| key("endkey", "end_key"), |one| Ok(Some(one)))?,
+            start: start.map(Bound::of),
+            end: end.map(Bound::of),
             inclusive_end: query.flag_or("inclusive_end", true)?,
             descending,
             skip: query.number("skip")?.unwrap_or(0),
@@ -131,7 +130,7 @@ impl Request {
         }
     }
 
-    /// Whether no id is behind the range's start, in the direction of reading.
+    /// Whether no id comes after the range's start, in the direction of reading.
     fn starts_past_all(&self) -> bool {
         match self.start {
             Some(Bound::Before) => self.descending,
@@ -225,7 +224,7 @@ async fn write(sink: Sink, db: Arc<Database>, request: Request, answers: Answers
     let request = Arc::new(request);
     while !progress.done {
         let request = request.clone();
-        let out = Draft::chunk(&answers);
+        let out = Outgoing::chunk(&answers);
         let piece = move |snapshot: &Snapshot| piece(snapshot, &request, progress, out, Turn::begin());
         let (piece, next) = answers.read(&db, piece).await?;
         progress = next;
@@ -238,9 +237,9 @@ fn piece(
     snapshot: &Snapshot,
     request: &Request,
     mut progress: Progress,
-    mut out: Draft,
+    mut out: Outgoing,
     turn: Turn,
-) -> Result<(Draft, Progress), StoreError> {
+) -> Result<(Outgoing, Progress), StoreError> {
     if !progress.started {
         progress.started = true;
         out.json.extend(request.head(snapshot, progress.rank));
@@ -257,7 +256,7 @@ fn by_keys(
     request: &Request,
     keys: &[u8],
     progress: &mut Progress,
-    out: &mut Draft,
+    out: &mut Outgoing,
     mut turn: Turn,
 ) -> Result<(), StoreError> {
     while progress.rows < request.limit && out.json.len() < CHUNK && turn.has_time() {
@@ -298,7 +297,7 @@ fn by_range(
     snapshot: &Snapshot,
     request: &Request,
     progress: &mut Progress,
-    out: &mut Draft,
+    out: &mut Outgoing,
     mut turn: Turn,
 ) -> Result<(), StoreError> {
     progress.done = true;
@@ -342,7 +341,7 @@ fn by_range(
     }
 }
 
-fn separate(rows: &mut u64, out: &mut Draft) {
+fn separate(rows: &mut u64, out: &mut Outgoing) {
     if *rows > 0 {
         out.json.extend_from_slice(b",\n");
     }
@@ -355,7 +354,7 @@ fn push_row(
     id: &str,
     record: &DocRecord,
     winner: &Leaf,
-    out: &mut Draft,
+    out: &mut Outgoing,
 ) -> Result<(), StoreError> {
     out.json.extend_from_slice(br#"{"id":"#);
     push_string(&mut out.json, id);
@@ -399,7 +398,7 @@ mod tests {
         let reading = db.read(move |snapshot| {
             let (mut pieces, mut progress) = (Vec::new(), Progress { keys, ..Progress::default() });
             while !progress.done {
-                let out = Draft::new(&Answers::new(0));
+                let out = Outgoing::new(&Answers::new(0));
                 let (out, next) = piece(snapshot, &request, progress, out, Turn::of(time))?;
                 pieces.push(String::from_utf8(out.json).unwrap());
                 progress = next;

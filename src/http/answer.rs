@@ -7,7 +7,7 @@
 //! # Memory
 //! An answer whose reader stands still holds [`READER_BYTES`] on their way, and the piece that is sent next, 128 KiB or
 //! so, at most 256 KiB: below 400 KiB together, whatever it is an answer to and however long it is. Larger documents count
-//! among [`Answers`], all readers together; beyond that they stay in the store and are read in pieces (`draft.rs`). Only
+//! among [`Answers`], all readers together; beyond that they stay in the store and are read in pieces (`outgoing.rs`). Only
 //! so many pieces are made at once, since a document is loaded as a whole for a moment. A piece that finds little to say
 //! ends with its [`Turn`], so that no question keeps others waiting. Not counted are the kernel's own
 //! buffers, and what a question holds as long as it is answered (`question.rs`).

@@ -20,9 +20,9 @@ use crate::store::{DocOptions, Snapshot, StoreError};
 use crate::tasks;
 
 use super::answer::{APPLICATION_JSON, CHUNK};
-use super::draft::Draft;
 use super::error::ApiError;
 use super::open_revs::Leaves;
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::question::List;
 use super::request::{Db, Payload};
@@ -73,7 +73,7 @@ pub async fn post(
     let body = answer::streamed(&state.tasks, "_bulk_get", |sink| async move {
         let mut progress = Progress { entries, started: false, open: None, done: false };
         while !progress.done {
-            let (request, out) = (request.clone(), Draft::chunk(&answers));
+            let (request, out) = (request.clone(), Outgoing::chunk(&answers));
             let (piece, next) = answers.read(&db, move |snapshot| piece(snapshot, &request, progress, out)).await?;
             progress = next;
             piece.send(&sink, &db).await?;
@@ -105,8 +105,8 @@ fn piece(
     snapshot: &Snapshot,
     request: &Request,
     mut progress: Progress,
-    mut out: Draft,
-) -> Result<(Draft, Progress), StoreError> {
+    mut out: Outgoing,
+) -> Result<(Outgoing, Progress), StoreError> {
     if !progress.started {
         out.json.extend_from_slice(br#"{"results":["#);
     }
@@ -141,7 +141,7 @@ fn piece(
 }
 
 /// Begins an entry's answer; where there is but an error, `None`, and it is whole.
-fn begin(snapshot: &Snapshot, request: &Request, entry: Entry, out: &mut Draft) -> Result<Option<Open>, StoreError> {
+fn begin(snapshot: &Snapshot, request: &Request, entry: Entry, out: &mut Outgoing) -> Result<Option<Open>, StoreError> {
     out.json.extend_from_slice(br#"{"id":"#);
     push_string(&mut out.json, &entry.id);
     out.json.extend_from_slice(br#","docs":["#);
@@ -165,7 +165,12 @@ fn begin(snapshot: &Snapshot, request: &Request, entry: Entry, out: &mut Draft) 
     Ok(Some(Open { leaves: Leaves::new(leaves, &wanted), options, started: false, entry }))
 }
 
-fn render_leaves(snapshot: &Snapshot, request: &Request, open: &mut Open, out: &mut Draft) -> Result<(), StoreError> {
+fn render_leaves(
+    snapshot: &Snapshot,
+    request: &Request,
+    open: &mut Open,
+    out: &mut Outgoing,
+) -> Result<(), StoreError> {
     let record = snapshot.document(&open.entry.id)?;
     let options = open.options.as_ref().unwrap_or(&request.options);
     while out.json.len() < CHUNK {

@@ -36,8 +36,8 @@ use self::request::{Feed, Request};
 use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Answers, Sink, Stopped};
-use super::draft::Draft;
 use super::error::{ApiError, causes};
+use super::outgoing::Outgoing;
 use super::places::Place;
 use super::query::Query;
 use super::request::{Db, Payload};
@@ -127,7 +127,7 @@ impl Feeding {
             progress.opened = true;
         }
         loop {
-            // Heard of from here on: a write between a read and the wait behind it is not missed.
+            // Heard of from here on: a write between a read and the wait after it is not missed.
             self.updates.mark_unchanged();
             while !progress.caught_up {
                 match self.read(progress.clone()).await {
@@ -179,7 +179,7 @@ impl Feeding {
     }
 
     /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
-    async fn read(&mut self, progress: Progress) -> Result<Option<(Arc<Database>, Draft, Progress)>, Stopped> {
+    async fn read(&mut self, progress: Progress) -> Result<Option<(Arc<Database>, Outgoing, Progress)>, Stopped> {
         let (request, answers) = (self.request.clone(), self.answers.clone());
         let reading = async {
             // Functions have places of their own, which they may wait long for.
@@ -203,7 +203,7 @@ impl Feeding {
         }
     }
 
-    async fn deliver(&mut self, db: &Database, piece: Draft) -> Result<(), Stopped> {
+    async fn deliver(&mut self, db: &Database, piece: Outgoing) -> Result<(), Stopped> {
         // A filter that lets little through leaves long pauses; an empty line between rows means nothing in JSON.
         let pause = self.request.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
         match piece.json.is_empty() {

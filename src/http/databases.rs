@@ -57,12 +57,8 @@ pub async fn list(State(state): State<AppState>, query: Query) -> Result<Respons
 
 /// The names between the keys, bounds included, in the order and number asked for. `names` are sorted.
 fn select<'a>(mut names: Vec<&'a str>, query: &Query) -> Result<Vec<&'a str>, ApiError> {
-    let key = |name: &str, alias: &str| match query.json::<String>(name)? {
-        None => query.json::<String>(alias),
-        some => Ok(some),
-    };
     let descending = query.flag("descending")?;
-    let (mut low, mut high) = (key("startkey", "start_key")?, key("endkey", "end_key")?);
+    let (mut low, mut high) = query.range::<String>()?;
     if descending {
         names.reverse();
         std::mem::swap(&mut low, &mut high);

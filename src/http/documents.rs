@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::json;
@@ -19,9 +19,9 @@ use crate::store::{Snapshot, StoreError, Uploaded};
 use crate::tasks;
 use crate::uuids;
 
-use super::draft::Draft;
 use super::error::ApiError;
 use super::local_docs::Sent;
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::rendered::render;
 use super::request::{Db, DocPath, Payload, durability, parent};
@@ -79,7 +79,7 @@ pub async fn get(
     }
     // What else is shown may change while the revision stays.
     let lasting = !(options.revs_info || options.conflicts || options.deleted_conflicts || options.local_seq);
-    let (known, draft) = (headers.clone(), Draft::new(&state.answers));
+    let (known, outgoing) = (headers.clone(), Outgoing::new(&state.answers));
     let found = state
         .answers
         .read(&db, move |snapshot| {
@@ -90,14 +90,14 @@ pub async fn get(
             if lasting && answer::has_already(&known, &leaf.rev.to_string()) {
                 return Ok(Ok((leaf.rev, None)));
             }
-            let rendered = render(snapshot, id.as_str(), &record, &leaf, &options, draft)?;
+            let rendered = render(snapshot, id.as_str(), &record, &leaf, &options, outgoing)?;
             Ok(Ok((leaf.rev, Some(rendered))))
         })
         .await?;
     let (rev, rendered) = found?;
     let mut response = match rendered {
         None => StatusCode::NOT_MODIFIED.into_response(),
-        Some(rendered) if rendered.following.is_empty() => rendered.draft.answer(&state.tasks, db).await?,
+        Some(rendered) if rendered.following.is_empty() => rendered.outgoing.answer(&state.tasks, db).await?,
         Some(rendered) => related::document(&state.tasks, db, rendered).await?,
     };
     if lasting {
@@ -115,6 +115,14 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
         None => (payload.whole().await?, Vec::new()),
     };
     write(db, Some(id), text, uploaded, &query, &headers).await
+}
+
+/// Other methods: `COPY`, which CouchDB has here, and what nobody has.
+pub async fn other(method: Method) -> ApiError {
+    match method.as_str() {
+        "COPY" => ApiError::Absent { name: "COPY", feature: "copies of documents within a database" },
+        _ => ApiError::MethodNotAllowed("DELETE,GET,HEAD,PUT".into()),
+    }
 }
 
 /// `POST /{db}`: a document that brings its id, or gets one.

@@ -19,7 +19,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-couch-request-id");
 const BODY_TIME: HeaderName = HeaderName::from_static("x-couchdb-body-time");
 
 /// Gives the answer CouchDB's headers, and what is logged on the way the request's id.
-pub async fn dress(mut request: Request, next: Next) -> Response {
+pub async fn complete(mut request: Request, next: Next) -> Response {
     let id = format!("{:010x}", rand::random::<u64>() >> 24);
     let time = BodyTime::default();
     request.extensions_mut().insert(time.clone());
@@ -69,7 +69,7 @@ mod tests {
     fn app() -> Router {
         let routes = Router::new().route("/", get(async || "hello").put(async || ""));
         // As in the real router, the layer stands around the routes' own answers to wrong methods.
-        Router::new().fallback_service(routes).layer(from_fn(dress))
+        Router::new().fallback_service(routes).layer(from_fn(complete))
     }
 
     fn request(method: &str) -> Request {

@@ -43,6 +43,8 @@ pub enum ApiError {
     NoSessions,
     #[error("only {0} allowed")]
     MethodNotAllowed(String),
+    #[error("couchrep has no {feature}")]
+    Absent { name: &'static str, feature: &'static str },
     #[error("conflict")]
     Conflict,
     #[error("{0}")]
@@ -105,6 +107,9 @@ impl ApiError {
             }
             Self::MethodNotAllowed(allowed) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("Only {allowed} allowed").into())
+            }
+            Self::Absent { name, feature } => {
+                (StatusCode::NOT_IMPLEMENTED, "not_implemented", format!("couchrep has no {feature} ({name}).").into())
             }
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "Document update conflict.".into()),
             Self::MissingStub(reason) => (StatusCode::PRECONDITION_FAILED, "missing_stub", reason.into()),

@@ -18,15 +18,15 @@ use crate::store::{Database, LocalDoc, Snapshot, StoreError};
 use crate::tasks;
 
 use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped};
-use super::draft::Draft;
 use super::error::ApiError;
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::request::{Db, DocPath, Payload, parent_text};
 use super::{AppState, answer};
 
 /// `GET /{db}/_local/{id}`.
 pub async fn get(State(state): State<AppState>, DocPath { db, id }: DocPath) -> Result<Response, ApiError> {
-    let mut out = Draft::new(&state.answers);
+    let mut out = Outgoing::new(&state.answers);
     let found = state.answers.read(&db, move |snapshot| {
         let mut found = false;
         snapshot.local_docs(id.as_str(), |doc| {
@@ -70,13 +70,9 @@ pub async fn no_attachments() -> ApiError {
 
 /// `GET /{db}/_local_docs`. The range's ends are ids with their prefix, as CouchDB has them.
 pub async fn list(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
-    let key = |name: &str, alias: &str| match query.json::<String>(name)? {
-        None => query.json::<String>(alias),
-        Some(key) => Ok::<_, ApiError>(Some(key)),
-    };
     let without_prefix = |key: String| key.strip_prefix("_local/").map(str::to_owned);
     // An id that isn't a `_local` one is before or after all of them.
-    let (start, end) = (key("startkey", "start_key")?, key("endkey", "end_key")?);
+    let (start, end) = query.range::<String>()?;
     let none =
         start.as_deref().is_some_and(|start| start > "_local/~") || end.as_deref().is_some_and(|end| end < "_local/");
     let limit = if none { 0 } else { query.number("limit")?.unwrap_or(u64::MAX) };
@@ -102,7 +98,7 @@ async fn write(sink: Sink, db: Arc<Database>, rows: Rows, answers: Answers) -> R
     sink.send("{\"total_rows\":null,\"offset\":null,\"rows\":[\n").await?;
     let mut left = (rows.limit > 0).then_some(rows);
     while let Some(rows) = left {
-        let out = Draft::chunk(&answers);
+        let out = Outgoing::chunk(&answers);
         let (piece, more) = answers.read(&db, move |snapshot| piece(snapshot, rows, out)).await?;
         left = more;
         piece.send(&sink, &db).await?;
@@ -111,7 +107,7 @@ async fn write(sink: Sink, db: Arc<Database>, rows: Rows, answers: Answers) -> R
 }
 
 /// Renders rows until there is a chunk, and tells what is left.
-fn piece(snapshot: &Snapshot, mut rows: Rows, mut out: Draft) -> Result<(Draft, Option<Rows>), StoreError> {
+fn piece(snapshot: &Snapshot, mut rows: Rows, mut out: Outgoing) -> Result<(Outgoing, Option<Rows>), StoreError> {
     let (mut next, first) = (None, std::mem::take(&mut rows.start));
     snapshot.local_docs(&first, |doc| {
         if rows.started && doc.id == first {
@@ -142,7 +138,7 @@ fn full_id(id: &DocId) -> String {
 }
 
 /// Renders a local document.
-fn render(doc: &LocalDoc<'_>, out: &mut Draft) {
+fn render(doc: &LocalDoc<'_>, out: &mut Outgoing) {
     out.json.extend_from_slice(br#"{"_id":"#);
     push_string(&mut out.json, &full_id(&doc.id.into()));
     out.json.extend_from_slice(br#","_rev":"#);

@@ -17,8 +17,8 @@ use crate::multipart::Framing;
 use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Leaf, Snapshot, StoreError};
 
 use super::answer::{APPLICATION_JSON, CHUNK};
-use super::draft::Draft;
 use super::error::ApiError;
+use super::outgoing::Outgoing;
 use super::query::Query;
 use super::rendered::{Rendered, render};
 use super::{AppState, answer, related};
@@ -130,11 +130,11 @@ enum Row {
 
 impl Rows {
     /// The next, and whatever comes after it.
-    fn next(mut self, snapshot: &Snapshot, draft: Draft) -> Result<(Option<Row>, Self), StoreError> {
+    fn next(mut self, snapshot: &Snapshot, outgoing: Outgoing) -> Result<(Option<Row>, Self), StoreError> {
         let record = snapshot.document(self.id.as_str())?;
         let row = match (self.leaves.next(record.as_ref()), &record) {
             (Some(Ok(leaf)), Some(record)) => {
-                Some(Row::Found(render(snapshot, self.id.as_str(), record, &leaf, &self.options, draft)?))
+                Some(Row::Found(render(snapshot, self.id.as_str(), record, &leaf, &self.options, outgoing)?))
             }
             (Some(Err(rev)), _) => Some(Row::Missing(rev)),
             _ => self.missing.pop_front().map(Row::Missing),
@@ -146,9 +146,9 @@ impl Rows {
     fn piece(
         mut self,
         snapshot: &Snapshot,
-        mut out: Draft,
+        mut out: Outgoing,
         started: bool,
-    ) -> Result<(Draft, Option<Self>), StoreError> {
+    ) -> Result<(Outgoing, Option<Self>), StoreError> {
         let record = snapshot.document(self.id.as_str())?;
         let mut separator: &[u8] = if started { b"," } else { b"[" };
         while out.json.len() < CHUNK {
@@ -212,7 +212,7 @@ async fn as_json(state: &AppState, db: Arc<Database>, rows: Rows) -> Result<Resp
     let body = answer::streamed(&state.tasks, "open_revs", |sink| async move {
         let (mut left, mut started) = (Some(rows), false);
         while let Some(rows) = left {
-            let out = Draft::chunk(&answers);
+            let out = Outgoing::chunk(&answers);
             let (piece, more) = answers.read(&db, move |snapshot| rows.piece(snapshot, out, started)).await?;
             (left, started) = (more, true);
             piece.send(&sink, &db).await?;
@@ -229,14 +229,14 @@ async fn as_parts(state: &AppState, db: Arc<Database>, mut rows: Rows) -> Result
     let answers = state.answers.clone();
     let body = answer::streamed(&state.tasks, "open_revs", |sink| async move {
         loop {
-            let draft = Draft::new(&answers);
-            let (row, left) = answers.read(&db, move |snapshot| rows.next(snapshot, draft)).await?;
+            let outgoing = Outgoing::new(&answers);
+            let (row, left) = answers.read(&db, move |snapshot| rows.next(snapshot, outgoing)).await?;
             rows = left;
             match row {
                 None => return sink.send(outer.close()).await,
                 Some(Row::Found(doc)) if doc.following.is_empty() => {
                     sink.send(outer.part("application/json")).await?;
-                    doc.draft.send(&sink, &db).await?;
+                    doc.outgoing.send(&sink, &db).await?;
                 }
                 Some(Row::Found(doc)) => {
                     let inner = Framing::new();

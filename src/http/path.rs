@@ -1,14 +1,30 @@
 //! Paths made canonical before routes are matched.
 //!
 //! CouchDB takes a path apart at its slashes and forgets empty segments (`string:tokens/2`), so `/db/` is `/db`; the
-//! slash behind `_design` may come bare or as `%2F`. Routes know one form: no empty segments, a design document's id
-//! one segment (`/db/_design%2Fx`), a local document's two (`/db/_local/x`).
+//! slash after `_design` may come bare or as `%2F`. Routes know one form: no empty segments, a design document's id
+//! one segment (`/db/_design%2Fx`), a local document's two (`/db/_local/x`), and a function of a design document, which is no
+//! attachment of it, segments of its own (`/db/_design/x/_view/y`).
 
 use std::borrow::Cow;
 
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
+
+/// What stands below a design document and is no attachment of it.
+pub const DESIGN_FUNCTIONS: [&str; 11] = [
+    "_view",
+    "_list",
+    "_show",
+    "_update",
+    "_rewrite",
+    "_info",
+    "_search",
+    "_search_info",
+    "_search_disk_size",
+    "_nouveau",
+    "_nouveau_info",
+];
 
 /// Gives a request the canonical form of its path.
 pub async fn canonical(mut request: Request) -> Request {
@@ -26,6 +42,13 @@ pub async fn canonical(mut request: Request) -> Request {
 fn canonical_path(path: &str) -> Cow<'_, str> {
     let segments = path.split('/').filter(|segment| !segment.is_empty()).collect::<Vec<_>>();
     let canonical = match segments.as_slice() {
+        [db, design, name, function, rest @ ..] if is(design, "_design") && is_function(function) => {
+            join([*db, "_design", name, function].into_iter().chain(rest.iter().copied()))
+        }
+        [db, design, function, rest @ ..] if prefixed(design, "_design").is_some() && is_function(function) => {
+            let name = prefixed(design, "_design").unwrap_or_default();
+            join([*db, "_design", name, function].into_iter().chain(rest.iter().copied()))
+        }
         [db, design, name, rest @ ..] if is(design, "_design") => {
             let name = format!("_design%2F{name}");
             join([*db, &name].into_iter().chain(rest.iter().copied()))
@@ -45,6 +68,10 @@ fn canonical_path(path: &str) -> Cow<'_, str> {
 fn join<'a>(segments: impl Iterator<Item = &'a str>) -> String {
     let path: String = segments.flat_map(|segment| ["/", segment]).collect();
     if path.is_empty() { "/".into() } else { path }
+}
+
+fn is_function(segment: &str) -> bool {
+    DESIGN_FUNCTIONS.contains(&segment)
 }
 
 /// Whether a segment is this word, its underscore encoded or not.
@@ -79,6 +106,9 @@ mod tests {
             assert_eq!(canonical_path(path), "/db/_design%2Fd");
         }
         assert_eq!(canonical_path("/db/_design/d/a/b.txt"), "/db/_design%2Fd/a/b.txt");
+        for path in ["/db/_design/d/_view/v", "/db/_design%2Fd/_view/v/", "/db/%5Fdesign/d/_view/v"] {
+            assert_eq!(canonical_path(path), "/db/_design/d/_view/v");
+        }
     }
 
     #[test]

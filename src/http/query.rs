@@ -22,7 +22,7 @@ const OPTIONS_BYTES: usize = 128 << 10;
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads the part of a URL behind `?`.
+    /// Reads the part of a URL after `?`.
     pub fn parse(text: &str) -> Self {
         Self(url::form_urlencoded::parse(text.as_bytes()).into_owned().collect())
     }
@@ -84,6 +84,15 @@ impl Query {
     /// A JSON value.
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
         self.get(name).map(|text| serde_json::from_str(text).map_err(|_| DocumentError::InvalidJson.into())).transpose()
+    }
+
+    /// The keys that a range of rows starts and ends with, under either of their names.
+    pub fn range<T: DeserializeOwned>(&self) -> Result<(Option<T>, Option<T>), ApiError> {
+        let key = |name: &str, alias: &str| match self.json(name)? {
+            None => self.json(alias),
+            some => Ok(some),
+        };
+        Ok((key("startkey", "start_key")?, key("endkey", "end_key")?))
     }
 
     /// A revision.

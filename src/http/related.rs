@@ -1,4 +1,4 @@
-//! Documents with their attachments behind them: `multipart/related`, written and read.
+//! Documents with their attachments after them: `multipart/related`, written and read.
 //!
 //! Written byte for byte as CouchDB frames it (transcript 08-wire-replicator-to-source): stored gzip travels as it is
 //! under `Content-Encoding: gzip`. Read as it comes: each part streams into the store, so its size doesn't matter. Parts
@@ -32,7 +32,7 @@ pub fn accepted(headers: &HeaderMap, media_type: &str) -> bool {
 pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> Result<Response, ApiError> {
     let framing = Framing::new();
     let heads = rendered.following.iter().map(|held| held.attachment().head()).collect::<Vec<_>>();
-    let length = framing.related_length(rendered.draft.length(), &heads);
+    let length = framing.related_length(rendered.outgoing.length(), &heads);
     let head = [(CONTENT_TYPE, framing.content_type("related")), (CONTENT_LENGTH, length.to_string())];
     let write = |sink| async move { write(&sink, &db, framing, rendered).await };
     let body = answer::streamed(tasks, "multipart document", write).await?;
@@ -42,7 +42,7 @@ pub async fn document(tasks: &Tasks, db: Arc<Database>, rendered: Rendered) -> R
 /// Writes a document and its attachments between boundaries.
 pub async fn write(sink: &Sink, db: &Database, mut framing: Framing, rendered: Rendered) -> Result<(), Stopped> {
     sink.send(framing.part("application/json")).await?;
-    rendered.draft.send(sink, db).await?;
+    rendered.outgoing.send(sink, db).await?;
     for held in &rendered.following {
         sink.send(framing.attachment(&held.attachment().head())).await?;
         Blob::new(db, held, false).send(sink).await?;

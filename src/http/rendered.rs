@@ -2,12 +2,12 @@
 
 use crate::store::{AttachmentsAs, DocOptions, DocRecord, Leaf, OpenAttachment, Snapshot, StoreError};
 
-use super::draft::Draft;
+use super::outgoing::Outgoing;
 
 /// A document on its way out.
 pub struct Rendered {
     /// Its JSON text.
-    pub draft: Draft,
+    pub outgoing: Outgoing,
     /// The attachments that follow it, where they do.
     pub following: Vec<OpenAttachment>,
 }
@@ -19,14 +19,14 @@ pub fn render(
     record: &DocRecord,
     leaf: &Leaf,
     options: &DocOptions,
-    mut draft: Draft,
+    mut outgoing: Outgoing,
 ) -> Result<Rendered, StoreError> {
-    draft.render(snapshot, id, record, leaf, options)?;
+    outgoing.render(snapshot, id, record, leaf, options)?;
     let following = match (options.attachments, &options.atts_since) {
         (AttachmentsAs::Stubs | AttachmentsAs::Inline, _) => Vec::new(),
         (AttachmentsAs::Follows, None) => snapshot.attachments(leaf)?,
         (AttachmentsAs::Follows, Some(since)) => snapshot.attachments_since(record, leaf, since)?,
     };
     let following = following.into_iter().map(|attachment| snapshot.hold(attachment)).collect::<Result<_, _>>()?;
-    Ok(Rendered { draft, following })
+    Ok(Rendered { outgoing, following })
 }

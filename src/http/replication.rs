@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::response::Response;
-use serde_json::{Value, json};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
 
 use crate::access::Caller;
 use crate::document::DocumentError;
 use crate::jobs::Answer;
+use crate::replicate::request::unknown_fields;
 
 use super::error::ApiError;
 use super::query::Query;
@@ -39,12 +41,36 @@ pub async fn replicate(
     let Value::Object(request) = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)? else {
         return Err(ApiError::bad_request("Request body must be a JSON object"));
     };
-    Ok(match state.jobs.replicate(&request, &caller).await? {
-        Answer::Completed(id, result) => named(id, answer::json(StatusCode::OK, &result)),
-        Answer::Started(id) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
-        Answer::Cancelled(id) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
-    })
+    let mut response = match state.jobs.replicate(&request, &caller).await {
+        Ok(Answer::Completed(id, result)) => named(id, answer::json(StatusCode::OK, &result)),
+        Ok(Answer::Started(id)) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
+        Ok(Answer::Cancelled(id)) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
+        Err(error) => ApiError::from(error).into_response(),
+    };
+    response.headers_mut().extend(unknown(&request).map(|names| (UNKNOWN_FIELDS, names)));
+    Ok(response)
 }
+
+/// Names the fields of a request that mean nothing, in the log and in a header: `"continous":true` was a one-shot, and nobody said why.
+fn unknown(request: &Map<String, Value>) -> Option<HeaderValue> {
+    let mut names = unknown_fields(request);
+    names.truncate(MAX_UNKNOWN);
+    // Whatever a name is made of, it stays one, and no header ends in it.
+    let names = names.iter().map(|name| utf8_percent_encode(name, NAME).to_string().chars().take(MAX_NAME).collect());
+    let names = names.collect::<Vec<String>>().join(", ");
+    if names.is_empty() {
+        return None;
+    }
+    tracing::warn!(fields = names, "a request to replicate has fields that mean nothing; they are ignored");
+    HeaderValue::try_from(names).ok()
+}
+
+const UNKNOWN_FIELDS: HeaderName = HeaderName::from_static("x-couchrep-unknown-fields");
+/// Names that are shown.
+const MAX_UNKNOWN: usize = 20;
+/// Characters of a name that are shown.
+const MAX_NAME: usize = 64;
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
 
 /// Bytes of a request at most: room for 100,000 `doc_ids`. It is read, hashed and compared in one go, and becomes values
 /// that take many times its length.

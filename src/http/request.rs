@@ -65,9 +65,18 @@ fn take(params: &mut PathParams, name: &str) -> String {
     params.remove(name).unwrap_or_default()
 }
 
+/// The database's name, unless it is one where documents would have to do something that they don't do here.
+fn name(params: &mut PathParams) -> Result<String, ApiError> {
+    let name = take(params, "db");
+    match name.ends_with("/_replicator") {
+        true => Err(ApiError::Absent { name: "_replicator", feature: "replications that are documents" }),
+        false => Ok(name),
+    }
+}
+
 /// An illegal name is as good as one of a database that doesn't exist, except where one is to be made.
 async fn open(params: &mut PathParams, state: &AppState) -> Result<Arc<Database>, ApiError> {
-    let name = DbName::parse(&take(params, "db")).map_err(|_| StoreError::NoDatabase)?;
+    let name = DbName::parse(&name(params)?).map_err(|_| StoreError::NoDatabase)?;
     Ok(state.store.database(&name).await?)
 }
 
@@ -75,7 +84,7 @@ impl FromRequestParts<AppState> for NamePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        Ok(Self(take(&mut params(parts, state).await?, "db")))
+        Ok(Self(name(&mut params(parts, state).await?)?))
     }
 }
 

@@ -17,8 +17,8 @@ use crate::store::{Database, Snapshot, StoreError};
 use crate::tasks;
 
 use super::answer::{APPLICATION_JSON, CHUNK, Turn};
-use super::draft::Draft;
 use super::error::ApiError;
+use super::outgoing::Outgoing;
 use super::request::{Db, Payload};
 use super::{AppState, answer, question};
 
@@ -53,7 +53,7 @@ async fn write(
         sink.send(if with_ancestors { "{" } else { "{\"missing_revs\":{" }).await?;
         let mut progress = Progress::default();
         while !progress.done {
-            let (question, out) = (question.clone(), Draft::new(&answers));
+            let (question, out) = (question.clone(), Outgoing::new(&answers));
             let diff =
                 move |snapshot: &Snapshot| diff(snapshot, &question, progress, out, with_ancestors, Turn::begin());
             let (piece, next) = answers.read(&db, diff).await?;
@@ -89,10 +89,10 @@ fn diff(
     snapshot: &Snapshot,
     question: &[u8],
     mut progress: Progress,
-    mut out: Draft,
+    mut out: Outgoing,
     with_ancestors: bool,
     mut turn: Turn,
-) -> Result<(Draft, Progress), StoreError> {
+) -> Result<(Outgoing, Progress), StoreError> {
     while out.json.len() < CHUNK && turn.has_time() {
         // All of them can be read.
         let next = progress.asked.member(question).and_then(|member| Some((asked(&member).ok()?, member.key)));
@@ -176,7 +176,7 @@ mod tests {
             let reading = db.read(move |snapshot| {
                 let (mut pieces, mut progress) = (Vec::new(), Progress::default());
                 while !progress.done {
-                    let out = Draft::new(&Answers::new(0));
+                    let out = Outgoing::new(&Answers::new(0));
                     let (out, next) = diff(snapshot, question, progress, out, false, Turn::of(time))?;
                     pieces.push(String::from_utf8(out.json).unwrap());
                     progress = next;

@@ -10,7 +10,7 @@ use super::plain_run;
 /// Finds the elements of the first array that is a member of an object, while the object's text is still arriving.
 ///
 /// For `{"results":[a,b,…],…}`: hand [`Elements::next`] the text so far, less what [`Elements::consume`] took away, and it
-/// gives the next whole element. Members before and behind the array are skipped, other arrays too. [`Elements::of_array`]
+/// gives the next whole element. Members before and after the array are skipped, other arrays too. [`Elements::of_array`]
 /// does the same for a text that is an array itself.
 #[derive(Debug)]
 pub struct Elements {
@@ -160,7 +160,7 @@ impl Elements {
         self.finished = self.depth == 0;
     }
 
-    /// Goes on behind the string that it stands in; `false` where more text must come first.
+    /// Goes on after the string that it stands in; `false` where more text must come first.
     fn skip_string(&mut self, text: &[u8]) -> bool {
         loop {
             self.at += plain_run(&text[self.at..]);

@@ -140,6 +140,10 @@ impl<'a> Batch<'a> {
 
     /// What is to be tried again after a request failed as a whole.
     fn split_or_doubt(&mut self, error: ReplicateError, piece: Piece) -> Result<Vec<Piece>, ReplicateError> {
+        // Whoever asked for the end needn't hear of it.
+        if matches!(error, ReplicateError::Cancelled) {
+            return Err(error);
+        }
         let blame = match &error {
             ReplicateError::Peer(error) => error.blame(),
             _ => Blame::Lasting,

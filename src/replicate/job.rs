@@ -130,12 +130,7 @@ impl Job {
 
     /// What the source is to let through.
     pub fn filter(&self) -> Filter {
-        match (&self.request.filter, &self.request.doc_ids, &self.request.selector) {
-            (Some(filter), ..) => Filter::Named { name: filter.name.clone(), query: filter.query.clone() },
-            (None, Some(ids), _) => Filter::DocIds(ids.clone()),
-            (None, None, Some(selector)) => Filter::Selector(selector.clone()),
-            (None, None, None) => Filter::None,
-        }
+        self.request.feed_filter()
     }
 
     /// What the stages of one life share, once its databases are open.

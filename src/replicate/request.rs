@@ -1,7 +1,8 @@
 //! What a caller asks for: the object sent to `POST /_replicate`.
 //!
 //! Fields and answers to bad ones are CouchDB's (FACTS 1), with one kind of exception: what is wrong in the request
-//! itself is a 400 that names the field (FACTS 7). Unknown keys are ignored, as CouchDB does. Nothing is looked up.
+//! itself is a 400 that names the field (FACTS 7). Unknown keys are ignored, as CouchDB does,
+//! and told to whoever asked. Nothing is looked up.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::ReplicateError;
 use crate::document::{DocId, Seq};
 use crate::endpoint::Endpoint;
 use crate::json::fields::{at_most, boolean, positive};
+use crate::peer::Filter;
 use crate::selector::Selector;
 
 /// What a caller wants.
@@ -71,6 +73,43 @@ pub struct NamedFilter {
     pub query: Vec<(String, String)>,
 }
 
+/// Every field that is read, here or in [`crate::endpoint`].
+pub const FIELDS: [&str; 28] = [
+    "source",
+    "target",
+    "continuous",
+    "retry_failures",
+    "create_target",
+    "create_target_params",
+    "cancel",
+    "id",
+    "_local_id",
+    "replication_id",
+    "doc_ids",
+    "filter",
+    "query_params",
+    "selector",
+    "winning_revs_only",
+    "since_seq",
+    "use_bulk_get",
+    "use_checkpoints",
+    "checkpoint_interval",
+    "worker_batch_size",
+    "worker_processes",
+    "http_connections",
+    "connection_timeout",
+    "retries_per_request",
+    "socket_options",
+    "proxy",
+    "source_proxy",
+    "target_proxy",
+];
+
+/// The fields that mean nothing, misspelt ones perhaps. They are ignored, as CouchDB does, but not in silence.
+pub fn unknown_fields(body: &Map<String, Value>) -> Vec<&str> {
+    body.keys().map(String::as_str).filter(|key| !FIELDS.contains(key)).collect()
+}
+
 /// More rows than this in one batch are no use to anyone, and cost memory.
 const MAX_BATCH_SIZE: usize = 10_000;
 /// More batches in flight than this are no use to anyone.
@@ -96,6 +135,16 @@ impl Request {
     pub fn fetched_directly(&self) -> Option<&[DocId]> {
         let by_feed = self.continuous || self.winning_revs_only || self.since_seq.is_some();
         self.doc_ids.as_deref().filter(|_| !by_feed)
+    }
+
+    /// What the source's feed is to let through.
+    pub fn feed_filter(&self) -> Filter {
+        match (&self.filter, &self.doc_ids, &self.selector) {
+            (Some(filter), ..) => Filter::Named { name: filter.name.clone(), query: filter.query.clone() },
+            (None, Some(ids), _) => Filter::DocIds(ids.clone()),
+            (None, None, Some(selector)) => Filter::Selector(selector.clone()),
+            (None, None, None) => Filter::None,
+        }
     }
 
     fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
@@ -242,6 +291,7 @@ mod tests {
         assert_eq!(reason(json!({"query_params": {"a": 1}})), "a value must be a string.");
         assert_eq!(reason(json!({"filter": "x"})), "Invalid filter. Must match `ddocname/filtername`.");
         assert_eq!(reason(json!({"filter": "_view"})), "Invalid `view` parameter.");
+        assert_eq!(parse(json!({"worker_processes": 3.0})).unwrap().worker_processes, Some(3));
         assert_eq!(reason(json!({"worker_processes": 0})), "parameter `worker_processes` must be a positive integer");
         let exclusive = "`doc_ids`,`filter`,`selector` are mutually exclusive";
         assert_eq!(reason(json!({"doc_ids": [], "filter": "a/b"})), exclusive);

@@ -2,7 +2,7 @@
 //!
 //! `axum::serve` knows neither limits of headers nor of connections, so hyper is driven by hand here. When the group is
 //! told to stop, the listener closes at once, idle connections close, and a connection that answers a request closes
-//! behind that answer.
+//! after that answer.
 //!
 //! Between it and hyper stand what hyper doesn't do: an eye on slow readers, and encoding of targets as people type them.
 
@@ -24,8 +24,9 @@ use crate::config::Http;
 use crate::http::Reader;
 use crate::tasks::Tasks;
 
+use super::client_stream::ClientStream;
 use super::raw_targets::RawTargets;
-use super::slow_reader::Watched;
+use super::slow_reader::SlowReader;
 
 /// After a failed accept: most likely there are no file descriptors left, and only time brings new ones.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -63,7 +64,8 @@ async fn serve(
 ) {
     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
-    let stream = RawTargets::new(Watched::new(stream, reader, limits.reader_pause), limits.max_header_bytes);
+    let targets = RawTargets::new(limits.max_header_bytes);
+    let stream = ClientStream::new(stream, targets, SlowReader::new(reader, limits.reader_pause));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
@@ -123,7 +125,7 @@ mod tests {
 
     async fn rest(mut stream: TcpStream) -> String {
         let mut answer = Vec::new();
-        // A reset behind the answer is as good an end.
+        // A reset after the answer is as good an end.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }

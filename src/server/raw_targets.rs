@@ -10,75 +10,44 @@
 //! The worst that may come of it is the 400 that there would have been without it. What it costs: a look at each byte of a
 //! head; bodies are counted, not looked at, and nothing is copied unless something is encoded.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 
 /// Headers that are looked at in a head: more than hyper takes.
 const MAX_HEADERS: usize = 128;
 /// Bytes of a line between chunks, which may have extensions.
 const MAX_LINE: usize = 8 << 10;
 
-/// A connection whose requests' targets are encoded.
-pub struct RawTargets<S> {
-    stream: S,
+/// Encodes the targets of a connection's requests.
+pub struct RawTargets {
     place: Place,
     /// Encoded bytes that the last reader had no room for.
     pending: Vec<u8>,
 }
 
-impl<S> RawTargets<S> {
+impl RawTargets {
     /// Heads may be so long.
-    pub fn new(stream: S, max_head_bytes: usize) -> Self {
-        Self { stream, place: Place::new(max_head_bytes), pending: Vec::new() }
+    pub fn new(max_head_bytes: usize) -> Self {
+        Self { place: Place::new(max_head_bytes), pending: Vec::new() }
     }
-}
 
-impl<S: AsyncRead + Unpin> AsyncRead for RawTargets<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.pending.is_empty() {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-            let Some(encoded) = self.place.follow(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
+    /// Whether there is something to give before more is read.
+    pub fn has_more(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Looks at what was read from `before` on, and takes it back if something else is to be given.
+    pub fn pass(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        if let Some(encoded) = self.place.follow(&buffer.filled()[before..]) {
             buffer.set_filled(before);
             self.pending = encoded;
         }
+    }
+
+    /// Gives as much as there is room for.
+    pub fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let some = self.pending.len().min(buffer.remaining());
         buffer.put_slice(&self.pending[..some]);
         self.pending.drain(..some);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for RawTargets<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -88,7 +57,7 @@ struct Place {
     /// The headers, or the line between chunks, as far as they came.
     gathered: Vec<u8>,
     max_head_bytes: usize,
-    /// Behind this message nothing is sure.
+    /// After this message nothing is sure.
     last: bool,
 }
 
@@ -104,9 +73,9 @@ enum Part {
     Body(u64),
     ChunkSize,
     Chunk(u64),
-    /// The line end behind a chunk.
+    /// The line end after a chunk.
     ChunkEnd,
-    /// The line end behind the last chunk. Trailers would come there: hyper has an end of its own for them, so behind them
+    /// The line end after the last chunk. Trailers would come there: hyper has an end of its own for them, so after them
     /// nothing is sure.
     LastEnd,
     /// Somewhere that isn't sure.
@@ -198,7 +167,7 @@ impl Place {
         (lines.len() <= limit).then_some(byte == b'\n' && empty)
     }
 
-    /// Behind a head: finds out how long its body is.
+    /// After a head: finds out how long its body is.
     fn body(&mut self) -> Part {
         let head = std::mem::take(&mut self.gathered);
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -231,7 +200,7 @@ impl Place {
         }
     }
 
-    /// Behind the line with a chunk's size.
+    /// After the line with a chunk's size.
     fn chunk(&mut self) -> Part {
         let line = std::mem::take(&mut self.gathered);
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -292,7 +261,7 @@ mod tests {
                     .iter()
                     .flat_map(|&byte| if is_refused(byte) { format!("%{byte:02X}").into_bytes() } else { vec![byte] })
                     .collect();
-                let behind = match how {
+                let rest = match how {
                     0 => format!(" HTTP/1.1\r\n{headers}\r\n"),
                     1 => format!(" HTTP/1.1\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()),
                     _ => {
@@ -302,7 +271,7 @@ mod tests {
                         format!(" HTTP/1.1\r\n{headers}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n{trailers}\r\n")
                     }
                 };
-                let whole = |target: &[u8]| [format!("{method} /").as_bytes(), target, behind.as_bytes()].concat();
+                let whole = |target: &[u8]| [format!("{method} /").as_bytes(), target, rest.as_bytes()].concat();
                 (whole(&target), whole(&encoded), how < 2 || trailers.is_empty())
             },
         )

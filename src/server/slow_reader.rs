@@ -10,12 +10,11 @@
 //! "Takes" is what the kernel takes: with buffers of some MB, a client that reads a few KB a second may look as if it took
 //! nothing for minutes.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::Reader;
@@ -27,9 +26,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// replicator reads of its source's feed, whose target takes minutes for each batch.
 const LEAST: usize = 16 << 10;
 
-/// A connection that closes where its client takes too little.
-pub struct Watched<S> {
-    stream: S,
+/// Watches how much a client takes.
+pub struct SlowReader {
     reader: Reader,
     pause: Duration,
     /// While a write waits.
@@ -46,14 +44,14 @@ struct Waiting {
     alarm: Pin<Box<Sleep>>,
 }
 
-impl<S> Watched<S> {
+impl SlowReader {
     /// Watches a connection whose requests `reader` knows.
-    pub fn new(stream: S, reader: Reader, pause: Duration) -> Self {
-        Self { stream, reader, pause, waiting: None, waited: Duration::ZERO, taken: 0 }
+    pub fn new(reader: Reader, pause: Duration) -> Self {
+        Self { reader, pause, waiting: None, waited: Duration::ZERO, taken: 0 }
     }
 
     /// What becomes of a write: one that waits for too long fails.
-    fn watch(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    pub fn watch(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(taken) = &written {
             self.waited += self.waiting.take().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
             self.taken += taken.as_ref().map_or(0, |bytes| *bytes);
@@ -85,54 +83,22 @@ fn closed(why: String) -> Poll<io::Result<usize>> {
     Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watch(context, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::client_stream::ClientStream;
+    use super::super::raw_targets::RawTargets;
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    fn watched(stream: DuplexStream, reader: Reader, pause: Duration) -> ClientStream<DuplexStream> {
+        ClientStream::new(stream, RawTargets::new(0), SlowReader::new(reader, pause))
+    }
 
     /// Such a client held what was read for it, and its place, until it hung up.
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_cut_off() {
         let (stream, _client) = duplex(64);
-        let mut watched = Watched::new(stream, Reader::default(), Duration::from_millis(20));
+        let mut watched = watched(stream, Reader::default(), Duration::from_millis(20));
         let error = watched.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(error.to_string(), "the client took 64 bytes in 20ms");
     }
@@ -141,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_drips_is_cut_off_however_often_it_takes_a_byte() {
         let (stream, mut client) = duplex(64);
-        let mut watched = Watched::new(stream, Reader::default(), Duration::from_millis(300));
+        let mut watched = watched(stream, Reader::default(), Duration::from_millis(300));
         let drip = async {
             for _ in 0..200 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -159,7 +125,7 @@ mod tests {
     async fn a_client_that_takes_enough_is_not_cut_off_however_long_it_takes() {
         let (stream, mut client) = duplex(1 << 10);
         let pause = Duration::from_secs(2);
-        let mut watched = Watched::new(stream, Reader::default(), pause);
+        let mut watched = watched(stream, Reader::default(), pause);
         let reading = async {
             for _ in 0..128 {
                 tokio::time::sleep(pause / 100).await;
@@ -174,7 +140,7 @@ mod tests {
     async fn a_client_that_takes_all_is_not_cut_off_whatever_it_waits_for() {
         let (stream, mut client) = duplex(64);
         let pause = Duration::from_millis(20);
-        let mut watched = Watched::new(stream, Reader::default(), pause);
+        let mut watched = watched(stream, Reader::default(), pause);
         for _ in 0..3 {
             watched.write_all(&[0; 64]).await.unwrap();
             // A feed with nothing to say: nothing is written, so no time runs.

@@ -10,6 +10,15 @@ use crate::store::StoreError;
 /// Why the server didn't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Somebody else listens there.
+    #[error(
+        "could not listen on {listen}: the address is taken{}; take another one with --listen, as --listen 127.0.0.1:5985",
+        by_whom(listen)
+    )]
+    Taken {
+        /// As it was given.
+        listen: String,
+    },
     /// The address can't be listened on.
     #[error("could not listen on {listen}")]
     Listen {
@@ -43,4 +52,9 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+}
+
+/// Our own port is CouchDB's, beside which many stand.
+fn by_whom(listen: &str) -> &'static str {
+    if listen.ends_with(":5984") { ", probably by a CouchDB or another couchrep" } else { "" }
 }

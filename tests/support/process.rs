@@ -110,7 +110,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Sends `SIGTERM` or `SIGINT`.
+    /// Sends `SIGTERM`, `SIGINT` or `SIGHUP`.
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
@@ -141,6 +141,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a command printed, without how long it took and how fast it was.
+pub fn without_times(printed: &str) -> String {
+    let time = fancy_regex::Regex::new(r" (in|after) [0-9][0-9.hms ]*s\b| \([0-9,]+/s\)").unwrap();
+    time.replace_all(printed, "").into_owned()
 }
 
 /// Sends a signal to a process.

@@ -77,6 +77,31 @@ fn a_broken_admin_is_refused_without_showing_it() {
 }
 
 #[test]
+fn admins_stand_in_a_file_as_secrets_of_containers_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("admin");
+    let config = |text: &str| {
+        fs::write(&secret, text).unwrap();
+        let options = Options { admin_file: Some(secret.clone()), admin: vec!["line:y".into()], ..Options::default() };
+        options.config()
+    };
+    let admins = config("root:se:cret\n\nother:p w\r\n").unwrap().admins;
+    assert_eq!(admins.iter().map(|admin| admin.name.as_str()).collect::<Vec<_>>(), ["line", "root", "other"]);
+    assert!(admins[1].password.is("se:cret") && admins[2].password.is("p w"));
+    // Nobody in it would make everybody admin.
+    for broken in ["", "\n", "hunter2", ":hunter2", "root:x\nhunter2"] {
+        let error = config(broken).unwrap_err();
+        assert!(matches!(error, ConfigError::File { .. }), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+    let missing = Options { admin_file: Some(dir.path().join("none")), ..Options::default() };
+    assert!(matches!(missing.config(), Err(ConfigError::Unreadable { .. })));
+    let toml = format!("admin_file = '{}'\n", secret.display());
+    fs::write(&secret, "root:x").unwrap();
+    assert_eq!(read(&toml).unwrap().admins[0].name, "root");
+}
+
+#[test]
 fn settings_can_be_printed_without_their_passwords() {
     let config = read("admin = ['root:hunter2']").unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));

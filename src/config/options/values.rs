@@ -1,6 +1,7 @@
 //! How single values are written: spans of time, sizes, administrators.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -72,6 +73,22 @@ pub fn admin(text: &SecretString) -> Result<Admin, ConfigError> {
         _ => Err(wrong("must be NAME:PASSWORD, neither of them empty")),
     }
 }
+
+/// Reads a file of administrators: `NAME:PASSWORD` a line. Without one it is no such file, and nobody means everybody.
+pub fn admins(path: &Path, text: &str) -> Result<Vec<Admin>, ConfigError> {
+    let wrong = |line, problem: &str| ConfigError::File { path: path.to_owned(), line, problem: problem.to_owned() };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let admins = lines.map(|(number, line)| match line.split_once(':') {
+        Some((name, password)) if !name.is_empty() => {
+            Admin::new(name, password).map_err(|problem| wrong(number + 1, &format!("the admin {problem}")))
+        }
+        _ => Err(wrong(number + 1, NO_ADMIN)),
+    });
+    let admins = admins.collect::<Result<Vec<_>, _>>()?;
+    if admins.is_empty() { Err(wrong(1, NO_ADMIN)) } else { Ok(admins) }
+}
+
+const NO_ADMIN: &str = "expected NAME:PASSWORD, neither of them empty";
 
 /// Takes any text: clap would print a value that its parser refuses.
 pub fn secret(text: &str) -> Result<SecretString, Infallible> {

@@ -33,7 +33,7 @@ pub enum Feed {
 /// What a feed is asked for.
 #[derive(Debug)]
 pub struct Request {
-    /// Behind which seq; `None`: behind the newest.
+    /// After which seq; `None`: after the newest.
     pub since: Option<u64>,
     /// Rows at most, at least one.
     pub limit: u64,
@@ -103,7 +103,7 @@ impl Request {
         }
     }
 
-    /// What stands behind the last row.
+    /// What stands after the last row.
     pub fn closing(&self, last_seq: u64, pending: u64) -> String {
         let end = format!("\"last_seq\":{last_seq},\"pending\":{pending}}}\n");
         match self.feed {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::document::Rev;
 use crate::http::answer::{Answers, CHUNK};
-use crate::http::draft::Draft;
+use crate::http::outgoing::Outgoing;
 use crate::json::push_string;
 use crate::store::{ChangeRow, FilterRun, Snapshot, StoreError};
 
@@ -13,13 +13,13 @@ use super::request::{Feed, Request};
 /// How far a feed has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The last row's seq; where the next piece starts behind.
+    /// The last row's seq; after which the next piece starts.
     pub seq: u64,
     /// Descending, where the next piece starts below. As in CouchDB, that begins at the newest, whatever `since` is.
     below: u64,
     /// Rows that were written.
     pub rows: u64,
-    /// Rows that the feed has behind `seq`.
+    /// Rows that the feed has after `seq`.
     pub pending: u64,
     /// Rows that were looked at, whether they passed the filter or not.
     looked_at: u64,
@@ -32,7 +32,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// At the start, behind `since`.
+    /// At the start, after `since`.
     pub fn new(since: u64) -> Self {
         Self {
             seq: since,
@@ -59,8 +59,8 @@ pub fn piece(
     request: &Request,
     mut progress: Progress,
     answers: &Answers,
-) -> Result<(Draft, Progress), StoreError> {
-    let mut out = Draft::chunk(answers);
+) -> Result<(Outgoing, Progress), StoreError> {
+    let mut out = Outgoing::chunk(answers);
     if !progress.opened {
         out.json.extend_from_slice(request.opening().as_bytes());
         progress.opened = true;
@@ -105,7 +105,7 @@ fn push_row(
     request: &Request,
     row: &ChangeRow,
     revs: &[Rev],
-    out: &mut Draft,
+    out: &mut Outgoing,
 ) -> Result<(), StoreError> {
     push_change(row, revs, &mut out.json);
     if request.include_docs {

@@ -1,6 +1,6 @@
 //! JSON on its way out, with gaps where what is large is left out and read while the answer is sent.
 //!
-//! What a draft holds of its own is little: a chunk of small documents, or one that isn't [`LARGE`]. A larger document
+//! What such a text holds of its own is little: a chunk of small documents, or one that isn't [`LARGE`]. A larger document
 //! counts among the answers' memory ([`Answers`]) as long as some of it waits for its reader. Where that memory is used
 //! up, by readers that are slow, the document's members stay in the store, as large attachments always do, and are read a
 //! piece at a time. Then one that is edited meanwhile can't be read to its end: its answer breaks off.
@@ -24,7 +24,7 @@ use super::error::ApiError;
 /// Bytes of a document beyond which it counts.
 const LARGE: usize = 64 << 10;
 
-/// Bytes of a draft that needn't count.
+/// Bytes of such a text that needn't count.
 const UNCOUNTED: usize = 256 << 10;
 
 /// A text that is left out is read in so many pieces at most: each of them loads all of it for a moment.
@@ -32,7 +32,7 @@ const PIECES: usize = 64;
 
 /// Some JSON text, whole but for its gaps.
 #[derive(Debug)]
-pub struct Draft {
+pub struct Outgoing {
     /// The text without what the gaps leave out.
     pub json: Vec<u8>,
     /// In the order of the text.
@@ -42,7 +42,7 @@ pub struct Draft {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Draft {
+impl Outgoing {
     /// Nothing yet.
     pub fn new(answers: &Answers) -> Self {
         Self { json: Vec::new(), gaps: Vec::new(), answers: answers.clone(), counted: 0, permit: None }

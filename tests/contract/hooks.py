@@ -28,8 +28,8 @@ def before_call(context, case, kwargs):
     elif isinstance(body, dict):
         documents = body.get("docs", [body])
         for document in documents if isinstance(documents, list) else []:
-            if isinstance(document, dict) and "_revisions" in document:
-                consistent(document)
+            if isinstance(document, dict):
+                consistent(document, body.get("new_edits") is False or query.get("new_edits") in (False, "false"))
         # The revision stands in one place: in the query, else in the body, else in the header.
         if "rev" in query:
             body.pop("_rev", None)
@@ -38,13 +38,23 @@ def before_call(context, case, kwargs):
         (case.headers or {}).pop("If-Match", None)
 
 
-def consistent(document):
-    """The revision is the first of its history, and the history isn't longer than its generation."""
-    revisions = document["_revisions"]
-    if not isinstance(revisions, dict) or not isinstance(revisions.get("start"), (int, float)) or not revisions.get("ids"):
+def consistent(document, replicated):
+    """The revision is the first of its history, which isn't longer than its generation; what is replicated has one."""
+    if str(document.get("_id", "")).startswith("_local/"):
+        # Revisions of these are others.
+        document.pop("_rev", None)
+        document.pop("_revisions", None)
         return
-    revisions["start"] = max(int(revisions["start"]), len(revisions["ids"]))
-    document["_rev"] = f"{revisions['start']}-{revisions['ids'][0]}"
+    # Names that are drawn from programs' own pass by the schema's patterns.
+    attachments = document.get("_attachments")
+    for members in [document, attachments if isinstance(attachments, dict) else {}]:
+        members.pop("__main__", None)
+    revisions = document.get("_revisions")
+    if isinstance(revisions, dict) and isinstance(revisions.get("start"), (int, float)) and revisions.get("ids"):
+        revisions["start"] = max(int(revisions["start"]), len(revisions["ids"]))
+        document["_rev"] = f"{revisions['start']}-{revisions['ids'][0]}"
+    elif replicated:
+        document.setdefault("_rev", "1-a")
 
 
 def replication(body):

@@ -73,7 +73,7 @@ impl Caller {
 
     /// Whether he may look into, and cancel, a replication that `owner` started.
     pub fn may_manage(&self, owner: Option<&str>) -> bool {
-        self.is_server_admin() || owner == self.name.as_deref()
+        self.is_server_admin() || (self.name.is_some() && owner == self.name.as_deref())
     }
 }
 
@@ -100,5 +100,6 @@ mod tests {
     fn a_replication_is_its_owners_and_the_admins_to_manage() {
         assert!(user("ann").may_manage(Some("ann")) && Caller::server_admin().may_manage(Some("ann")));
         assert!(!user("bob").may_manage(Some("ann")) && !user("bob").may_manage(None));
+        assert!(!Caller::default().may_manage(None), "nobody in particular owns nothing");
     }
 }

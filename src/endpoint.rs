@@ -91,6 +91,9 @@ pub enum InvalidEndpoint {
     /// A header that HTTP doesn't allow, or that couchrep sets by itself.
     #[error("endpoint has an invalid header `{0}`")]
     Header(String),
+    /// Longer than any that is meant.
+    #[error("`{0}` is longer than {MAX_BYTES} bytes")]
+    TooLong(&'static str),
     /// A name that no database can have.
     #[error("no database can be called `{0}`")]
     Name(String),
@@ -98,6 +101,9 @@ pub enum InvalidEndpoint {
     #[error(transparent)]
     Field(#[from] BadField),
 }
+
+/// Bytes of an endpoint, headers and all: it is hashed, kept and sent over and over again.
+const MAX_BYTES: usize = 64 << 10;
 
 /// Headers that say how the message itself travels: another's value would break it.
 const RESERVED: [&str; 6] = ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
@@ -116,6 +122,7 @@ impl Endpoint {
     /// Reads the field `field` (`source` or `target`) of a request.
     pub fn parse(field: &'static str, value: Option<&Value>) -> Result<Self, InvalidEndpoint> {
         match value {
+            Some(value) if text_bytes(value) > MAX_BYTES => Err(InvalidEndpoint::TooLong(field)),
             None | Some(Value::Null) => Err(InvalidEndpoint::Missing(field)),
             Some(Value::String(text)) if text.is_empty() => Err(InvalidEndpoint::Missing(field)),
             Some(Value::String(text)) if text.contains("://") => {
@@ -165,6 +172,16 @@ impl Endpoint {
             Self::Local(_) => Duration::ZERO,
             Self::Remote(remote) => remote.connection.connection_timeout.unwrap_or(settings.connection_timeout),
         }
+    }
+}
+
+/// Bytes of all that is written in a value.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(|value| 1 + text_bytes(value)).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| name.len() + 1 + text_bytes(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 

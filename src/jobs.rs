@@ -64,9 +64,11 @@ impl Jobs {
     /// Answers a `POST /_replicate`: starts or joins a replication, or cancels one.
     ///
     /// A one-shot is waited for; dropping this future stops nothing.
-    pub async fn replicate(&self, body: &Map<String, Value>, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
+    pub async fn replicate(&self, body: Map<String, Value>, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         caller.may_replicate()?;
-        let command = Command::parse(body).map_err(|error| self.as_url(error))?;
+        let command = Command::parse(&body).map_err(|error| self.as_url(error))?;
+        // It may be megabytes, and a one-shot may take days.
+        drop(body);
         match command {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
@@ -230,11 +232,14 @@ impl Jobs {
     }
 }
 
-/// Whether a caller may start this replication. A local target is made by whoever may make databases here; a remote one
-/// decides for itself.
+/// Whether a caller may start this replication: it reads and writes databases of this server as if he did, and a local target
+/// is made by whoever may make databases here. A remote one decides for itself.
 fn may_run(caller: &Caller, request: &Request) -> Result<(), Denied> {
-    let makes_local = request.create_target && matches!(request.target, Endpoint::Local(_));
-    if makes_local { caller.may_make_databases() } else { Ok(()) }
+    let is_local = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Local(_));
+    if is_local(&request.source) || is_local(&request.target) {
+        caller.may_open_databases()?;
+    }
+    if request.create_target && is_local(&request.target) { caller.may_make_databases() } else { Ok(()) }
 }
 
 /// What a job's task does.
@@ -298,17 +303,31 @@ mod tests {
     }
 
     fn request(target: &str) -> Request {
-        let body = json!({"source": "a", "target": target, "create_target": true});
+        let body = json!({"source": "http://h/a", "target": target, "create_target": true});
         match Command::parse(body.as_object().unwrap()).unwrap() {
             Command::Run(request) => request,
             other => panic!("{other:?}"),
         }
     }
 
+    /// A replication of a local database to somewhere else would read for its caller what he may not read himself.
+    #[test]
+    fn whoever_may_not_open_local_databases_replicates_none() {
+        let user = Caller { name: Some("ann".into()), ..Caller::default() };
+        let asked = |source: &str, target: &str| {
+            let body = json!({"source": source, "target": target});
+            let Ok(Command::Run(request)) = Command::parse(body.as_object().unwrap()) else { panic!("{body}") };
+            may_run(&user, &request)
+        };
+        assert_eq!(asked("a", "http://h/b"), Err(Denied::NotMember));
+        assert_eq!(asked("http://h/a", "b"), Err(Denied::NotMember));
+        assert_eq!(asked("http://h/a", "http://h/b"), Ok(()));
+    }
+
     #[test]
     fn create_target_for_a_local_target_needs_a_server_admin() {
         let (user, admin) = (Caller { name: Some("ann".into()), ..Caller::default() }, Caller::server_admin());
-        assert_eq!(may_run(&user, &request("b")), Err(Denied::NotServerAdmin));
+        assert_eq!(may_run(&user, &request("b")), Err(Denied::NotMember));
         assert_eq!(may_run(&user, &request("http://h/b")), Ok(()));
         assert_eq!(may_run(&admin, &request("b")), Ok(()));
     }
@@ -332,7 +351,7 @@ mod tests {
         let user = |name: &str| Arc::new(Caller { name: Some(name.into()), ..Caller::default() });
         let (ann, bob, admin) = (user("ann"), user("bob"), Arc::new(Caller::server_admin()));
         let body = json!({"source": url("a"), "target": url("b"), "continuous": true});
-        let started = jobs.replicate(body.as_object().unwrap(), &ann).await.unwrap();
+        let started = jobs.replicate(body.as_object().unwrap().clone(), &ann).await.unwrap();
         let Answer::Started(id) = started else { panic!("{started:?}") };
         for runs in [true, false] {
             for allowed in [&ann, &admin] {

@@ -159,3 +159,17 @@ async fn a_waiting_feed_that_is_silent_or_breaks_off_is_opened_again_without_a_r
     let arrived = async { while server.get("/tgt", 200).await["doc_count"] != 11 {} };
     tokio::time::timeout(Duration::from_secs(60), arrived).await.expect("a change doesn't arrive");
 }
+
+/// As many clients as there are places, all waiting for one long replication, and even its cancel was answered 503.
+#[tokio::test]
+async fn whoever_waits_for_a_replication_takes_nobodys_place() {
+    let (server, peer) = bench_with(|config| config.http.max_requests = 2).await;
+    peer.fail(Method::POST, "/tgt/_ensure_full_commit", Fault::Slow(Duration::from_secs(3)));
+    let job = json!({"source": "src", "target": peer.url("/tgt")});
+    let waiting = join_all((0..5).map(|_| server.replicate(job.clone())));
+    let (answers, ()) = join!(waiting, async {
+        peer.saw("POST /tgt/_ensure_full_commit").await;
+        server.get("/", 200).await;
+    });
+    assert!(answers.iter().all(|answer| answer["ok"] == true), "{answers:?}");
+}

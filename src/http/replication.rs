@@ -16,6 +16,7 @@ use crate::jobs::Answer;
 use crate::replicate::request::unknown_fields;
 
 use super::error::ApiError;
+use super::places::Place;
 use super::query::Query;
 use super::request::Payload;
 use super::{AppState, answer};
@@ -26,6 +27,7 @@ use super::{AppState, answer};
 pub async fn replicate(
     State(state): State<AppState>,
     Extension(caller): Extension<Arc<Caller>>,
+    Extension(place): Extension<Place>,
     method: Method,
     payload: Payload,
 ) -> Result<Response, ApiError> {
@@ -41,13 +43,17 @@ pub async fn replicate(
     let Value::Object(request) = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)? else {
         return Err(ApiError::bad_request("Request body must be a JSON object"));
     };
-    let mut response = match state.jobs.replicate(&request, &caller).await {
+    // Whoever waits for a replication costs next to nothing, and may wait for days: neither room for bodies nor a request's place.
+    let unknown = unknown(&request);
+    drop(body);
+    place.leave();
+    let mut response = match state.jobs.replicate(request, &caller).await {
         Ok(Answer::Completed(id, result)) => named(id, answer::json(StatusCode::OK, &result)),
         Ok(Answer::Started(id)) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
         Ok(Answer::Cancelled(id)) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
         Err(error) => ApiError::from(error).into_response(),
     };
-    response.headers_mut().extend(unknown(&request).map(|names| (UNKNOWN_FIELDS, names)));
+    response.headers_mut().extend(unknown.map(|names| (UNKNOWN_FIELDS, names)));
     Ok(response)
 }
 

@@ -170,7 +170,8 @@ impl PeerError {
         }
     }
 
-    /// What happened, and not where: a failure is kept in the source, whose readers needn't learn of the target's host.
+    /// What happened, and not where, nor what a stranger's answer held: a failure is kept in the source, whose readers needn't
+    /// learn of the target's host, nor of what else this machine reaches.
     pub fn without_address(&self) -> String {
         match self {
             Self::DatabaseMissing { .. } => "the database could not be opened".into(),
@@ -178,10 +179,14 @@ impl PeerError {
             Self::Unresolved { .. } => "the host could not be resolved".into(),
             Self::Unreachable { reason, .. } => format!("no answer: {reason}"),
             Self::Broken { reason, .. } => format!("the answer broke off: {reason}"),
+            // What isn't in CouchDB's words may come from anywhere that a redirect led to: its status says enough.
+            Self::Answered { answer, blame: Blame::Unclear { worded: false }, .. } => {
+                answer.split(':').next().unwrap_or_default().to_owned()
+            }
             Self::Answered { answer, .. } => answer.clone(),
             Self::NotCopied { why, .. } => why.to_string(),
             Self::MissingStub { reason, .. } => format!("an attachment that was sent as a stub is missing: {reason}"),
-            Self::Malformed { expected, found, .. } => format!("something else than {expected}: {found}"),
+            Self::Malformed { expected, .. } => format!("something else than {expected}"),
             Self::TooLong { limit, .. } => format!("the answer is longer than {limit} bytes"),
             Self::Client(_) | Self::Conflict | Self::Document(_) | Self::Store(_) => self.to_string(),
         }

@@ -220,6 +220,7 @@ impl Standing {
 
 impl Pass {
     fn new(name: HeaderName, value: HeaderValue, lifetime: Duration) -> Self {
+        let lifetime = lifetime.min(LONGEST_LIFETIME);
         Self { name, value, renew_at: Instant::now() + lifetime.mul_f64(0.9), proven: AtomicBool::new(false) }
     }
 
@@ -284,6 +285,9 @@ impl Desk<'_> {
         Failed { trouble: Trouble::Answered(Blame::Lasting), asked: None, error }
     }
 }
+
+/// What a peer says beyond it is taken for this long: the clock has an end.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A header's value that isn't printed.
 fn header(text: &str) -> Option<HeaderValue> {

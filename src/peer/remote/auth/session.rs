@@ -99,6 +99,7 @@ mod tests {
             |left: Duration, seconds: u64| left <= Duration::from_secs(seconds) && left.as_secs() + 2 > seconds;
         assert!(within(left("AuthSession=abc; Version=1; Path=/; Max-Age=100; HttpOnly"), 90));
         assert!(within(left("AuthSession=abc; Path=/"), 540));
+        assert!(within(left("AuthSession=abc; Max-Age=18446744073709551615"), 24 * 60 * 60 * 9 / 10));
         assert!(session("AuthSession=; Path=/").is_none() && session("Other=abc").is_none());
     }
 }

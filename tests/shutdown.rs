@@ -111,3 +111,25 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(!process.ended_within(LIMIT).success());
     assert!(stuck.await.unwrap().is_err());
 }
+
+/// A feed that the stop met before its first row ended well, and said that nothing was pending: whoever copied thought he had all.
+#[tokio::test]
+async fn a_feed_that_the_stop_cuts_short_does_not_end_well() {
+    let (dir, client) = (tempfile::tempdir().unwrap(), client());
+    let mut process = Process::start(dir.path());
+    ask(&client, Method::PUT, process.url("/recipes"), None, 201).await;
+    let slow = "function (doc) { for (var n = 0; n < 3e6; n++); return true; }";
+    ask(&client, Method::PUT, process.url("/recipes/_design/d"), Some(&json!({ "filters": { "slow": slow } })), 201)
+        .await;
+    let docs: Vec<_> = (0..50).map(|n| json!({ "_id": format!("doc{n:03}") })).collect();
+    ask(&client, Method::POST, process.url("/recipes/_bulk_docs"), Some(&json!({ "docs": docs })), 201).await;
+    let asked = client.get(process.url("/recipes/_changes?filter=d%2Fslow"));
+    let feed = Tasks::default().spawn("feed", async move { asked.send().await.ok()?.json::<Value>().await.ok() });
+    let _: Value = ask(&client, Method::GET, process.url("/"), None, 200).await;
+
+    process.signal("TERM");
+    assert_eq!(process.ended_within(LIMIT).code(), Some(0));
+    if let Some(answer) = feed.await.unwrap() {
+        assert!(answer["error"] == "service_unavailable" || answer["results"][50]["id"] == "doc049", "{answer}");
+    }
+}

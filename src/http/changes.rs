@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::replicate::ReplicateError;
 use crate::store::{Asker, Database, DbName, Filter, Ready, Snapshot, Store};
 use crate::tasks;
 
@@ -130,7 +131,12 @@ impl Feeding {
             // Heard of from here on: a write between a read and the wait after it is not missed.
             self.updates.mark_unchanged();
             while !progress.caught_up {
-                match self.read(progress.clone()).await {
+                let read = match self.read(progress.clone()).await {
+                    // Ended well, it would read as if there were no more rows: a one-shot that reads it would say it had all.
+                    Ok(None) if self.request.feed == Feed::Normal => Err(ReplicateError::ShuttingDown.into()),
+                    read => read,
+                };
+                match read {
                     Ok(Some((db, piece, next))) => {
                         self.deliver(&db, piece).await?;
                         progress = next;

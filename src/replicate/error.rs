@@ -60,7 +60,9 @@ impl From<InvalidEndpoint> for ReplicateError {
     fn from(error: InvalidEndpoint) -> Self {
         match error {
             InvalidEndpoint::Missing(field) => Self::MissingDatabase(field),
-            InvalidEndpoint::Url | InvalidEndpoint::Header(_) | InvalidEndpoint::TooLong(_) => Self::InvalidReplication(error.to_string()),
+            InvalidEndpoint::Url | InvalidEndpoint::Header(_) | InvalidEndpoint::TooLong(_) => {
+                Self::InvalidReplication(error.to_string())
+            }
             InvalidEndpoint::Name(name) => Self::DatabaseNotFound(name),
             InvalidEndpoint::Field(error) => error.into(),
         }

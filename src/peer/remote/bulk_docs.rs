@@ -158,7 +158,8 @@ impl Row {
     /// If it says neither.
     pub(super) fn failure(self) -> Result<Option<Failure>, NoRow> {
         let Some(why) = self.words.why() else {
-            return if self.ok == Some(true) || self.id.is_some() { Ok(None) } else { Err(NoRow) };
+            let is_written = self.ok.unwrap_or(self.id.is_some() && self.rev.is_some());
+            return if is_written { Ok(None) } else { Err(NoRow) };
         };
         let id = self.id.unwrap_or_else(|| DocId::from(""));
         Ok(Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why }))

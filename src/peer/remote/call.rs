@@ -459,7 +459,10 @@ pub(super) fn leads_inside(from: &Url, next: &Url) -> bool {
         }
         Some(Host::Ipv6(address)) => {
             let mapped = address.to_ipv4_mapped();
-            mapped.is_some() || address.is_loopback() || address.is_unique_local() || address.is_unspecified()
+            mapped.is_some()
+                || address.is_loopback()
+                || address.is_unique_local()
+                || address.is_unspecified()
                 || address.is_unicast_link_local()
         }
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

@@ -103,6 +103,10 @@ impl RemoteChanges {
         }
         let envelope = [self.head.as_deref().unwrap_or_default(), &self.text].concat();
         let page: Page = serde_json::from_slice(&envelope).map_err(|error| self.unexpected(&envelope, &error))?;
+        if !page.results.is_empty() {
+            // The rows were looked for in another array than theirs.
+            return Err(malformed(self.answer.request(), EXPECTED, "rows after an array of something else".into()));
+        }
         self.last_seq = page.last_seq;
         Ok(self.page(changes, page.pending, if self.most.is_some() { Extent::Limited } else { Extent::Last }))
     }

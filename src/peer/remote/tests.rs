@@ -237,6 +237,17 @@ async fn the_feed_is_read_in_pages_and_waited_on() {
     assert!(matches!(silent, Err(PeerError::Broken { .. })), "{silent:?}");
 }
 
+/// Rows that stand after an array of something else were passed over, and a checkpoint with them.
+#[tokio::test]
+async fn rows_are_never_passed_over_for_another_array() {
+    let page = r#"{"warnings":[],"results":[{"seq":1,"id":"a","changes":[{"rev":"1-a"}]}],"last_seq":1,"pending":0}"#;
+    let peer = peer(&format!("{}/db", serve(move |_| answer(200, page)).await));
+    let (since, filter) = (Seq::zero(), Filter::None);
+    let read =
+        peer.changes(&ChangesQuery { since, limit: 3, max_bytes: PAGE_BYTES, filter, winners_only: false }).await;
+    assert!(read.as_ref().map_or(true, |page| page.changes.len() == 1), "{read:?}");
+}
+
 /// Pages are cut where they are full; the seq that counts is the last one told.
 #[tokio::test]
 async fn an_answer_of_the_feed_is_cut_into_pages() {

@@ -178,6 +178,8 @@ async fn rows_that_say_nothing_are_no_success() {
         "row" => answer(201, "[{}]"),
         "null" => answer(201, r#"[{"id":null,"error":null}]"#),
         "rows" => answer(201, r#"[{"ok":true,"id":"a"},{"ok":false}]"#),
+        "denied" => answer(201, r#"[{"id":"a","ok":false}]"#),
+        "status" => answer(201, r#"[{"id":"a","status":409}]"#),
         "failed" => answer(500, "[{}]"),
         "object" => answer(201, "{}"),
         "results" => answer(200, r#"{"results":[{}]}"#),
@@ -189,7 +191,7 @@ async fn rows_that_say_nothing_are_no_success() {
         _ => answer(200, "{}"),
     });
     let url = url.await;
-    for path in ["row", "null", "rows", "failed", "object"] {
+    for path in ["row", "null", "rows", "denied", "status", "failed", "object"] {
         let written = peer(&format!("{url}/{path}")).bulk_docs(batch(&["a", "b"])).await;
         assert!(written.is_err(), "{path}: {written:?}");
     }

@@ -171,12 +171,28 @@ async fn a_list_of_local_documents_without_end_is_an_error() {
 #[test]
 fn no_redirect_leads_from_elsewhere_into_this_machines_network() {
     let leads_inside = |from: &str, next: &str| leads_inside(&Url::parse(from).unwrap(), &Url::parse(next).unwrap());
-    let inside = ["http://127.0.0.1:5984/", "http://localhost/", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://10.1.2.3/",
-        "http://192.168.0.1/", "http://169.254.169.254/latest", "http://[fe80::1]/", "http://[fd00::1]/", "http://0.0.0.0/"];
+    let inside = [
+        "http://127.0.0.1:5984/",
+        "http://localhost/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://10.1.2.3/",
+        "http://192.168.0.1/",
+        "http://169.254.169.254/latest",
+        "http://[fe80::1]/",
+        "http://[fd00::1]/",
+        "http://0.0.0.0/",
+    ];
     for next in inside {
-        assert!(leads_inside("https://couch.example/db/", next) && leads_inside("http://93.184.216.34/", next), "{next}");
+        assert!(
+            leads_inside("https://couch.example/db/", next) && leads_inside("http://93.184.216.34/", next),
+            "{next}"
+        );
     }
     assert!(leads_inside("http://10.1.2.3/", "http://169.254.169.254/"), "an address of the link is for nobody else");
-    assert!(!leads_inside("http://127.0.0.1:5984/", "http://localhost:15984/") && !leads_inside("http://10.0.0.1/", "http://10.0.0.2/"));
+    assert!(
+        !leads_inside("http://127.0.0.1:5984/", "http://localhost:15984/")
+            && !leads_inside("http://10.0.0.1/", "http://10.0.0.2/")
+    );
     assert!(!leads_inside("http://couch.example/", "https://other.example/"));
 }

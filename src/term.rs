@@ -7,6 +7,8 @@ mod json;
 
 use serde_json::{Number, Value};
 
+pub use self::json::Shape;
+
 /// A term.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Term {
@@ -27,8 +29,6 @@ pub enum Term {
     List(Vec<Term>),
     /// A tuple of at most 255 terms.
     Tuple(Vec<Term>),
-    /// Any term but an integer, in the external format.
-    Encoded(Vec<u8>),
 }
 
 impl Term {
@@ -72,7 +72,6 @@ impl Term {
                 append_length(bytes.len(), out);
                 out.extend_from_slice(bytes);
             }
-            Self::Encoded(bytes) => out.extend_from_slice(bytes),
             Self::List(items) => append_list(items, out),
             Self::Tuple(items) => {
                 out.push(SMALL_TUPLE_EXT);
@@ -217,10 +216,17 @@ mod tests {
 
     use super::*;
 
+    /// What a text stands for, with the version byte.
+    fn document(text: impl AsRef<[u8]>) -> Vec<u8> {
+        let (text, mut out) = (text.as_ref(), vec![VERSION]);
+        Shape::of(text).write(text, |piece| out.extend_from_slice(piece));
+        out
+    }
+
     /// A value's text by both ways.
     fn json(text: &str) -> Vec<u8> {
         let encoded = Term::from(&serde_json::from_str::<Value>(text).unwrap()).encode();
-        assert_eq!(Term::document(text.as_bytes()).encode(), encoded, "{text}");
+        assert_eq!(document(text), encoded, "{text}");
         encoded
     }
 
@@ -258,7 +264,7 @@ mod tests {
             let member = |(place, key): (usize, &u8)| {
                 format!(r#""{}":{}{place}{}"#, "k".repeat((*key).into()), r#"{"x":0,"x":"#.repeat(depth), "}".repeat(depth))
             };
-            let object = |members: Vec<String>| Term::document(format!("{{{}}}", members.join(",")).as_bytes());
+            let object = |members: Vec<String>| document(format!("{{{}}}", members.join(",")));
             let last = |(place, key): &(usize, &u8)| !keys[place + 1..].contains(key);
             let all = object(keys.iter().enumerate().map(member).collect());
             prop_assert_eq!(all, object(keys.iter().enumerate().filter(last).map(member).collect()));
@@ -267,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_last_of_equal_members_stays_where_it_stands() {
-        let term = |text: &str| Term::document(text.as_bytes());
+        let term = |text: &str| document(text);
         assert_eq!(term(r#"{"a":{"x":1,"x":[]},"b":2,"\u0061":3}"#), term(r#"{"b":2,"a":3}"#));
         assert_eq!(term(r#"[{"a":{"x":1,"x":[]}},{"a":1}]"#), term(r#"[{"a":{"x":[]}},{"a":1}]"#));
     }
@@ -275,9 +281,9 @@ mod tests {
     #[test]
     fn no_depth_and_no_length_is_too_much() {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
-            Term::document(format!("{}{}", open.repeat(1_000_000), close.repeat(1_000_000)).as_bytes());
+            document(format!("{}{}", open.repeat(1_000_000), close.repeat(1_000_000)));
         }
-        Term::document("1".repeat(10_000_000).as_bytes());
+        document("1".repeat(10_000_000));
     }
 
     /// A `selector` with an integer of a million digits blocked a replication's request for minutes.
@@ -294,13 +300,47 @@ mod tests {
     fn members_that_come_twice_on_every_level_take_no_long_time() {
         let depth = 100_000;
         let nested = |level: &str| format!("{}0{}", level.repeat(depth), "}".repeat(depth));
-        let term = |text: String| Term::document(text.as_bytes()).encode();
+        let term = |text: String| document(text);
         assert!(term(nested(r#"{"a":0,"a":"#)) == term(nested(r#"{"a":"#)));
         let inner = format!("{}0{}", r#"{"a":0,"a":"#.repeat(1000), "}".repeat(1000));
         assert_eq!(term(format!(r#"{{"x":{inner},"y":[{inner}],"x":1}}"#)), {
             let inner = format!("{}0{}", r#"{"a":"#.repeat(1000), "}".repeat(1000));
             term(format!(r#"{{"y":[{inner}],"x":1}}"#))
         });
+    }
+
+    /// A body of empty members took more than five times its length: a term, and lists of where each member was.
+    #[test]
+    fn what_is_noted_of_a_text_is_less_than_the_text() {
+        let many =
+            |one: &str, open: &str, close: &str| format!("{open}{}{one}{close}", format!("{one},").repeat(100_000));
+        for text in [
+            many(r#""":[]"#, "{", "}"),
+            many(r#""":0"#, "{", "}"),
+            many("[]", "[", "]"),
+            many("[0]", "[", "]"),
+            many(r#"{"":0,"":0}"#, "[", "]"),
+            many(&format!("[0{}]", ",0".repeat(200)), "[", "]"),
+            format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+            format!("{}0{}", r#"{"":0,"":"#.repeat(100_000), "}".repeat(100_000)),
+        ] {
+            let bytes = Shape::of(text.as_bytes()).bytes();
+            assert!(bytes < text.len(), "{bytes} of {}: {}", text.len(), &text[..20]);
+        }
+    }
+
+    /// A list of many bytes, a long string, a long list, keys with escapes: each in pieces.
+    #[test]
+    fn a_term_in_pieces_is_the_term() {
+        for text in [
+            format!("[0{}]", ",255".repeat(LONGEST_STRING - 1)),
+            format!("[0{}]", ",255".repeat(LONGEST_STRING)),
+            format!("[{}[]]", "[7],".repeat(100_000)),
+            format!(r#"{{"{}":"{}"}}"#, "k".repeat(100_000), "\\n".repeat(100_000)),
+            r#"{"a\n":1,"\u00e9":2,"b":{"":[]," ":{}}}"#.into(),
+        ] {
+            json(&text);
+        }
     }
 
     #[test]

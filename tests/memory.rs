@@ -138,6 +138,25 @@ async fn twenty_huge_documents_at_once_are_held_one_behind_the_other() {
     assert!(peak < 2 * 32 * MIB, "{} MiB more than idle", peak / MIB);
 }
 
+/// The term of a body of empty members, and where each of them was in it, took seven times its length: 700 MB for the
+/// longest that is taken.
+#[tokio::test]
+async fn an_edit_of_empty_members_takes_little_more_than_its_text() {
+    const BYTES: usize = 4 * MIB;
+    let body = format!(r#"{{"a":{{{}"":[]}}}}"#, r#""":[],"#.repeat(BYTES / 6));
+    let data_dir = tempfile::tempdir().unwrap();
+    let process = Process::with_few_arenas(data_dir.path(), &[]);
+    let put = async |path: &str, body: String| {
+        let request = client().put(process.url(path)).header("content-type", "application/json");
+        assert_eq!(request.body(body).send().await.unwrap().status(), 201);
+    };
+    put("/db", String::new()).await;
+    let idle = peak_bytes(process.id());
+    put("/db/doc", body).await;
+    let peak = peak_bytes(process.id()) - idle;
+    assert!(peak < 5 * BYTES, "{} KiB more than idle", peak >> 10);
+}
+
 #[tokio::test]
 async fn sources_that_hang_hold_no_memory() {
     let server = Server::with_config(|config| config.replicator.memory_budget = 8 * MIB).await;

@@ -8,23 +8,23 @@ use md5::{Digest as _, Md5};
 
 use super::attachments::Attachment;
 use crate::document::{Rev, RevHash};
-use crate::term::Term;
+use crate::term::{Shape, Term};
 
-/// The hash of a new revision over `parent`.
-pub fn hash(deleted: bool, parent: Option<&Rev>, body: Option<Term>, attachments: &[Attachment]) -> RevHash {
+/// The hash of a new revision over `parent`. The body is given by its shape and its text.
+pub fn hash(deleted: bool, parent: Option<&Rev>, body: (&Shape, &[u8]), attachments: &[Attachment]) -> RevHash {
     let old_rev = parent.map_or(Term::from(0), |parent| Term::Binary(parent.hash.as_bytes().to_vec()));
     let attachments = attachments.iter().rev().map(|attachment| {
         let digest = Term::Binary(attachment.digest.0.to_vec());
         Term::Tuple(vec![Term::binary(&attachment.name), Term::binary(&attachment.content_type), digest])
     });
-    let edit = Term::List(vec![
+    let before = [
         Term::Atom(if deleted { "true" } else { "false" }),
         Term::from(parent.map_or(0, |parent| parent.pos)),
         old_rev,
-        body.unwrap_or(Term::List(Vec::new())),
-        Term::List(attachments.collect()),
-    ]);
-    RevHash::Md5(Md5::digest(edit.encode()).into())
+    ];
+    let mut md5 = Md5::new();
+    Term::encode_around(&before, body, &[Term::List(attachments.collect())], |piece| md5.update(piece));
+    RevHash::Md5(md5.finalize().into())
 }
 
 #[cfg(test)]
@@ -34,7 +34,8 @@ mod tests {
 
     fn rev(deleted: bool, parent: Option<&str>, body: &str, attachments: &[Attachment]) -> String {
         let parent = parent.map(|parent| Rev::parse(parent).unwrap());
-        let hash = hash(deleted, parent.as_ref(), Some(Term::document(body.as_bytes())), attachments);
+        let body = body.as_bytes();
+        let hash = hash(deleted, parent.as_ref(), (&Shape::of(body), body), attachments);
         Rev { pos: parent.map_or(1, |parent| parent.pos + 1), hash }.to_string()
     }
 

@@ -8,7 +8,7 @@ use super::StoreError;
 use super::attachments::{self, Stored};
 use super::edit::{AttachmentData, Edit, EditKind};
 use crate::document::{Digest, DocId};
-use crate::term::Term;
+use crate::term::Shape;
 
 /// An edit that is ready for its transaction.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(super) struct Prepared {
     pub(super) kind: EditKind,
     pub(super) deleted: bool,
     pub(super) body: Vec<u8>,
-    /// The body as the revision id of a new edit needs it.
-    pub(super) term: Option<Term>,
+    /// The shape of the body, which the revision id of a new edit needs.
+    pub(super) shape: Option<Shape>,
     pub(super) attachments: Vec<PreparedAttachment>,
 }
 
@@ -51,7 +51,7 @@ impl Prepared {
             Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
         });
         Ok(Self {
-            term: matches!(edit.kind, EditKind::New { .. }).then(|| Term::document(&edit.body)),
+            shape: matches!(edit.kind, EditKind::New { .. }).then(|| Shape::of(&edit.body)),
             attachments: attachments.collect::<Result<_, StoreError>>()?,
             id: edit.id,
             kind: edit.kind,

@@ -25,6 +25,7 @@ use super::revtree::{NewLeaf, RevTree};
 use super::work::{LocalParent, Refusal};
 use super::{StoreError, new_rev};
 use crate::document::{DocId, MAX_POS, Rev, Revisions};
+use crate::term::Shape;
 
 /// Revisions of a path that are kept: CouchDB's default for `_revs_limit`.
 const REVS_LIMIT: usize = 1000;
@@ -83,7 +84,7 @@ impl<'t> Transaction<'t> {
             Some(stored) => Some(DocRecord::decode(stored.value())?),
             None => None,
         };
-        let Prepared { id, kind, deleted, body, term, attachments } = edit;
+        let Prepared { id, kind, deleted, body, shape, attachments } = edit;
         let (old_seq, mut tree) = match record {
             Some(DocRecord { seq, tree }) => (Some(seq), tree),
             None => (None, RevTree::default()),
@@ -113,7 +114,8 @@ impl<'t> Transaction<'t> {
             EditKind::Replicated { path } => path,
             EditKind::New { .. } => {
                 let parent = ancestors.as_ref().map(Revisions::newest);
-                let hash = new_rev::hash(deleted, parent.as_ref(), term, &attachments);
+                let shape = shape.unwrap_or_else(|| Shape::of(&body));
+                let hash = new_rev::hash(deleted, parent.as_ref(), (&shape, &body), &attachments);
                 let older = ancestors.into_iter().flat_map(|path| path.ids);
                 Revisions { start: generation, ids: [hash].into_iter().chain(older).collect() }
             }

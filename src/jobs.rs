@@ -19,13 +19,13 @@ use serde_json::{Map, Value};
 use tracing::Instrument as _;
 
 use self::entry::TaskEntry;
-use self::running::{Finished, RunningJobs, Verdict};
+use self::running::{Ending, Finished, RunningJobs};
 use crate::access::{Caller, Denied};
 use crate::effort::pulse::Pulse;
 use crate::endpoint::{self, Endpoint};
 use crate::peer::PeerError;
 use crate::replicate::failures::list::ListOf;
-use crate::replicate::failures::{FailureList, Kept};
+use crate::replicate::failures::{FailureList, RecordedFailure};
 use crate::replicate::request::{Command, Request};
 use crate::replicate::{Context, Job, Outcome, ReplicateError};
 
@@ -94,7 +94,7 @@ impl Jobs {
         id: &str,
         (skip, limit): (u64, usize),
         caller: &Arc<Caller>,
-    ) -> Result<(u64, Vec<Kept>), ReplicateError> {
+    ) -> Result<(u64, Vec<RecordedFailure>), ReplicateError> {
         caller.may_replicate()?;
         let base = id.split('+').next().unwrap_or(id);
         // The base id becomes a file's name.
@@ -189,16 +189,16 @@ impl Jobs {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
             }
-            let verdict = self.running.start_or_join(&id, job, |job| work(job).boxed());
+            let ending = self.running.start_or_join(&id, job, |job| work(job).boxed());
             if request.continuous {
                 return Ok(Answer::Started(id.to_string()));
             }
-            match verdict.await {
-                Ok(Verdict::Settled(result)) => {
+            match ending.await {
+                Ok(Ending::Result(result)) => {
                     let completed = |answer| Answer::Completed(id.to_string(), answer);
                     return result.map(completed).map_err(|error| self.why(error));
                 }
-                Ok(Verdict::Again) => {}
+                Ok(Ending::RunAgain) => {}
                 Err(_) => return Err(ReplicateError::Crashed),
             }
         }

@@ -126,7 +126,7 @@ async fn copied(
             }
         };
         // Two replications under one id take turns; that of the two which is later goes on from the other's checkpoint.
-        let checkpoint = Some(job.progress.places().checkpointed_source_seq);
+        let checkpoint = Some(job.progress.position().checkpointed_source_seq);
         losses = if checkpoint == reached { losses + 1 } else { 1 };
         reached = checkpoint;
         if losses == MAX_LOSSES {

@@ -14,7 +14,7 @@ use couchrep::access::Caller;
 use couchrep::endpoint::Endpoint;
 use couchrep::jobs::lives;
 use couchrep::peer::Failure;
-use couchrep::replicate::failures::{FailureList, Kept};
+use couchrep::replicate::failures::{FailureList, RecordedFailure};
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
 use couchrep::replicate::{Context, Job, Outcome, ReplicateError};
@@ -148,14 +148,14 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
 }
 
 fn how_far(progress: &Progress) -> HowFar {
-    let (counts, places) = (progress.counts(), progress.places());
+    let (counts, position) = (progress.counts(), progress.position());
     let rate = progress.docs_per_second().map(|rate| rate.round() as u64);
     // Short, since millions must fit into a terminal's line beside the bar.
     let mut words = count(counts.docs_written, "doc");
     if let Some(rate) = rate {
         words += &format!(", {}/s", HumanCount(rate));
     }
-    match places.changes_pending {
+    match position.changes_pending {
         Some(0) => words += ", up to date",
         Some(pending) => words += &format!(", {} pending", HumanCount(pending)),
         None => {}
@@ -163,16 +163,16 @@ fn how_far(progress: &Progress) -> HowFar {
     if counts.doc_write_failures > 0 {
         words += &format!(", {} refused", HumanCount(counts.doc_write_failures));
     }
-    let known = places.changes_done.zip(places.changes_pending).filter(|(_, pending)| *pending > 0);
+    let known = position.changes_done.zip(position.changes_pending).filter(|(_, pending)| *pending > 0);
     let json = json!({
         "docs_read": counts.docs_read,
         "docs_written": counts.docs_written,
         "doc_write_failures": counts.doc_write_failures,
-        "changes_pending": places.changes_pending,
-        "progress": places.percent(),
+        "changes_pending": position.changes_pending,
+        "progress": position.percent(),
         "docs_per_second": rate,
-        "through_seq": places.through_seq,
-        "checkpointed_source_seq": places.checkpointed_source_seq,
+        "through_seq": position.through_seq,
+        "checkpointed_source_seq": position.checkpointed_source_seq,
     });
     HowFar { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
 }
@@ -201,7 +201,7 @@ fn report(
             "failures": refused,
             "seconds": took.seconds(),
             "docs_per_second": took.rate(counts.docs_written),
-            "checkpointed_source_seq": job.progress.places().checkpointed_source_seq,
+            "checkpointed_source_seq": job.progress.position().checkpointed_source_seq,
         });
         fields[more.0] = more.1;
         screen.event("result", fields);
@@ -282,9 +282,9 @@ impl Listing {
             let names = list.names().await?;
             self.total = names.iter().fold(0, |total, (_, name)| name.failures().saturating_add(total));
             let mut gone = false;
-            for (place, name) in names {
+            for (storage, name) in names {
                 if (screen.is_json() || self.printed < MAX_PRINTED) && !read.contains(&name) {
-                    let page = list.read(&place, &name).await?;
+                    let page = list.read(&storage, &name).await?;
                     gone |= page.is_none();
                     page.iter().flatten().for_each(|failure| self.one(failure, screen));
                     read.insert(name);
@@ -296,12 +296,12 @@ impl Listing {
         }
     }
 
-    fn one(&mut self, kept: &Kept, screen: &Screen) {
+    fn one(&mut self, kept: &RecordedFailure, screen: &Screen) {
         self.shown += 1;
         screen.event("refused", serde_json::to_value(kept).unwrap_or_default());
         if self.printed < MAX_PRINTED {
             self.printed += 1;
-            let Kept { failure: Failure { id, rev, why }, .. } = kept;
+            let RecordedFailure { failure: Failure { id, rev, why }, .. } = kept;
             let rev = rev.as_ref().map_or(String::new(), |rev| format!(" {rev}"));
             screen.say(format!("refused: {id}{rev}: {why}"));
         }

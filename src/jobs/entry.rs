@@ -41,7 +41,7 @@ pub struct TaskEntry {
 impl TaskEntry {
     /// The entry of a job, as it is now.
     pub fn of(job: &Job) -> Self {
-        let (counts, places) = (job.progress.counts(), job.progress.places());
+        let (counts, position) = (job.progress.counts(), job.progress.position());
         let address = &job.context.identity.address;
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         Self {
@@ -50,10 +50,10 @@ impl TaskEntry {
             process_status: "waiting",
             bulk_get_attempts: counts.bulk_get_attempts,
             bulk_get_docs: counts.bulk_get_docs,
-            changes_pending: places.changes_pending,
+            changes_pending: position.changes_pending,
             checkpoint_interval: job.checkpoint_interval().as_millis() as u64,
-            progress: places.percent(),
-            checkpointed_source_seq: places.checkpointed_source_seq,
+            progress: position.percent(),
+            checkpointed_source_seq: position.checkpointed_source_seq,
             continuous: job.request.continuous,
             database: None,
             doc_id: None,
@@ -64,10 +64,10 @@ impl TaskEntry {
             replication_id: job.id.to_string(),
             revisions_checked: counts.missing_checked,
             source: job.request.source.display(address),
-            source_seq: places.source_seq,
+            source_seq: position.source_seq,
             started_on: job.progress.started_on(),
             target: job.request.target.display(address),
-            through_seq: places.through_seq,
+            through_seq: position.through_seq,
             kind: "replication",
             updated_on: job.progress.updated_on(),
             user: job.owner().map(str::to_owned),

@@ -33,13 +33,13 @@ async fn one_after_another(job: &Job) -> Result<Outcome, ReplicateError> {
     let growing = || Pauses::growing(settings.restart_pause, settings.max_restart_pause);
     let mut pauses = growing();
     loop {
-        let through = job.progress.places().through_seq;
+        let through = job.progress.position().through_seq;
         let life = AssertUnwindSafe(replicate::run(job)).catch_unwind().await;
         let error = match life.unwrap_or(Err(ReplicateError::Crashed)) {
             Err(error) if job.request.continuous && !job.stop.is_cancelled() => error,
             ended => return ended,
         };
-        if job.progress.places().through_seq != through {
+        if job.progress.position().through_seq != through {
             pauses = growing();
         }
         let pause = pauses.next().unwrap_or(settings.max_restart_pause);

@@ -34,13 +34,13 @@ pub struct Finished {
 /// A job's work.
 pub type Work = BoxFuture<'static, Result<Finished, ReplicateError>>;
 
-/// What someone who waits is told.
+/// How a job ends for someone who waits for it.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Ending {
     /// The result.
-    Settled(Result<Value, ReplicateError>),
+    Result(Result<Value, ReplicateError>),
     /// The job began before the caller asked, and the source has changed since: run again.
-    Again,
+    RunAgain,
 }
 
 /// A job that runs.
@@ -49,7 +49,7 @@ struct Running {
     /// Cancelled when its task has ended.
     ended: CancellationToken,
     /// Who waits; the first is who started it.
-    listeners: Vec<oneshot::Sender<Verdict>>,
+    listeners: Vec<oneshot::Sender<Ending>>,
 }
 
 /// The jobs that run, by id. Cheap to clone.
@@ -74,7 +74,7 @@ impl RunningJobs {
         Self { running: Arc::default(), started: Arc::default(), tasks }
     }
 
-    /// Starts a job, or joins the one that runs under this id; the receiver gets the verdict.
+    /// Starts a job, or joins the one that runs under this id; the receiver gets how it ends.
     ///
     /// `job` and `work` are only called to start; `job` gets its number.
     pub fn start_or_join(
@@ -82,8 +82,8 @@ impl RunningJobs {
         id: &ReplicationId,
         job: impl FnOnce(u64) -> Job,
         work: impl FnOnce(Arc<Job>) -> Work,
-    ) -> oneshot::Receiver<Verdict> {
-        let (listener, verdict) = oneshot::channel();
+    ) -> oneshot::Receiver<Ending> {
+        let (listener, ending) = oneshot::channel();
         match self.running.entry(id.to_string()) {
             Entry::Occupied(mut running) => {
                 let listeners = &mut running.get_mut().listeners;
@@ -108,7 +108,7 @@ impl RunningJobs {
                 });
             }
         }
-        verdict
+        ending
     }
 
     /// Takes the job off the map and answers everyone who waits.
@@ -117,17 +117,17 @@ impl RunningJobs {
         let Some((_, ended)) = self.running.remove_if(id, |_, running| running.job.number == number) else { return };
         let mut listeners = ended.listeners.into_iter();
         // A listener that hung up has no use for the answer.
-        let tell = |listener: oneshot::Sender<Verdict>, verdict| _ = listener.send(verdict);
+        let tell = |listener: oneshot::Sender<Ending>, ending| _ = listener.send(ending);
         match result {
-            Err(error) => listeners.for_each(|listener| tell(listener, Verdict::Settled(Err(error.clone())))),
+            Err(error) => listeners.for_each(|listener| tell(listener, Ending::Result(Err(error.clone())))),
             Ok(finished) => {
                 if let Some(starter) = listeners.next() {
-                    tell(starter, Verdict::Settled(Ok(finished.answer.clone())));
+                    tell(starter, Ending::Result(Ok(finished.answer.clone())));
                 }
                 let up_to_date = listeners.len() == 0 || finished.up_to_date.await;
                 listeners.for_each(|listener| match up_to_date {
-                    true => tell(listener, Verdict::Settled(Ok(finished.answer.clone()))),
-                    false => tell(listener, Verdict::Again),
+                    true => tell(listener, Ending::Result(Ok(finished.answer.clone()))),
+                    false => tell(listener, Ending::RunAgain),
                 });
             }
         }
@@ -146,7 +146,7 @@ impl RunningJobs {
         })?;
         cancelled.job.stop.cancel();
         for listener in cancelled.listeners {
-            _ = listener.send(Verdict::Settled(Err(ReplicateError::Cancelled)));
+            _ = listener.send(Ending::Result(Err(ReplicateError::Cancelled)));
         }
         Some(Cancelled { id, ended: cancelled.ended })
     }
@@ -179,7 +179,7 @@ mod tests {
             Self { jobs: RunningJobs::new(Tasks::default()), runs: Arc::default() }
         }
 
-        fn ask(&self, id_text: &str, gate: oneshot::Receiver<Work>) -> oneshot::Receiver<Verdict> {
+        fn ask(&self, id_text: &str, gate: oneshot::Receiver<Work>) -> oneshot::Receiver<Ending> {
             let runs = self.runs.clone();
             let job = job(id_text);
             let id = job.id.clone();
@@ -197,7 +197,7 @@ mod tests {
             )
         }
 
-        fn join(&self, id_text: &str) -> oneshot::Receiver<Verdict> {
+        fn join(&self, id_text: &str) -> oneshot::Receiver<Ending> {
             self.ask(id_text, oneshot::channel().1)
         }
 
@@ -210,10 +210,10 @@ mod tests {
         async move { Ok(Finished { answer: number.into(), up_to_date: async move { up_to_date }.boxed() }) }.boxed()
     }
 
-    fn settled(verdict: Verdict) -> Result<Value, ReplicateError> {
-        match verdict {
-            Verdict::Settled(result) => result,
-            Verdict::Again => panic!("again"),
+    fn settled(ending: Ending) -> Result<Value, ReplicateError> {
+        match ending {
+            Ending::Result(result) => result,
+            Ending::RunAgain => panic!("again"),
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         let (first, second) = (bench.ask("a", gate), bench.join("a"));
         assert!(open.send(done(1, false)).is_ok());
         assert_eq!(settled(first.await.unwrap()).unwrap(), 1);
-        assert!(matches!(second.await.unwrap(), Verdict::Again));
+        assert!(matches!(second.await.unwrap(), Ending::RunAgain));
     }
 
     #[tokio::test]
@@ -260,8 +260,8 @@ mod tests {
         let (open, gate) = oneshot::channel();
         let (first, second) = (bench.ask("a", gate), bench.join("a"));
         assert!(open.send(async { panic!("a test's own") }.boxed()).is_ok());
-        for verdict in [first, second] {
-            assert!(matches!(settled(verdict.await.unwrap()), Err(ReplicateError::Crashed)));
+        for ending in [first, second] {
+            assert!(matches!(settled(ending.await.unwrap()), Err(ReplicateError::Crashed)));
         }
         assert!(bench.jobs.list().is_empty());
     }
@@ -269,10 +269,10 @@ mod tests {
     #[tokio::test]
     async fn cancel_takes_the_task_off_and_tells_everyone() {
         let bench = Bench::new();
-        let verdict = bench.join("a+continuous");
+        let ending = bench.join("a+continuous");
         assert_eq!(bench.jobs.list().len(), 1);
         let cancelled = bench.jobs.cancel("a+continuous", false, |_| true).unwrap();
-        assert!(matches!(settled(verdict.await.unwrap()), Err(ReplicateError::Cancelled)));
+        assert!(matches!(settled(ending.await.unwrap()), Err(ReplicateError::Cancelled)));
         assert!(bench.jobs.list().is_empty());
         assert!(bench.jobs.cancel("a+continuous", false, |_| true).is_none());
         cancelled.ended.cancelled().await;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::ReplicateError;
 use super::batch;
-use super::failures::{FailureList, FailureLog, Kept, by_document};
+use super::failures::{FailureList, FailureLog, RecordedFailure, by_document};
 use super::life::Life;
 use super::loss::{MAX_LOSSES, RecordError, same_life};
 use super::progress::Counts;
@@ -98,7 +98,7 @@ pub async fn copy_failed(life: &Life, list: &FailureList, mut started: String) -
 }
 
 /// Copies a page's failures; answers what failed again.
-async fn try_again(life: &Life, failed: &[Kept]) -> Result<Vec<Kept>, ReplicateError> {
+async fn try_again(life: &Life, failed: &[RecordedFailure]) -> Result<Vec<RecordedFailure>, ReplicateError> {
     let again = Arc::new(FailureLog::default());
     let life = Life { failures: again.clone(), ..life.clone() };
     for failed in failed.chunks(life.batch_size) {
@@ -112,8 +112,8 @@ async fn try_again(life: &Life, failed: &[Kept]) -> Result<Vec<Kept>, ReplicateE
 }
 
 /// Without those that the source says to be missing, and doesn't know of when it is asked in another way.
-async fn still_known(source: &Peer, mut failed: Vec<Kept>) -> Result<Vec<Kept>, PeerError> {
-    let is_missing = |kept: &Kept| kept.failure.why.is_missing();
+async fn still_known(source: &Peer, mut failed: Vec<RecordedFailure>) -> Result<Vec<RecordedFailure>, PeerError> {
+    let is_missing = |kept: &RecordedFailure| kept.failure.why.is_missing();
     let missing: Vec<_> = failed.iter().filter(|kept| is_missing(kept)).cloned().collect();
     let (changes, _) = by_document(&missing);
     if changes.is_empty() {

@@ -30,7 +30,7 @@
 
 pub mod log;
 pub mod page;
-pub mod place;
+pub mod storage;
 pub mod list;
 pub mod review;
 pub mod sweep;
@@ -50,7 +50,7 @@ pub use self::review::Review;
 
 /// A failure as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct RecordedFailure {
     /// What failed; the peer's words are shortened.
     #[serde(flatten)]
     pub failure: Failure,
@@ -70,7 +70,7 @@ fn short(mut words: String) -> String {
     words
 }
 
-impl Kept {
+impl RecordedFailure {
     /// The same, in few words: a peer's may be long, and a page is what others wrote.
     fn shortened(self) -> Self {
         let Failure { id, rev, why: Why { error, reason } } = self.failure;
@@ -88,10 +88,10 @@ impl Kept {
 }
 
 /// Failed revisions, those of one document together, and documents of which nobody named the revision.
-pub fn by_document(failed: &[Kept]) -> (Vec<Change>, Vec<DocId>) {
+pub fn by_document(failed: &[RecordedFailure]) -> (Vec<Change>, Vec<DocId>) {
     let mut named: BTreeMap<&DocId, Vec<Rev>> = BTreeMap::new();
     let mut unnamed = Vec::new();
-    for Kept { failure, .. } in failed {
+    for RecordedFailure { failure, .. } in failed {
         match &failure.rev {
             Some(rev) => named.entry(&failure.id).or_default().push(rev.clone()),
             None => unnamed.push(failure.id.clone()),

@@ -1,7 +1,7 @@
-//! How far a job has come: counters and places in the feed, read while they change.
+//! How far a job has come: counters and its position in the feed, read while they change.
 //!
 //! A job's totals run on over restarts; a session's counters are the difference to what they were at its start
-//! ([`Counts::since`]). Places are the source's own seqs. Nothing here is awaited.
+//! ([`Counts::since`]). Positions are the source's own seqs. Nothing here is awaited.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -26,7 +26,7 @@ pub struct Progress {
     bulk_get_docs: AtomicU64,
     bulk_get_attempts: AtomicU64,
     rate: Rate,
-    places: Mutex<Places>,
+    position: Mutex<Position>,
     copies: AtomicU64,
     known: Mutex<Known>,
     started_on: u64,
@@ -52,9 +52,9 @@ impl Known {
     }
 }
 
-/// Places in the source's feed.
+/// How far a job is in the source's feed.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct Position {
     /// The feed has been read up to here.
     pub source_seq: Seq,
     /// Everything up to here is on the target.
@@ -98,7 +98,7 @@ impl Counts {
 impl Default for Progress {
     fn default() -> Self {
         let now = unix_seconds();
-        let places = Places {
+        let position = Position {
             source_seq: Seq::zero(),
             through_seq: Seq::zero(),
             checkpointed_source_seq: Seq::zero(),
@@ -114,7 +114,7 @@ impl Default for Progress {
             bulk_get_docs: AtomicU64::new(0),
             bulk_get_attempts: AtomicU64::new(0),
             rate: Rate::default(),
-            places: Mutex::new(places),
+            position: Mutex::new(position),
             copies: AtomicU64::new(0),
             known: Mutex::default(),
             started_on: now,
@@ -186,38 +186,38 @@ impl Progress {
 
     /// A session starts (again) behind this checkpoint.
     pub fn started(&self, seq: &Seq) {
-        self.change(|places| {
-            places.source_seq = seq.clone();
-            places.through_seq = seq.clone();
-            places.checkpointed_source_seq = seq.clone();
-            places.changes_pending = None;
-            places.changes_done = Some(0);
+        self.change(|position| {
+            position.source_seq = seq.clone();
+            position.through_seq = seq.clone();
+            position.checkpointed_source_seq = seq.clone();
+            position.changes_pending = None;
+            position.changes_done = Some(0);
         });
     }
 
     /// A page of the feed was read.
     pub fn read(&self, last_seq: &Seq) {
-        self.change(|places| places.source_seq = last_seq.clone());
+        self.change(|position| position.source_seq = last_seq.clone());
     }
 
     /// Everything up to here is on the target: so many changes more (`None`: a filter hides it), and so many were
     /// behind it.
     pub fn finished(&self, seq: &Seq, changes: Option<u64>, pending: Option<u64>) {
-        self.change(|places| {
-            places.through_seq = seq.clone();
-            places.changes_pending = pending;
-            places.changes_done = places.changes_done.zip(changes).map(|(done, more)| done + more);
+        self.change(|position| {
+            position.through_seq = seq.clone();
+            position.changes_pending = pending;
+            position.changes_done = position.changes_done.zip(changes).map(|(done, more)| done + more);
         });
     }
 
     /// A checkpoint was recorded.
     pub fn checkpointed(&self, seq: &Seq) {
-        self.change(|places| places.checkpointed_source_seq = seq.clone());
+        self.change(|position| position.checkpointed_source_seq = seq.clone());
     }
 
-    /// The places.
-    pub fn places(&self) -> Places {
-        self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    /// How far it is in the feed.
+    pub fn position(&self) -> Position {
+        self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Documents written a second, of late; `None` while nothing can be said yet.
@@ -240,8 +240,8 @@ impl Progress {
         self.updated_on.load(Ordering::Relaxed)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Places)) {
-        change(&mut self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    fn change(&self, change: impl FnOnce(&mut Position)) {
+        change(&mut self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         self.touch();
     }
 
@@ -255,7 +255,7 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-impl Places {
+impl Position {
     /// How much of this session's changes is done, in per cent; `None` where the source doesn't tell, or a filter hides it.
     pub fn percent(&self) -> Option<u64> {
         let (done, pending) = self.changes_done.zip(self.changes_pending)?;
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn progress_is_null_where_it_can_not_be_known() {
         let progress = Progress::default();
-        let percent = || progress.places().percent();
+        let percent = || progress.position().percent();
         assert_eq!(percent(), None);
         progress.finished(&Seq::from(3), Some(3), Some(0));
         assert_eq!(percent(), Some(100));

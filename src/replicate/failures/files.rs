@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Kept;
+use super::RecordedFailure;
 use super::page::{self, NewPage, PageName};
 use crate::store::StoreError;
 use crate::tasks;
@@ -97,7 +97,7 @@ pub(super) fn names(list: &Path) -> Result<Vec<PageName>, StoreError> {
 fn take_over(list: &Path) -> Result<(), StoreError> {
     #[derive(Deserialize)]
     struct Old {
-        failures: Vec<Kept>,
+        failures: Vec<RecordedFailure>,
     }
     let path = list.with_extension("json");
     let Some(text) = read(&path)? else { return Ok(()) };

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::page::{self, PageName};
-use super::place::{Found, Place};
-use super::{FailureFiles, FailureLog, Kept};
+use super::storage::{PageRead, Storage};
+use super::{FailureFiles, FailureLog, RecordedFailure};
 use crate::peer::{Peer, PeerError};
 
 /// Tries to read a part of a list that somebody rewrites.
@@ -20,7 +20,7 @@ pub(super) const PART_BYTES: usize = 4 << 20;
 pub struct FailureList {
     base_id: String,
     /// The source first, if it can be asked, then this machine, if it has a place.
-    pub(super) places: Vec<Place>,
+    pub(super) storages: Vec<Storage>,
     files: FailureFiles,
     /// The source by its name or URL.
     source_name: String,
@@ -53,10 +53,10 @@ impl FailureList {
         let base_id = base_id.to_owned();
         let source_name = source.as_ref().map(|(_, name)| name.clone()).unwrap_or_default();
         let source_takes = AtomicBool::new(writes_source && source.is_some());
-        let places = source.map(|(peer, _)| Place::Source { peer, base_id: base_id.clone() });
-        let places = places.into_iter().chain(files.place(&base_id)).collect();
+        let storages = source.map(|(peer, _)| Storage::Source { peer, base_id: base_id.clone() });
+        let storages = storages.into_iter().chain(files.storage(&base_id)).collect();
         let may_hold = AtomicBool::new(true);
-        Self { base_id, places, files: files.clone(), source_name, source_takes, must_keep, may_hold }
+        Self { base_id, storages, files: files.clone(), source_name, source_takes, must_keep, may_hold }
     }
 
     /// Keeps all that `log` has collected.
@@ -81,17 +81,17 @@ impl FailureList {
     }
 
     /// Adds failures, the newest first; `false` if there is no place for what needn't be kept.
-    async fn add(&self, failures: Vec<Kept>) -> Result<bool, PeerError> {
+    async fn add(&self, failures: Vec<RecordedFailure>) -> Result<bool, PeerError> {
         let mut refusal = None;
-        for place in &self.places {
+        for storage in &self.storages {
             // Without any other place the source is asked again.
-            if !self.takes(place) && (self.places.len() > 1 || !self.must_keep) {
+            if !self.takes(storage) && (self.storages.len() > 1 || !self.must_keep) {
                 continue;
             }
-            match place.add(page::pages(failures.clone())?).await {
+            match storage.add(page::pages(failures.clone())?).await {
                 Ok(()) => {
                     self.may_hold.store(true, Ordering::Relaxed);
-                    if matches!(place, Place::Source { .. }) {
+                    if matches!(storage, Storage::Source { .. }) {
                         self.point().await;
                     }
                     return Ok(true);
@@ -118,8 +118,8 @@ impl FailureList {
     }
 
     /// Whether the source takes pages, as far as is known.
-    pub(super) fn takes(&self, place: &Place) -> bool {
-        matches!(place, Place::Directory(_)) || self.source_takes.load(Ordering::Relaxed)
+    pub(super) fn takes(&self, storage: &Storage) -> bool {
+        matches!(storage, Storage::Directory(_)) || self.source_takes.load(Ordering::Relaxed)
     }
 
     /// Whether a review may find something.
@@ -128,28 +128,28 @@ impl FailureList {
     }
 
     /// The pages, the newest of each place first.
-    pub async fn names(&self) -> Result<Vec<(Place, PageName)>, PeerError> {
+    pub async fn names(&self) -> Result<Vec<(Storage, PageName)>, PeerError> {
         let mut names = Vec::new();
-        for place in &self.places {
-            names.extend(place.names().await?.into_iter().map(|name| (place.clone(), name)));
+        for storage in &self.storages {
+            names.extend(storage.names().await?.into_iter().map(|name| (storage.clone(), name)));
         }
         self.may_hold.store(!names.is_empty(), Ordering::Relaxed);
         Ok(names)
     }
 
     /// Reads a page; one that can't be read is empty. `None`: it has gone, put together with others in new ones perhaps.
-    pub async fn read(&self, place: &Place, name: &PageName) -> Result<Option<Vec<Kept>>, PeerError> {
-        Ok(match place.read(name).await? {
-            Found::Page(page) => Some(page.failures),
-            Found::Damaged => Some(Vec::new()),
-            Found::Gone => None,
+    pub async fn read(&self, storage: &Storage, name: &PageName) -> Result<Option<Vec<RecordedFailure>>, PeerError> {
+        Ok(match storage.read(name).await? {
+            PageRead::Page(page) => Some(page.failures),
+            PageRead::Damaged => Some(Vec::new()),
+            PageRead::Gone => None,
         })
     }
 
     /// How many entries there are, and some of them, the newest first: fewer than `limit` if they are long. What was met twice since the last review counts twice.
     ///
     /// Read anew, some times, if somebody rewrites the list meanwhile.
-    pub async fn part(&self, skip: u64, limit: usize) -> Result<(u64, Vec<Kept>), PeerError> {
+    pub async fn part(&self, skip: u64, limit: usize) -> Result<(u64, Vec<RecordedFailure>), PeerError> {
         let mut tries = MAX_TRIES;
         loop {
             tries -= 1;
@@ -160,13 +160,18 @@ impl FailureList {
     }
 
     /// The same; `None` if a page has gone, unless that doesn't matter.
-    async fn try_part(&self, skip: u64, limit: usize, last: bool) -> Result<Option<(u64, Vec<Kept>)>, PeerError> {
+    async fn try_part(
+        &self,
+        skip: u64,
+        limit: usize,
+        last: bool,
+    ) -> Result<Option<(u64, Vec<RecordedFailure>)>, PeerError> {
         let (mut total, mut part, mut bytes) = (0_u64, Vec::new(), 0);
-        for (place, name) in self.names().await? {
+        for (storage, name) in self.names().await? {
             let first = total;
             total = total.saturating_add(name.failures());
             if total > skip && part.len() < limit && bytes < PART_BYTES {
-                match self.read(&place, &name).await? {
+                match self.read(&storage, &name).await? {
                     Some(page) => {
                         let skipped = usize::try_from(skip.saturating_sub(first)).unwrap_or(usize::MAX);
                         for failure in page.into_iter().skip(skipped).take(limit - part.len()) {

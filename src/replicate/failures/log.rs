@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{Kept, short};
+use super::{RecordedFailure, short};
 use crate::peer::Failure;
 
 /// Failures of a job that are remembered whether they are kept or not, to be shown if the list can't be read.
@@ -28,10 +28,10 @@ pub struct FailureLog {
 #[derive(Debug, Default)]
 struct Collected {
     /// The newest first, kept or not.
-    recent: VecDeque<Kept>,
+    recent: VecDeque<RecordedFailure>,
     recent_bytes: usize,
     /// Those that aren't kept yet, the oldest first.
-    unkept: VecDeque<Kept>,
+    unkept: VecDeque<RecordedFailure>,
     unkept_bytes: usize,
     /// Those that no place took and no checkpoint passes.
     forgotten: u64,
@@ -43,7 +43,7 @@ impl FailureLog {
     /// Words are shortened, ids are not, since they are asked for again. A log line has no more than a part of either.
     pub fn add(&self, failure: Failure) {
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let kept = Kept { failure, time }.shortened();
+        let kept = RecordedFailure { failure, time }.shortened();
         let Failure { id, rev, why } = &kept.failure;
         let rev = rev.as_ref().map(|rev| short(rev.to_string()));
         let (id, error, reason) = (short(id.to_string()), &why.error, &why.reason);
@@ -53,7 +53,7 @@ impl FailureLog {
         collected.recent.push_front(kept.clone());
         while collected.recent.len() > MAX_RECENT || collected.recent_bytes > RECENT_BYTES {
             let oldest = collected.recent.pop_back();
-            collected.recent_bytes -= oldest.as_ref().map_or(collected.recent_bytes, Kept::size);
+            collected.recent_bytes -= oldest.as_ref().map_or(collected.recent_bytes, RecordedFailure::size);
         }
         collected.unkept_bytes += kept.size();
         collected.unkept.push_back(kept);
@@ -65,12 +65,12 @@ impl FailureLog {
     }
 
     /// The job's newest, the newest first.
-    pub fn recent(&self) -> Vec<Kept> {
+    pub fn recent(&self) -> Vec<RecordedFailure> {
         self.collected().recent.iter().cloned().collect()
     }
 
     /// Those that aren't kept yet, the newest first.
-    pub fn unkept(&self) -> Vec<Kept> {
+    pub fn unkept(&self) -> Vec<RecordedFailure> {
         self.collected().unkept.iter().rev().cloned().collect()
     }
 
@@ -80,7 +80,7 @@ impl FailureLog {
     }
 
     /// Takes those out that aren't kept yet.
-    pub fn take(&self) -> Vec<Kept> {
+    pub fn take(&self) -> Vec<RecordedFailure> {
         let mut collected = self.collected();
         collected.unkept_bytes = 0;
         std::mem::take(&mut collected.unkept).into()
@@ -90,7 +90,7 @@ impl FailureLog {
     pub(super) fn kept(&self, count: usize) {
         let mut collected = self.collected();
         collected.unkept.drain(..count);
-        collected.unkept_bytes = collected.unkept.iter().map(Kept::size).sum();
+        collected.unkept_bytes = collected.unkept.iter().map(RecordedFailure::size).sum();
     }
 
     /// These many of the oldest will have no place.

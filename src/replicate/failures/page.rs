@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Kept;
+use super::RecordedFailure;
 use crate::store::StoreError;
 
 /// Bytes of a page, about. CouchDB takes documents of up to 8 MB by default, proxies take bodies of 1 MB.
@@ -74,7 +74,7 @@ pub struct NewPage {
 #[derive(Debug)]
 pub struct Page {
     /// The newest first.
-    pub failures: Vec<Kept>,
+    pub failures: Vec<RecordedFailure>,
     /// Bytes of its text.
     pub bytes: usize,
     /// The revision of its document; `None` in a file.
@@ -83,21 +83,21 @@ pub struct Page {
 
 #[derive(Serialize, Deserialize)]
 struct Body {
-    failures: Vec<Kept>,
+    failures: Vec<RecordedFailure>,
 }
 
 impl Page {
     /// Reads a page's text. Whoever wrote it, words are short.
     pub fn parse(text: &str, rev: Option<String>) -> serde_json::Result<Self> {
         let Body { failures } = serde_json::from_str(text)?;
-        let failures = failures.into_iter().map(Kept::shortened).collect();
+        let failures = failures.into_iter().map(RecordedFailure::shortened).collect();
         Ok(Self { failures, bytes: text.len(), rev })
     }
 }
 
 /// Makes pages of failures that come with the newest first. Pages that are made later have the newer ones.
-pub fn pages(failures: Vec<Kept>) -> Result<Vec<NewPage>, StoreError> {
-    let mut groups: Vec<Vec<Kept>> = Vec::new();
+pub fn pages(failures: Vec<RecordedFailure>) -> Result<Vec<NewPage>, StoreError> {
+    let mut groups: Vec<Vec<RecordedFailure>> = Vec::new();
     let mut bytes = 0;
     for failure in failures {
         bytes += failure.size();
@@ -109,7 +109,7 @@ pub fn pages(failures: Vec<Kept>) -> Result<Vec<NewPage>, StoreError> {
             }
         }
     }
-    let page = |failures: Vec<Kept>| {
+    let page = |failures: Vec<RecordedFailure>| {
         let name = PageName::new(failures.len());
         let body = serde_json::value::to_raw_value(&Body { failures }).map_err(std::io::Error::from)?;
         Ok(NewPage { name, body })

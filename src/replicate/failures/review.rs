@@ -12,8 +12,8 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use super::page::{self, PAGE_BYTES, Page, PageName};
-use super::place::{Found, Place};
-use super::{FailureList, Kept};
+use super::storage::{PageRead, Storage};
+use super::{FailureList, RecordedFailure};
 use crate::peer::PeerError;
 
 /// Failures of which a hash is held, 16 bytes each.
@@ -25,18 +25,18 @@ const MAX_REPLACED: usize = 16;
 #[derive(Debug)]
 pub struct Review<'a> {
     list: &'a FailureList,
-    pages: VecDeque<(Place, PageName)>,
+    pages: VecDeque<(Storage, PageName)>,
     seen: HashSet<u128>,
     hashers: [RandomState; 2],
     /// The page that the caller has.
-    page: Option<(Place, PageName, Page)>,
+    page: Option<(Storage, PageName, Page)>,
     standing: u64,
     /// Of the pages to be replaced, what stands.
-    rest: Vec<Kept>,
+    rest: Vec<RecordedFailure>,
     rest_bytes: usize,
     replaced: Vec<(PageName, Option<String>)>,
     /// Where they are.
-    place: Option<Place>,
+    storage: Option<Storage>,
     /// Whether replacing them makes a difference.
     changed: bool,
 }
@@ -49,7 +49,7 @@ impl FailureList {
 }
 
 impl<'a> Review<'a> {
-    fn new(list: &'a FailureList, names: Vec<(Place, PageName)>) -> Self {
+    fn new(list: &'a FailureList, names: Vec<(Storage, PageName)>) -> Self {
         Self {
             list,
             pages: names.into(),
@@ -60,53 +60,53 @@ impl<'a> Review<'a> {
             rest: Vec::new(),
             rest_bytes: 0,
             replaced: Vec::new(),
-            place: None,
+            storage: None,
             changed: false,
         }
     }
 
     /// The next page's failures, those that weren't seen yet; `None` at the end. Before the end it is due once more.
-    pub async fn next(&mut self) -> Result<Option<Vec<Kept>>, PeerError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<RecordedFailure>>, PeerError> {
         loop {
             if self.is_due() {
                 return Ok(Some(Vec::new()));
             }
-            let Some((place, name)) = self.pages.pop_front() else { return Ok(None) };
-            match place.read(&name).await? {
-                Found::Page(page) => {
+            let Some((storage, name)) = self.pages.pop_front() else { return Ok(None) };
+            match storage.read(&name).await? {
+                PageRead::Page(page) => {
                     let failures = page.failures.iter().filter(|failure| self.is_new(failure)).cloned().collect();
-                    self.page = Some((place, name, page));
+                    self.page = Some((storage, name, page));
                     return Ok(Some(failures));
                 }
-                Found::Gone => {
+                PageRead::Gone => {
                     self.changed = true;
-                    self.replace(place, name, None);
+                    self.replace(storage, name, None);
                 }
-                Found::Damaged => self.standing = self.standing.saturating_add(name.failures()),
+                PageRead::Damaged => self.standing = self.standing.saturating_add(name.failures()),
             }
         }
     }
 
     /// These failures, of the page that was given last, still stand, perhaps for other reasons or under other revisions.
-    pub fn stand(&mut self, standing: Vec<Kept>) {
-        let Some((place, name, page)) = self.page.take() else { return };
+    pub fn stand(&mut self, standing: Vec<RecordedFailure>) {
+        let Some((storage, name, page)) = self.page.take() else { return };
         self.standing += standing.len() as u64;
         let changed = standing != page.failures;
         if !changed && page.bytes >= PAGE_BYTES / 2 {
             return;
         }
         self.changed |= changed;
-        self.rest_bytes += standing.iter().map(Kept::size).sum::<usize>();
+        self.rest_bytes += standing.iter().map(RecordedFailure::size).sum::<usize>();
         self.rest.extend(standing);
-        self.replace(place, name, page.rev);
+        self.replace(storage, name, page.rev);
     }
 
     /// Whether it is time to settle: much is to be replaced, or the next page is in another place, or there is none.
     pub fn is_due(&self) -> bool {
-        let is_source = |place: &Place| matches!(place, Place::Source { .. });
-        let next = self.pages.front().map(|(place, _)| is_source(place));
-        let Some(place) = self.place.as_ref().map(is_source) else { return false };
-        next != Some(place) || self.rest_bytes >= PAGE_BYTES || self.replaced.len() >= MAX_REPLACED
+        let is_source = |storage: &Storage| matches!(storage, Storage::Source { .. });
+        let next = self.pages.front().map(|(storage, _)| is_source(storage));
+        let Some(storage) = self.storage.as_ref().map(is_source) else { return false };
+        next != Some(storage) || self.rest_bytes >= PAGE_BYTES || self.replaced.len() >= MAX_REPLACED
     }
 
     /// Strikes out what arrived. The target has made it durable.
@@ -114,11 +114,11 @@ impl<'a> Review<'a> {
         let (rest, replaced) = (std::mem::take(&mut self.rest), std::mem::take(&mut self.replaced));
         let worthwhile = std::mem::take(&mut self.changed) || replaced.len() > 1;
         self.rest_bytes = 0;
-        let Some(place) = self.place.take().filter(|_| worthwhile) else { return Ok(()) };
-        if !self.list.takes(&place) {
+        let Some(storage) = self.storage.take().filter(|_| worthwhile) else { return Ok(()) };
+        if !self.list.takes(&storage) {
             return Ok(());
         }
-        match rewrite(&place, rest, replaced).await {
+        match rewrite(&storage, rest, replaced).await {
             Err(error) if error.is_refusal() => {
                 tracing::warn!(%error, "what arrived can't be struck out of the list of failures");
                 Ok(())
@@ -132,12 +132,12 @@ impl<'a> Review<'a> {
         self.standing
     }
 
-    fn replace(&mut self, place: Place, name: PageName, rev: Option<String>) {
-        self.place = Some(place);
+    fn replace(&mut self, storage: Storage, name: PageName, rev: Option<String>) {
+        self.storage = Some(storage);
         self.replaced.push((name, rev));
     }
 
-    fn is_new(&mut self, Kept { failure, .. }: &Kept) -> bool {
+    fn is_new(&mut self, RecordedFailure { failure, .. }: &RecordedFailure) -> bool {
         let half = |hasher: &RandomState| u128::from(hasher.hash_one((failure.id.as_str(), &failure.rev)));
         let hash = half(&self.hashers[0]) << 64 | half(&self.hashers[1]);
         match self.seen.len() < MAX_SEEN {
@@ -147,19 +147,23 @@ impl<'a> Review<'a> {
     }
 }
 
-async fn rewrite(place: &Place, rest: Vec<Kept>, replaced: Vec<(PageName, Option<String>)>) -> Result<(), PeerError> {
+async fn rewrite(
+    storage: &Storage,
+    rest: Vec<RecordedFailure>,
+    replaced: Vec<(PageName, Option<String>)>,
+) -> Result<(), PeerError> {
     if !rest.is_empty() {
         let pages = page::pages(rest)?;
         let names: Vec<PageName> = pages.iter().map(|page| page.name.clone()).collect();
-        place.add(pages).await?;
-        place.commit().await?;
+        storage.add(pages).await?;
+        storage.commit().await?;
         // A source that fell before it synced them commits without them.
         for name in &names {
-            if !matches!(place.read(name).await?, Found::Page(_)) {
+            if !matches!(storage.read(name).await?, PageRead::Page(_)) {
                 tracing::warn!(page = name.as_str(), "a page of the list of failures was lost as it was written");
                 return Ok(());
             }
         }
     }
-    place.remove(replaced).await
+    storage.remove(replaced).await
 }

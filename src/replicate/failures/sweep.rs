@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::super::loss::same_life;
-use super::{FailureList, Kept, by_document};
+use super::{FailureList, RecordedFailure, by_document};
 use crate::peer::{Peer, PeerError};
 
 /// Looks through the list, and answers how many still stand.
@@ -33,7 +33,7 @@ pub async fn sweep(list: &FailureList, target: &Peer) -> Result<u64, PeerError> 
 }
 
 /// Those of which the target lacks the revision.
-async fn lacking(target: &Peer, mut failures: Vec<Kept>) -> Result<Vec<Kept>, PeerError> {
+async fn lacking(target: &Peer, mut failures: Vec<RecordedFailure>) -> Result<Vec<RecordedFailure>, PeerError> {
     let (changes, _) = by_document(&failures);
     if changes.is_empty() {
         return Ok(failures);
@@ -41,7 +41,8 @@ async fn lacking(target: &Peer, mut failures: Vec<Kept>) -> Result<Vec<Kept>, Pe
     let wanted = target.revs_diff(&changes).await?;
     let lacking: HashSet<_> =
         wanted.iter().flat_map(|wanted| wanted.revs.iter().map(|rev| (&wanted.id, rev))).collect();
-    failures
-        .retain(|Kept { failure, .. }| failure.rev.as_ref().is_none_or(|rev| lacking.contains(&(&failure.id, rev))));
+    failures.retain(|RecordedFailure { failure, .. }| {
+        failure.rev.as_ref().is_none_or(|rev| lacking.contains(&(&failure.id, rev)))
+    });
     Ok(failures)
 }

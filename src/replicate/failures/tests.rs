@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::list::{ListOf, PART_BYTES};
 use super::log::{FULL_BYTES, RECENT_BYTES};
 use super::page::{PAGE_BYTES, Page};
-use super::place::{MAX_PAGES, Place};
+use super::storage::{MAX_PAGES, Storage};
 use super::*;
 use crate::config::StoreSettings;
 use crate::effort::pulse::Pulse;
@@ -67,7 +67,7 @@ fn log(ids: impl IntoIterator<Item = usize>) -> FailureLog {
     log
 }
 
-fn ids(failures: &[Kept]) -> Vec<usize> {
+fn ids(failures: &[RecordedFailure]) -> Vec<usize> {
     failures.iter().map(|kept| kept.failure.id.as_str().parse().unwrap()).collect()
 }
 
@@ -120,8 +120,8 @@ async fn a_hundred_thousand_failures_are_kept_in_pages_and_bounded_memory() {
     assert!(log.recent().len() <= 1000);
     list.keep(&log).await.unwrap();
     let (mut found, pages) = (BTreeSet::new(), list.names().await.unwrap().len());
-    for (place, name) in list.names().await.unwrap() {
-        let page = list.read(&place, &name).await.unwrap().unwrap();
+    for (storage, name) in list.names().await.unwrap() {
+        let page = list.read(&storage, &name).await.unwrap().unwrap();
         assert_eq!(name.failures(), page.len() as u64);
         found.extend(ids(&page));
     }
@@ -214,7 +214,7 @@ async fn a_damaged_page_is_passed_over_and_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (_, list) = files(dir.path());
     list.keep(&log(0..2)).await.unwrap();
-    let (Place::Directory(path), name) = list.names().await.unwrap().remove(0) else { panic!() };
+    let (Storage::Directory(path), name) = list.names().await.unwrap().remove(0) else { panic!() };
     let page = files::page(&path, &name);
     std::fs::write(&page, "{").unwrap();
     list.keep(&log(2..3)).await.unwrap();
@@ -280,7 +280,7 @@ async fn what_is_remembered_of_long_ids_is_bounded_by_bytes() {
     let log = FailureLog::default();
     (0..50).for_each(|number| log.add(long(number)));
     let recent = log.recent();
-    assert!(recent.iter().map(Kept::size).sum::<usize>() <= RECENT_BYTES);
+    assert!(recent.iter().map(RecordedFailure::size).sum::<usize>() <= RECENT_BYTES);
     assert!(recent.len() > 5 && recent[0].failure.id.as_str().starts_with("49-"), "{}", recent.len());
 }
 
@@ -311,9 +311,9 @@ fn a_log_line_is_short_however_much_a_peer_says() {
 /// A page that somebody else wrote was shown in as many words as it had.
 #[test]
 fn words_of_a_page_that_was_read_are_short() {
-    let page = json!({ "failures": [Kept { failure: long(1), time: "t".repeat(100_000) }] });
+    let page = json!({ "failures": [RecordedFailure { failure: long(1), time: "t".repeat(100_000) }] });
     let page = Page::parse(&page.to_string(), None).unwrap();
-    let Kept { failure, time } = &page.failures[0];
+    let RecordedFailure { failure, time } = &page.failures[0];
     assert_eq!((failure.why.error.len(), failure.why.reason.len(), time.len()), (500, 500, 500));
     assert_eq!(failure.id, long(1).id);
 }
@@ -329,7 +329,7 @@ async fn a_part_of_a_list_ends_by_bytes_too_and_the_next_begins_there() {
     while found.len() < 60 {
         let (total, part) = list.part(found.len() as u64, 1000).await.unwrap();
         assert_eq!(total, 60);
-        assert!(!part.is_empty() && part.iter().map(Kept::size).sum::<usize>() < PART_BYTES + 110_000);
+        assert!(!part.is_empty() && part.iter().map(RecordedFailure::size).sum::<usize>() < PART_BYTES + 110_000);
         found.extend(part.into_iter().map(|kept| kept.failure));
         parts += 1;
     }

@@ -23,7 +23,7 @@ pub(super) const MAX_PAGES: usize = 100_000;
 
 /// A place for the pages of one list.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum Storage {
     /// `_local` documents of the source.
     Source {
         /// The source.
@@ -37,7 +37,7 @@ pub enum Place {
 
 /// What came of reading a page.
 #[derive(Debug)]
-pub enum Found {
+pub enum PageRead {
     /// The page.
     Page(Page),
     /// It has gone.
@@ -54,12 +54,12 @@ struct Index {
 
 impl FailureFiles {
     /// The place for the list of this replication.
-    pub fn place(&self, base_id: &str) -> Option<Place> {
-        Some(Place::Directory(self.list(base_id)?))
+    pub fn storage(&self, base_id: &str) -> Option<Storage> {
+        Some(Storage::Directory(self.list(base_id)?))
     }
 }
 
-impl Place {
+impl Storage {
     /// The pages that are there, the newest first: those that either the index or the list of `_local` documents names. A copy
     /// of a cluster that lags behind knows no index, or no page.
     pub async fn names(&self) -> Result<Vec<PageName>, PeerError> {
@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// Reads a page.
-    pub async fn read(&self, name: &PageName) -> Result<Found, PeerError> {
+    pub async fn read(&self, name: &PageName) -> Result<PageRead, PeerError> {
         let page = match self {
             Self::Source { peer, base_id } => {
                 let doc = peer.local_doc(&page_id(base_id, name.as_str())).await?;
@@ -93,12 +93,12 @@ impl Place {
             }
         };
         Ok(match page {
-            Some(Ok(page)) => Found::Page(page),
+            Some(Ok(page)) => PageRead::Page(page),
             Some(Err(error)) => {
                 tracing::error!(page = name.as_str(), %error, "a page of the list of failures is damaged");
-                Found::Damaged
+                PageRead::Damaged
             }
-            None => Found::Gone,
+            None => PageRead::Gone,
         })
     }
 

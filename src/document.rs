@@ -35,6 +35,11 @@ impl DocId {
         &self.0
     }
 
+    /// Whether a URL can name this document: whoever parses one takes `..` for the directory above.
+    pub fn has_url(&self) -> bool {
+        !matches!(self.as_str(), "." | "..")
+    }
+
     /// Whether this is a design document's id.
     pub fn is_design(&self) -> bool {
         self.0.starts_with("_design/")

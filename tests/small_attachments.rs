@@ -119,6 +119,40 @@ async fn what_does_not_get_through_in_bulk_goes_one_by_one() {
     }
 }
 
+/// They were recorded failures, since no URL can name them; CouchDB's own replicator copies them.
+#[tokio::test]
+async fn documents_called_by_dots_are_copied_with_their_attachments() {
+    let server = Server::start().await;
+    server.database("src").await;
+    server.database("tgt").await;
+    let (source, target) = (FaultyPeer::before(&server).await, FaultyPeer::before(&server).await);
+    let attached = |content_type: &str, bytes: usize| json!({"a": {"content_type": content_type, "data": STANDARD.encode(vec![b'x'; bytes])}});
+    let mut revs = vec![Value::Null; 3];
+    // The second time the target has what came before.
+    for round in 1..=2 {
+        let kinds = [(".", "image/png", 1000), ("..", "image/png", 300 << 10), ("...", "text/plain", 1000)];
+        let docs: Vec<_> = kinds
+            .iter()
+            .zip(&revs)
+            .map(|((id, content_type, bytes), rev)| {
+                let mut doc = json!({"_id": id, "round": round, "_attachments": attached(content_type, bytes + round)});
+                if !rev.is_null() {
+                    doc["_rev"] = rev.clone();
+                }
+                doc
+            })
+            .chain([json!({"_id": format!("gzipped{round}"), "_attachments": attached("text/plain", 1000)})])
+            .collect();
+        let written = server.post("/src/_bulk_docs", json!({ "docs": docs }), 201).await;
+        revs = written.as_array().unwrap()[..3].iter().map(|row| row["rev"].clone()).collect();
+        let answer = server.replicate(json!({"source": source.url("/src"), "target": target.url("/tgt")})).await;
+        assert_eq!(answer["history"][0]["doc_write_failures"], 0, "{answer}");
+        let asked = json!({"docs": [{"id": "."}, {"id": ".."}, {"id": "..."}]});
+        let data = async |db: &str| server.post(&format!("/{db}/_bulk_get?attachments=true"), asked.clone(), 200).await;
+        assert_eq!(data("tgt").await, data("src").await);
+    }
+}
+
 /// The target's validation is asked in both ways, and counts once.
 #[tokio::test]
 async fn a_document_with_a_small_attachment_that_the_target_refuses_is_one_failure() {

@@ -35,7 +35,8 @@ pub struct Fetched {
     pub docs: DocBatch,
     /// Revisions whose documents have attachments: they are fetched one by one.
     pub attached: Vec<(DocId, Rev)>,
-    /// Of those, revisions with [`SMALL_BYTES`] of attachments at most, all stored plain: they can be fetched in bulk
+    /// Of those, revisions with [`SMALL_BYTES`] of attachments at most, all stored plain, and all of documents that no URL
+    /// can name ([`DocId::has_url`]): they can be fetched in bulk
     /// ([`super::Peer::bulk_get_inline`]).
     pub small: Vec<(DocId, Rev)>,
     /// Documents that can't be copied, for good: too large to be held, or not for us to read.

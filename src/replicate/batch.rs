@@ -292,7 +292,8 @@ impl<'a> Batch<'a> {
             .collect();
         let (mut attached, small, mut doubts) = self.copy_plain(wanted).await?;
         // Of what the target had before, it has most attachments: they needn't travel again.
-        let (again, small): (Vec<_>, Vec<_>) = small.into_iter().partition(|(id, _)| atts_since.contains_key(id));
+        let (again, small): (Vec<_>, Vec<_>) =
+            small.into_iter().partition(|(id, _)| atts_since.contains_key(id) && id.has_url());
         attached.extend(again);
         attached.extend(self.copy_small(small).await?);
         for copied in self.copy_attached(attached, &atts_since).await? {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use super::ReplicateError;
 use super::id::ReplicationId;
 use super::job::Context;
 use super::request::Request;
-use super::{PeerError, ReplicateError};
 use crate::access::Caller;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::Endpoint;
+use crate::peer::PeerError;
 
 impl Context {
     /// A replication's id, and those under which its checkpoints may stand, the newest version first. A user's filter

@@ -121,6 +121,17 @@ async fn nothing_is_edited_over_the_greatest_generation() {
     assert_eq!(bench.put("deleted", "{}").await, Err(Refusal::Conflict));
 }
 
+/// A write was answered before its seq was told: whoever asked for a replication then was served by one that had ended
+/// without his document, since its source seemed to be where it had left it.
+#[tokio::test]
+async fn whoever_has_written_finds_the_new_seq() {
+    let bench = bench().await;
+    for number in 1..=100 {
+        bench.put(&format!("doc{number}"), "{}").await.unwrap();
+        assert_eq!(bench.database.update_seq(), number);
+    }
+}
+
 #[tokio::test]
 async fn a_known_revision_changes_nothing_and_needs_no_seq() {
     let bench = bench().await;

@@ -55,7 +55,7 @@ pub(super) fn start(
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
-    let mut writer = Writer { engine, info, holds, free: Vec::new() };
+    let mut writer = Writer { engine, info, latest: latest.clone(), holds, free: Vec::new() };
     if info.unsynced || stored.is_none() || has_uploads(&writer.engine)? {
         // Makes the tables, and drops the blobs that no document refers to: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
@@ -64,7 +64,7 @@ pub(super) fn start(
     tell(&latest, info.update_seq);
     let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
     let handle = WriterHandle { requests, closing: closing.clone(), ended: ended.clone(), failure: Arc::default() };
-    let running = run(writer, queue, latest, closing, handle.failure.clone(), settings.sync_interval);
+    let running = run(writer, queue, closing, handle.failure.clone(), settings.sync_interval);
     let end = ended.drop_guard();
     tasks.spawn("database writer", async move {
         running.await;
@@ -89,7 +89,6 @@ fn has_uploads(engine: &redb::Database) -> Result<bool, StoreError> {
 async fn run(
     mut writer: Writer,
     mut queue: mpsc::Receiver<(Work, Option<Reply>)>,
-    latest: Arc<watch::Sender<u64>>,
     closing: CancellationToken,
     failure: Arc<OnceLock<Arc<StoreError>>>,
     sync_interval: Duration,
@@ -133,7 +132,6 @@ async fn run(
             // Its state is gone with it; the next opening makes a new one from the file.
             Err(error) => return tracing::error!(error = %error, "a database's writer crashed"),
         }
-        tell(&latest, writer.info.update_seq);
         sync_at = match writer.info.unsynced {
             // A deadline that passed while others were served stays: writers that never rest would put it off for ever.
             true => sync_at.filter(|_| !due).or_else(|| Some(Instant::now() + sync_interval)),
@@ -155,6 +153,8 @@ struct Writer {
     engine: Arc<redb::Database>,
     /// What the file says of itself; `unsynced` is the mark.
     info: Info,
+    /// Is told of it before anybody is answered: whoever has written must find a source ahead of what was copied before.
+    latest: Arc<watch::Sender<u64>>,
     holds: Holds,
     /// Blobs that nobody needs any more, to be dropped by the next transaction.
     free: Vec<u64>,
@@ -213,6 +213,7 @@ impl Writer {
         transaction.open_table(INFO)?.insert((), info.encode())?;
         transaction.commit()?;
         self.info = info;
+        tell(&self.latest, info.update_seq);
         self.free.extend(self.holds.free(freed));
         Ok(done)
     }

@@ -18,9 +18,9 @@ pub(super) fn attachment(id: &DocId, name: &str) -> String {
     format!("{}/{}", document(id), segments.join("/"))
 }
 
-/// Why no URL can name this document, if none can: whoever parses one takes `..` for the directory above.
+/// Why no URL can name this document, if none can.
 pub(super) fn unnameable(id: &DocId) -> Option<Why> {
-    matches!(id.as_str(), "." | "..").then(|| Why::new("illegal_docid", "no URL can name this document"))
+    (!id.has_url()).then(|| Why::new("illegal_docid", "no URL can name this document"))
 }
 
 #[cfg(test)]

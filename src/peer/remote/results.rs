@@ -186,6 +186,8 @@ impl Sorter {
             Attached::Nothing => self.ready.docs.push(id, rev, text),
             Attached::Within if self.inline => self.ready.docs.push(id, rev, text),
             Attached::Small if !self.inline => self.ready.small.push((id, rev)),
+            // There is no other way for it, however large they are, if it can be held at all.
+            Attached::More if !self.inline && !id.has_url() => self.ready.small.push((id, rev)),
             Attached::Within | Attached::Small | Attached::More => self.ready.attached.push((id, rev)),
         }
         Ok(())

@@ -9,6 +9,7 @@
 
 pub mod revtree;
 mod selected;
+mod name;
 mod keys;
 mod varint;
 mod prepared;
@@ -28,7 +29,6 @@ mod filter;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,7 @@ pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use edit::{AttachmentData, Edit, EditKind, NewAttachment};
 pub use filter::{Asker, Filter, FilterError, FilterRun, Ready};
 pub use holds::OpenAttachment;
+pub use name::DbName;
 pub use ranks::Rank;
 pub use read::render::{AttachmentsAs, DocOptions, Gap, Missing};
 pub use read::text::{LocalDoc, StoredText};
@@ -130,33 +131,6 @@ impl StoreError {
 /// The disk is full, or this user's or this process's part of it.
 fn no_room(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
-}
-
-/// A database's name, valid by CouchDB's rule: `^[a-z][a-z0-9_$()+/-]*$`, or one of the system databases' names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DbName(Box<str>);
-
-impl DbName {
-    /// Checks a name. At most 238 bytes, as in CouchDB.
-    pub fn parse(name: &str) -> Result<Self, StoreError> {
-        let system = matches!(name, "_users" | "_replicator" | "_global_changes");
-        let mut bytes = name.bytes();
-        let valid = bytes.next().is_some_and(|b| b.is_ascii_lowercase())
-            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_$()+/-".contains(&b))
-            && name.len() <= 238;
-        (system || valid).then(|| Self(name.into())).ok_or_else(|| StoreError::IllegalName(name.into()))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for DbName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// All databases under one data directory. Cheap to clone.

@@ -19,8 +19,10 @@ const KEPT: usize = 1000;
 /// What is known of each login, a `T`. Cheap to clone.
 pub(in crate::peer::remote) struct SharedLogins<T> {
     /// The most recently used last. The lock guards the list and is held for a look at it only.
-    kept: Arc<Mutex<VecDeque<(Login, Arc<T>)>>>,
+    kept: Arc<Mutex<Kept<T>>>,
 }
+
+type Kept<T> = VecDeque<(Login, Arc<T>)>;
 
 /// Who logs in where, and over which way.
 struct Login {

@@ -273,7 +273,7 @@ async fn a_one_shot_out_of_the_store_copies_all_and_ends_beside_a_fast_writer() 
     server.database("tgt").await;
     let docs = |round: usize| (0..200).map(move |n| json!({"_id": format!("doc{n}"), "round": round}));
     server.post("/src/_bulk_docs", json!({"docs": docs(0).collect::<Vec<_>>()}), 201).await;
-    target.fail_at_random(|| Some(Fault::Slow(Duration::from_millis(30))));
+    target.fail_at_random(|_| Some(Fault::Slow(Duration::from_millis(30))));
     let request =
         json!({"source": "src", "target": target.url("/tgt"), "worker_batch_size": 10, "worker_processes": 1});
     let writing = async {

@@ -1,8 +1,8 @@
 //! Random runs: edits, conflicts, deletions and attachments on both sides while replications go both ways, faults on the
 //! wire, `kill -9` of the replicator and of the server that it copies from and to. Then it is quiet, each way is replicated
 //! once more, or continuously, and both sides must have equal leaves, and every revision that either side has ever
-//! acknowledged as synced. A part of the runs has a crowd besides: documents that are refused by the thousand, or a writer
-//! that is faster than the replication.
+//! acknowledged as synced. A part of the runs has more besides: documents that are refused by the thousand, a writer that
+//! is faster than the replication, or trouble that lasts longer than all tries.
 //!
 //! A run is drawn from its seed, as far as it is the run's to decide: what the machine decides (which task is faster)
 //! isn't repeated. A failure tells the seed: `COUCHREP_SEED=42 cargo nextest run -E 'test(random::)'` runs it alone.
@@ -12,6 +12,8 @@ mod edits;
 mod faults;
 mod refusals;
 mod fast_writer;
+mod trouble;
+mod remade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -114,12 +116,14 @@ async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
 
 /// What a run has besides its edits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Crowd {
+enum Besides {
     None,
     /// More than a thousand documents that the second database doesn't take.
     Refusals,
     /// A writer that is faster than a one-shot.
     FastWriter,
+    /// Trouble with documents that lasts longer than all tries.
+    Trouble,
 }
 
 /// A process that is killed and started again with what it has kept.
@@ -162,7 +166,9 @@ struct Run<'a> {
     kept: [Vec<Kept>; 2],
     /// The second database is deleted and made anew in the middle, and nobody edits it.
     remade: bool,
-    crowd: Crowd,
+    /// It still has to be, beside edits and faults; else it is before them.
+    to_be_remade: bool,
+    besides: Besides,
 }
 
 impl<'a> Run<'a> {
@@ -175,22 +181,26 @@ impl<'a> Run<'a> {
         }
         let mut rng = StdRng::seed_from_u64(seed);
         let peer = FaultyPeer::before(world).await;
+        let remade = matches!(sides[1], Side::Remote) && rng.random_bool(0.25);
+        let to_be_remade = remade && rng.random_bool(0.5);
         // A side that forgets what wasn't synced must tell so.
-        if !sides.iter().any(|side| matches!(side, Side::Mortal)) && rng.random_bool(0.3) {
+        let may_hide = !sides.iter().any(|side| matches!(side, Side::Mortal));
+        if may_hide && rng.random_bool(if remade { 0.7 } else { 0.2 }) {
             peer.hide_start_times();
         }
-        let remade = matches!(sides[1], Side::Remote) && rng.random_bool(0.25);
         // Few: such runs are long.
-        let crowd = match rng.random_range(0..10) {
-            0 if matches!(sides[1], Side::Remote) => Crowd::Refusals,
-            1 => Crowd::FastWriter,
-            _ => Crowd::None,
+        let besides = match rng.random_range(0..10) {
+            0 if matches!(sides[1], Side::Remote) => Besides::Refusals,
+            1 => Besides::FastWriter,
+            2 if sides.iter().any(|side| !matches!(side, Side::Local)) => Besides::Trouble,
+            _ => Besides::None,
         };
         Self {
             seed,
             rng,
             remade,
-            crowd,
+            to_be_remade,
+            besides,
             sides,
             client: client(),
             replicator: Machine::start(),
@@ -206,8 +216,11 @@ impl<'a> Run<'a> {
             let made = self.client.put(self.url(side)).send().await.unwrap();
             assert_eq!(made.status(), StatusCode::CREATED);
         }
-        if self.crowd == Crowd::Refusals {
+        if self.besides == Besides::Refusals {
             self.begin_refusals().await;
+        }
+        if self.remade && !self.to_be_remade {
+            self.remake_beneath_a_session().await;
         }
         let chances = [faults::chance(self.rng.next_u64()), faults::chance(self.rng.next_u64())];
         for (peer, chance) in self.peers().zip(chances) {
@@ -216,16 +229,17 @@ impl<'a> Run<'a> {
         for _ in 0..self.rng.random_range(2..5) {
             self.phase().await;
         }
-        self.peers().for_each(|peer| peer.fail_at_random(|| None));
-        if self.crowd != Crowd::None {
+        self.peers().for_each(|peer| peer.fail_at_random(|_| None));
+        if self.besides != Besides::None {
             // No other replication is to run beside the one that is looked at.
             self.replicator.kill();
             self.replicator.start_again();
         }
-        match self.crowd {
-            Crowd::None => {}
-            Crowd::Refusals => self.end_refusals().await,
-            Crowd::FastWriter => self.one_shot_beside_a_fast_writer().await,
+        match self.besides {
+            Besides::None => {}
+            Besides::Refusals => self.end_refusals().await,
+            Besides::FastWriter => self.one_shot_beside_a_fast_writer().await,
+            Besides::Trouble => self.one_shot_through_trouble().await,
         }
         let continuous = self.rng.random_bool(0.5);
         let seed = self.seed;
@@ -278,6 +292,7 @@ impl<'a> Run<'a> {
             kept
         }));
         let jobs: Vec<_> = (0..self.rng.random_range(1..4)).map(|_| self.job()).collect();
+        let remakes = std::mem::take(&mut self.to_be_remade);
         let replicate = self.replicator.process.url("/_replicate");
         let (client, editor_client, url) = (self.client.clone(), self.client.clone(), self.url(1));
         let replicating = join_all(jobs.into_iter().map(|job| {
@@ -304,7 +319,7 @@ impl<'a> Run<'a> {
                 before.moved(machine.process.url(""));
             }
         };
-        let remade = self.remade.then(|| (url, Duration::from_millis(self.rng.random_range(0..400))));
+        let remade = remakes.then(|| (url, Duration::from_millis(self.rng.random_range(0..400))));
         let remaking = async {
             if let Some((url, after)) = remade {
                 tokio::time::sleep(after).await;
@@ -333,7 +348,7 @@ impl<'a> Run<'a> {
         };
         maybe("continuous", json!(true));
         maybe("checkpoint_interval", json!(1));
-        if self.crowd == Crowd::Refusals {
+        if self.besides == Besides::Refusals {
             job["worker_batch_size"] = json!(500);
         } else {
             maybe("use_bulk_get", json!(false));

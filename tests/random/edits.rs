@@ -70,7 +70,7 @@ impl Editor {
         let mut attachments = Some(Vec::new());
         if let Some(winner) = winner {
             doc["_rev"] = winner["_rev"].clone();
-            if self.rng.random_bool(0.5) && winner.get("_attachments").is_some() {
+            if self.rng.random_bool(0.7) && winner.get("_attachments").is_some() {
                 doc["_attachments"] = winner["_attachments"].clone();
                 attachments = None;
             }
@@ -78,12 +78,13 @@ impl Editor {
         let old_revpos = doc["_attachments"]["one.txt"]["revpos"].clone();
         let odd = *ODD_NAMES.choose(&mut self.rng).unwrap();
         for name in ["one.txt", "two/ä.png", odd] {
-            if self.rng.random_bool(0.2) {
+            let replaced = name == "one.txt" && !old_revpos.is_null();
+            if self.rng.random_bool(if replaced { 0.6 } else { 0.2 }) {
                 let data = STANDARD.encode(self.bytes());
                 let content_type = *TYPES.choose(&mut self.rng).unwrap();
                 doc["_attachments"][name] = json!({"content_type": content_type, "data": data});
                 // As clients do that read a document, change an attachment's data, and send the rest as it was.
-                if name == "one.txt" && !old_revpos.is_null() {
+                if replaced {
                     doc["_attachments"][name]["revpos"] = old_revpos.clone();
                 }
                 attachments.iter_mut().for_each(|sent| sent.push((name.to_owned(), data.clone())));

@@ -30,7 +30,8 @@ impl Run<'_> {
         let (seed, from) = (self.seed, self.rng.random_range(0..2));
         self.write_round(from, 1).await;
         let before = leaves_in_bulk(&self.url(from)).await;
-        self.peers().for_each(|peer| peer.fail_at_random(|| Some(Fault::Slow(SLOWNESS))));
+        self.peers().for_each(|peer| peer.fail_at_random(|_| Some(Fault::Slow(SLOWNESS))));
+        self.peers().for_each(|peer| peer.shorten_feeds(Some(BATCH)));
         let job = json!({"source": self.name(from), "target": self.name(1 - from), "worker_batch_size": BATCH,
             "worker_processes": 1});
         let writing = async {
@@ -46,7 +47,8 @@ impl Run<'_> {
             }
             () = writing => {}
         }
-        self.peers().for_each(|peer| peer.fail_at_random(|| None));
+        self.peers().for_each(|peer| peer.fail_at_random(|_| None));
+        self.peers().for_each(|peer| peer.shorten_feeds(None));
         let after = leaves_in_bulk(&self.url(1 - from)).await;
         let mut there: HashMap<&str, BTreeSet<(usize, &str)>> = HashMap::new();
         after.iter().for_each(|leaf| there.entry(&leaf.id).or_default().extend(ancestors(leaf)));

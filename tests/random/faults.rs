@@ -6,22 +6,34 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::trouble::is_about_documents;
 use crate::support::{Fault, Gateway};
 
+/// A server that answers one thing for a while, to all that is asked of it or to what is about documents.
+struct Closed {
+    until: Instant,
+    documents_alone: bool,
+    fault: Fault,
+}
+
 /// What the peer does to requests, drawn from this seed.
-pub(super) fn chance(seed: u64) -> impl FnMut() -> Option<Fault> + Send + 'static {
+pub(super) fn chance(seed: u64) -> impl FnMut(&str) -> Option<Fault> + Send + 'static {
     let mut rng = StdRng::seed_from_u64(seed);
     let (one_in, closed_one_in) = (rng.random_range(4..20), rng.random_range(40..400));
-    let mut closed: Option<(Instant, Fault)> = None;
-    move || {
-        closed = closed.take().filter(|(until, _)| Instant::now() < *until);
+    let mut closed: Option<Closed> = None;
+    move |request| {
+        closed = closed.take().filter(|closed| Instant::now() < closed.until);
         if closed.is_none() && rng.random_range(0..closed_one_in) == 0 {
             let until = Instant::now() + Duration::from_millis(rng.random_range(20..300));
-            closed = Some((until, closing(&mut rng)));
+            // Where the logs' requests pass, a checkpoint passes over what was taken for a verdict. A database's own words
+            // would be one.
+            let documents_alone = rng.random_bool(0.5);
+            let fault = if documents_alone { gateway(&mut rng) } else { closing(&mut rng) };
+            closed = Some(Closed { until, documents_alone, fault });
         }
         match &closed {
-            Some((_, fault)) => Some(fault.clone()),
-            None => (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng)),
+            Some(closed) if !closed.documents_alone || is_about_documents(request) => Some(closed.fault.clone()),
+            _ => (rng.random_range(0..one_in) == 0).then(|| fault(&mut rng)),
         }
     }
 }

@@ -46,6 +46,8 @@ struct Script {
     chance: Mutex<Chance>,
     /// Databases don't tell when they were made: `instance_start_time` is `"0"`.
     hides_start_times: AtomicBool,
+    /// Rows that an answer of the feed has at most, whatever its limit.
+    most_rows: Mutex<Option<usize>>,
     /// `METHOD /path?query` of every request, in the order of arrival.
     seen: watch::Sender<Vec<String>>,
     /// Whether a document of this id is refused (`_bulk_docs`); the others are passed on.
@@ -76,7 +78,7 @@ impl Lasting {
 }
 
 /// Decides about a request that no queued fault waits for.
-type Chance = Box<dyn FnMut() -> Option<Fault> + Send>;
+type Chance = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
 
 impl FaultyPeer {
     /// Stands before this server.
@@ -87,7 +89,7 @@ impl FaultyPeer {
     /// Stands before the server at this address.
     pub async fn before_url(upstream: String) -> Self {
         let (faults, seen) = (Mutex::default(), watch::Sender::default());
-        let chance: Mutex<Chance> = Mutex::new(Box::new(|| None));
+        let chance: Mutex<Chance> = Mutex::new(Box::new(|_| None));
         let (down_until, down) = watch::channel(Instant::now());
         let upstream = Mutex::new(upstream);
         let refuses: Mutex<Refuses> = Mutex::new(Box::new(|_| None));
@@ -98,6 +100,7 @@ impl FaultyPeer {
             lasting: Mutex::default(),
             chance,
             hides_start_times: AtomicBool::default(),
+            most_rows: Mutex::default(),
             seen,
             refuses,
             down_until,
@@ -160,8 +163,15 @@ impl FaultyPeer {
         self.script.hides_start_times.store(true, Ordering::Relaxed);
     }
 
-    /// Lets `chance` decide about every request from now on that no queued fault waits for.
-    pub fn fail_at_random(&self, chance: impl FnMut() -> Option<Fault> + Send + 'static) {
+    /// Lets answers of the feed that are asked for with a limit have so many rows at most: as a source gives them that has
+    /// its own limit, or a cluster in trouble.
+    pub fn shorten_feeds(&self, most_rows: Option<usize>) {
+        *self.script.most_rows.lock().unwrap() = most_rows;
+    }
+
+    /// Lets `chance` decide about every request from now on that no queued fault waits for. It is told the request as
+    /// [`FaultyPeer::requests`] tells it.
+    pub fn fail_at_random(&self, chance: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
         *self.script.chance.lock().unwrap() = Box::new(chance);
     }
 
@@ -265,7 +275,7 @@ impl Script {
         });
         match met.and_then(Lasting::meet) {
             Some(fault) => Some(fault),
-            None => (self.chance.lock().unwrap())(),
+            None => (self.chance.lock().unwrap())(&format!("{method} {target}")),
         }
     }
 }

@@ -158,13 +158,25 @@ impl Script {
         response(201, &[("content-type", "application/json".into())], Body::from(json!(refused).to_string()))
     }
 
+    /// The question for a feed with a smaller limit, if there is to be one.
+    fn shortened(&self, target: &str) -> String {
+        let most = *self.most_rows.lock().unwrap();
+        let (Some(most), Some((path, rest))) = (most, target.split_once("limit=")) else { return target.to_owned() };
+        if !path.contains("/_changes?") {
+            return target.to_owned();
+        }
+        let (limit, rest) = rest.split_at(rest.find('&').unwrap_or(rest.len()));
+        format!("{path}limit={}{rest}", most.min(limit.parse().unwrap()))
+    }
+
     async fn forward(&self, request: Request) -> Response {
         let (mut head, body) = request.into_parts();
         for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
             head.headers.remove(name);
         }
         let upstream = self.upstream.lock().unwrap().clone();
-        let url = format!("{upstream}{}", head.uri.path_and_query().map_or("/", |target| target.as_str()));
+        let target = self.shortened(head.uri.path_and_query().map_or("/", |target| target.as_str()));
+        let url = format!("{upstream}{target}");
         let mut request = self.client.request(head.method, url).headers(head.headers.clone());
         if head.headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
             request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));

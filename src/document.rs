@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -24,10 +25,10 @@ pub use batch::{DocBatch, DocSpan};
 pub use parts::DocParts;
 pub use rev::{MAX_POS, Rev, RevHash, Revisions};
 
-/// A document's id, decoded: `_design/d`, `a/b`, `Zoë`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct DocId(Box<str>);
+/// A document's id, decoded: `_design/d`, `a/b`, `Zoë`. A copy takes no memory: one id may have thousands of revisions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(from = "Box<str>")]
+pub struct DocId(Arc<str>);
 
 impl DocId {
     /// The id as text.
@@ -51,9 +52,15 @@ pub fn local_id(id: &str) -> Option<&str> {
     id.strip_prefix("_local/").filter(|id| !id.is_empty())
 }
 
-impl<T: Into<Box<str>>> From<T> for DocId {
+impl<T: Into<Arc<str>>> From<T> for DocId {
     fn from(text: T) -> Self {
         Self(text.into())
+    }
+}
+
+impl Serialize for DocId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -62,6 +69,12 @@ impl fmt::Display for DocId {
         f.write_str(&self.0)
     }
 }
+
+/// Bytes of a seq in logs.
+const SHOWN_SEQ_BYTES: usize = 200;
+/// Bytes of a seq at most. One of a CouchDB of 256 shards has some 20 KB; each is asked with, logged and kept in
+/// checkpoints.
+const MAX_SEQ_BYTES: usize = 64 << 10;
 
 /// A place in a source's feed: opaque JSON, a number here, a string there. Never parsed, never compared by order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -76,6 +89,11 @@ impl Seq {
     /// The JSON text.
     pub fn as_json(&self) -> &str {
         &self.0
+    }
+
+    /// Its beginning, for logs.
+    pub fn shown(&self) -> &str {
+        &self.0[..self.0.floor_char_boundary(SHOWN_SEQ_BYTES)]
     }
 
     /// The value of a `since` query parameter: a string bare, anything else as JSON.
@@ -109,7 +127,12 @@ impl Serialize for Seq {
 impl<'de> Deserialize<'de> for Seq {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Ok(Self(raw.get().into()))
+        match raw.get().len() {
+            0..=MAX_SEQ_BYTES => Ok(Self(raw.get().into())),
+            length => {
+                Err(D::Error::custom(format!("a seq of {length} bytes, where {MAX_SEQ_BYTES} are too many for any")))
+            }
+        }
     }
 }
 
@@ -190,6 +213,14 @@ mod tests {
             assert_eq!(serde_json::to_string(&seq).unwrap(), json);
         }
         assert_eq!(Seq::zero(), Seq::from(0));
+    }
+
+    /// A source's seq of megabytes went into every request, log line and checkpoint.
+    #[test]
+    fn a_seq_that_is_longer_than_any_is_refused() {
+        let seq = |bytes: usize| serde_json::from_str::<Seq>(&format!("\"{}\"", "s".repeat(bytes)));
+        assert!(seq(MAX_SEQ_BYTES - 2).is_ok());
+        assert!(seq(MAX_SEQ_BYTES - 1).is_err());
     }
 
     #[test]

@@ -162,6 +162,11 @@ impl Revisions {
         place.and_then(|place| self.ids.get(place)) == Some(&rev.hash)
     }
 
+    /// All of them, the newest first.
+    pub fn revs(&self) -> impl Iterator<Item = Rev> {
+        (0..).zip(&self.ids).map(|(place, hash)| Rev { pos: self.start - place, hash: hash.clone() })
+    }
+
     /// Reads `{"start": 2, "ids": ["b…", "a…"]}`.
     pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
         #[derive(Deserialize)]

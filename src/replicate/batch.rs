@@ -39,6 +39,11 @@ const ATTACHED_AT_ONCE: usize = 4;
 const MOST_INLINE_FAILURES: u32 = 3;
 /// Rows of the feed among which a document is sought that both sides have.
 const LOOKED_AT: usize = 20;
+/// Bytes of a question for documents at most: a row of the feed with a long id and thousands of revisions would make one of
+/// gigabytes.
+const MAX_QUESTION_BYTES: usize = 1 << 20;
+/// Bytes in which a question names a revision, beside its document's id.
+const NAMED_BYTES: usize = 60;
 /// Requests of a round that fail before any gets through, after which the round ends.
 const MOST_FAILED: usize = 2;
 
@@ -85,7 +90,7 @@ impl<'a> Batch<'a> {
     }
 
     async fn copy(&mut self, changes: Vec<Change>) -> Result<(), ReplicateError> {
-        let mut pieces = if changes.is_empty() { Vec::new() } else { vec![Piece::new(changes)] };
+        let mut pieces = Piece::new(changes).of_bounded_questions();
         let mut pauses = Pauses::between_tries(self.life.tries);
         let mut proven = false;
         while !pieces.is_empty() {
@@ -132,7 +137,7 @@ impl<'a> Batch<'a> {
             }
         }
         if !again.is_empty() {
-            left.push(Piece { changes: again, asked: true, doubtful: true });
+            left.extend(Piece { changes: again, asked: true, doubtful: true }.of_bounded_questions());
         }
         untried.extend(left);
         Ok(untried)
@@ -393,6 +398,8 @@ async fn source_gives(life: &Life, others: Vec<Change>) -> Result<bool, Replicat
     };
     let is_there = !others.is_empty();
     let Change { id, revs, .. } = others.into_iter().next().unwrap_or_else(nobodys);
+    // One suffices, and the question for it is short.
+    let revs = revs.into_iter().take(1).collect();
     let mut fetching = fetch::ask(life, vec![Wanted { id, revs, atts_since: Vec::new() }]).await?;
     let (mut gives, mut lacks) = (false, false);
     while let Some(fetched) = fetching.next().await? {
@@ -405,6 +412,25 @@ async fn source_gives(life: &Life, others: Vec<Change>) -> Result<bool, Replicat
 impl Piece {
     fn new(changes: Vec<Change>) -> Self {
         Self { changes, asked: false, doubtful: false }
+    }
+
+    /// The same in pieces, none of whose questions is longer than [`MAX_QUESTION_BYTES`], unless it is about one revision.
+    fn of_bounded_questions(self) -> Vec<Self> {
+        let (mut left, mut pieces) = (vec![self], Vec::new());
+        while let Some(piece) = left.pop() {
+            match piece.halves().filter(|_| piece.question_bytes() > MAX_QUESTION_BYTES) {
+                Some([first, second]) => left.extend([second, first]),
+                None => pieces.push(piece),
+            }
+        }
+        pieces.retain(|piece| !piece.changes.is_empty());
+        pieces
+    }
+
+    /// Bytes of the question for all that it names, about: `_bulk_get` tells the id with each revision.
+    fn question_bytes(&self) -> usize {
+        let bytes = |change: &Change| (change.id.as_str().len() + NAMED_BYTES) * change.revs.len().max(1);
+        self.changes.iter().map(bytes).sum()
     }
 
     /// Two pieces with half as much each; `None` for a single revision.
@@ -452,5 +478,18 @@ mod tests {
             }
         }
         assert_eq!(alone, 5);
+    }
+
+    /// An id of 64 KiB with thousands of revisions, one row of the feed, made a question of gigabytes.
+    #[test]
+    fn no_question_is_longer_than_a_mebibyte_however_long_an_id_and_its_revisions_are() {
+        let revs = |count: u64| (1..=count).map(|pos| Rev::parse(&format!("{pos}-a")).unwrap()).collect::<Vec<_>>();
+        let long = Change { seq: Seq::zero(), id: DocId::from("i".repeat(64 << 10)), revs: revs(1000) };
+        let short = Change { seq: Seq::zero(), id: DocId::from("a"), revs: revs(2) };
+        let pieces = Piece::new(vec![short.clone(), long, short.clone()]).of_bounded_questions();
+        assert!(pieces.iter().all(|piece| piece.question_bytes() <= MAX_QUESTION_BYTES));
+        assert_eq!((count(&pieces), pieces[0].changes[0].id.as_str()), (1004, "a"));
+        assert_eq!(Piece::new(vec![short.clone(), short]).of_bounded_questions().len(), 1);
+        assert!(Piece::new(Vec::new()).of_bounded_questions().is_empty());
     }
 }

@@ -58,6 +58,9 @@ use crate::tasks::Tasks;
 /// A longpoll that ended without a change isn't asked again at once: a source may answer without waiting.
 const PAUSE_AFTER_EMPTY_WAIT: Duration = Duration::from_millis(250);
 
+/// Before a source is asked again that gave rows, and the same place after them as before them.
+const PAUSE_WHERE_IT_STANDS: Duration = Duration::from_secs(5);
+
 /// Answers in a row that broke off, or gave nothing and weren't the end, after which the source counts as failed.
 pub(crate) const MAX_FRUITLESS: u32 = 10;
 /// A wait that lasted so long before it broke off was a good one.
@@ -221,6 +224,8 @@ impl Feed {
 
     /// Asks for what comes after a page.
     fn go_on(&mut self, page: &ChangesPage) -> Result<(), PeerError> {
+        // A source that doesn't know of `since` gives the same rows for ever.
+        let stands = !page.changes.is_empty() && page.extent != Extent::Part && page.last_seq == self.query.since;
         self.query.since = page.last_seq.clone();
         if !page.changes.is_empty() {
             self.patience = Pauses::between_tries(MAX_FRUITLESS);
@@ -233,7 +238,9 @@ impl Feed {
         match self.course.after(page) {
             Next::End => {}
             Next::ReadOn => self.ask(self.question, Duration::ZERO),
+            Next::More if stands => self.ask(Question::Answer, PAUSE_WHERE_IT_STANDS),
             Next::More => self.ask(Question::Answer, Duration::ZERO),
+            Next::Wait if stands => self.ask(Question::Change, PAUSE_WHERE_IT_STANDS),
             Next::Rest => self.ask(Question::Rest, Duration::ZERO),
             Next::Wait if woken && page.changes.is_empty() => self.ask(Question::Change, PAUSE_AFTER_EMPTY_WAIT),
             Next::Wait => self.ask(Question::Change, Duration::ZERO),

@@ -148,7 +148,7 @@ impl Session {
             _ => None,
         };
         let (start_seq, history) = common.unwrap_or_else(|| (since.unwrap_or_else(Seq::zero), Vec::new()));
-        tracing::debug!(seq = %start_seq, "a session starts");
+        tracing::debug!(seq = start_seq.shown(), "a session starts");
         progress.started(&start_seq);
         let side = |(peer, info): (&Peer, DatabaseInfo), doc: Option<&LocalDoc>| Side {
             peer: peer.clone(),
@@ -214,7 +214,7 @@ impl Session {
         self.changed = true;
         self.recorded_seq = seq.clone();
         progress.checkpointed(seq);
-        tracing::info!(seq = %seq, "checkpoint recorded");
+        tracing::info!(seq = seq.shown(), "checkpoint recorded");
         Ok(())
     }
 

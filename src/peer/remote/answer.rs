@@ -13,6 +13,7 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio::time::Instant;
 
 use super::clients::reason;
 use super::judgement::{self, Meaning, Words};
@@ -22,6 +23,8 @@ use crate::peer::{PeerError, Why};
 
 /// Bytes of an answer that is held in memory whole, where its call says nothing else.
 pub(super) const MAX_ANSWER_BYTES: usize = 8 << 20;
+/// Line ends within half of the longest silence (a heartbeat, where the feed waits): a peer sends one or two.
+const MAX_BLANK_BYTES: usize = 64 << 10;
 /// Bytes of an answer shown in an error.
 const SHOWN_BYTES: usize = 100;
 /// Bytes of a reason in the database's words: more are a stack trace.
@@ -36,6 +39,8 @@ pub(super) struct Answer {
     pulse: Pulse,
     /// Whether line ends are what it was asked for: the feed waits.
     waits: bool,
+    /// Line ends that came since so long ago, and nothing else.
+    blank: (Instant, usize),
     /// Held until the body has been read, or until a caller takes its time with it.
     _permit: Option<Permit>,
 }
@@ -51,7 +56,7 @@ pub(super) struct Reply {
 
 impl Answer {
     pub(super) fn new(request: Arc<str>, response: Response, silence: Duration, pulse: Pulse) -> Self {
-        Self { request, response, silence, pulse, waits: false, _permit: None }
+        Self { request, response, silence, pulse, waits: false, blank: (Instant::now(), 0), _permit: None }
     }
 
     /// The same; `waits` says that its line ends are signs of life.
@@ -97,15 +102,31 @@ impl Answer {
     pub(super) async fn json_chunk(&mut self) -> Result<Option<Bytes>, PeerError> {
         while let Some(chunk) = self.arrived().await? {
             match chunk.iter().all(|byte| matches!(byte, b'\n' | b'\r')) {
+                true => self.count_blank(chunk.len())?,
                 false => {
+                    self.blank.1 = 0;
                     self.pulse.moved(chunk.len());
                     return Ok(Some(chunk));
                 }
-                true if self.waits => self.pulse.waits(),
-                true => {}
+            }
+            if self.waits {
+                self.pulse.waits();
             }
         }
         Ok(None)
+    }
+
+    /// Counts line ends as they come, decoded. (A thousandth of them come where they are gzipped, and the HTTP client decodes
+    /// what comes so even where it asked for something else.)
+    fn count_blank(&mut self, bytes: usize) -> Result<(), PeerError> {
+        if self.blank.1 == 0 || self.blank.0.elapsed() > self.silence / 2 {
+            self.blank = (Instant::now(), 0);
+        }
+        self.blank.1 += bytes;
+        match self.blank.1 > MAX_BLANK_BYTES {
+            true => Err(malformed(&self.request, "JSON", format!("{} line ends in a row", self.blank.1))),
+            false => Ok(()),
+        }
     }
 
     async fn arrived(&mut self) -> Result<Option<Bytes>, PeerError> {
@@ -179,7 +200,7 @@ impl Reply {
 
     /// CouchDB's words, if the answer is in them.
     pub(super) fn said(&self) -> Option<Why> {
-        let Why { error, reason } = serde_json::from_slice::<Words>(&self.body).ok()?.of_whole_answer()?;
+        let Why { error, reason } = serde_json::from_slice::<Words<'_>>(&self.body).ok()?.of_whole_answer()?;
         Some(Why { error, reason: shorten(reason.as_bytes(), SHOWN_REASON) })
     }
 

@@ -7,14 +7,22 @@
 //! refuse for one of its documents, is halved. Any other answer to a request as a whole is the caller's: it writes fewer
 //! documents at once to find out whether one of them is why.
 
-use super::answer::malformed;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use super::answer::{malformed, shorten};
 use super::call::Call;
 use super::judgement::Words;
 use super::*;
 use crate::document::DocSpan;
+use crate::json::Walk;
 use crate::peer::Doubt;
 
 const EXPECTED: &str = "an array of documents that weren't written";
+
+/// Bytes of an answer shown in an error.
+const SHOWN_BYTES: usize = 100;
 
 /// What a request was answered.
 enum Answered {
@@ -73,10 +81,10 @@ impl RemotePeer {
     pub async fn takes_documents(&self) -> Result<(), PeerError> {
         let body = r#"{"new_edits":false,"docs":[{"_id":"_local/couchrep-may-write","_rev":"0-1"}]}"#;
         let call = Call::post(Operation::BulkDocs, "_bulk_docs", body);
-        let rows: Vec<Row> = self.ask(&call, |reply| self.expected(reply)?.json(EXPECTED)).await?;
-        let found = match rows.into_iter().map(Row::failure).find(|row| !matches!(row, Ok(None))) {
-            None | Some(Ok(None)) => return Ok(()),
-            Some(Ok(Some(failure))) => failure.why.to_string(),
+        let told = self.ask(&call, |reply| first_failure(&self.expected(reply)?, EXPECTED)).await?;
+        let found = match told {
+            None => return Ok(()),
+            Some(Ok(failure)) => failure.why.to_string(),
             Some(Err(NoRow)) => "a row that tells nothing".into(),
         };
         Err(malformed(&self.request_name(&call), EXPECTED, found))
@@ -94,8 +102,7 @@ impl RemotePeer {
         }
         // A cluster whose nodes are down answers 500 with a row for each document, and no ids (FACTS 9).
         if !reply.is_success()
-            && let Ok(rows) = reply.json::<Vec<Row>>(EXPECTED)
-            && let Some(failure) = rows.into_iter().find_map(|row| row.failure().ok()?)
+            && let Ok(Some(Ok(failure))) = first_failure(&reply, EXPECTED)
         {
             let blame = match judgement::of_written(&failure.why) {
                 Blame::Passing => Blame::Passing,
@@ -104,13 +111,18 @@ impl RemotePeer {
             let (request, answer) = (self.request_name(call), failure.why.to_string());
             return Err(PeerError::Answered { request, answer, blame });
         }
-        let rows: Vec<Row> = self.expected(reply)?.json(EXPECTED)?;
-        let failed = rows.into_iter().filter_map(|row| row.failure().transpose());
-        let failed = failed.map(|failure| named(failure.ok()?, docs));
-        let failed: Option<Vec<Failure>> = failed.collect();
         let unnamed =
             || malformed(&self.request_name(call), EXPECTED, "a row that isn't about a document that was sent".into());
-        failed.map(Answered::Failed).ok_or_else(unnamed)
+        let mut sent = HashMap::<&DocId, Vec<&Rev>>::with_capacity(docs.len());
+        docs.iter().for_each(|doc| sent.entry(&doc.id).or_default().push(&doc.rev));
+        let (mut failed, mut all_named) = (Vec::new(), true);
+        failures(&self.expected(reply)?, EXPECTED, |told| {
+            let failure = told.ok().and_then(|failure| named(failure, &sent));
+            all_named &= failure.is_some() && failed.len() < docs.len();
+            failed.extend(failure);
+            if all_named { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if all_named { Ok(Answered::Failed(failed)) } else { Err(unnamed()) }
     }
 
     /// Judges rows; `taken` says that the target took another document.
@@ -131,37 +143,82 @@ impl RemotePeer {
 }
 
 /// A row of a document that was sent, with its revision if that is certain.
-fn named(failure: Failure, docs: &[DocSpan]) -> Option<Failure> {
-    let mut sent = docs.iter().filter(|doc| doc.id == failure.id);
-    let first = sent.next()?;
-    let only = sent.next().is_none().then(|| first.rev.clone());
+fn named(failure: Failure, sent: &HashMap<&DocId, Vec<&Rev>>) -> Option<Failure> {
+    let revs = sent.get(&failure.id)?;
+    let only = if let [only] = revs.as_slice() { Some((*only).clone()) } else { None };
     Some(Failure { rev: failure.rev.or(only), ..failure })
 }
 
 #[derive(Deserialize)]
-pub(super) struct Row {
+struct Row<'a> {
     ok: Option<bool>,
     id: Option<DocId>,
-    rev: Option<String>,
-    #[serde(flatten)]
-    words: Words,
+    #[serde(borrow)]
+    rev: Option<Cow<'a, str>>,
+    // Not flattened members: no text could be borrowed then.
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reason: Option<&'a RawValue>,
 }
+
+/// What a row says of its document: why it wasn't written, or that it was; an error where it tells nothing.
+type Told = Result<Option<Failure>, NoRow>;
 
 /// An object that tells nothing of a document.
 #[derive(Debug)]
 pub(super) struct NoRow;
 
-impl Row {
+impl Row<'_> {
     /// Why its document wasn't written; `None` if it was. A row that names no document has an empty id.
     ///
     /// # Errors
     /// If it says neither.
-    pub(super) fn failure(self) -> Result<Option<Failure>, NoRow> {
-        let Some(why) = self.words.why() else {
+    fn failure(self) -> Told {
+        let Some(why) = (Words { error: self.error, name: self.name, reason: self.reason }).why() else {
             let is_written = self.ok.unwrap_or(self.id.is_some() && self.rev.is_some());
             return if is_written { Ok(None) } else { Err(NoRow) };
         };
         let id = self.id.unwrap_or_else(|| DocId::from(""));
         Ok(Some(Failure { id, rev: self.rev.as_deref().and_then(Rev::parse), why }))
     }
+}
+
+/// What the rows say that aren't successes, one at a time: an array of millions takes no more than its text.
+pub(super) fn failures(
+    reply: &Reply,
+    expected: &'static str,
+    mut each: impl FnMut(Result<Failure, NoRow>) -> ControlFlow<()>,
+) -> Result<(), PeerError> {
+    let rows: &RawValue = reply.json(expected)?;
+    let wrong = |found: String| malformed(reply.request(), expected, found);
+    if !rows.get().starts_with('[') {
+        return Err(wrong(format!("`{}`", shorten(rows.get().as_bytes(), SHOWN_BYTES))));
+    }
+    let mut walk = Walk::default();
+    while let Some(row) = walk.element(rows.get().as_bytes()) {
+        let told: Row<'_> =
+            serde_json::from_slice(row).map_err(|error| wrong(format!("`{}` ({error})", shorten(row, SHOWN_BYTES))))?;
+        if let Some(told) = told.failure().transpose()
+            && each(told).is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The first of them.
+pub(super) fn first_failure(
+    reply: &Reply,
+    expected: &'static str,
+) -> Result<Option<Result<Failure, NoRow>>, PeerError> {
+    let mut first = None;
+    failures(reply, expected, |told| {
+        first = Some(told);
+        ControlFlow::Break(())
+    })?;
+    Ok(first)
 }

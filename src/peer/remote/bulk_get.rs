@@ -201,7 +201,7 @@ impl RemoteBulkGet {
     pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
         // What was given before has been written.
         share.keep(cost(max_bytes.max(self.unread())));
-        while !self.ended && self.failed.is_none() && self.ready() < max_bytes {
+        while !self.ended && self.failed.is_none() && !self.sorter.is_full(max_bytes) {
             match self.read(max_bytes, share).await {
                 Ok(Read::On) => {}
                 Ok(Read::NoRoom) => break,
@@ -237,31 +237,31 @@ impl RemoteBulkGet {
     async fn read(&mut self, max_bytes: usize, share: &mut Share) -> Result<Read, PeerError> {
         let Some(reading) = &mut self.reading else { return self.next_answer(share).await };
         let sorter = &mut self.sorter;
-        while sorter.ready_bytes() < max_bytes {
+        while !sorter.is_full(max_bytes) {
             let Some((request, element)) = reading.cutting.element() else { break };
             let wrong = |error| not_fetched(request, element, &error);
             match &reading.of {
                 Of::Many => {
                     let result: BulkResult<'_> = serde_json::from_slice(element).map_err(wrong)?;
-                    sorter.take(request, &DocId::from(result.id), &result.docs)?;
+                    sorter.take_result(request, &result)?;
                 }
                 Of::Some(id) | Of::All(id) => {
                     let item: Item<'_> = serde_json::from_slice(element).map_err(wrong)?;
-                    sorter.take(request, id, &[item])?;
+                    sorter.take_item(request, id, &item)?;
                 }
             }
         }
         reading.cutting.drop_cut();
         let ready = self.ready();
-        if ready >= max_bytes {
+        if self.sorter.is_full(max_bytes) {
             return Ok(Read::On);
         }
         let Some(reading) = &mut self.reading else { return Ok(Read::On) };
         let read = reading.cutting.read_on(ready, max_bytes, share).await?;
         for _ in 0..std::mem::take(&mut reading.cutting.left_out) {
             match &reading.of {
-                Of::All(id) => self.sorter.leave_out_leaf(id, share.max_document()),
-                Of::Many | Of::Some(_) => self.sorter.leave_out(),
+                Of::All(id) => self.sorter.leave_out_leaf(reading.cutting.request(), id, share.max_document())?,
+                Of::Many | Of::Some(_) => self.sorter.leave_out(reading.cutting.request())?,
             }
         }
         if reading.cutting.ended() {
@@ -283,7 +283,7 @@ impl RemoteBulkGet {
         };
         match answer {
             Some(OpenRevsAnswer::Answer(reading)) => self.reading = Some(*reading),
-            Some(OpenRevsAnswer::Missing(id)) => self.sorter.missing(&id),
+            Some(OpenRevsAnswer::Missing(id)) => self.sorter.missing(&self.last, &id)?,
             Some(OpenRevsAnswer::Refused(id, why)) => self.sorter.refuse(&id, &why),
             None => {
                 self.ended = true;

@@ -32,6 +32,8 @@ pub struct RemoteChanges {
     elements: Elements,
     /// What stood before the first row.
     head: Option<Vec<u8>>,
+    /// What was asked for.
+    since: Seq,
     /// The last one told.
     last_seq: Seq,
     /// Rows of a page.
@@ -56,6 +58,7 @@ impl RemotePeer {
             text: BytesMut::new(),
             elements: Elements::default(),
             head: None,
+            since: query.since.clone(),
             last_seq: query.since.clone(),
             limit: query.limit,
             most,
@@ -84,6 +87,10 @@ impl RemoteChanges {
             self.elements.consume(done);
             self.text.advance(done);
             let long = self.text.len() > self.max_bytes;
+            if full && self.most.is_some_and(|most| self.rows >= most + self.limit) && self.last_seq != self.since {
+                // It doesn't keep to the limit, and may have no end: the rest is asked for anew.
+                return Ok(self.page(changes, Pending::Unknown, Extent::Limited));
+            }
             if full || (long && !changes.is_empty()) {
                 return Ok(self.page(changes, Pending::Unknown, Extent::Part));
             }

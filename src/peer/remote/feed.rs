@@ -9,6 +9,7 @@
 
 use reqwest::Method;
 use serde::Deserializer;
+use serde::de::Error as _;
 
 use super::call::Call;
 use super::path::encode;
@@ -102,8 +103,21 @@ pub(super) struct Page {
 pub(super) struct Row {
     /// `null` where the source tells only some.
     seq: Option<Seq>,
+    #[serde(deserialize_with = "id")]
     id: DocId,
     changes: Vec<Leaf>,
+}
+
+/// Bytes of a document's id at most. CouchDB (`max_document_id_length`) and couchrep set none of their own; but an id is a part
+/// of a URL, and no server takes a line of an eighth of this.
+const MAX_ID_BYTES: usize = 64 << 10;
+
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DocId, D::Error> {
+    let id = DocId::deserialize(deserializer)?;
+    match id.as_str().len() {
+        0..=MAX_ID_BYTES => Ok(id),
+        length => Err(D::Error::custom(format!("an id of {length} bytes"))),
+    }
 }
 
 #[derive(Deserialize)]

@@ -12,54 +12,94 @@
 //! What could go wrong here: a word of trouble that isn't known to be one. So words are known *verdicts*, or known
 //! *trouble*, or else [`Blame::Unclear`], which one answer never settles.
 
-use serde::Deserialize;
-use serde_json::Value;
+use std::borrow::Cow;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::shorten;
+use crate::json;
 use crate::peer::{Blame, Why};
 
-/// CouchDB's words as they stand in an answer or in a row of one.
-#[derive(Debug, Deserialize)]
-pub(super) struct Words {
+/// Bytes of a peer's word or reason that are kept: more are a stack trace, or meant to fill memory.
+const KEPT_BYTES: usize = 1000;
+
+/// CouchDB's words as they stand in an answer or in a row of one: as text, since a value can take many times its text.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Words<'a> {
     /// A word; PouchDB's `true` beside the word in `name`; or, in a row of `_bulk_get`, an object with all of this.
-    pub error: Option<Value>,
+    #[serde(borrow)]
+    pub error: Option<&'a RawValue>,
     /// PouchDB's word.
-    pub name: Option<Value>,
+    #[serde(borrow)]
+    pub name: Option<&'a RawValue>,
     /// More words.
-    pub reason: Option<Value>,
+    #[serde(borrow)]
+    pub reason: Option<&'a RawValue>,
 }
 
-impl Words {
+/// The words in a row of `_bulk_get`.
+#[derive(Default, Deserialize)]
+struct InRow<'a> {
+    #[serde(borrow)]
+    rev: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reason: Option<&'a RawValue>,
+}
+
+impl<'a> Words<'a> {
     /// What they say; `None` if they tell of no error.
     pub(super) fn why(&self) -> Option<Why> {
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let reason = |of: Option<&Value>| of.or(self.reason.as_ref()).map(text).unwrap_or_default();
-        let name = |of: Option<&Value>| of.and_then(Value::as_str).unwrap_or("unknown_error").to_owned();
-        match self.error.as_ref()? {
-            Value::Null => None,
-            Value::Bool(_) => Some(Why::new(name(self.name.as_ref()), reason(None))),
-            Value::Object(row) => {
-                let word = row.get("error").and_then(Value::as_str).map(str::to_owned);
-                let word = word.unwrap_or_else(|| name(row.get("name")));
-                Some(Why::new(word, reason(row.get("reason"))))
+        let reason = |of: Option<&RawValue>| of.or(self.reason).map(text).unwrap_or_default();
+        let name = |of: Option<&RawValue>| of.and_then(word).unwrap_or_else(|| "unknown_error".into());
+        let error = self.error?;
+        match error.get().as_bytes().first()? {
+            b't' | b'f' => Some(Why::new(name(self.name), reason(None))),
+            b'{' => {
+                let row = self.in_row();
+                let word = row.error.and_then(word).unwrap_or_else(|| name(row.name));
+                Some(Why::new(word, reason(row.reason)))
             }
-            word => Some(Why::new(text(word), reason(None))),
+            _ => Some(Why::new(text(error), reason(None))),
         }
     }
 
     /// The same of an answer as a whole: a gateway's own `{"error":"Forbidden"}` has no reason, and its `true` no name.
     pub(super) fn of_whole_answer(&self) -> Option<Why> {
-        let worded = match self.error.as_ref()? {
-            Value::String(_) => true,
-            Value::Bool(true) => self.name.is_some(),
-            _ => false,
+        let worded = match self.error?.get() {
+            "true" => self.name.is_some(),
+            text => text.starts_with('"'),
         };
         self.why().filter(|_| worded && self.reason.is_some())
     }
 
     /// The revision that a row of `_bulk_get` names.
-    pub(super) fn rev(&self) -> Option<&str> {
-        self.error.as_ref()?.get("rev")?.as_str()
+    pub(super) fn rev(&self) -> Option<Cow<'a, str>> {
+        json::string(self.in_row().rev?.get().as_bytes())
     }
+
+    fn in_row(&self) -> InRow<'a> {
+        let row = self.error.filter(|error| error.get().starts_with('{'));
+        row.and_then(|row| serde_json::from_str(row.get()).ok()).unwrap_or_default()
+    }
+}
+
+/// A text, or what else stands there, as JSON.
+fn text(raw: &RawValue) -> String {
+    word(raw).unwrap_or_else(|| kept(raw.get()))
+}
+
+/// A text; `None` where something else stands there.
+fn word(raw: &RawValue) -> Option<String> {
+    json::string(raw.get().as_bytes()).map(|text| kept(&text))
+}
+
+fn kept(text: &str) -> String {
+    if text.len() > KEPT_BYTES { shorten(text.as_bytes(), KEPT_BYTES) } else { text.to_owned() }
 }
 
 /// What an answer means to its request.
@@ -253,8 +293,8 @@ mod tests {
     /// Words were read in three places, each in its own way.
     #[test]
     fn words_are_read_alike_wherever_they_stand() {
-        let why = |json: &str| serde_json::from_str::<Words>(json).unwrap().why();
-        let whole = |json: &str| serde_json::from_str::<Words>(json).unwrap().of_whole_answer();
+        let why = |json: &str| serde_json::from_str::<Words<'_>>(json).unwrap().why();
+        let whole = |json: &str| serde_json::from_str::<Words<'_>>(json).unwrap().of_whole_answer();
         let missing = || Some(Why::new("not_found", "missing"));
         let forbidden = r#"{"error":"Forbidden"}"#;
         for told in [
@@ -272,6 +312,20 @@ mod tests {
         assert_eq!((why(forbidden), whole(forbidden)), (Some(Why::new("Forbidden", "")), None));
         assert_eq!(whole(r#"{"error":true,"reason":"x"}"#), None);
         assert_eq!((why(r#"{"ok":true}"#), why(r#"{"error":null}"#)), (None, None));
+    }
+
+    /// A word of megabytes was kept whole, and an array in place of one took twenty times its text.
+    #[test]
+    fn hostile_words_are_kept_short_whatever_they_are() {
+        let (text, array) = ("x".repeat(1 << 20), "[0],".repeat(1 << 18));
+        for words in [
+            format!(r#"{{"error":"{text}","reason":"{text}"}}"#),
+            format!(r#"{{"error":[{array}0],"reason":[{array}0]}}"#),
+            format!(r#"{{"error":{{"rev":"1-a","error":"{text}","reason":[{array}0]}}}}"#),
+        ] {
+            let why = serde_json::from_str::<Words<'_>>(&words).unwrap().why().unwrap();
+            assert!(why.error.len() + why.reason.len() < 3 * KEPT_BYTES);
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@
 //! reads as "nothing is missing", each question has a revision in it that nobody has. CouchDB before 1.1 has only `_missing_revs`, which
 //! knows no `possible_ancestors`; a peer that was found to be so old isn't asked for more again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use super::answer::malformed;
+use super::answer::{malformed, shorten};
 use super::call::Call;
 use super::*;
 use crate::document::RevHash;
-use crate::json;
+use crate::json::{self, Walk};
 
 impl RemotePeer {
     /// Which of these revisions the database lacks, in the order of `changes`. Where the answer is too long, because the
@@ -34,20 +34,20 @@ impl RemotePeer {
         let asked = merged(changes);
         let probe = Probe::new();
         let body = Bytes::from(request(&asked, &probe));
-        let mut missing = match self.ask_revs_diff(&body, &probe).await? {
+        let mut missing = match self.ask_revs_diff(&body, &asked, &probe).await? {
             Some(missing) => missing,
-            None => self.ask_missing_revs(body, &probe).await?,
+            None => self.ask_missing_revs(body, &asked, &probe).await?,
         };
-        let wanted = asked.into_iter().filter_map(|(id, _)| {
-            let mut diff = missing.remove(id).filter(|diff| !diff.missing.is_empty())?;
-            diff.possible_ancestors.truncate(MAX_ANCESTORS);
-            Some(Wanted { id: id.clone(), revs: diff.missing, atts_since: diff.possible_ancestors })
-        });
-        Ok(wanted.collect())
+        Ok(asked.iter().filter_map(|(id, _)| missing.remove(id)).collect())
     }
 
     /// `None` where the peer has no `_revs_diff`.
-    async fn ask_revs_diff(&self, body: &Bytes, probe: &Probe) -> Result<Option<HashMap<DocId, Diff>>, PeerError> {
+    async fn ask_revs_diff<'a>(
+        &self,
+        body: &Bytes,
+        asked: &[(&'a DocId, Vec<&'a Rev>)],
+        probe: &Probe,
+    ) -> Result<Option<Missing<'a>>, PeerError> {
         if self.inner.lacks_revs_diff.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -58,9 +58,13 @@ impl RemotePeer {
                 self.inner.lacks_revs_diff.store(true, Ordering::Relaxed);
                 return Ok(None);
             }
-            let mut missing: HashMap<DocId, Diff> = self.expected(reply)?.json(EXPECTED)?;
-            let found = missing.remove(&probe.id).is_some_and(|diff| diff.missing.contains(&probe.rev));
-            found.then_some(Some(missing)).ok_or_else(|| self.unasked(&call))
+            let reply = self.expected(reply)?;
+            let told: &RawValue = reply.json(EXPECTED)?;
+            let found = each_told(&reply, told, asked, probe, |value| {
+                let Diff { missing, possible_ancestors } = serde_json::from_slice(value)?;
+                Ok((missing, possible_ancestors))
+            })?;
+            found.map(Some).ok_or_else(|| self.unasked(&call))
         })
         .await
     }
@@ -70,21 +74,31 @@ impl RemotePeer {
         malformed(&self.request_name(call), EXPECTED, "nothing of a revision that can't be there".into())
     }
 
-    async fn ask_missing_revs(&self, body: Bytes, probe: &Probe) -> Result<HashMap<DocId, Diff>, PeerError> {
+    async fn ask_missing_revs<'a>(
+        &self,
+        body: Bytes,
+        asked: &[(&'a DocId, Vec<&'a Rev>)],
+        probe: &Probe,
+    ) -> Result<Missing<'a>, PeerError> {
         #[derive(Deserialize)]
-        struct Missing {
-            missing_revs: HashMap<DocId, Vec<Rev>>,
+        struct Told<'a> {
+            #[serde(borrow)]
+            missing_revs: &'a RawValue,
         }
         let call = Call::post(Operation::RevsDiff, "_missing_revs", body);
         self.ask(&call, |reply| {
-            let Missing { mut missing_revs } = self.expected(reply)?.json(EXPECTED)?;
-            let found = missing_revs.remove(&probe.id).is_some_and(|revs| revs.contains(&probe.rev));
-            let diff = |(id, missing)| (id, Diff { missing, possible_ancestors: Vec::new() });
-            found.then(|| missing_revs.into_iter().map(diff).collect()).ok_or_else(|| self.unasked(&call))
+            let reply = self.expected(reply)?;
+            let Told { missing_revs } = reply.json(EXPECTED)?;
+            let found =
+                each_told(&reply, missing_revs, asked, probe, |value| Ok((serde_json::from_slice(value)?, None)))?;
+            found.ok_or_else(|| self.unasked(&call))
         })
         .await
     }
 }
+
+/// Bytes of an answer shown in an error.
+const SHOWN_BYTES: usize = 100;
 
 const EXPECTED: &str = "missing revisions by document";
 
@@ -106,11 +120,73 @@ impl Probe {
 /// Ancestors that are kept: no more are told to the source.
 const MAX_ANCESTORS: usize = 50;
 
+/// What is lacking of the documents asked about.
+type Missing<'a> = HashMap<&'a DocId, Wanted>;
+
 #[derive(Deserialize)]
-struct Diff {
-    missing: Vec<Rev>,
-    #[serde(default)]
-    possible_ancestors: Vec<Rev>,
+struct Diff<'a> {
+    #[serde(borrow)]
+    missing: &'a RawValue,
+    #[serde(borrow)]
+    possible_ancestors: Option<&'a RawValue>,
+}
+
+/// Reads an object of documents. Of each that was asked about it keeps the revisions that were, and some ancestors; of others
+/// nothing, however long the answer is. `None` where the probe isn't among them.
+fn each_told<'a>(
+    reply: &Reply,
+    told: &RawValue,
+    asked: &[(&'a DocId, Vec<&'a Rev>)],
+    probe: &Probe,
+    diff: impl for<'t> Fn(&'t [u8]) -> Result<(&'t RawValue, Option<&'t RawValue>), serde_json::Error>,
+) -> Result<Option<Missing<'a>>, PeerError> {
+    let shown = || format!("`{}`", shorten(told.get().as_bytes(), SHOWN_BYTES));
+    let wrong = || malformed(reply.request(), EXPECTED, shown());
+    if !told.get().starts_with('{') {
+        return Err(wrong());
+    }
+    let by_id: HashMap<&str, &(&'a DocId, Vec<&'a Rev>)> = asked.iter().map(|one| (one.0.as_str(), one)).collect();
+    let (mut walk, mut missing, mut probed) = (Walk::default(), Missing::new(), false);
+    while let Some(member) = walk.member(told.get().as_bytes()) {
+        let is_probe = member.key == probe.id.as_str();
+        let asked = by_id.get(&*member.key);
+        if !is_probe && asked.is_none() {
+            continue;
+        }
+        let (lacking, ancestors) = diff(member.value).map_err(|_| wrong())?;
+        if is_probe {
+            probed = revs(lacking).ok_or_else(wrong)?.any(|rev| rev.as_ref() == Some(&probe.rev));
+        }
+        let Some((id, asked)) = asked else { continue };
+        let asked: HashSet<&Rev> = asked.iter().copied().collect();
+        // In the order in which they are told, each once.
+        let (mut seen, mut kept) = (HashSet::new(), Vec::new());
+        for rev in revs(lacking).ok_or_else(wrong)? {
+            let rev = rev.ok_or_else(wrong)?;
+            if let Some(rev) = asked.get(&rev)
+                && seen.insert(*rev)
+            {
+                kept.push((*rev).clone());
+            }
+        }
+        let mut atts_since = Vec::new();
+        if let Some(ancestors) = ancestors {
+            for rev in revs(ancestors).ok_or_else(wrong)?.take(MAX_ANCESTORS) {
+                atts_since.push(rev.ok_or_else(wrong)?);
+            }
+        }
+        if !kept.is_empty() {
+            missing.insert(*id, Wanted { id: (*id).clone(), revs: kept, atts_since });
+        }
+    }
+    Ok(probed.then_some(missing))
+}
+
+/// The revisions in an array, one at a time; `None` where it is none, and for what is no revision.
+fn revs(array: &RawValue) -> Option<impl Iterator<Item = Option<Rev>>> {
+    let (text, mut walk) = (array.get().as_bytes(), Walk::default());
+    let read = |element: &[u8]| json::string(element).and_then(|rev| Rev::parse(&rev));
+    text.starts_with(b"[").then(|| std::iter::from_fn(move || walk.element(text).map(read)))
 }
 
 /// Each document once, with all of its revisions: a JSON object can't name it twice.

@@ -7,6 +7,7 @@
 //!
 //! express-pouchdb answers JSON with stubs: they are made to follow, and each is fetched by its name.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
@@ -21,6 +22,7 @@ use super::results::{DocumentHead, Item, document_head, not_fetched};
 use super::*;
 use crate::document::{AttachmentHead, AttachmentPiece};
 use crate::effort::budget::{STREAMED_JSON_BYTES, cost};
+use crate::json::Walk;
 use crate::multipart::{self, MultipartError, Reader};
 
 type Body = BoxStream<'static, Result<Bytes, PeerError>>;
@@ -52,14 +54,27 @@ impl RemotePeer {
         while let Some(chunk) = answer.chunk().await? {
             gather(&mut text, &chunk, &request, &mut share).await?;
         }
-        let items: Vec<Item<'_>> = serde_json::from_slice(&text).map_err(|error| {
-            malformed(&request, "an array of revisions", format!("`{}` ({error})", shorten(&text, 100)))
-        })?;
-        let Some(text) = items.iter().find_map(|item| item.ok) else {
-            return match items.iter().find_map(Item::refusal) {
+        let wrong = |found: &dyn std::fmt::Display| {
+            malformed(&request, "an array of revisions", format!("`{}` ({found})", shorten(&text, 100)))
+        };
+        let items: &RawValue = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
+        if !items.get().starts_with('[') {
+            return Err(wrong(&"no array"));
+        }
+        let (mut walk, mut doc, mut refusal, mut any) = (Walk::default(), None, None, false);
+        while let Some(item) = walk.element(items.get().as_bytes()).filter(|_| doc.is_none()) {
+            let item: Item<'_> = serde_json::from_slice(item).map_err(|error| wrong(&error))?;
+            any = true;
+            doc = item.ok;
+            if refusal.is_none() {
+                refusal = item.refusal();
+            }
+        }
+        let Some(text) = doc else {
+            return match refusal {
                 Some(why) => not_given(&request, &why),
-                None if items.is_empty() => Err(malformed(&request, EXPECTED, "no revision".into())),
-                None => Ok(Opened::Missing),
+                None if any => Ok(Opened::Missing),
+                None => Err(malformed(&request, EXPECTED, "no revision".into())),
             };
         };
         let DocumentHead { id, rev, .. } = checked_head(&request, text.get().as_bytes())?;
@@ -121,7 +136,7 @@ async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<
         related.skip_rest().await;
         return Ok(Opened::Doc(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
     }
-    let parts = Following { related, heads, measure: None, request };
+    let parts = Following { related, heads: heads.into(), measure: None, request };
     let parts =
         stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|piece| (piece, parts))) });
     Ok(Opened::Doc(AttachedDoc { id, rev, json, parts: parts.boxed() }))
@@ -169,7 +184,7 @@ fn checked_head(request: &str, json: &[u8]) -> Result<DocumentHead, PeerError> {
 struct Following {
     related: Reader<Body>,
     /// What hasn't come yet.
-    heads: Vec<AttachmentHead>,
+    heads: VecDeque<AttachmentHead>,
     /// Of the attachment in hand.
     measure: Option<Measure>,
     request: Arc<str>,
@@ -201,10 +216,8 @@ impl Following {
     fn take_head(&mut self, headers: &HeaderMap) -> Result<AttachmentHead, PeerError> {
         let coming = self.heads.iter().map(|head| head.name.as_str());
         let place = multipart::place(headers.get(CONTENT_DISPOSITION), coming);
-        match self.heads.is_empty() {
-            true => Err(malformed(&self.request, EXPECTED, "more attachments than it names".into())),
-            false => Ok(self.heads.remove(place)),
-        }
+        let unnamed = || malformed(&self.request, EXPECTED, "more attachments than it names".into());
+        self.heads.remove(place).ok_or_else(unnamed)
     }
 }
 

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::answer::Reply;
 use super::attachments::{following, let_plain_follow, put_inline};
-use super::bulk_docs::{NoRow, Row};
+use super::bulk_docs::{NoRow, first_failure};
 use super::call::{Call, Failed, Streamed};
 use super::plain::Plain;
 use super::retry::{self, Trouble, Verdict};
@@ -41,14 +41,15 @@ impl RemotePeer {
     fn told(&self, reply: Reply) -> Result<Put, PeerError> {
         match reply.meaning() {
             // A portal's or a proxy's page is no proof that the document was written.
-            Meaning::Done => match reply.json("a written document's `rev`")? {
-                Written::Doc { .. } => Ok(Put::Written),
-                Written::Rows(rows) => match rows.into_iter().map(Row::failure).find(|row| !matches!(row, Ok(None))) {
-                    None | Some(Ok(None)) => Ok(Put::Written),
-                    Some(Ok(Some(failure))) => said(&reply, failure.why),
+            // express-pouchdb answers as if it were `_bulk_docs`: what wasn't written, so `[]` is a success.
+            Meaning::Done if reply.body.trim_ascii_start().starts_with(b"[") => {
+                match first_failure(&reply, EXPECTED)? {
+                    None => Ok(Put::Written),
+                    Some(Ok(failure)) => said(&reply, failure.why),
                     Some(Err(NoRow)) => Err(reply.into_error()),
-                },
-            },
+                }
+            }
+            Meaning::Done => reply.json::<Written>(EXPECTED).map(|_| Put::Written),
             Meaning::NotAllowed => Ok(Put::Forbidden(reply.why())),
             Meaning::MissingStub => {
                 Err(PeerError::MissingStub { database: self.inner.name.clone(), reason: reply.why().reason })
@@ -177,17 +178,13 @@ impl AsRef<[u8]> for Rewritten {
     }
 }
 
-/// How peers tell that a document was written.
+const EXPECTED: &str = "a written document's `rev`";
+
+/// How CouchDB tells that a document was written: `{"ok":true,"id":…,"rev":…}`.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    /// CouchDB: `{"ok":true,"id":…,"rev":…}`.
-    Doc {
-        #[serde(rename = "rev")]
-        _rev: String,
-    },
-    /// express-pouchdb, which answers as if it were `_bulk_docs`: what wasn't written, so `[]` is a success.
-    Rows(Vec<Row>),
+struct Written {
+    #[serde(rename = "rev")]
+    _rev: String,
 }
 
 /// Attachments as the parts of a body, checked against what the document announces.

@@ -2,16 +2,19 @@
 //!
 //! With `latest=true` another revision than the asked one may come, or one twice: the second is dropped. Every asked
 //! revision must be mentioned, by itself, by a descendant or with a reason: what isn't told is never taken for done.
+//!
+//! Promises: an answer is about what was asked for, and it ends. What is kept of it beside the documents' texts (ids,
+//! revisions, words) is a small multiple of the question; what isn't so is malformed.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::answer::malformed;
+use super::answer::{malformed, shorten};
 use super::attachments::Attached;
 use super::judgement::Words;
 use super::*;
 use crate::document::Revisions;
-use crate::json;
+use crate::json::{self, Walk};
 use crate::peer::Doubt;
 
 const EXPECTED: &str = "fetched documents";
@@ -21,8 +24,9 @@ const EXPECTED: &str = "fetched documents";
 pub(super) struct BulkResult<'a> {
     #[serde(borrow)]
     pub id: Cow<'a, str>,
+    /// An array of [`Item`]s.
     #[serde(borrow)]
-    pub docs: Vec<Item<'a>>,
+    pub docs: &'a RawValue,
 }
 
 /// `{"ok":{…}}`, `{"missing":"rev"}`, `{"error":{"rev","error","reason"}}`, or express-pouchdb's
@@ -33,16 +37,40 @@ pub(super) struct Item<'a> {
     pub ok: Option<&'a RawValue>,
     #[serde(borrow)]
     missing: Option<Cow<'a, str>>,
-    error: Option<serde_json::Value>,
-    reason: Option<serde_json::Value>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reason: Option<&'a RawValue>,
+}
+
+/// What something said of a revision takes, about, beside its own text.
+const NOTE_BYTES: usize = 64;
+/// How many times its question an answer may be, and how much more: with `latest=true` one revision is answered by many.
+const TIMES_ASKED: usize = 16;
+const MORE_THAN_ASKED: usize = 1 << 20;
+/// Results too large to be looked at that may come beside one for each revision asked for.
+const MORE_LEFT_OUT: usize = 1000;
+/// Things told beside documents after which they are handed on.
+const MANY_TOLD: usize = 1000;
+
+/// What was asked for of one document.
+#[derive(Default)]
+struct Asked {
+    /// Revisions not yet mentioned.
+    revs: HashSet<Rev>,
+    /// All leaves were asked for, and nothing was answered yet.
+    all_leaves: bool,
 }
 
 /// Sorts documents by how they go on.
 #[derive(Default)]
 pub(super) struct Sorter {
-    /// What was asked for and not yet mentioned; without revisions: all leaves were asked for.
-    unmentioned: HashMap<DocId, Vec<Rev>>,
+    asked: HashMap<DocId, Asked>,
+    /// Revisions asked for; a document with all of its leaves counts as one.
+    asked_count: usize,
     given: HashSet<(DocId, Rev)>,
+    /// Bytes that may still be noted.
+    room: usize,
     /// Results that were left out because of their size.
     left_out: usize,
     /// Only documents with their attachments within them are wanted: all else is to be fetched in another way.
@@ -53,11 +81,16 @@ pub(super) struct Sorter {
 impl Sorter {
     /// Expects these.
     pub(super) fn new(wanted: &[Wanted]) -> Self {
-        let mut unmentioned = HashMap::<_, Vec<_>>::with_capacity(wanted.len());
-        for wanted in wanted {
-            unmentioned.entry(wanted.id.clone()).or_default().extend(wanted.revs.iter().cloned());
+        let mut asked = HashMap::<DocId, Asked>::with_capacity(wanted.len());
+        let (mut asked_count, mut bytes) = (0, 0);
+        for Wanted { id, revs, .. } in wanted {
+            asked.entry(id.clone()).or_default().revs.extend(revs.iter().cloned());
+            asked_count += revs.len().max(1);
+            bytes += revs.iter().map(|rev| NOTE_BYTES + rev.hash.as_bytes().len()).sum::<usize>().max(NOTE_BYTES);
         }
-        Self { unmentioned, ..Self::default() }
+        asked.values_mut().for_each(|asked| asked.all_leaves = asked.revs.is_empty());
+        let room = bytes.saturating_mul(TIMES_ASKED).saturating_add(MORE_THAN_ASKED);
+        Self { asked, asked_count, room, ..Self::default() }
     }
 
     /// Expects these with their attachments within them.
@@ -70,47 +103,85 @@ impl Sorter {
         if self.ready.docs.is_empty() { 0 } else { self.ready.docs.size() }
     }
 
-    /// Sorts what was answered for a document.
-    pub(super) fn take(&mut self, request: &str, id: &DocId, items: &[Item<'_>]) -> Result<(), PeerError> {
-        let all_leaves = self.all_leaves(id);
-        for item in items {
-            match (&item.ok, &item.missing) {
-                (Some(doc), _) => self.take_doc(request, doc.get().as_bytes())?,
-                // What isn't mentioned is fetched in another way.
-                (None, _) if self.inline => {}
-                (None, Some(rev)) => self.doubtful(id, Rev::parse(rev), Why::new("not_found", "missing")),
-                (None, None) => {
-                    let refusal = item.refused();
-                    let refusal = refusal.ok_or_else(|| malformed(request, EXPECTED, format!("nothing of {id}")))?;
-                    match all_leaves && refusal.rev.is_none() {
-                        true => self.no_leaves(id, refusal.why),
-                        false => self.doubtful(id, refusal.rev, refusal.why),
-                    }
-                }
-            }
+    /// Whether there is enough to be handed on.
+    pub(super) fn is_full(&self, max_bytes: usize) -> bool {
+        let Fetched { attached, small, refused, doubtful, .. } = &self.ready;
+        self.ready_bytes() >= max_bytes || attached.len() + small.len() + refused.len() + doubtful.len() >= MANY_TOLD
+    }
+
+    /// Sorts one of `results`.
+    pub(super) fn take_result(&mut self, request: &str, result: &BulkResult<'_>) -> Result<(), PeerError> {
+        let (id, docs) = (DocId::from(&*result.id), result.docs.get());
+        if !docs.starts_with('[') {
+            return Err(not_fetched(request, docs.as_bytes(), &"no array of documents"));
+        }
+        self.note(request, 0)?;
+        self.was_asked(request, &id)?;
+        let all_leaves = self.all_leaves(&id);
+        let mut walk = Walk::default();
+        while let Some(item) = walk.element(docs.as_bytes()) {
+            let read = serde_json::from_slice(item).map_err(|error| not_fetched(request, item, &error))?;
+            self.take(request, &id, &read, all_leaves)?;
         }
         Ok(())
     }
 
+    /// Sorts one of the answers for a document of which some revisions were asked for, or all leaves.
+    pub(super) fn take_item(&mut self, request: &str, id: &DocId, item: &Item<'_>) -> Result<(), PeerError> {
+        let all_leaves = self.all_leaves(id);
+        self.take(request, id, item, all_leaves)
+    }
+
+    /// Counts what is kept of an answer.
+    fn note(&mut self, request: &str, bytes: usize) -> Result<(), PeerError> {
+        let many = || malformed(request, EXPECTED, "much more than was asked for".into());
+        self.room = self.room.checked_sub(NOTE_BYTES + bytes).ok_or_else(many)?;
+        Ok(())
+    }
+
+    fn was_asked(&self, request: &str, id: &DocId) -> Result<(), PeerError> {
+        let unasked = || not_fetched(request, id.as_str().as_bytes(), &"a document that wasn't asked for");
+        self.asked.contains_key(id).then_some(()).ok_or_else(unasked)
+    }
+
+    fn take(&mut self, request: &str, id: &DocId, item: &Item<'_>, all_leaves: bool) -> Result<(), PeerError> {
+        self.note(request, 0)?;
+        match (&item.ok, &item.missing) {
+            (Some(doc), _) => self.take_doc(request, doc.get().as_bytes()),
+            // What isn't mentioned is fetched in another way.
+            (None, _) if self.inline => Ok(()),
+            (None, Some(rev)) => self.doubtful(request, id, Rev::parse(rev), Why::new("not_found", "missing")),
+            (None, None) => {
+                let refusal = item.refused();
+                let refusal = refusal.ok_or_else(|| {
+                    malformed(request, EXPECTED, format!("nothing of {}", shorten(id.as_str().as_bytes(), 100)))
+                })?;
+                match all_leaves && refusal.rev.is_none() {
+                    true => self.no_leaves(request, id, refusal.why),
+                    false => self.doubtful(request, id, refusal.rev, refusal.why),
+                }
+            }
+        }
+    }
+
     /// Where all leaves of a document were asked for, its answer gives all that there are. Tells whether they were.
     pub(super) fn all_leaves(&mut self, id: &DocId) -> bool {
-        let all_leaves = self.unmentioned.get(id).is_some_and(Vec::is_empty);
-        if all_leaves {
-            self.unmentioned.remove(id);
-        }
-        all_leaves
+        self.asked.get_mut(id).is_some_and(|asked| std::mem::take(&mut asked.all_leaves))
     }
 
     /// Why a document of which all leaves were asked for gave none: there is no such document, which is no failure, or it
     /// is in doubt.
-    fn no_leaves(&mut self, id: &DocId, why: Why) {
+    fn no_leaves(&mut self, request: &str, id: &DocId, why: Why) -> Result<(), PeerError> {
         if judgement::of_document(&why) != Blame::Missing {
-            self.tell(Failure { id: id.clone(), rev: None, why });
+            self.tell(request, Failure { id: id.clone(), rev: None, why })?;
         }
+        Ok(())
     }
 
     /// Notes what is said of a document that didn't come.
-    fn tell(&mut self, failure: Failure) {
+    fn tell(&mut self, request: &str, failure: Failure) -> Result<(), PeerError> {
+        let rev = failure.rev.as_ref().map_or(0, |rev| rev.hash.as_bytes().len());
+        self.note(request, rev + failure.why.error.len() + failure.why.reason.len())?;
         match judgement::of_document(&failure.why) {
             _ if judgement::is_about_rights(&failure.why) => self.ready.refused.push(failure),
             Blame::Document => self.ready.refused.push(failure),
@@ -120,26 +191,33 @@ impl Sorter {
             }
             blame => self.ready.doubtful.push(Doubt { failure, blame }),
         }
+        Ok(())
     }
 
     /// A result was too large to be looked at: which, the end will tell.
-    pub(super) fn leave_out(&mut self) {
+    pub(super) fn leave_out(&mut self, request: &str) -> Result<(), PeerError> {
         self.left_out += 1;
+        match self.left_out > self.asked_count + MORE_LEFT_OUT {
+            true => Err(malformed(request, EXPECTED, format!("{} that are too large", self.left_out))),
+            false => Ok(()),
+        }
     }
 
     /// A leaf of this document was too large, where all leaves were asked for; which, nobody can tell.
-    pub(super) fn leave_out_leaf(&mut self, id: &DocId, max_document: usize) {
+    pub(super) fn leave_out_leaf(&mut self, request: &str, id: &DocId, max_document: usize) -> Result<(), PeerError> {
+        self.note(request, NOTE_BYTES)?;
         self.ready.refused.push(Failure::too_large(id.clone(), None, max_document));
+        Ok(())
     }
 
     /// No document answers to this id.
-    pub(super) fn missing(&mut self, id: &DocId) {
-        self.doubtful(id, None, Why::new("not_found", "missing"));
+    pub(super) fn missing(&mut self, request: &str, id: &DocId) -> Result<(), PeerError> {
+        self.doubtful(request, id, None, Why::new("not_found", "missing"))
     }
 
     /// The source doesn't give this document to us.
     pub(super) fn refuse(&mut self, id: &DocId, why: &Why) {
-        let revs = self.unmentioned.remove(id).unwrap_or_default();
+        let revs = self.asked.get_mut(id).map(std::mem::take).unwrap_or_default().revs;
         let refused = |rev| Failure { id: id.clone(), rev, why: why.clone() };
         match revs.is_empty() {
             true => self.ready.refused.push(refused(None)),
@@ -150,17 +228,19 @@ impl Sorter {
     /// Checks at the end that everything was mentioned. What wasn't is what was left out, where no more is lacking.
     pub(super) fn end(&mut self, request: &str, max_document: usize) -> Result<(), PeerError> {
         if self.inline {
-            let lacking = self.unmentioned.drain();
-            let lacking = lacking.flat_map(|(id, revs)| revs.into_iter().map(move |rev| (id.clone(), rev)));
+            let lacking = self.asked.drain();
+            let lacking = lacking.flat_map(|(id, asked)| asked.revs.into_iter().map(move |rev| (id.clone(), rev)));
             self.ready.attached.extend(lacking);
             return Ok(());
         }
-        let lacking = self.unmentioned.values().map(|revs| revs.len().max(1)).sum::<usize>();
+        self.asked.retain(|_, asked| asked.all_leaves || !asked.revs.is_empty());
+        let lacking = self.asked.values().map(|asked| asked.revs.len().max(1)).sum::<usize>();
         if lacking > self.left_out {
-            let id = self.unmentioned.keys().next().map(DocId::as_str).unwrap_or_default();
+            let id = self.asked.keys().next().map(DocId::as_str).unwrap_or_default();
+            let id = shorten(id.as_bytes(), 100);
             return Err(malformed(request, "every revision asked for, or why not", format!("not all of {id}")));
         }
-        for (id, revs) in self.unmentioned.drain() {
+        for (id, Asked { revs, .. }) in self.asked.drain() {
             match revs.is_empty() {
                 true => self.ready.refused.push(Failure::too_large(id, None, max_document)),
                 false => {
@@ -177,6 +257,8 @@ impl Sorter {
         let Some(DocumentHead { id, rev, attached }) = head else {
             return Err(not_fetched(request, text, &"a document without `_id` and `_rev`"));
         };
+        self.note(request, rev.hash.as_bytes().len())?;
+        self.was_asked(request, &id)?;
         self.mention(&id, &rev, text)?;
         if !self.given.insert((id.clone(), rev.clone())) {
             return Ok(());
@@ -195,33 +277,32 @@ impl Sorter {
 
     /// Notes that a document answers for the revision that was asked for, or for those that it has gone on from.
     fn mention(&mut self, id: &DocId, rev: &Rev, text: &[u8]) -> Result<(), PeerError> {
-        let Some(asked) = self.unmentioned.get_mut(id) else { return Ok(()) };
-        let before = asked.len();
-        asked.retain(|asked| asked != rev);
-        if asked.len() == before {
-            let path = revisions(text)?;
-            asked.retain(|asked| !path.as_ref().is_some_and(|path| path.contains(asked)));
+        let Some(Asked { revs: asked, .. }) = self.asked.get_mut(id) else { return Ok(()) };
+        if asked.remove(rev) || asked.is_empty() {
+            return Ok(());
         }
-        if asked.is_empty() {
-            self.unmentioned.remove(id);
+        if let Some(path) = revisions(text)? {
+            // No more steps than the document has revisions, however many were asked for.
+            path.revs().for_each(|rev| _ = asked.remove(&rev));
         }
         Ok(())
     }
 
     /// Notes what is said of the revision, or of all that are still asked for if the peer names none.
-    fn doubtful(&mut self, id: &DocId, rev: Option<Rev>, why: Why) {
-        let asked = self.unmentioned.remove(id).unwrap_or_default();
-        let (gone, left): (Vec<_>, Vec<_>) = match rev {
+    fn doubtful(&mut self, request: &str, id: &DocId, rev: Option<Rev>, why: Why) -> Result<(), PeerError> {
+        let asked = self.asked.entry(id.clone()).or_default();
+        let gone = match rev {
             Some(rev) => {
-                let left = asked.into_iter().filter(|asked| *asked != rev).collect();
-                (vec![rev], left)
+                asked.revs.remove(&rev);
+                vec![rev]
             }
-            None => (asked, Vec::new()),
+            None => {
+                asked.all_leaves = false;
+                asked.revs.drain().collect()
+            }
         };
-        if !left.is_empty() {
-            self.unmentioned.insert(id.clone(), left);
-        }
-        gone.into_iter().for_each(|rev| self.tell(Failure { id: id.clone(), rev: Some(rev), why: why.clone() }));
+        gone.into_iter()
+            .try_for_each(|rev| self.tell(request, Failure { id: id.clone(), rev: Some(rev), why: why.clone() }))
     }
 }
 
@@ -233,8 +314,8 @@ impl Item<'_> {
 
     fn refused(&self) -> Option<Refusal> {
         // Not a flattened member: no text could be borrowed then.
-        let words = Words { error: self.error.clone(), name: None, reason: self.reason.clone() };
-        Some(Refusal { rev: words.rev().and_then(Rev::parse), why: words.why()? })
+        let words = Words { error: self.error, name: None, reason: self.reason };
+        Some(Refusal { rev: words.rev().and_then(|rev| Rev::parse(&rev)), why: words.why()? })
     }
 }
 

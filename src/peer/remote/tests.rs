@@ -299,6 +299,63 @@ async fn missing_revisions_are_asked_of_old_servers_too() {
     assert_eq!(peer(&format!("{url}/old")).revs_diff(&changes).await.unwrap(), wanted(vec![]));
 }
 
+/// A source that doesn't know of `limit`, or overlooks it, sent rows for ever: no one-shot came to its end.
+#[tokio::test]
+async fn an_answer_of_the_feed_that_passes_its_limit_is_ended() {
+    let url = serve(|_| {
+        let rows = (1..).map(|seq| {
+            let row = json!({"seq": seq, "id": "a", "changes": [{"rev": "1-a"}]});
+            Ok::<_, std::io::Error>(if seq == 1 { format!(r#"{{"results":[{row}"#) } else { format!(",{row}") })
+        });
+        answer(200, Body::from_stream(stream::iter(rows)))
+    });
+    let (since, filter) = (Seq::zero(), Filter::None);
+    let query = ChangesQuery { since, limit: 3, max_bytes: PAGE_BYTES, filter, winners_only: false };
+    let mut answer = peer(&url.await).changes_answer(&query, Some(5)).await.unwrap();
+    let mut extents = Vec::new();
+    while extents.last() != Some(&Extent::Limited) {
+        extents.push(answer.next().await.unwrap().extent);
+    }
+    assert_eq!(extents, [Extent::Part, Extent::Part, Extent::Limited]);
+}
+
+/// An id of megabytes went into every request for its revisions.
+#[tokio::test]
+async fn a_row_of_the_feed_with_an_absurd_id_is_malformed() {
+    let url = serve(|_| {
+        let row = json!({"seq": 1, "id": "i".repeat(65 << 10), "changes": [{"rev": "1-a"}]});
+        ok(json!({"results": [row], "last_seq": 1, "pending": 0}))
+    });
+    let (since, filter) = (Seq::zero(), Filter::None);
+    let query = ChangesQuery { since, limit: 3, max_bytes: PAGE_BYTES, filter, winners_only: false };
+    let mut answer = peer(&url.await).changes_answer(&query, Some(5)).await.unwrap();
+    assert!(matches!(answer.next().await, Err(PeerError::Malformed { .. })));
+}
+
+/// Line ends are a waiting feed's signs of life, and gzipped ones cost its sender a thousandth of what they cost us.
+#[tokio::test]
+async fn a_waiting_feed_of_nothing_but_line_ends_at_full_speed_is_malformed() {
+    let url =
+        serve(|_| answer(200, Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>("\n".repeat(4096))))));
+    let (since, filter) = (Seq::zero(), Filter::None);
+    let query = ChangesQuery { since, limit: 3, max_bytes: PAGE_BYTES, filter, winners_only: false };
+    let waited = peer(&url.await).changed(&query).await;
+    assert!(matches!(waited, Err(PeerError::Malformed { .. })), "{waited:?}");
+}
+
+/// What wasn't asked for is none of what is lacking, and an answer is kept no longer than its question.
+#[tokio::test]
+async fn only_revisions_that_were_asked_for_are_missing() {
+    let url = serve(|seen| {
+        let (probe, revs) = probe(&seen);
+        ok(json!({"a": {"missing": ["1-x", "2-a", "2-a", "3-x"]}, "b": {"missing": ["1-x"]}, "c": {"missing": ["1-c"]},
+            probe: {"missing": revs}}))
+    });
+    let change = |id: &str, text: &str| Change { seq: Seq::zero(), id: DocId::from(id), revs: vec![rev(text)] };
+    let missing = peer(&url.await).revs_diff(&[change("a", "2-a"), change("b", "2-b")]).await.unwrap();
+    assert_eq!(missing, [Wanted { id: DocId::from("a"), revs: vec![rev("2-a")], atts_since: vec![] }]);
+}
+
 /// The id and the revisions of what nobody has, as they were asked for.
 fn probe(seen: &Seen) -> (String, serde_json::Value) {
     let asked: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&seen.body).unwrap();

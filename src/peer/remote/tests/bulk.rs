@@ -57,7 +57,7 @@ async fn a_bulk_get_that_is_cut_broke_off_and_one_that_leaves_something_out_is_m
     });
     let url = url.await;
     let error = async |path: &str| {
-        let answer = peer(&format!("{url}/{path}")).bulk_get(wanted(&["a", "b"])).await.unwrap();
+        let answer = peer(&format!("{url}/{path}")).bulk_get(wanted(&["a", "b", "c", "d"])).await.unwrap();
         all(answer).await.unwrap_err()
     };
     assert!(matches!(error("cut").await, PeerError::Broken { .. }));
@@ -108,6 +108,58 @@ async fn all_leaves_come_where_no_revision_is_named_even_of_design_documents() {
         assert_eq!((texts.len(), rest.doubtful.len()), (0, 0), "{path}");
         assert_eq!(rest.attached, [(DocId::from("_design/d"), rev("1-a"))], "{path}");
     }
+}
+
+/// What wasn't asked for was taken, and what was asked for any number of times: one answer filled the memory.
+#[tokio::test]
+async fn a_bulk_get_without_end_or_of_what_was_not_asked_for_is_malformed() {
+    const UNASKED: [&str; 3] = [
+        r#"{"id":"x","docs":[{"ok":{"_id":"x","_rev":"1-a"}}]}"#,
+        r#"{"id":"a","docs":[{"ok":{"_id":"x","_rev":"1-a"}}]}"#,
+        r#"{"id":"x","docs":[]}"#,
+    ];
+    const ENDLESS: [&str; 5] = [
+        r#"{"id":"a","docs":[]}"#,
+        r#"{"id":"a","docs":[{"missing":"1-a"}]}"#,
+        r##"{"id":"a","docs":[{"error":{"rev":"#-a","error":"too_large","reason":"no"}}]}"##,
+        r##"{"id":"a","docs":[{"ok":{"_id":"a","_rev":"#-a","_attachments":{"x":{"stub":true}}}}]}"##,
+        r##"{"id":"a","docs":[{"ok":{"_id":"a","_rev":"#-a"}}]}"##,
+    ];
+    let url = serve(|seen| {
+        let (kind, number) = seen.path[1..].split_once('/').unwrap();
+        let number: usize = number.split('/').next().unwrap().parse().unwrap();
+        if kind == "unasked" {
+            return answer(200, format!(r#"{{"results":[{}]}}"#, UNASKED[number]));
+        }
+        let rows = (1_u64..).map(move |pos| {
+            let row = ENDLESS[number].replace('#', &pos.to_string());
+            Ok::<_, std::io::Error>(if pos == 1 { format!(r#"{{"results":[{row}"#) } else { format!(",{row}") })
+        });
+        answer(200, Body::from_stream(stream::iter(rows)))
+    });
+    let url = url.await;
+    let cases = (0..UNASKED.len()).map(|number| ("unasked", number));
+    for (kind, number) in cases.chain((0..ENDLESS.len()).map(|number| ("endless", number))) {
+        let answer = peer(&format!("{url}/{kind}/{number}")).bulk_get(wanted(&["a"])).await.unwrap();
+        let told = all(answer).await.map(drop);
+        assert!(matches!(told, Err(PeerError::Malformed { .. })), "{kind} {number}: {told:?}");
+    }
+}
+
+/// All that an answer told beside documents was gathered before any of it was handed on.
+#[tokio::test]
+async fn what_is_told_beside_documents_is_handed_on_before_the_end() {
+    let ids: Vec<_> = (0..3000).map(|number| number.to_string()).collect();
+    let rows = ids.iter().map(|id| format!(r#"{{"id":"{id}","docs":[{{"missing":"1-a"}}]}}"#));
+    let results = format!(r#"{{"results":[{}]}}"#, rows.collect::<Vec<_>>().join(","));
+    let url = serve(move |_| answer(200, results.clone())).await;
+    let wanted = wanted(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut answer = peer(&url).bulk_get(wanted).await.unwrap();
+    let (mut share, mut parts) = (share(), Vec::new());
+    while let Some(fetched) = answer.next(1 << 20, &mut share).await.unwrap() {
+        parts.push(fetched.doubtful.len());
+    }
+    assert_eq!(parts, [1000, 1000, 1000]);
 }
 
 /// With all leaves asked for there is no revision to be named as unavailable: such a document was passed over.

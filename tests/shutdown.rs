@@ -124,7 +124,10 @@ async fn a_feed_that_the_stop_cuts_short_does_not_end_well() {
     let docs: Vec<_> = (0..50).map(|n| json!({ "_id": format!("doc{n:03}") })).collect();
     ask(&client, Method::POST, process.url("/recipes/_bulk_docs"), Some(&json!({ "docs": docs })), 201).await;
     let asked = client.get(process.url("/recipes/_changes?filter=d%2Fslow"));
-    let feed = Tasks::default().spawn("feed", async move { asked.send().await.ok()?.json::<Value>().await.ok() });
+    let feed = Tasks::default().spawn("feed", async move {
+        let answer = asked.send().await.ok()?.bytes().await.ok()?;
+        serde_json::from_slice::<Value>(&answer).ok()
+    });
     let _: Value = ask(&client, Method::GET, process.url("/"), None, 200).await;
 
     process.signal("TERM");

@@ -90,6 +90,15 @@ impl Described<'_> {
         self.encoding.is_some()
     }
 
+    /// Whether its bytes stand in the document, plain, and are those that it was stored with.
+    pub fn is_whole(&self) -> bool {
+        let Some(data) = self.data.as_deref().filter(|_| !self.stub && !self.follows && !self.is_encoded()) else {
+            return false;
+        };
+        let Some(digest) = self.digest() else { return true };
+        BASE64.decode(data).is_ok_and(|data| Digest::of(&data) == digest)
+    }
+
     /// The digest, where it is one that CouchDB makes.
     pub fn digest(&self) -> Option<Digest> {
         self.digest.as_deref().and_then(Digest::parse)

@@ -346,9 +346,14 @@ impl<'a> Batch<'a> {
         let mut copied = HashSet::new();
         let failures = match self.copy_inline(small.clone(), &mut copied).await {
             Ok(()) => 0,
-            Err(ReplicateError::Peer(error)) if !matches!(error.blame(), Blame::Passing | Blame::Lasting) => {
+            // Whatever it is, one by one they may get through: a gateway cuts what takes long, a source builds the whole answer
+            // before it sends any of it. After a long silence it isn't tried again.
+            Err(ReplicateError::Peer(error)) => {
                 tracing::debug!(%error, "small attachments didn't travel within their documents");
-                self.life.inline_failures.load(Ordering::Relaxed) + 1
+                match error.blame() {
+                    Blame::Lasting => MOST_INLINE_FAILURES,
+                    _ => self.life.inline_failures.load(Ordering::Relaxed) + 1,
+                }
             }
             Err(error) => return Err(error),
         };

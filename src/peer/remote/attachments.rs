@@ -15,7 +15,7 @@ use crate::json;
 pub(super) enum Attached {
     /// There are none.
     Nothing,
-    /// All stand in the document.
+    /// All stand in the document, with the data that their digests are of.
     Within,
     /// Stubs of few bytes, stored plain. Data that stands in a document is plain, and what is stored gzipped would get
     /// another digest on its way there and back.
@@ -32,7 +32,7 @@ impl Attached {
             let Ok(described) = serde_json::from_slice::<Described<'_>>(attachment.value) else {
                 return Ok(Self::More);
             };
-            within &= described.data.is_some();
+            within &= described.is_whole();
             small &= described.stub && !described.is_encoded();
             bytes = bytes.saturating_add(described.length.unwrap_or(u64::MAX));
         }
@@ -160,6 +160,18 @@ mod tests {
             assert_eq!(of(more), Attached::More, "{more:?}");
         }
         assert_eq!(of(&[r#"{"data":"YQ=="}"#.into(), r#"{"data":""}"#.into()]), Attached::Within);
+        // "a", and what isn't what its digest is of, or isn't plain.
+        let whole = r#""data":"YQ==","digest":"md5-DMF1ucDxtqgxw5niaXcmYQ==""#;
+        assert_eq!(of(&[format!("{{{whole}}}")]), Attached::Within);
+        for otherwise in [
+            &whole.replace("YQ", "Yg"),
+            &whole.replace("YQ==", ""),
+            &format!("{whole},\"encoding\":\"gzip\""),
+            &format!("{whole},\"stub\":true"),
+            &format!("{whole},\"follows\":true"),
+        ] {
+            assert_eq!(of(&[format!("{{{otherwise}}}")]), Attached::More, "{otherwise}");
+        }
     }
 
     #[test]

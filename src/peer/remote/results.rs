@@ -265,6 +265,8 @@ impl Sorter {
         }
         match attached {
             _ if id.is_design() => self.ready.attached.push((id, rev)),
+            // Its stubs told of attachments.
+            Attached::Nothing if self.inline => self.ready.attached.push((id, rev)),
             Attached::Nothing => self.ready.docs.push(id, rev, text),
             Attached::Within if self.inline => self.ready.docs.push(id, rev, text),
             Attached::Small if !self.inline => self.ready.small.push((id, rev)),

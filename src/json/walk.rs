@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Member, Scan, string};
+use super::{ENVELOPE, Member, Scan, string};
 
 /// A place among an array's elements or an object's members.
 ///
@@ -48,6 +48,8 @@ impl Walk {
     /// At the next element; `None` at the end.
     fn next<'a>(&self, text: &'a [u8]) -> Option<Scan<'a>> {
         let mut scan = Scan::new(text);
+        // The text was checked; what is walked through may be an envelope around documents as deep as any.
+        scan.max_depth += ENVELOPE;
         scan.at = self.at;
         scan.whitespace();
         match (self.at, scan.peek()?) {

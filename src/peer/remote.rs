@@ -21,6 +21,7 @@ mod pace;
 mod path;
 mod retry;
 mod judgement;
+mod shown;
 mod call;
 mod answer;
 mod feed;

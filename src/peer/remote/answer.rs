@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::clients::reason;
 use super::judgement::{self, Meaning, Words};
 use super::pace::Permit;
+use super::shown::shorten;
 use crate::effort::pulse::Pulse;
 use crate::peer::{PeerError, Why};
 
@@ -230,11 +231,4 @@ pub(super) fn cut(request: &str) -> PeerError {
 
 pub(super) fn too_long(request: &str, limit: usize) -> PeerError {
     PeerError::TooLong { request: request.to_owned(), limit }
-}
-
-/// The beginning of a text, on one line.
-pub(super) fn shorten(text: &[u8], bytes: usize) -> String {
-    let shown = String::from_utf8_lossy(&text[..text.len().min(bytes)]);
-    let cut = if text.len() > bytes { "…" } else { "" };
-    format!("{}{cut}", shown.split_whitespace().collect::<Vec<_>>().join(" "))
 }

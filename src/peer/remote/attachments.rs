@@ -164,8 +164,8 @@ mod tests {
         let whole = r#""data":"YQ==","digest":"md5-DMF1ucDxtqgxw5niaXcmYQ==""#;
         assert_eq!(of(&[format!("{{{whole}}}")]), Attached::Within);
         for otherwise in [
-            &whole.replace("YQ", "Yg"),
-            &whole.replace("YQ==", ""),
+            &whole.replacen("YQ", "Yg", 1),
+            &whole.replacen("YQ==", "", 1),
             &format!("{whole},\"encoding\":\"gzip\""),
             &format!("{whole},\"stub\":true"),
             &format!("{whole},\"follows\":true"),

@@ -11,9 +11,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use super::answer::{malformed, shorten};
+use super::answer::malformed;
 use super::call::Call;
 use super::judgement::Words;
+use super::shown::shorten;
 use super::*;
 use crate::document::DocSpan;
 use crate::json::Walk;

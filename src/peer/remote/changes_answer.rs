@@ -16,8 +16,9 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::answer::{Answer, cut, malformed, shorten, too_long};
+use super::answer::{Answer, cut, malformed, too_long};
 use super::feed::{EXPECTED, Page, Row};
+use super::shown::shorten;
 use super::*;
 use crate::json::Elements;
 

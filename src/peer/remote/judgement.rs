@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::shorten;
+use super::shown::shorten;
 use crate::json;
 use crate::peer::{Blame, Why};
 

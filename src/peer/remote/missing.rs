@@ -7,8 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use super::answer::{malformed, shorten};
+use super::answer::malformed;
 use super::call::Call;
+use super::shown::shorten;
 use super::*;
 use crate::document::RevHash;
 use crate::json::{self, Walk};

@@ -14,11 +14,12 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap};
 
-use super::answer::{Answer, malformed, shorten, too_long};
+use super::answer::{Answer, malformed, too_long};
 use super::attachments::{following, let_stubs_follow};
 use super::bulk_get::{DocumentAnswer, open_revs_path};
 use super::call::Call;
 use super::results::{DocumentHead, Item, document_head, not_fetched};
+use super::shown::shorten;
 use super::*;
 use crate::document::{AttachmentHead, AttachmentPiece};
 use crate::effort::budget::{STREAMED_JSON_BYTES, cost};

@@ -9,9 +9,10 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::answer::{malformed, shorten};
+use super::answer::malformed;
 use super::attachments::Attached;
 use super::judgement::Words;
+use super::shown::shorten;
 use super::*;
 use crate::document::Revisions;
 use crate::json::{self, Walk};
@@ -356,5 +357,5 @@ fn revisions(text: &[u8]) -> Result<Option<Revisions>, DocumentError> {
 }
 
 pub(super) fn not_fetched(request: &str, text: &[u8], error: &dyn std::fmt::Display) -> PeerError {
-    malformed(request, EXPECTED, format!("`{}` ({error})", super::answer::shorten(text, 100)))
+    malformed(request, EXPECTED, format!("`{}` ({error})", shorten(text, 100)))
 }

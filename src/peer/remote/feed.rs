@@ -109,8 +109,8 @@ pub(super) struct Row {
 }
 
 /// Bytes of a document's id at most. CouchDB (`max_document_id_length`) and couchrep set none of their own; but an id is a part
-/// of a URL, and no server takes a line of an eighth of this.
-const MAX_ID_BYTES: usize = 64 << 10;
+/// of a URL, and no server takes a line of a tenth of this.
+const MAX_ID_BYTES: usize = 1 << 20;
 
 fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DocId, D::Error> {
     let id = DocId::deserialize(deserializer)?;

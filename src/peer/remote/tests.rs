@@ -323,7 +323,7 @@ async fn an_answer_of_the_feed_that_passes_its_limit_is_ended() {
 #[tokio::test]
 async fn a_row_of_the_feed_with_an_absurd_id_is_malformed() {
     let url = serve(|_| {
-        let row = json!({"seq": 1, "id": "i".repeat(65 << 10), "changes": [{"rev": "1-a"}]});
+        let row = json!({"seq": 1, "id": "i".repeat(2 << 20), "changes": [{"rev": "1-a"}]});
         ok(json!({"results": [row], "last_seq": 1, "pending": 0}))
     });
     let (since, filter) = (Seq::zero(), Filter::None);

@@ -85,13 +85,14 @@ struct Piece {
 
 impl<'a> Batch<'a> {
     fn new(life: &'a Life, asks: bool, documents: usize) -> Self {
-        let doubts = Doubts::of_batch(documents, life.tries);
+        let doubts = Doubts::of_batch(documents);
         Self { life, asks, given_up: HashSet::new(), doubts, error: None }
     }
 
     async fn copy(&mut self, changes: Vec<Change>) -> Result<(), ReplicateError> {
         let mut pieces = Piece::new(changes).of_bounded_questions();
-        let mut pauses = Pauses::between_tries(self.life.tries);
+        let tries = self.life.tries;
+        let (mut pauses, mut tries_left) = (Pauses::between_tries(tries), tries);
         let mut proven = false;
         while !pieces.is_empty() {
             let before = count(&pieces);
@@ -104,12 +105,13 @@ impl<'a> Batch<'a> {
                 pieces.iter().flat_map(|piece| &piece.changes).map(|change| &change.id).collect();
             self.doubts.keep_only(|id| left.contains(id));
             if count(&pieces) < before {
-                pauses = Pauses::between_tries(self.life.tries);
+                (pauses, tries_left) = (Pauses::between_tries(tries), tries);
             }
+            tries_left = tries_left.saturating_sub(1);
             let Some(pause) = pauses.next() else { return self.settle(&pieces) };
             tracing::warn!(documents = count(&pieces), pause_ms = pause.as_millis() as u64, "trying again");
             self.life.unless_stopped(tokio::time::sleep(pause)).await?;
-            proven = self.doubts.need_proof() && self.both_sides_work().await;
+            proven = self.doubts.need_proof(tries_left) && self.both_sides_work().await;
         }
         Ok(())
     }

@@ -13,7 +13,8 @@
 //! batch isn't done. What is given up is a recorded failure, as a refusal is.
 //!
 //! So that others get through, some that did before are copied again ([`Doubts::need_proof`]). That costs a fetch and a
-//! write, so it waits until a document has failed twice: most of what fails once was a hiccup.
+//! write, so it waits until a document has failed twice, as long as tries are left for it: most of what fails once was a
+//! hiccup.
 //!
 //! How it may fail: a fault that meets one document alone for that long by chance. It is recorded then, and may be tried
 //! again; it isn't lost. Or a part of a peer that is down for longer than that, in words that nobody knows: so few are in doubt
@@ -39,8 +40,6 @@ pub struct Doubts {
     cases: HashMap<(DocId, Option<Rev>), Case>,
     /// Documents in doubt at once that count as alone.
     most_alone: usize,
-    /// Whether there are tries enough for [`STRIKES`] after one that others need not get through before.
-    first_is_free: bool,
 }
 
 #[derive(Debug)]
@@ -54,11 +53,9 @@ struct Case {
 }
 
 impl Doubts {
-    /// None yet, of a batch of so many documents, each of which is tried so many times.
-    pub fn of_batch(documents: usize, tries: u32) -> Self {
-        let most_alone = MOST_ALONE.max(documents / SHARE_ALONE);
-        // The first failure is no strike in any case.
-        Self { cases: HashMap::new(), most_alone, first_is_free: tries > STRIKES + 1 }
+    /// None yet, of a batch of so many documents.
+    pub fn of_batch(documents: usize) -> Self {
+        Self { cases: HashMap::new(), most_alone: MOST_ALONE.max(documents / SHARE_ALONE) }
     }
 
     /// Notes that a document failed (once more), when the replication had made so many copies. Answers the failure if
@@ -102,9 +99,10 @@ impl Doubts {
         self.cases.iter_mut().filter(|((id, _), _)| of(id)).for_each(|(_, case)| case.strikes = 0);
     }
 
-    /// Whether others that get through would tell anything: one that failed once is tried again first.
-    pub fn need_proof(&self) -> bool {
-        self.cases.values().any(|case| case.is_unclear() && (case.times > 1 || !self.first_is_free))
+    /// Whether others that get through would tell anything, before the first of so many tries that are left: one that failed
+    /// once is tried again first, unless each try that is left is needed for a strike.
+    pub fn need_proof(&self, tries_left: u32) -> bool {
+        self.cases.values().any(|case| case.is_unclear() && (case.times > 1 || tries_left <= STRIKES))
     }
 
     /// Forgets the documents that aren't left: they got through.
@@ -149,7 +147,7 @@ mod tests {
 
     /// Which of the times it fails settles it, with so many copies made each time.
     fn settled_at(blame: Blame, copies: impl Iterator<Item = u64>) -> Option<usize> {
-        let mut doubts = Doubts::of_batch(500, 10);
+        let mut doubts = Doubts::of_batch(500);
         copies.map(|copies| doubts.add(doubt(blame), copies)).position(|failure| failure.is_some())
     }
 
@@ -174,7 +172,7 @@ mod tests {
             Doubt { failure: Failure { id: DocId::from(number.to_string()), ..doubt.failure }, ..doubt }
         };
         for (bad, given_up) in [(25, 25), (26, 0)] {
-            let mut doubts = Doubts::of_batch(500, 10);
+            let mut doubts = Doubts::of_batch(500);
             let times = (0..10).flat_map(|copies| (0..bad).map(move |number| (copies, number)));
             let settled = times
                 .filter(|(copies, number)| doubts.add(of(*number, Blame::Unclear { worded: true }), *copies).is_some());
@@ -186,26 +184,26 @@ mod tests {
     #[test]
     fn a_peers_own_trouble_is_never_a_documents() {
         assert_eq!(settled_at(Blame::Passing, 0..100), None);
-        let mut doubts = Doubts::of_batch(500, 10);
+        let mut doubts = Doubts::of_batch(500);
         (0..100).for_each(|copies| assert!(doubts.add(doubt(Blame::Passing), copies).is_none()));
         assert!(doubts.settle().is_err());
     }
 
     #[test]
     fn what_failed_once_is_tried_again_before_others_are_copied_for_proof_unless_tries_are_few() {
-        for (tries, needs) in [(10, [false, true]), (5, [false, true]), (4, [true, true])] {
-            let mut doubts = Doubts::of_batch(500, tries);
+        for (tries_left, needs) in [(9, [false, true]), (4, [false, true]), (3, [true, true])] {
+            let mut doubts = Doubts::of_batch(500);
             let needed = needs.map(|_| {
                 doubts.add(doubt(Blame::Unclear { worded: false }), 0);
-                doubts.need_proof()
+                doubts.need_proof(tries_left)
             });
-            assert_eq!(needed, needs, "{tries}");
+            assert_eq!(needed, needs, "{tries_left}");
         }
     }
 
     #[test]
     fn what_nobody_said_in_words_is_given_up_at_the_end_alone() {
-        let mut doubts = Doubts::of_batch(500, 10);
+        let mut doubts = Doubts::of_batch(500);
         let bare = Blame::Unclear { worded: false };
         (0..20).for_each(|copies| assert!(doubts.add(doubt(bare), copies).is_none()));
         assert_eq!(doubts.settle().unwrap().len(), 1);

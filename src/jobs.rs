@@ -234,6 +234,8 @@ impl Jobs {
 
 /// Whether a caller may start this replication: it reads and writes databases of this server as if he did, and a local target
 /// is made by whoever may make databases here. A remote one decides for itself.
+///
+/// `databases` refuses him too, but only in the job's first life: a continuous one would be accepted, and fail for ever.
 fn may_run(caller: &Caller, request: &Request) -> Result<(), Denied> {
     let is_local = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Local(_));
     if is_local(&request.source) || is_local(&request.target) {

@@ -184,7 +184,7 @@ pub struct AttachmentHead {
     pub gzip: bool,
 }
 
-/// A piece of the attachments behind a document.
+/// A piece of the attachments after a document.
 #[derive(Debug)]
 pub enum AttachmentPiece {
     /// An attachment starts.

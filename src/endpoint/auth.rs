@@ -75,7 +75,7 @@ impl Auth {
     /// Reads an `auth` object; `None` where it names `basic`, or nothing.
     ///
     /// # Errors
-    /// What is wrong, to be put behind the name of the endpoint's field and `auth`, as in `` `source.auth ``.
+    /// What is wrong, to be put after the name of the endpoint's field and `auth`, as in `` `source.auth ``.
     pub(super) fn parse(auth: &Value) -> Result<Option<Self>, String> {
         let Value::Object(auth) = auth else { return Err("` must be an object".into()) };
         let mut kinds = auth.iter().filter(|(_, value)| !value.is_null());

@@ -1,8 +1,9 @@
 //! The lives of a job, one after another, until it has come to its end.
 //!
 //! A one-shot has one life. A continuous job that fails, or crashes, lives again after a pause, which doubles until there is
-//! progress; it is longer if a peer refuses the credentials, since an account bears few failed logins. Each life goes on from the last checkpoint. Whoever stops a job lets the life that it has record what is done,
-//! for so long as `stop_deadline` says; then it is dropped where it stands, which loses nothing but work.
+//! progress; it is longer if a peer refuses the credentials, since an account bears few failed logins. Each life goes on
+//! from the last checkpoint. Whoever stops a job lets the life that it has record what is done, for so long as
+//! `stop_deadline` says; then it is dropped where it stands, which loses nothing but work.
 
 use std::panic::AssertUnwindSafe;
 

@@ -5,6 +5,7 @@
 //! ([`super::seen`]).
 //! `POST /{db}/_revs_diff`: an id absent from the answer lacks nothing.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::ReplicateError;
@@ -18,13 +19,13 @@ pub async fn ask(life: &Life, changes: &[Change], first: bool) -> Result<Vec<Wan
     let (mut wanted, doubtful) = match &life.seen {
         Some(seen) if first => {
             let (new, doubtful): (Vec<_>, Vec<_>) = changes.iter().cloned().partition(|change| seen.is_new(change));
-            let doubtful = without(doubtful, &new);
+            let doubtful = Cow::Owned(without(doubtful, &new));
             (
                 new.into_iter().map(|Change { id, revs, .. }| Wanted { id, revs, atts_since: Vec::new() }).collect(),
                 doubtful,
             )
         }
-        _ => (Vec::new(), changes.to_vec()),
+        _ => (Vec::new(), Cow::Borrowed(changes)),
     };
     if !doubtful.is_empty() {
         let _work = life.progress.pulse().work();

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::clients::reason;
 use super::judgement::{self, Meaning, Words};
 use super::pace::Permit;
-use super::shown::shorten;
+use super::shown::{beginning, shorten};
 use crate::effort::pulse::Pulse;
 use crate::peer::{PeerError, Why};
 
@@ -26,8 +26,6 @@ use crate::peer::{PeerError, Why};
 pub(super) const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Line ends within half of the longest silence (a heartbeat, where the feed waits): a peer sends one or two.
 const MAX_BLANK_BYTES: usize = 64 << 10;
-/// Bytes of an answer shown in an error.
-const SHOWN_BYTES: usize = 100;
 /// Bytes of a reason in the database's words: more are a stack trace.
 const SHOWN_REASON: usize = 1000;
 
@@ -181,7 +179,7 @@ impl Reply {
     pub(super) fn json<'a, T: Deserialize<'a>>(&'a self, expected: &'static str) -> Result<T, PeerError> {
         serde_json::from_slice(&self.body).map_err(|error| match error.is_eof() {
             true => cut(&self.request),
-            false => malformed(&self.request, expected, format!("`{}` ({error})", shorten(&self.body, SHOWN_BYTES))),
+            false => malformed(&self.request, expected, format!("`{}` ({error})", beginning(&self.body))),
         })
     }
 
@@ -210,7 +208,7 @@ impl Reply {
         self.said().unwrap_or_else(|| {
             let status = reqwest::StatusCode::from_u16(self.status).ok();
             let error = status.and_then(|status| status.canonical_reason()).unwrap_or("unknown status");
-            Why::new(error, shorten(&self.body, SHOWN_BYTES))
+            Why::new(error, beginning(&self.body))
         })
     }
 

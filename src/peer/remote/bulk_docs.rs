@@ -14,16 +14,13 @@ use std::ops::ControlFlow;
 use super::answer::malformed;
 use super::call::Call;
 use super::judgement::Words;
-use super::shown::shorten;
+use super::shown::beginning;
 use super::*;
 use crate::document::DocSpan;
 use crate::json::Walk;
 use crate::peer::Doubt;
 
 const EXPECTED: &str = "an array of documents that weren't written";
-
-/// Bytes of an answer shown in an error.
-const SHOWN_BYTES: usize = 100;
 
 /// What a request was answered.
 enum Answered {
@@ -156,13 +153,6 @@ struct Row<'a> {
     id: Option<DocId>,
     #[serde(borrow)]
     rev: Option<Cow<'a, str>>,
-    // Not flattened members: no text could be borrowed then.
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reason: Option<&'a RawValue>,
 }
 
 /// What a row says of its document: why it wasn't written, or that it was; an error where it tells nothing.
@@ -177,8 +167,8 @@ impl Row<'_> {
     ///
     /// # Errors
     /// If it says neither.
-    fn failure(self) -> Told {
-        let Some(why) = (Words { error: self.error, name: self.name, reason: self.reason }).why() else {
+    fn failure(self, words: Words<'_>) -> Told {
+        let Some(why) = words.why() else {
             let is_written = self.ok.unwrap_or(self.id.is_some() && self.rev.is_some());
             return if is_written { Ok(None) } else { Err(NoRow) };
         };
@@ -196,13 +186,15 @@ pub(super) fn failures(
     let rows: &RawValue = reply.json(expected)?;
     let wrong = |found: String| malformed(reply.request(), expected, found);
     if !rows.get().starts_with('[') {
-        return Err(wrong(format!("`{}`", shorten(rows.get().as_bytes(), SHOWN_BYTES))));
+        return Err(wrong(format!("`{}`", beginning(rows.get().as_bytes()))));
     }
     let mut walk = Walk::default();
     while let Some(row) = walk.element(rows.get().as_bytes()) {
-        let told: Row<'_> =
-            serde_json::from_slice(row).map_err(|error| wrong(format!("`{}` ({error})", shorten(row, SHOWN_BYTES))))?;
-        if let Some(told) = told.failure().transpose()
+        let unreadable = |error| wrong(format!("`{}` ({error})", beginning(row)));
+        // Read twice, since no text of flattened members could be borrowed.
+        let words: Words<'_> = serde_json::from_slice(row).map_err(unreadable)?;
+        let told: Row<'_> = serde_json::from_slice(row).map_err(unreadable)?;
+        if let Some(told) = told.failure(words).transpose()
             && each(told).is_break()
         {
             break;

@@ -18,12 +18,9 @@ use bytes::{Buf, BytesMut};
 
 use super::answer::{Answer, cut, malformed, too_long};
 use super::feed::{EXPECTED, Page, Row};
-use super::shown::shorten;
+use super::shown::beginning;
 use super::*;
 use crate::json::Elements;
-
-/// Bytes of an answer shown in an error.
-const SHOWN_BYTES: usize = 100;
 
 /// An answer of the feed on its way.
 pub struct RemoteChanges {
@@ -125,6 +122,6 @@ impl RemoteChanges {
     }
 
     fn unexpected(&self, text: &[u8], error: &serde_json::Error) -> PeerError {
-        malformed(self.answer.request(), EXPECTED, format!("`{}` ({error})", shorten(text, SHOWN_BYTES)))
+        malformed(self.answer.request(), EXPECTED, format!("`{}` ({error})", beginning(text)))
     }
 }

@@ -25,7 +25,7 @@ use crate::peer::{Blame, Why};
 const KEPT_BYTES: usize = 1000;
 
 /// CouchDB's words as they stand in an answer or in a row of one: as text, since a value can take many times its text.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(super) struct Words<'a> {
     /// A word; PouchDB's `true` beside the word in `name`; or, in a row of `_bulk_get`, an object with all of this.
     #[serde(borrow)]
@@ -38,17 +38,11 @@ pub(super) struct Words<'a> {
     pub reason: Option<&'a RawValue>,
 }
 
-/// The words in a row of `_bulk_get`.
+/// What stands beside the words in a row of `_bulk_get`.
 #[derive(Default, Deserialize)]
-struct InRow<'a> {
+struct Named<'a> {
     #[serde(borrow)]
     rev: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reason: Option<&'a RawValue>,
 }
 
 impl<'a> Words<'a> {
@@ -60,7 +54,7 @@ impl<'a> Words<'a> {
         match error.get().as_bytes().first()? {
             b't' | b'f' => Some(Why::new(name(self.name), reason(None))),
             b'{' => {
-                let row = self.in_row();
+                let row: Self = self.in_row();
                 let word = row.error.and_then(word).unwrap_or_else(|| name(row.name));
                 Some(Why::new(word, reason(row.reason)))
             }
@@ -79,10 +73,10 @@ impl<'a> Words<'a> {
 
     /// The revision that a row of `_bulk_get` names.
     pub(super) fn rev(&self) -> Option<Cow<'a, str>> {
-        json::string(self.in_row().rev?.get().as_bytes())
+        json::string(self.in_row::<Named<'_>>().rev?.get().as_bytes())
     }
 
-    fn in_row(&self) -> InRow<'a> {
+    fn in_row<T: Default + Deserialize<'a>>(&self) -> T {
         let row = self.error.filter(|error| error.get().starts_with('{'));
         row.and_then(|row| serde_json::from_str(row.get()).ok()).unwrap_or_default()
     }

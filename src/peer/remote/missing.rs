@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::answer::malformed;
 use super::call::Call;
-use super::shown::shorten;
+use super::shown::beginning;
 use super::*;
 use crate::document::RevHash;
 use crate::json::{self, Walk};
@@ -98,9 +98,6 @@ impl RemotePeer {
     }
 }
 
-/// Bytes of an answer shown in an error.
-const SHOWN_BYTES: usize = 100;
-
 const EXPECTED: &str = "missing revisions by document";
 
 /// A revision that nobody has, asked for with the others: an answer that doesn't call it missing, an empty object for one,
@@ -141,7 +138,7 @@ fn each_told<'a>(
     probe: &Probe,
     diff: impl for<'t> Fn(&'t [u8]) -> Result<(&'t RawValue, Option<&'t RawValue>), serde_json::Error>,
 ) -> Result<Option<Missing<'a>>, PeerError> {
-    let shown = || format!("`{}`", shorten(told.get().as_bytes(), SHOWN_BYTES));
+    let shown = || format!("`{}`", beginning(told.get().as_bytes()));
     let wrong = || malformed(reply.request(), EXPECTED, shown());
     if !told.get().starts_with('{') {
         return Err(wrong());

@@ -19,7 +19,7 @@ use super::attachments::{following, let_stubs_follow};
 use super::bulk_get::{DocumentAnswer, open_revs_path};
 use super::call::Call;
 use super::results::{DocumentHead, Item, document_head, not_fetched};
-use super::shown::shorten;
+use super::shown::beginning;
 use super::*;
 use crate::document::{AttachmentHead, AttachmentPiece};
 use crate::effort::budget::{STREAMED_JSON_BYTES, cost};
@@ -56,7 +56,7 @@ impl RemotePeer {
             gather(&mut text, &chunk, &request, &mut share).await?;
         }
         let wrong = |found: &dyn std::fmt::Display| {
-            malformed(&request, "an array of revisions", format!("`{}` ({found})", shorten(&text, 100)))
+            malformed(&request, "an array of revisions", format!("`{}` ({found})", beginning(&text)))
         };
         let items: &RawValue = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
         if !items.get().starts_with('[') {
@@ -165,7 +165,7 @@ fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Resu
             Ok(_) => Ok(Opened::Missing),
             Err(_) => {
                 let why = serde_json::from_slice::<Item<'_>>(&json).ok().and_then(|item| item.refusal());
-                let answer = shorten(&json, 100);
+                let answer = beginning(&json);
                 let blame = Blame::Unclear { worded: false };
                 let unworded = PeerError::Answered { request: request.to_owned(), answer, blame };
                 why.map_or(Err(unworded), |why| not_given(request, &why))

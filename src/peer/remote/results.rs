@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use super::answer::malformed;
 use super::attachments::Attached;
 use super::judgement::Words;
-use super::shown::shorten;
+use super::shown::beginning;
 use super::*;
 use crate::document::Revisions;
 use crate::json::{self, Walk};
@@ -155,7 +155,7 @@ impl Sorter {
             (None, None) => {
                 let refusal = item.refused();
                 let refusal = refusal.ok_or_else(|| {
-                    malformed(request, EXPECTED, format!("nothing of {}", shorten(id.as_str().as_bytes(), 100)))
+                    malformed(request, EXPECTED, format!("nothing of {}", beginning(id.as_str().as_bytes())))
                 })?;
                 match all_leaves && refusal.rev.is_none() {
                     true => self.no_leaves(request, id, refusal.why),
@@ -238,7 +238,7 @@ impl Sorter {
         let lacking = self.asked.values().map(|asked| asked.revs.len().max(1)).sum::<usize>();
         if lacking > self.left_out {
             let id = self.asked.keys().next().map(DocId::as_str).unwrap_or_default();
-            let id = shorten(id.as_bytes(), 100);
+            let id = beginning(id.as_bytes());
             return Err(malformed(request, "every revision asked for, or why not", format!("not all of {id}")));
         }
         for (id, Asked { revs, .. }) in self.asked.drain() {
@@ -357,5 +357,5 @@ fn revisions(text: &[u8]) -> Result<Option<Revisions>, DocumentError> {
 }
 
 pub(super) fn not_fetched(request: &str, text: &[u8], error: &dyn std::fmt::Display) -> PeerError {
-    malformed(request, EXPECTED, format!("`{}` ({error})", shorten(text, 100)))
+    malformed(request, EXPECTED, format!("`{}` ({error})", beginning(text)))
 }

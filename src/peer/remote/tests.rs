@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::*;
-use crate::effort::budget::{Budget, PAGE_BYTES};
+use crate::effort::budget::{Budget, PAGE_BYTES, ROW_BYTES};
 use crate::endpoint::Endpoint;
 use crate::multipart::{self, Framing, Reader};
 use crate::tasks::Tasks;
@@ -327,7 +327,8 @@ async fn a_row_of_the_feed_with_an_absurd_id_is_malformed() {
         ok(json!({"results": [row], "last_seq": 1, "pending": 0}))
     });
     let (since, filter) = (Seq::zero(), Filter::None);
-    let query = ChangesQuery { since, limit: 3, max_bytes: PAGE_BYTES, filter, winners_only: false };
+    // As rows that are too long for a page are read.
+    let query = ChangesQuery { since, limit: 1, max_bytes: ROW_BYTES, filter, winners_only: false };
     let mut answer = peer(&url.await).changes_answer(&query, Some(5)).await.unwrap();
     assert!(matches!(answer.next().await, Err(PeerError::Malformed { .. })));
 }

@@ -61,7 +61,7 @@ impl FailureFiles {
 
 impl Storage {
     /// The pages that are there, the newest first: those that either the index or the list of `_local` documents names. A copy
-    /// of a cluster that lags behind knows no index, or no page.
+    /// of a cluster that is late knows no index, or no page.
     pub async fn names(&self) -> Result<Vec<PageName>, PeerError> {
         match self {
             Self::Source { peer, base_id } => {

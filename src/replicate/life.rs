@@ -37,7 +37,7 @@ pub struct Life {
     pub batch_bytes: usize,
     /// Tries of what broke off.
     pub tries: u32,
-    /// The revisions of this session, if the target had none when it began.
+    /// The revisions of this session's first copy, if the target had none when it began.
     pub seen: Option<Arc<Seen>>,
     /// Bulk requests with attachments in them that failed, one after the other.
     pub inline_failures: Arc<AtomicU32>,

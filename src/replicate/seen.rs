@@ -5,8 +5,9 @@
 //! once more, which changes nothing. But a row that the feed repeats (a cluster whose node died gives rows twice, and what
 //! broke off is asked for again) would be copied and counted twice, and so the target is asked about it.
 //!
-//! A Bloom filter: what is new may look as if it had come before, and then the target is asked in vain. It takes a byte a
-//! document, [`MOST_BYTES`] at most; beyond 200,000 documents the target is asked more and more often.
+//! A Bloom filter: what is new may look as if it had come before, and then the target is asked in vain, for one batch of 500
+//! in ten at most. It takes four bytes a document, [`MOST_BYTES`] at most: beyond a million documents the target is asked more
+//! and more often. It is given back at the feed's end, where the first copy is made.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +16,10 @@ use crate::document::{DocId, Rev};
 use crate::peer::Change;
 
 /// What a job remembers at most.
-const MOST_BYTES: u64 = 256 << 10;
-/// Bits that a revision sets: with eight bits a revision, one of forty that are new looks old.
+const MOST_BYTES: u64 = 4 << 20;
+/// Bytes for a document: a batch of 500 is asked about if one of them looks old, so that must be rare.
+const DOCUMENT_BYTES: u64 = 4;
+/// Bits that a revision sets: one of 5,000 that are new looks old when all have come.
 const BITS: u64 = 4;
 
 /// Remembers revisions.
@@ -30,13 +33,21 @@ pub struct Seen {
 impl Seen {
     /// Nothing yet, of about so many documents.
     pub fn of(documents: u64) -> Self {
-        let words = (documents.clamp(8, MOST_BYTES) / 8).next_power_of_two();
+        let words = (documents.saturating_mul(DOCUMENT_BYTES).clamp(8, MOST_BYTES) / 8).next_power_of_two();
         Self { words: Mutex::new(vec![0; words as usize]), hasher: RandomState::new() }
+    }
+
+    /// Takes nothing for new any more: the first copy is made.
+    pub fn forget(&self) {
+        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
     }
 
     /// Whether none of a change's revisions came before, for certain. They have from now on.
     pub fn is_new(&self, Change { id, revs, .. }: &Change) -> bool {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if words.is_empty() {
+            return false;
+        }
         let came = revs.iter().filter(|rev| !self.add(&mut words, id, rev)).count();
         came == 0
     }
@@ -68,7 +79,7 @@ mod tests {
     fn what_came_before_is_never_new_and_what_is_new_looks_so_nearly_always() {
         let seen = Seen::of(10_000);
         let new = (0..10_000).filter(|number| seen.is_new(&change(*number, &["1-a"]))).count();
-        assert!(new > 9_500, "{new}");
+        assert!(new > 9_990, "{new}");
         assert!((0..10_000).all(|number| !seen.is_new(&change(number, &["1-a"]))));
     }
 
@@ -87,6 +98,9 @@ mod tests {
             let seen = Seen::of(documents);
             assert!(seen.words.lock().unwrap().len() as u64 * 8 <= MOST_BYTES);
             assert!(seen.is_new(&change(1, &["1-a"])) && !seen.is_new(&change(1, &["1-a"])));
+            seen.forget();
+            assert_eq!(seen.words.lock().unwrap().capacity(), 0);
+            assert!(!seen.is_new(&change(1, &["1-a"])) && !seen.is_new(&change(2, &["1-a"])));
         }
     }
 }

@@ -128,6 +128,9 @@ async fn copy(
         match kept.map_err(ReplicateError::from).and(batch) {
             Ok((seq, rows, pending)) => {
                 job.progress.finished(&seq, rows, pending);
+                if let (Some(seen), Some(0)) = (&life.seen, pending) {
+                    seen.forget();
+                }
                 finished.send_replace(seq);
             }
             Err(error) => {

@@ -6,3 +6,4 @@
 pub mod budget;
 pub mod pulse;
 pub mod pauses;
+pub mod guarded;

@@ -4,7 +4,7 @@
 //! is a job's task, a long answer is written by a task that ends when the client hangs up. Paths are canonical
 //! before they are matched ([`path`]): a trailing slash is no matter, `_design/x` is one segment.
 //!
-//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, a panic becomes a 500, [`places::limit`]
+//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, a panic becomes a 500, [`open_requests::limit`]
 //! counts open requests, [`auth::identify`] finds out who asks, then the routes, each for whom it names.
 //! [`error`] knows what errors look like.
 //!
@@ -21,7 +21,7 @@ mod blob;
 mod outgoing;
 mod state;
 mod envelope;
-mod places;
+mod open_requests;
 mod auth;
 mod absent;
 mod error;
@@ -49,14 +49,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use self::answer::Answers;
 pub use self::auth::Admins;
 use self::auth::{Routes, everybody, makers, members, replicators, server_admins};
-use self::places::Places;
-pub use self::places::Reader;
+pub use self::open_requests::Reader;
+use self::open_requests::RequestPermits;
 pub use self::state::AppState;
 pub(crate) use self::state::COUCHDB_VERSION;
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
-    let places = Places::new(state.config.http.max_requests, state.config.http.max_slow_readers);
+    let places = RequestPermits::new(state.config.http.max_requests, state.config.http.max_slow_readers);
     let routes = Routes::new()
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
@@ -103,7 +103,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
         .layer(from_fn_with_state(state, auth::identify))
-        .layer(from_fn_with_state(places, places::limit))
+        .layer(from_fn_with_state(places, open_requests::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn(envelope::complete))
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::Javascript;
 
 use self::interpreter::{Interpreter, Limits};
-use self::lanes::{Lanes, Place};
+use self::lanes::{LanePermit, Lanes};
 
 /// What a function decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,7 +128,7 @@ pub struct Admission {
     code: Arc<Code>,
     request: Arc<str>,
     stop: CancellationToken,
-    place: Place,
+    place: LanePermit,
 }
 
 impl Admission {

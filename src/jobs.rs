@@ -24,7 +24,7 @@ use crate::access::{Caller, Denied};
 use crate::effort::pulse::Pulse;
 use crate::endpoint::{self, Endpoint};
 use crate::peer::PeerError;
-use crate::replicate::failures::list::ListOf;
+use crate::replicate::failures::list::ListLocation;
 use crate::replicate::failures::{FailureList, RecordedFailure};
 use crate::replicate::request::{Command, Request};
 use crate::replicate::{Context, Job, Outcome, ReplicateError};
@@ -156,7 +156,7 @@ impl Jobs {
             }
             None => None,
         };
-        Ok((FailureList::new(ListOf { base_id, source, files, writes_source: false, must_keep: false }), noted))
+        Ok((FailureList::new(ListLocation { base_id, source, files, writes_source: false, must_keep: false }), noted))
     }
 
     fn remember(&self, base_id: &str, source: &Endpoint, caller: &Arc<Caller>) {

@@ -15,15 +15,15 @@
 
 mod elements;
 pub mod fields;
-mod walk;
+mod cursor;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub use cursor::Cursor;
 pub use elements::Elements;
-pub use walk::Walk;
 
 /// Levels of arrays and objects within each other that are accepted. CouchDB has no limit. What reads a document after
 /// this has one of its own, or none: it mustn't take for granted that a document is shallow.
@@ -73,7 +73,7 @@ pub struct Members<'a> {
     /// Where each of the first ones stands, its key and its value.
     places: std::vec::IntoIter<(Range<usize>, Range<usize>, Range<usize>)>,
     /// Walks through the others, which are looked at twice.
-    others: Walk,
+    others: Cursor,
     /// CouchDB would refuse the object, though it is JSON.
     pub odd: bool,
 }
@@ -101,7 +101,7 @@ pub fn members(text: &[u8]) -> Result<Members<'_>, JsonError> {
         }
     })?;
     scan.end()?;
-    let others = places.last().map_or_else(Walk::default, |(span, ..)| Walk::after(span.end));
+    let others = places.last().map_or_else(Cursor::default, |(span, ..)| Cursor::after(span.end));
     Ok(Members { text, places: places.into_iter(), others, odd: scan.odd })
 }
 

@@ -56,11 +56,11 @@ pub struct Reader<S> {
     held: Bytes,
     /// So many of them were looked through for the end of a part's headers.
     searched: usize,
-    place: Place,
+    position: Position,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// Before the first boundary or within a part: bytes up to the next boundary belong here.
     Within,
     /// `held` starts with the line end of a boundary's line, headers behind it.
@@ -89,13 +89,13 @@ where
     pub fn new(stream: S, boundary: &str) -> Self {
         let delimiter = memmem::Finder::new(&format!("\r\n--{boundary}")).into_owned();
         // The first boundary needs no line end before it; lending it one makes it a boundary like the others.
-        Self { stream, delimiter, held: Bytes::from_static(b"\r\n"), searched: 0, place: Place::Within }
+        Self { stream, delimiter, held: Bytes::from_static(b"\r\n"), searched: 0, position: Position::Within }
     }
 
     /// The next part's headers, after skipping what is left of the part before; `None` behind the last part.
     pub async fn next_part(&mut self) -> Result<Option<HeaderMap>, MultipartError<E>> {
         while self.next_chunk().await?.is_some() {}
-        if self.place == Place::Closed {
+        if self.position == Position::Closed {
             self.skip_epilogue().await;
             return Ok(None);
         }
@@ -103,7 +103,7 @@ where
             // The search starts with the line end of the boundary's own line: a part may have no headers.
             if let Some(end) = memmem::find(&self.held[self.searched..], HEADERS_END) {
                 let block = self.held.split_to(self.searched + end + HEADERS_END.len());
-                (self.place, self.searched) = (Place::Within, 0);
+                (self.position, self.searched) = (Position::Within, 0);
                 if block.len() > MAX_HEADER_BYTES {
                     return Err(MultipartError::Headers);
                 }
@@ -119,16 +119,16 @@ where
 
     /// The next bytes of the part in hand; `None` at its end.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, MultipartError<E>> {
-        while self.place == Place::Within {
+        while self.position == Position::Within {
             match self.look() {
                 Next::Data(length) => return Ok(Some(self.held.split_to(length))),
                 Next::Boundary(length) => {
                     self.held = self.held.slice(length..);
-                    self.place = Place::AtHeaders;
+                    self.position = Position::AtHeaders;
                 }
                 Next::Close => {
                     self.held = Bytes::new();
-                    self.place = Place::Closed;
+                    self.position = Position::Closed;
                 }
                 Next::Unknown => self.pull().await?,
             }

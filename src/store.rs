@@ -43,7 +43,7 @@ use tokio::time::{Duration, Instant};
 pub use attachments::{Attachment, Upload, Uploaded};
 pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use edit::{AttachmentData, Edit, EditKind, NewAttachment};
-pub use filter::{Asker, Filter, FilterError, FilterRun, Ready};
+pub use filter::{Filter, FilterError, FilterRequest, FilterRun, ReadyFilter};
 pub use holds::OpenAttachment;
 pub use name::DbName;
 pub use ranks::Rank;

@@ -22,7 +22,7 @@ use crate::document::Seq;
 use crate::effort::budget::Budget;
 use crate::effort::pauses::Pauses;
 use crate::peer::{Change, ChangesQuery, Filter, Peer, PeerError};
-use crate::replicate::changes::{Course, MAX_FRUITLESS, Next, never_ends};
+use crate::replicate::changes::{FeedEnd, MAX_FRUITLESS, Next, never_ends};
 
 /// Rows of a page.
 const PAGE: usize = 1000;
@@ -59,16 +59,16 @@ fn pages(peer: &Peer, filter: Filter) -> impl Stream<Item = Result<Vec<Change>, 
     let (limit, max_bytes) = (PAGE, MAX_PAGE_BYTES);
     let (since, is_counted) = (Seq::zero(), filter.is_counted());
     let query = ChangesQuery { since, limit, max_bytes, filter, winners_only: false };
-    let start = (query, Course::new(false, is_counted));
+    let start = (query, FeedEnd::new(false, is_counted));
     stream::try_unfold(Some(start), move |place| async move {
-        let Some((mut query, mut course)) = place else { return Ok(None) };
+        let Some((mut query, mut end)) = place else { return Ok(None) };
         let mut patience = Pauses::between_tries(MAX_FRUITLESS);
         loop {
             let page = repeated(async || peer.changes(&query).await).await?;
-            let next = course.after(&page);
+            let next = end.after(&page);
             query.since = page.last_seq;
             if next != Next::Again {
-                return Ok(Some((page.changes, (next != Next::End).then_some((query, course)))));
+                return Ok(Some((page.changes, (next != Next::End).then_some((query, end)))));
             }
             let pause = patience.next().ok_or_else(|| never_ends(peer, page.pending))?;
             tokio::time::sleep(pause).await;

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::databases::{self, Databases};
-use super::screen::{HowFar, Screen, Took, count};
+use super::screen::{Elapsed, ProgressLine, Screen, count};
 use super::selection::Selection;
 use super::signals::Signals;
 use super::{Exit, UsageError, block_on, log};
@@ -108,7 +108,7 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
     );
     let start = Instant::now();
     let ended = watch(&job, &mut screen, &mut signals).await;
-    let took = Took::since(start);
+    let took = Elapsed::since(start);
     screen.clear();
     let refused = tokio::select! {
         biased;
@@ -147,7 +147,7 @@ async fn watch(job: &Job, screen: &mut Screen, signals: &mut Signals) -> Result<
     }
 }
 
-fn how_far(progress: &Progress) -> HowFar {
+fn how_far(progress: &Progress) -> ProgressLine {
     let (counts, position) = (progress.counts(), progress.position());
     let rate = progress.docs_per_second().map(|rate| rate.round() as u64);
     // Short, since millions must fit into a terminal's line beside the bar.
@@ -174,7 +174,7 @@ fn how_far(progress: &Progress) -> HowFar {
         "through_seq": position.through_seq,
         "checkpointed_source_seq": position.checkpointed_source_seq,
     });
-    HowFar { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
+    ProgressLine { words, json, share: known.map(|(done, pending)| (done, done + pending)) }
 }
 
 /// Tells how it ended. `refused`: how many documents aren't there because they were refused, now or earlier.
@@ -183,7 +183,7 @@ fn report(
     screen: &Screen,
     ended: Result<Outcome, ReplicateError>,
     refused: u64,
-    took: Took,
+    took: Elapsed,
 ) -> anyhow::Result<Exit> {
     let counts = job.progress.counts();
     let complete = if refused > 0 { Exit::Refused } else { Exit::Done };

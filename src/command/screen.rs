@@ -21,7 +21,7 @@ const BAR: &str = "{msg} {wide_bar} {percent:>3}% ETA {eta}";
 const SPINNER: &str = "{spinner} {wide_msg}";
 
 /// How far the work is.
-pub struct HowFar {
+pub struct ProgressLine {
     /// In words.
     pub words: String,
     /// For programs.
@@ -47,7 +47,7 @@ impl Screen {
     }
 
     /// Shows how far the work is, where it is time to.
-    pub fn show(&mut self, how_far: impl FnOnce() -> HowFar) {
+    pub fn show(&mut self, how_far: impl FnOnce() -> ProgressLine) {
         let every = if self.json { JSON_EVERY } else { LINES_EVERY };
         if !self.bar.is_hidden() {
             self.draw(how_far());
@@ -99,7 +99,7 @@ impl Screen {
         move || AboveBar(bar.clone())
     }
 
-    fn draw(&self, how_far: HowFar) {
+    fn draw(&self, how_far: ProgressLine) {
         let template = if how_far.share.is_some() { BAR } else { SPINNER };
         // The templates are constants, which the tests draw.
         self.bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -127,9 +127,9 @@ impl Write for AboveBar {
 
 /// How long a command took, and so how fast it was.
 #[derive(Clone, Copy)]
-pub struct Took(Duration);
+pub struct Elapsed(Duration);
 
-impl Took {
+impl Elapsed {
     /// From then until now.
     pub fn since(start: Instant) -> Self {
         Self(start.elapsed())
@@ -147,7 +147,7 @@ impl Took {
     }
 }
 
-impl std::fmt::Display for Took {
+impl std::fmt::Display for Elapsed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.as_secs() {
             0..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
@@ -179,11 +179,11 @@ mod tests {
 
     #[test]
     fn times_and_rates_are_short() {
-        assert_eq!(Took(Duration::from_millis(1260)).to_string(), "1.3 s");
-        assert_eq!(Took(Duration::from_millis(3_725_900)).to_string(), "1h 2m 5s");
-        assert_eq!(Took(Duration::from_millis(500)).rate(10), 20);
-        assert_eq!(Took(Duration::ZERO).rate(3), 3000);
-        assert!((Took(Duration::from_micros(1_234_567)).seconds() - 1.234).abs() < 1e-9);
+        assert_eq!(Elapsed(Duration::from_millis(1260)).to_string(), "1.3 s");
+        assert_eq!(Elapsed(Duration::from_millis(3_725_900)).to_string(), "1h 2m 5s");
+        assert_eq!(Elapsed(Duration::from_millis(500)).rate(10), 20);
+        assert_eq!(Elapsed(Duration::ZERO).rate(3), 3000);
+        assert!((Elapsed(Duration::from_micros(1_234_567)).seconds() - 1.234).abs() < 1e-9);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 use tokio::time::Instant;
 
 use super::databases::{self, Databases};
-use super::screen::{HowFar, Screen, Took, count};
+use super::screen::{Elapsed, ProgressLine, Screen, count};
 use super::selection::Selection;
 use super::signals::Signals;
 use super::{Exit, block_on, log};
@@ -100,7 +100,7 @@ async fn compare(
     for ((this, this_name), (other, other_name)) in ways {
         let start = Instant::now();
         let report = one_way(arguments, (this, request.feed_filter()), other, &mut screen).await?;
-        print_report(&screen, &report, this_name, other_name, Took::since(start));
+        print_report(&screen, &report, this_name, other_name, Elapsed::since(start));
         complete &= report.is_complete();
     }
     let exit = if complete { Exit::Done } else { Exit::Failed };
@@ -115,7 +115,7 @@ async fn one_way(
     screen: &mut Screen,
 ) -> Result<Report, PeerError> {
     verify::compare(this, other, arguments.attachments, |report| {
-        screen.show(|| HowFar {
+        screen.show(|| ProgressLine {
             words: compared(report),
             json: json!({ "docs": report.docs, "leaves": report.leaves, "differences": report.differences }),
             share: None,
@@ -132,7 +132,7 @@ fn compared(report: &Report) -> String {
     words
 }
 
-fn print_report(screen: &Screen, report: &Report, this: &str, other: &str, took: Took) {
+fn print_report(screen: &Screen, report: &Report, this: &str, other: &str, took: Elapsed) {
     for difference in &report.named {
         let fields = serde_json::to_value(difference).unwrap_or_default();
         let mut fields = fields.as_object().cloned().unwrap_or_default();

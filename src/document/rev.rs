@@ -107,24 +107,24 @@ impl Serialize for Rev {
 
 impl<'de> Deserialize<'de> for Rev {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text { expected: "a revision", parse: Self::parse })
+        deserializer.deserialize_str(StringVisitor { expected: "a revision", parse: Self::parse })
     }
 }
 
 impl<'de> Deserialize<'de> for RevHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let parse = |text: &str| Some(Self::from(text));
-        deserializer.deserialize_str(Text { expected: "a revision's hash", parse })
+        deserializer.deserialize_str(StringVisitor { expected: "a revision's hash", parse })
     }
 }
 
 /// Reads a JSON string without copying it first: there is one for every ancestor of every document.
-struct Text<T> {
+struct StringVisitor<T> {
     expected: &'static str,
     parse: fn(&str) -> Option<T>,
 }
 
-impl<T> Visitor<'_> for Text<T> {
+impl<T> Visitor<'_> for StringVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,14 +170,14 @@ impl Revisions {
     /// Reads `{"start": 2, "ids": ["b…", "a…"]}`.
     pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
         #[derive(Deserialize)]
-        struct Wire {
+        struct RevisionsJson {
             start: u64,
             ids: Vec<RevHash>,
         }
         if json.len() > MAX_HISTORY_BYTES {
             return Err(DocumentError::BadRevisions);
         }
-        let Wire { start, ids } = serde_json::from_slice(json).map_err(|_| DocumentError::BadRevisions)?;
+        let RevisionsJson { start, ids } = serde_json::from_slice(json).map_err(|_| DocumentError::BadRevisions)?;
         let valid = !ids.is_empty() && ids.len() as u64 <= start && start <= MAX_POS;
         valid.then_some(Self { start, ids }).ok_or(DocumentError::BadRevisions)
     }

@@ -42,6 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::effort::guarded::guarded;
 use crate::effort::pulse::Pulse;
 
 /// A source that is silent for longer gets no memory kept free for what it may send.
@@ -122,9 +123,9 @@ impl Budget {
     }
 
     /// The places of the job that has this pulse.
-    pub fn places(&self, pulse: &Pulse) -> Places {
+    pub fn places(&self, pulse: &Pulse) -> JobBudget {
         let own = || Arc::new(Semaphore::new(1));
-        Places { own_page: own(), own_stream: own(), budget: self.clone(), pulse: pulse.clone() }
+        JobBudget { own_page: own(), own_stream: own(), budget: self.clone(), pulse: pulse.clone() }
     }
 }
 
@@ -216,7 +217,7 @@ impl Share {
 
     /// The bytes, with the share that they are held by: it is given back with the last slice of them.
     pub fn around(self, bytes: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Held { bytes, _share: self })
+        guarded(bytes, self)
     }
 
     fn common_units(&self) -> u32 {
@@ -231,20 +232,9 @@ impl Share {
     }
 }
 
-struct Held {
-    bytes: Vec<u8>,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// Where one job's pages and streams find place. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct JobBudget {
     own_page: Arc<Semaphore>,
     own_stream: Arc<Semaphore>,
     budget: Budget,
@@ -253,37 +243,37 @@ pub struct Places {
 
 /// A place taken; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct BudgetPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Places {
+impl JobBudget {
     /// Waits for a place for a page of the feed, the job's own or one of all.
-    pub async fn page(&self) -> Place {
+    pub async fn page(&self) -> BudgetPermit {
         let _idle = self.pulse.idle();
         first(&self.own_page, &self.budget.parts.pages).await
     }
 
     /// Waits for the one place for a long row.
-    pub async fn row(&self) -> Place {
+    pub async fn row(&self) -> BudgetPermit {
         let _idle = self.pulse.idle();
-        Place { _permit: self.budget.parts.rows.clone().acquire_owned().await.ok() }
+        BudgetPermit { _permit: self.budget.parts.rows.clone().acquire_owned().await.ok() }
     }
 
     /// Waits for a place for a document whose attachments stream, the job's own or one of all.
-    pub async fn stream(&self) -> Place {
+    pub async fn stream(&self) -> BudgetPermit {
         let _rest = self.pulse.rest();
         first(&self.own_stream, &self.budget.parts.streams).await
     }
 }
 
-async fn first(own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> Place {
+async fn first(own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> BudgetPermit {
     let permit = tokio::select! {
         biased;
         own = own.clone().acquire_owned() => own,
         common = common.clone().acquire_owned() => common,
     };
-    Place { _permit: permit.ok() }
+    BudgetPermit { _permit: permit.ok() }
 }
 
 fn units(bytes: usize) -> u32 {

@@ -20,11 +20,11 @@ const EVENT: u64 = 64 << 10;
 /// Signs of life of one job. Clones are the same pulse.
 #[derive(Debug, Clone, Default)]
 pub struct Pulse {
-    signs: Arc<Signs>,
+    counters: Arc<Counters>,
 }
 
 #[derive(Debug, Default)]
-struct Signs {
+struct Counters {
     amount: AtomicU64,
     at_work: AtomicUsize,
     resting: AtomicUsize,
@@ -49,36 +49,36 @@ pub struct Idle(Pulse);
 impl Pulse {
     /// Something happened that doesn't happen to a job that hangs.
     pub fn beat(&self) {
-        self.signs.amount.fetch_add(EVENT, Ordering::Relaxed);
+        self.counters.amount.fetch_add(EVENT, Ordering::Relaxed);
     }
 
     /// So many bytes came or went.
     pub fn moved(&self, bytes: usize) {
-        self.signs.amount.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.counters.amount.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// The source let the feed wait on, which says nothing of what is at work.
     pub fn waits(&self) {
-        if self.signs.at_work.load(Ordering::Relaxed) == 0 {
+        if self.counters.at_work.load(Ordering::Relaxed) == 0 {
             self.beat();
         }
     }
 
     /// Something is at work that does one thing behind the other, and rests itself at most once at a time.
     pub fn work(&self) -> Work {
-        self.signs.at_work.fetch_add(1, Ordering::Relaxed);
+        self.counters.at_work.fetch_add(1, Ordering::Relaxed);
         Work(self.clone())
     }
 
     /// What is at work waits for memory, or for other requests of ours, which isn't its own doing.
     pub fn rest(&self) -> Rest {
-        self.signs.resting.fetch_add(1, Ordering::Relaxed);
+        self.counters.resting.fetch_add(1, Ordering::Relaxed);
         Rest(self.clone())
     }
 
     /// The feed waits for a change in the embedded store, or for what is at work to need its next page.
     pub fn idle(&self) -> Idle {
-        self.signs.idle.fetch_add(1, Ordering::Relaxed);
+        self.counters.idle.fetch_add(1, Ordering::Relaxed);
         Idle(self.clone())
     }
 
@@ -94,12 +94,12 @@ impl Pulse {
     }
 
     fn amount(&self) -> u64 {
-        self.signs.amount.load(Ordering::Relaxed)
+        self.counters.amount.load(Ordering::Relaxed)
     }
 
     fn stood_still_since(&self, before: u64) -> bool {
-        let [at_work, resting, idle] =
-            [&self.signs.at_work, &self.signs.resting, &self.signs.idle].map(|count| count.load(Ordering::Relaxed));
+        let [at_work, resting, idle] = [&self.counters.at_work, &self.counters.resting, &self.counters.idle]
+            .map(|count| count.load(Ordering::Relaxed));
         let may_wait = resting + idle > 0 && at_work <= resting;
         !may_wait && self.amount() - before < EVENT
     }
@@ -107,21 +107,21 @@ impl Pulse {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.0.signs.at_work.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.at_work.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Rest {
     fn drop(&mut self) {
         self.0.beat();
-        self.0.signs.resting.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.resting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Idle {
     fn drop(&mut self) {
         self.0.beat();
-        self.0.signs.idle.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.idle.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

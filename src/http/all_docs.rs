@@ -22,7 +22,7 @@ use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped, Turn};
 use super::error::ApiError;
 use super::outgoing::Outgoing;
 use super::query::Query;
-use super::question::{List, Room};
+use super::question::{List, QuestionMemory};
 use super::request::{Db, Payload};
 use super::{AppState, answer};
 
@@ -66,7 +66,7 @@ async fn list(state: &AppState, db: Arc<Database>, request: Request) -> Result<R
 enum Bound {
     Before,
     At(String),
-    Behind,
+    After,
 }
 
 impl Bound {
@@ -74,7 +74,7 @@ impl Bound {
         match key {
             Value::String(id) => Self::At(id),
             Value::Null | Value::Bool(_) | Value::Number(_) => Self::Before,
-            Value::Array(_) | Value::Object(_) => Self::Behind,
+            Value::Array(_) | Value::Object(_) => Self::After,
         }
     }
 }
@@ -83,7 +83,7 @@ impl Bound {
 struct Request {
     keys: Option<List>,
     /// Where the keys stand, of a request that wants them backwards.
-    backwards: Option<Places>,
+    backwards: Option<KeySpans>,
     start: Option<Bound>,
     end: Option<Bound>,
     inclusive_end: bool,
@@ -96,13 +96,13 @@ struct Request {
 }
 
 impl Request {
-    fn parse(query: &Query, keys: Option<List>, room: &Room) -> Result<Self, ApiError> {
+    fn parse(query: &Query, keys: Option<List>, room: &QuestionMemory) -> Result<Self, ApiError> {
         let (start, end) = match query.json::<Value>("key")? {
             Some(one) => (Some(one.clone()), Some(one)),
             None => query.range::<Value>()?,
         };
         let descending = query.flag("descending")?;
-        let backwards = keys.as_ref().filter(|_| descending).map(|keys| Places::of(keys, room)).transpose()?;
+        let backwards = keys.as_ref().filter(|_| descending).map(|keys| KeySpans::of(keys, room)).transpose()?;
         Ok(Self {
             keys,
             backwards,
@@ -123,7 +123,7 @@ impl Request {
         match (&self.end, self.descending) {
             (None, _) => false,
             (Some(Bound::Before), descending) => !descending,
-            (Some(Bound::Behind), descending) => descending,
+            (Some(Bound::After), descending) => descending,
             (Some(Bound::At(end)), _) if id == end => !self.inclusive_end,
             (Some(Bound::At(end)), false) => id > end.as_str(),
             (Some(Bound::At(end)), true) => id < end.as_str(),
@@ -134,7 +134,7 @@ impl Request {
     fn starts_past_all(&self) -> bool {
         match self.start {
             Some(Bound::Before) => self.descending,
-            Some(Bound::Behind) => !self.descending,
+            Some(Bound::After) => !self.descending,
             _ => false,
         }
     }
@@ -176,24 +176,24 @@ impl Request {
     }
 }
 
-/// Where the elements of a list stand.
+/// Where the keys of a list stand in its text.
 #[derive(Debug)]
-struct Places {
-    places: Vec<Range<u32>>,
+struct KeySpans {
+    spans: Vec<Range<u32>>,
     _room: OwnedSemaphorePermit,
 }
 
-impl Places {
-    fn of(list: &List, room: &Room) -> Result<Self, ApiError> {
+impl KeySpans {
+    fn of(list: &List, room: &QuestionMemory) -> Result<Self, ApiError> {
         let (count, text) = (list.count(), list.text());
         let room = room.take(count * size_of::<Range<u32>>())?;
-        let (mut places, mut list) = (Vec::with_capacity(count), list.clone());
+        let (mut spans, mut list) = (Vec::with_capacity(count), list.clone());
         while let Some(element) = list.element() {
-            // A body's places fit.
+            // A body's length fits.
             let start = (element.as_ptr() as usize - text.as_ptr() as usize) as u32;
-            places.push(start..start + element.len() as u32);
+            spans.push(start..start + element.len() as u32);
         }
-        Ok(Self { places, _room: room })
+        Ok(Self { spans, _room: room })
     }
 }
 
@@ -207,8 +207,8 @@ struct Progress {
     last: Option<String>,
     /// Keys that are still to be looked at.
     keys: Option<List>,
-    /// Keys that were looked at, backwards.
-    behind: usize,
+    /// Keys that were looked at, from the end on.
+    from_end: usize,
     skipped: u64,
     rows: u64,
     done: bool,
@@ -261,10 +261,10 @@ fn by_keys(
 ) -> Result<(), StoreError> {
     while progress.rows < request.limit && out.json.len() < CHUNK && turn.has_time() {
         let key = match (&request.backwards, &mut progress.keys) {
-            (Some(Places { places, .. }), _) => {
-                progress.behind += 1;
-                let place = places.len().checked_sub(progress.behind).map(|at| &places[at]);
-                place.map(|place| &keys[place.start as usize..place.end as usize])
+            (Some(KeySpans { spans, .. }), _) => {
+                progress.from_end += 1;
+                let span = spans.len().checked_sub(progress.from_end).map(|at| &spans[at]);
+                span.map(|span| &keys[span.start as usize..span.end as usize])
             }
             (None, left) => left.as_mut().and_then(List::element),
         };
@@ -387,8 +387,8 @@ mod tests {
         Request::parse(&Query::parse(text), None, &room()).unwrap()
     }
 
-    fn room() -> Room {
-        Room::new(Arc::new(Semaphore::new(100)), 100)
+    fn room() -> QuestionMemory {
+        QuestionMemory::new(Arc::new(Semaphore::new(100)), 100)
     }
 
     /// The answer in pieces, each of which has so much time.
@@ -467,8 +467,8 @@ mod tests {
     fn keys_are_read_backwards_where_they_stand() {
         let keys = List::parse(r#"["a", 1,"b"]"#).unwrap().unwrap();
         let request = Request::parse(&Query::parse("descending=true"), Some(keys.clone()), &room()).unwrap();
-        let places = request.backwards.unwrap().places;
-        let texts: Vec<_> = places.iter().rev().map(|at| &keys.text()[at.start as usize..at.end as usize]).collect();
+        let spans = request.backwards.unwrap().spans;
+        let texts: Vec<_> = spans.iter().rev().map(|at| &keys.text()[at.start as usize..at.end as usize]).collect();
         assert_eq!(texts, [&br#""b""#[..], b"1", br#""a""#]);
     }
 }

@@ -28,6 +28,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::document::Rev;
+use crate::effort::guarded::guarded;
 use crate::store::{Database, Snapshot, StoreError};
 use crate::tasks::Tasks;
 
@@ -137,7 +138,7 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
 pub fn held(status: StatusCode, value: &impl Serialize, permit: OwnedSemaphorePermit) -> Response {
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
-    let json = Bytes::from_owner(OnItsWay { piece: json.into(), _room: permit });
+    let json = guarded(json, permit);
     (status, [(CONTENT_TYPE, APPLICATION_JSON)], Body::from(json)).into_response()
 }
 
@@ -196,18 +197,6 @@ pub struct Sink {
     room: Arc<Semaphore>,
 }
 
-/// A piece on its way; its room is free again when hyper has written it, or when nobody reads any more.
-struct OnItsWay {
-    piece: Bytes,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for OnItsWay {
-    fn as_ref(&self) -> &[u8] {
-        &self.piece
-    }
-}
-
 enum Item {
     Piece(Bytes),
     Failed(ApiError),
@@ -241,8 +230,8 @@ impl Sink {
             // A chunk's length fits.
             let room = self.room.clone().acquire_many_owned(piece.len() as u32);
             let Ok(room) = room.await else { return Err(Stopped::HungUp) };
-            let piece = Bytes::from_owner(OnItsWay { piece, _room: room });
-            self.queue.send(Item::Piece(piece)).await.map_err(|_| Stopped::HungUp)?;
+            // Its room is free again when hyper has written it, or when nobody reads any more.
+            self.queue.send(Item::Piece(guarded(piece, room))).await.map_err(|_| Stopped::HungUp)?;
         }
         Ok(())
     }

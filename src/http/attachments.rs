@@ -24,7 +24,7 @@ use crate::store::{Snapshot, Uploaded};
 use super::AppState;
 use super::answer::{self, Sink};
 use super::blob::Blob;
-use super::documents::{Which, write_one};
+use super::documents::{RequestedRev, write_one};
 use super::error::ApiError;
 use super::query::Query;
 use super::request::{AttachmentPath, Payload, durability, parent};
@@ -36,7 +36,7 @@ pub async fn get(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let which = Which::parse(&query)?;
+    let which = RequestedRev::parse(&query)?;
     let held = db
         .read(move |snapshot| {
             let leaf = match which.find(snapshot, id.as_str())? {

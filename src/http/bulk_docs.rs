@@ -22,7 +22,7 @@ use crate::tasks;
 use crate::uuids;
 
 use super::error::ApiError;
-use super::local_docs::Sent;
+use super::local_docs::NewLocalDoc;
 use super::question::List;
 use super::request::{Db, Payload, durability};
 use super::{AppState, answer};
@@ -87,7 +87,7 @@ fn told(
 /// The documents of a request, each with its place in it.
 struct Parsed {
     edits: Vec<(usize, Edit)>,
-    local: Vec<(usize, String, Sent)>,
+    local: Vec<(usize, String, NewLocalDoc)>,
     new_edits: bool,
 }
 
@@ -116,8 +116,10 @@ fn parse(body: &[u8], mut docs: List, count: usize) -> Result<Parsed, ApiError> 
             Ok(parts) if parts.id.as_deref().is_none_or(|id| local_id(id).is_none()) => parts,
             // A `_local` document's `_rev` is none elsewhere.
             other => {
-                let Some(id) = Sent::id(text)? else { return Err(other.err().unwrap_or(DocumentError::BadRev).into()) };
-                let doc = Sent::parse(text)?;
+                let Some(id) = NewLocalDoc::id(text)? else {
+                    return Err(other.err().unwrap_or(DocumentError::BadRev).into());
+                };
+                let doc = NewLocalDoc::parse(text)?;
                 if !new_edits && !doc.has_rev() {
                     return Err(DocumentError::RevMissing.into());
                 }

@@ -11,7 +11,7 @@
 //! A filter that can't be used is answered with its error. One that fails later ends the feed: its error is the last
 //! line, without a `last_seq` or the end of the rows, so that nobody takes the feed for a whole one.
 
-mod asked;
+mod raw_request;
 mod request;
 mod rows;
 
@@ -29,17 +29,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::replicate::ReplicateError;
-use crate::store::{Asker, Database, DbName, Filter, Ready, Snapshot, Store};
+use crate::store::{Database, DbName, Filter, FilterRequest, ReadyFilter, Snapshot, Store};
 use crate::tasks;
 
-use self::asked::Asked;
+use self::raw_request::RawRequest;
 use self::request::{Feed, Request};
 use self::rows::Progress;
 
 use super::answer::{APPLICATION_JSON, Answers, Sink, Stopped};
 use super::error::{ApiError, causes};
+use super::open_requests::RequestPermit;
 use super::outgoing::Outgoing;
-use super::places::Place;
 use super::query::Query;
 use super::request::{Db, Payload};
 use super::{AppState, answer};
@@ -51,20 +51,20 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 pub async fn get(
     State(state): State<AppState>,
     Db(db): Db,
-    Extension(place): Extension<Place>,
+    Extension(place): Extension<RequestPermit>,
     query: Query,
-    asked: Asked,
+    raw_request: RawRequest,
 ) -> Result<Response, ApiError> {
-    feed(&state, db, place, Request::parse(&query, None, &state.room())?, asked.by(query, None)).await
+    feed(&state, db, place, Request::parse(&query, None, &state.room())?, raw_request.by(query, None)).await
 }
 
 /// `POST /{db}/_changes`: `doc_ids` may stand in the body.
 pub async fn post(
     State(state): State<AppState>,
     Db(db): Db,
-    Extension(place): Extension<Place>,
+    Extension(place): Extension<RequestPermit>,
     query: Query,
-    asked: Asked,
+    raw_request: RawRequest,
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let (body, room) = (payload.json().await?, state.room());
@@ -72,45 +72,58 @@ pub async fn post(
         let request = Request::parse(&query, Some(&body), &room)?;
         // Only functions see the body.
         let shown = matches!(*request.filter, Filter::Function { .. }).then_some(&body[..]);
-        let asker = asked.by(query, shown);
-        Ok::<_, ApiError>((request, asker))
+        let filter_request = raw_request.by(query, shown);
+        Ok::<_, ApiError>((request, filter_request))
     };
-    let (request, asker) = tasks::blocking("read _changes' question", read).await??;
-    feed(&state, db, place, request, asker).await
+    let (request, filter_request) = tasks::blocking("read _changes' question", read).await??;
+    feed(&state, db, place, request, filter_request).await
 }
 
 async fn feed(
     state: &AppState,
     db: Arc<Database>,
-    place: Place,
+    place: RequestPermit,
     request: Request,
-    asker: Asker,
+    filter_request: FilterRequest,
 ) -> Result<Response, ApiError> {
     let (stopping, answers) = (state.tasks.stopping().clone(), state.answers.clone());
-    let filter = db.ready(request.filter.clone(), request.all_leaves, &asker).await?;
+    let filter = db.ready(request.filter.clone(), request.all_leaves, &filter_request).await?;
     let (store, name, updates) = (state.store.clone(), db.name().clone(), db.updates());
     let write = |sink| async move {
         let request = Arc::new(request);
         let last_sent = Instant::now();
         let kept = None;
-        Feeding { sink, answers, place, store, name, updates, request, filter, kept, stopping, begun: false, last_sent }
-            .write()
-            .await
+        FeedWriter {
+            sink,
+            answers,
+            place,
+            store,
+            name,
+            updates,
+            request,
+            filter,
+            kept,
+            stopping,
+            begun: false,
+            last_sent,
+        }
+        .write()
+        .await
     };
     let body = answer::streamed(&state.tasks, "_changes", write).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
 }
 
 /// A feed that is being written.
-struct Feeding {
+struct FeedWriter {
     sink: Sink,
     answers: Answers,
-    place: Place,
+    place: RequestPermit,
     store: Store,
     name: DbName,
     updates: watch::Receiver<u64>,
     request: Arc<Request>,
-    filter: Ready,
+    filter: ReadyFilter,
     /// The snapshot that the rest is read from, and what keeps it open.
     kept: Option<(Arc<Database>, Arc<Snapshot>)>,
     stopping: CancellationToken,
@@ -119,7 +132,7 @@ struct Feeding {
     last_sent: Instant,
 }
 
-impl Feeding {
+impl FeedWriter {
     async fn write(&mut self) -> Result<(), Stopped> {
         let newest = *self.updates.borrow();
         let mut progress = Progress::new(self.request.since.unwrap_or(newest));

@@ -20,7 +20,7 @@ use crate::tasks;
 use crate::uuids;
 
 use super::error::ApiError;
-use super::local_docs::Sent;
+use super::local_docs::NewLocalDoc;
 use super::outgoing::Outgoing;
 use super::query::Query;
 use super::rendered::render;
@@ -29,14 +29,14 @@ use super::{AppState, answer, open_revs, related};
 
 /// Which of a document's revisions is asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Which {
+pub struct RequestedRev {
     /// This one, or the winner.
     pub rev: Option<Rev>,
     /// Rather its newest descendant (`latest=true`).
     pub latest: bool,
 }
 
-impl Which {
+impl RequestedRev {
     /// Reads `rev` and `latest`.
     pub fn parse(query: &Query) -> Result<Self, ApiError> {
         Ok(Self { rev: query.rev("rev")?, latest: query.flag("latest")? })
@@ -70,7 +70,7 @@ pub async fn get(
     if let Some(wanted) = open_revs::Wanted::parse(&query)? {
         return open_revs::get(&state, db, id, wanted, query.doc_options()?, &headers).await;
     }
-    let which = Which::parse(&query)?;
+    let which = RequestedRev::parse(&query)?;
     let mut options = query.doc_options()?;
     let as_parts = options.attachments == AttachmentsAs::Inline && related::accepted(&headers, "multipart/related");
     if as_parts {
@@ -131,8 +131,8 @@ pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Respon
     let text = payload.json().await?;
     let sent = text.clone();
     let local = tasks::blocking("parse document", move || {
-        let Some(id) = Sent::id(&sent)? else { return Ok(None) };
-        Sent::parse(&sent).map(|doc| Some((id, doc)))
+        let Some(id) = NewLocalDoc::id(&sent)? else { return Ok(None) };
+        NewLocalDoc::parse(&sent).map(|doc| Some((id, doc)))
     });
     let Some((id, doc)) = local.await?? else {
         return write(db, None, text, Vec::new(), &query, &headers).await;
@@ -201,7 +201,7 @@ pub async fn write_one(db: &Database, edit: Edit, durability: Durability) -> Res
 pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMap) -> Result<Response, ApiError> {
     let parent = parent(&query, &headers)?;
     let wanted = id.clone();
-    db.read(move |snapshot| Which::default().find(snapshot, wanted.as_str())).await??;
+    db.read(move |snapshot| RequestedRev::default().find(snapshot, wanted.as_str())).await??;
     let edit = Edit {
         id: id.clone(),
         kind: EditKind::New { parent: parent.map(Revisions::single) },

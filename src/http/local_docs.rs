@@ -45,7 +45,7 @@ pub async fn get(State(state): State<AppState>, DocPath { db, id }: DocPath) -> 
 pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) -> Result<Response, ApiError> {
     let headers = payload.headers().clone();
     let text = payload.whole().await?;
-    let sent = tasks::blocking("parse _local document", move || Sent::parse(&text)).await??;
+    let sent = tasks::blocking("parse _local document", move || NewLocalDoc::parse(&text)).await??;
     let rev = parent_text(&query, &headers)?.or(sent.rev);
     let status = if sent.deleted { StatusCode::OK } else { StatusCode::CREATED };
     let body = (!sent.deleted).then_some(sent.body);
@@ -163,13 +163,13 @@ fn members(json: &[u8]) -> Range<usize> {
 
 /// A local document that a client sends.
 #[derive(Debug, PartialEq)]
-pub struct Sent {
+pub struct NewLocalDoc {
     rev: Option<String>,
     deleted: bool,
     body: Vec<u8>,
 }
 
-impl Sent {
+impl NewLocalDoc {
     /// Writes it over the revision that it names, or, replicated, over whatever there is; answers the new revision.
     pub async fn write(self, db: &Database, id: &str, replicated: bool) -> Result<String, ApiError> {
         let body = (!self.deleted).then_some(self.body);
@@ -225,12 +225,12 @@ mod tests {
 
     #[test]
     fn what_a_client_sends_loses_its_underscore_members() {
-        let sent = Sent::parse(br#"{"_id":"_local/x","session_id":"a", "_rev":"0-1","n":1.0}"#).unwrap();
+        let sent = NewLocalDoc::parse(br#"{"_id":"_local/x","session_id":"a", "_rev":"0-1","n":1.0}"#).unwrap();
         assert_eq!(sent.rev.as_deref(), Some("0-1"));
         assert_eq!(sent.body, br#"{"session_id":"a","n":1.0}"#);
-        assert!(Sent::parse(br#"{"_deleted":true}"#).unwrap().deleted);
-        assert_eq!(Sent::parse(br#"{"_x":1}"#), Err(DocumentError::BadMember("_x".into())));
-        assert_eq!(Sent::parse(b"[]"), Err(DocumentError::NotAnObject));
+        assert!(NewLocalDoc::parse(br#"{"_deleted":true}"#).unwrap().deleted);
+        assert_eq!(NewLocalDoc::parse(br#"{"_x":1}"#), Err(DocumentError::BadMember("_x".into())));
+        assert_eq!(NewLocalDoc::parse(b"[]"), Err(DocumentError::NotAnObject));
     }
 
     #[test]

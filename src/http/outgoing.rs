@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::effort::guarded::guarded;
 use crate::store::{Database, DocOptions, DocRecord, Gap, Leaf, Missing, Snapshot, StoreError, StoredText};
 use crate::tasks::Tasks;
 
@@ -113,7 +114,7 @@ impl Outgoing {
         if more > UNCOUNTED && !self.count(more) {
             return Err(ApiError::Busy);
         }
-        Ok((Bytes::from_owner(Held { json: self.json, _permit: self.permit }), self.gaps))
+        Ok((guarded(self.json, self.permit), self.gaps))
     }
 
     /// Sends it, and what its gaps leave out.
@@ -159,16 +160,4 @@ async fn send_text(text: StoredText, sink: &Sink, db: &Database, answers: &Answe
         sink.send(piece).await?;
     }
     Ok(())
-}
-
-/// Text, and its place in memory.
-struct Held {
-    json: Vec<u8>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.json
-    }
 }

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::document::{DocumentError, Rev};
-use crate::json::{self, Walk};
+use crate::json::{self, Cursor};
 use crate::store::{AttachmentsAs, DocOptions};
 
 use super::error::ApiError;
@@ -34,8 +34,8 @@ impl Query {
         if !object.trim_ascii_start().starts_with(b"{") {
             return Err(ApiError::bad_request("Request body must be a JSON object"));
         }
-        let (mut walk, mut options, mut bytes) = (Walk::default(), Vec::new(), 0);
-        while let Some(member) = walk.member(object) {
+        let (mut cursor, mut options, mut bytes) = (Cursor::default(), Vec::new(), 0);
+        while let Some(member) = cursor.member(object) {
             if member.key == apart {
                 continue;
             }

@@ -2,7 +2,7 @@
 //!
 //! They are checked on a thread that may block, and then read where they stand, an element at a time, so that a question
 //! takes no more than the bytes it came in, which count among all bodies in memory (`request.rs`). What has to be made of
-//! it all at once, and is larger than that, counts there too before it is made ([`Room`]).
+//! it all at once, and is larger than that, counts there too before it is made ([`QuestionMemory`]).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::document::DocumentError;
-use crate::json::{self, Walk};
+use crate::json::{self, Cursor};
 
 use super::error::ApiError;
 
@@ -21,7 +21,7 @@ const ELEMENT_BYTES: usize = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct List {
     text: Bytes,
-    walk: Walk,
+    cursor: Cursor,
 }
 
 impl List {
@@ -34,14 +34,14 @@ impl List {
         if !text.starts_with(b"[") {
             return Err(ApiError::bad_request(not_a_list));
         }
-        Ok(Some(Self { text: question.slice_ref(text), walk: Walk::default() }))
+        Ok(Some(Self { text: question.slice_ref(text), cursor: Cursor::default() }))
     }
 
     /// The array that a text is.
     pub fn parse(text: &str) -> Result<Option<Self>, DocumentError> {
         let text = Bytes::copy_from_slice(text.trim().as_bytes());
         json::check(&text)?;
-        Ok(text.starts_with(b"[").then(|| Self { text, walk: Walk::default() }))
+        Ok(text.starts_with(b"[").then(|| Self { text, cursor: Cursor::default() }))
     }
 
     /// Its text.
@@ -51,13 +51,13 @@ impl List {
 
     /// The next element.
     pub fn element(&mut self) -> Option<&[u8]> {
-        self.walk.element(&self.text)
+        self.cursor.element(&self.text)
     }
 
     /// Looks at each element, and refuses one that is too long.
     pub fn each(&self, mut look: impl FnMut(&[u8]) -> Result<(), ApiError>) -> Result<(), ApiError> {
-        let mut walk = Walk::default();
-        while let Some(element) = walk.element(&self.text) {
+        let mut cursor = Cursor::default();
+        while let Some(element) = cursor.element(&self.text) {
             limited(element)?;
             look(element)?;
         }
@@ -66,8 +66,8 @@ impl List {
 
     /// How many elements it has.
     pub fn count(&self) -> usize {
-        let mut walk = Walk::default();
-        std::iter::from_fn(|| walk.element(&self.text)).count()
+        let mut cursor = Cursor::default();
+        std::iter::from_fn(|| cursor.element(&self.text)).count()
     }
 }
 
@@ -78,12 +78,12 @@ pub fn limited(element: &[u8]) -> Result<(), ApiError> {
 
 /// Memory for what is made of questions, the same that their bytes take.
 #[derive(Debug, Clone)]
-pub struct Room {
+pub struct QuestionMemory {
     memory: Arc<Semaphore>,
     all: usize,
 }
 
-impl Room {
+impl QuestionMemory {
     /// Of `all` bytes together.
     pub fn new(memory: Arc<Semaphore>, all: usize) -> Self {
         Self { memory, all }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_made_of_a_question_has_a_limit() {
-        let room = Room::new(Arc::new(Semaphore::new(10)), 10);
+        let room = QuestionMemory::new(Arc::new(Semaphore::new(10)), 10);
         assert!(matches!(room.take(11), Err(ApiError::TooLarge)));
         let taken = room.take(6).unwrap();
         assert!(matches!(room.take(5), Err(ApiError::Busy)));

@@ -16,7 +16,7 @@ use crate::jobs::Answer;
 use crate::replicate::request::unknown_fields;
 
 use super::error::ApiError;
-use super::places::Place;
+use super::open_requests::RequestPermit;
 use super::query::Query;
 use super::request::Payload;
 use super::{AppState, answer};
@@ -27,7 +27,7 @@ use super::{AppState, answer};
 pub async fn replicate(
     State(state): State<AppState>,
     Extension(caller): Extension<Arc<Caller>>,
-    Extension(place): Extension<Place>,
+    Extension(place): Extension<RequestPermit>,
     method: Method,
     payload: Payload,
 ) -> Result<Response, ApiError> {

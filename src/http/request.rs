@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::document::{DocId, DocumentError, Rev};
+use crate::effort::guarded::guarded;
 use crate::store::{Database, DbName, Durability, StoreError};
 
 use super::AppState;
@@ -130,26 +131,14 @@ pub struct Payload {
 }
 
 /// A body, or a part of one, that is gathered in memory.
-pub struct Gathered {
+pub struct BodyBuffer {
     bytes: Vec<u8>,
     limit: usize,
     memory: Arc<Semaphore>,
     taken: Option<OwnedSemaphorePermit>,
 }
 
-/// Bytes that came, and the place that they take until the last slice of them is dropped.
-struct Kept {
-    bytes: Vec<u8>,
-    _taken: Option<OwnedSemaphorePermit>,
-}
-
-impl AsRef<[u8]> for Kept {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Gathered {
+impl BodyBuffer {
     /// Adds what came: 413 where it is too much for one request, 503 where it is for all together.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
         if self.bytes.len() + chunk.len() > self.limit {
@@ -165,9 +154,9 @@ impl Gathered {
         Ok(())
     }
 
-    /// What was gathered so far.
+    /// What was gathered so far. It counts in memory until the last slice of it is dropped.
     pub fn whole(self) -> Bytes {
-        Bytes::from_owner(Kept { bytes: self.bytes, _taken: self.taken })
+        guarded(self.bytes, self.taken)
     }
 }
 
@@ -200,8 +189,8 @@ impl Payload {
     }
 
     /// Where to gather what is read into memory.
-    pub fn gathering(&self) -> Gathered {
-        Gathered { bytes: Vec::new(), limit: self.limit, memory: Arc::clone(&self.memory), taken: None }
+    pub fn gathering(&self) -> BodyBuffer {
+        BodyBuffer { bytes: Vec::new(), limit: self.limit, memory: Arc::clone(&self.memory), taken: None }
     }
 
     /// Reads all of it, unpacked.
@@ -261,8 +250,8 @@ impl Payload {
 /// Unpacks a gzipped body; it may have several members.
 async fn unpack(
     mut stream: BoxStream<'static, Result<Bytes, ApiError>>,
-    gathered: Gathered,
-) -> Result<Gathered, ApiError> {
+    gathered: BodyBuffer,
+) -> Result<BodyBuffer, ApiError> {
     let mut decoder = MultiGzDecoder::new(Unpacked { gathered, error: None });
     let wrong = || ApiError::bad_request("Request body is not properly gzipped.");
     while let Some(chunk) = stream.next().await {
@@ -279,7 +268,7 @@ async fn unpack(
 
 /// Where a body unpacks to.
 struct Unpacked {
-    gathered: Gathered,
+    gathered: BodyBuffer,
     /// Why it took no more.
     error: Option<ApiError>,
 }
@@ -359,7 +348,7 @@ mod tests {
     #[test]
     fn bodies_share_one_memory_and_give_it_back() {
         let memory = Arc::new(Semaphore::new(10));
-        let gather = |limit| Gathered { bytes: Vec::new(), limit, memory: Arc::clone(&memory), taken: None };
+        let gather = |limit| BodyBuffer { bytes: Vec::new(), limit, memory: Arc::clone(&memory), taken: None };
         let mut one = gather(8);
         one.push(b"123456").unwrap();
         assert!(matches!(one.push(b"789"), Err(ApiError::TooLarge)));

@@ -12,7 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use crate::document::{DocumentError, Rev};
-use crate::json::{self, Member, Walk};
+use crate::json::{self, Cursor, Member};
 use crate::store::{Database, Snapshot, StoreError};
 use crate::tasks;
 
@@ -35,7 +35,7 @@ pub async fn missing_revs(State(state): State<AppState>, Db(db): Db, payload: Pa
 /// How far the answer has come.
 #[derive(Default)]
 struct Progress {
-    asked: Walk,
+    asked: Cursor,
     started: bool,
     done: bool,
 }
@@ -77,8 +77,8 @@ fn check(question: &[u8]) -> Result<(), ApiError> {
     if !question.trim_ascii_start().starts_with(b"{") {
         return Err(ApiError::bad_request("Request body must be a JSON object"));
     }
-    let mut walk = Walk::default();
-    while let Some(member) = walk.member(question) {
+    let mut cursor = Cursor::default();
+    while let Some(member) = cursor.member(question) {
         asked(&member)?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::Answers;
 use super::auth::Admins;
-use super::question::Room;
+use super::question::QuestionMemory;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::store::Store;
@@ -38,7 +38,7 @@ pub struct AppState {
 
 impl AppState {
     /// Memory for what is made of questions.
-    pub fn room(&self) -> Room {
-        Room::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
+    pub fn room(&self) -> QuestionMemory {
+        QuestionMemory::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
     }
 }

@@ -65,7 +65,7 @@ struct Function {
 
 /// A place in a lane, for one function.
 #[derive(Debug)]
-pub struct Place {
+pub struct LanePermit {
     function: u64,
     /// For one call.
     pub time: Duration,
@@ -75,7 +75,7 @@ pub struct Place {
     _permits: [Option<OwnedSemaphorePermit>; 3],
 }
 
-impl Place {
+impl LanePermit {
     /// Whether a call that runs out of time here gets more elsewhere.
     pub fn is_quick(&self) -> bool {
         !self.slow
@@ -93,14 +93,14 @@ impl Lanes {
     }
 
     /// Waits for a place.
-    pub async fn place(&self, code: &Code) -> Place {
+    pub async fn place(&self, code: &Code) -> LanePermit {
         let function = hash(code);
         if self.timeouts(function).is_none() {
             let permit = take(&self.quick).await;
             // Others may have found out meanwhile that it takes long.
             if self.timeouts(function).is_none() {
                 let time = QUICK.min(self.call_time);
-                return Place { function, time, slow: false, _permits: [permit, None, None] };
+                return LanePermit { function, time, slow: false, _permits: [permit, None, None] };
             }
         }
         let design = self.turn(hash(&(&code.database, &code.design)));
@@ -116,11 +116,11 @@ impl Lanes {
             }
         };
         let permit = take(&self.slow).await;
-        Place { function, time: self.call_time, slow: true, _permits: [permit, turn, last] }
+        LanePermit { function, time: self.call_time, slow: true, _permits: [permit, turn, last] }
     }
 
     /// Remembers that a call ran out of its time.
-    pub fn ran_out(&self, place: &Place) {
+    pub fn ran_out(&self, place: &LanePermit) {
         let mut memory = self.memory();
         let functions = &mut memory.functions;
         if functions.len() >= MOST_REMEMBERED
@@ -135,7 +135,7 @@ impl Lanes {
     }
 
     /// Remembers that all calls came to their end.
-    pub fn ended(&self, place: &Place) {
+    pub fn ended(&self, place: &LanePermit) {
         if place.slow
             && let Some(function) = self.memory().functions.get_mut(&place.function)
         {

@@ -169,12 +169,12 @@ mod tests {
 
     /// Jobs whose work ends when `gate` gets what came of it.
     #[derive(Clone)]
-    struct Bench {
+    struct Fixture {
         jobs: RunningJobs,
         runs: Arc<AtomicUsize>,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new() -> Self {
             Self { jobs: RunningJobs::new(Tasks::default()), runs: Arc::default() }
         }
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_id_joins_while_it_runs_and_starts_anew_afterwards() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let (open, gate) = oneshot::channel();
         let first = bench.ask("a", gate);
         let second = bench.join("a");
@@ -235,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_starter_gets_a_result_that_is_not_up_to_date() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let (open, gate) = oneshot::channel();
         let (first, second) = (bench.ask("a", gate), bench.join("a"));
         assert!(open.send(done(1, false)).is_ok());
@@ -245,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_starter_that_hangs_up_stops_nothing() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let (open, gate) = oneshot::channel();
         drop(bench.ask("a", gate));
         let second = bench.join("a");
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_for_everyone_who_waits() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let (open, gate) = oneshot::channel();
         let (first, second) = (bench.ask("a", gate), bench.join("a"));
         assert!(open.send(async { panic!("a test's own") }.boxed()).is_ok());
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn cancel_takes_the_task_off_and_tells_everyone() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let ending = bench.join("a+continuous");
         assert_eq!(bench.jobs.list().len(), 1);
         let cancelled = bench.jobs.cancel("a+continuous", false, |_| true).unwrap();
@@ -280,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn cancel_finds_a_task_of_the_same_base_only_where_told_to() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let _verdict = bench.join("a+continuous");
         assert!(bench.jobs.cancel("a", false, |_| true).is_none());
         assert!(bench.jobs.cancel("a", true, |owner| owner == Some("bob")).is_none());
@@ -289,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_was_cancelled_does_not_end_its_successor() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let (open, gate) = oneshot::channel();
         let _first = bench.ask("a", gate);
         let cancelled = bench.jobs.cancel("a", false, |_| true).unwrap();
@@ -303,7 +303,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn nobody_waits_for_a_task_that_is_gone() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let askers = (0..8).map(|_| {
             let bench = bench.clone();
             async move {

@@ -329,7 +329,7 @@ fn an_answer_without_its_array_or_without_its_end_is_not_finished() {
 /// The elements of an array and the members of an object, as a walk finds them.
 fn walked(text: &str) -> (Vec<String>, Vec<(String, String)>) {
     let owned = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let (mut elements, mut members) = (Walk::default(), Walk::default());
+    let (mut elements, mut members) = (Cursor::default(), Cursor::default());
     let elements = std::iter::from_fn(|| elements.element(text.as_bytes()).map(owned)).collect();
     let members = std::iter::from_fn(|| members.member(text.as_bytes()).map(|m| (m.key.into_owned(), owned(m.value))));
     (elements, members.collect())

@@ -27,8 +27,8 @@ use crate::document::{
 use crate::effort::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::effort::pulse::Pulse;
 use crate::store::{
-    self, Asker, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, FilterRun, Leaf, LocalRange,
-    OpenAttachment, Ready, Refusal, Snapshot, Store, StoreError, Upload, Uploaded,
+    self, AttachmentsAs, Database, DbName, DocOptions, DocRecord, Durability, Edit, FilterRequest, FilterRun, Leaf,
+    LocalRange, OpenAttachment, ReadyFilter, Refusal, Snapshot, Store, StoreError, Upload, Uploaded,
 };
 use crate::tasks;
 
@@ -190,7 +190,7 @@ impl LocalPeer {
         snapshot: Option<&Arc<Snapshot>>,
         since: u64,
         (limit, max_bytes): (usize, usize),
-        filter: &Ready,
+        filter: &ReadyFilter,
     ) -> Result<ChangesPage, StoreError> {
         let (last_seq, pending, extent) = (since.into(), Pending::Unknown, Extent::Limited);
         let mut page = ChangesPage { changes: Vec::new(), limit, last_seq, pending, extent };
@@ -217,7 +217,7 @@ impl LocalPeer {
     }
 
     /// Finds the filter's function as it is now: each page is asked for with it, as over HTTP.
-    async fn ready(&self, database: &Database, query: &ChangesQuery) -> Result<Ready, PeerError> {
+    async fn ready(&self, database: &Database, query: &ChangesQuery) -> Result<ReadyFilter, PeerError> {
         let all_leaves = !query.winners_only;
         let (filter, query) = match &query.filter {
             Filter::None => (store::Filter::All, &[][..]),
@@ -230,8 +230,8 @@ impl LocalPeer {
                 (store::Filter::named(name, view).map_err(StoreError::from)?, &query[..])
             }
         };
-        let asker = Asker::replication(self.name.as_str(), query, &self.caller);
-        database.ready(Arc::new(filter), all_leaves, &asker).await.map_err(|error| self.explain(error))
+        let filter_request = FilterRequest::replication(self.name.as_str(), query, &self.caller);
+        database.ready(Arc::new(filter), all_leaves, &filter_request).await.map_err(|error| self.explain(error))
     }
 
     /// See [`super::Peer::revs_diff`].

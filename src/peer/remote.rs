@@ -28,7 +28,7 @@ mod feed;
 mod changes_answer;
 mod missing;
 mod bulk_get;
-mod cutting;
+mod element_reader;
 mod results;
 mod open_rev;
 mod attachments;

@@ -5,7 +5,7 @@
 //! answer is asked for as soon as the last page of this one has come, while as many batches as may be are under way. A
 //! page's `last_seq` counts as progress even where no change passed the filter.
 //!
-//! A page that has come takes a place ([`crate::effort::budget::Places`]) before the next is read, and holds it until its
+//! A page that has come takes a place ([`crate::effort::budget::JobBudget`]) before the next is read, and holds it until its
 //! changes are copied. So each job holds a page, and one that is on its way, whatever the others hold; what else has come of
 //! an answer waits where the HTTP client keeps it. If batches are slow, the connection stands still. Whoever cuts it then,
 //! or at any other moment, or answers with something else, is asked again from the last page on, after a pause, and
@@ -15,9 +15,9 @@
 //! A continuous replication that has caught up waits for a change ([`Peer::changed`]), and then reads it like any other. A
 //! wait that breaks off is the network's everyday (proxies cut what is idle): it is begun again from where it was.
 //!
-//! Where a one-shot ends, `course.rs` argues.
+//! Where a one-shot ends, `end.rs` argues.
 
-mod course;
+mod end;
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-pub(crate) use self::course::{Course, Next};
+pub(crate) use self::end::{FeedEnd, Next};
 use super::ReplicateError;
 use crate::document::Seq;
-use crate::effort::budget::{PAGE_BYTES, Place, Places, ROW_BYTES};
+use crate::effort::budget::{BudgetPermit, JobBudget, PAGE_BYTES, ROW_BYTES};
 use crate::effort::pauses::Pauses;
 use crate::peer::{ChangesAnswer, ChangesPage, ChangesQuery, Extent, Filter, Peer, PeerError, Pending};
 use crate::tasks::Tasks;
@@ -51,7 +51,7 @@ const LONG_WAIT: Duration = Duration::from_secs(5);
 const ANSWER_ROWS: usize = 4000;
 
 /// What a feed is read from and how.
-pub struct Reading {
+pub struct FeedOptions {
     /// The source.
     pub source: Peer,
     /// Behind which place.
@@ -68,18 +68,18 @@ pub struct Reading {
 
 /// Reads the feed. Ends at its end, when `stop` is cancelled, or behind the first error.
 pub fn pages(
-    reading: Reading,
+    options: FeedOptions,
     tasks: Tasks,
-    places: Places,
+    places: JobBudget,
     stop: CancellationToken,
-) -> impl Stream<Item = Result<(ChangesPage, Option<Place>), ReplicateError>> {
-    let course = Course::new(reading.continuous, reading.filter.is_counted());
-    let Reading { source, since, limit, filter, winners_only, .. } = reading;
+) -> impl Stream<Item = Result<(ChangesPage, Option<BudgetPermit>), ReplicateError>> {
+    let end = FeedEnd::new(options.continuous, options.filter.is_counted());
+    let FeedOptions { source, since, limit, filter, winners_only, .. } = options;
     let query = ChangesQuery { since, limit, max_bytes: PAGE_BYTES, filter, winners_only };
     let feed = Feed {
         source,
         query,
-        course,
+        end,
         question: Question::Answer,
         careful: false,
         open: None,
@@ -96,7 +96,7 @@ pub fn pages(
 struct Feed {
     source: Peer,
     query: ChangesQuery,
-    course: Course,
+    end: FeedEnd,
     /// What was asked last.
     question: Question,
     /// Answers are short and have all seqs.
@@ -106,7 +106,7 @@ struct Feed {
     /// A wait has ended well and nothing came yet.
     woken: bool,
     tasks: Tasks,
-    places: Places,
+    places: JobBudget,
     stop: CancellationToken,
     /// What is being asked or read; its task gives `None` when it was stopped.
     asked: Option<AbortOnDropHandle<Option<Answered>>>,
@@ -145,7 +145,7 @@ impl Feed {
         self
     }
 
-    async fn next(&mut self) -> Option<Result<(ChangesPage, Option<Place>), ReplicateError>> {
+    async fn next(&mut self) -> Option<Result<(ChangesPage, Option<BudgetPermit>), ReplicateError>> {
         let mut place = None;
         let page = loop {
             let begun = Instant::now();
@@ -210,7 +210,7 @@ impl Feed {
             self.careful = self.question == Question::Row;
         }
         let woken = std::mem::take(&mut self.woken);
-        match self.course.after(page) {
+        match self.end.after(page) {
             Next::End => {}
             Next::ReadOn => self.ask(self.question, Duration::ZERO),
             Next::More if stands => self.ask(Question::Answer, PAUSE_WHERE_IT_STANDS),

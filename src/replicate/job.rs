@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::ReplicateError;
-use super::failures::list::{FailureList, ListOf};
+use super::failures::list::{FailureList, ListLocation};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
 use super::life::Life;
@@ -16,7 +16,7 @@ use crate::access::Caller;
 use crate::config::Replicator;
 use crate::databases::Databases;
 use crate::document::Seq;
-use crate::effort::budget::{Budget, Places};
+use crate::effort::budget::{Budget, JobBudget};
 use crate::endpoint::Endpoint;
 use crate::peer::{Filter, Peer, PeerError};
 use crate::tasks::Tasks;
@@ -65,7 +65,7 @@ pub struct Job {
     /// What didn't get to the target.
     pub failures: Arc<FailureLog>,
     /// Where its pages and streams find place.
-    pub places: Places,
+    pub places: JobBudget,
     /// Cancelled: what is under way is finished and recorded, then the job ends.
     pub stop: CancellationToken,
 }
@@ -155,7 +155,7 @@ impl Job {
     /// The list of its failures.
     pub fn failure_list(&self, source: &Peer) -> FailureList {
         let request = &self.request;
-        FailureList::new(ListOf {
+        FailureList::new(ListLocation {
             base_id: &self.id.base,
             source: Some((source.clone(), request.source.without_secrets())),
             files: &self.context.failures,

@@ -11,7 +11,7 @@ use super::ReplicateError;
 use super::failures::FailureLog;
 use super::progress::Progress;
 use super::seen::Seen;
-use crate::effort::budget::{Budget, Places};
+use crate::effort::budget::{Budget, JobBudget};
 use crate::peer::Peer;
 
 /// From where to where, and within what limits. Cheap to clone.
@@ -28,7 +28,7 @@ pub struct Life {
     /// Memory, all replications together.
     pub budget: Budget,
     /// The job's own part of it.
-    pub places: Places,
+    pub places: JobBudget,
     /// Documents of a batch.
     pub batch_size: usize,
     /// Batches in flight.

@@ -28,7 +28,7 @@ pub struct Progress {
     rate: Rate,
     position: Mutex<Position>,
     copies: AtomicU64,
-    known: Mutex<Known>,
+    known: Mutex<RecentCopies>,
     started_on: u64,
     updated_on: AtomicU64,
     pulse: Pulse,
@@ -36,12 +36,12 @@ pub struct Progress {
 
 /// Some documents that got to the target lately, the newest first.
 #[derive(Debug, Default)]
-struct Known {
+struct RecentCopies {
     plain: VecDeque<(DocId, Rev)>,
     attached: VecDeque<(DocId, Rev)>,
 }
 
-impl Known {
+impl RecentCopies {
     /// More than one, since one may be edited next, or be in doubt.
     const MOST: usize = 4;
 
@@ -147,14 +147,14 @@ impl Progress {
     pub fn copied(&self, copies: u64, one: Option<(DocId, Rev)>) {
         self.copies.fetch_add(copies, Ordering::Relaxed);
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        one.into_iter().for_each(|one| Known::add(&mut known.plain, one));
+        one.into_iter().for_each(|one| RecentCopies::add(&mut known.plain, one));
     }
 
     /// A document with attachments got to the target.
     pub fn copied_attached(&self, id: DocId, rev: Rev) {
         self.copies.fetch_add(1, Ordering::Relaxed);
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Known::add(&mut known.attached, (id, rev));
+        RecentCopies::add(&mut known.attached, (id, rev));
     }
 
     /// How often a document got to the target, whether it was there before or not. It grows as long as both sides work.

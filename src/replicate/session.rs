@@ -96,7 +96,7 @@ async fn copy(
     scope: &CancellationToken,
 ) -> Result<(), ReplicateError> {
     let life = Life { stop: scope.clone(), seen, ..job.life(source, target) };
-    let reading = changes::Reading {
+    let reading = changes::FeedOptions {
         source: source.clone(),
         since,
         limit: life.batch_size,

@@ -19,7 +19,7 @@ const MAX_LINE: usize = 8 << 10;
 
 /// Encodes the targets of a connection's requests.
 pub struct RawTargets {
-    place: Place,
+    parser: MessageParser,
     /// Encoded bytes that the last reader had no room for.
     pending: Vec<u8>,
 }
@@ -27,7 +27,7 @@ pub struct RawTargets {
 impl RawTargets {
     /// Heads may be so long.
     pub fn new(max_head_bytes: usize) -> Self {
-        Self { place: Place::new(max_head_bytes), pending: Vec::new() }
+        Self { parser: MessageParser::new(max_head_bytes), pending: Vec::new() }
     }
 
     /// Whether there is something to give before more is read.
@@ -37,7 +37,7 @@ impl RawTargets {
 
     /// Looks at what was read from `before` on, and takes it back if something else is to be given.
     pub fn pass(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
-        if let Some(encoded) = self.place.follow(&buffer.filled()[before..]) {
+        if let Some(encoded) = self.parser.follow(&buffer.filled()[before..]) {
             buffer.set_filled(before);
             self.pending = encoded;
         }
@@ -52,7 +52,7 @@ impl RawTargets {
 }
 
 /// Where in its messages a connection is.
-struct Place {
+struct MessageParser {
     part: Part,
     /// The headers, or the line between chunks, as far as they came.
     gathered: Vec<u8>,
@@ -82,7 +82,7 @@ enum Part {
     Lost,
 }
 
-impl Place {
+impl MessageParser {
     fn new(max_head_bytes: usize) -> Self {
         Self { part: Part::Between, gathered: Vec::new(), max_head_bytes, last: false }
     }
@@ -235,9 +235,9 @@ mod tests {
     fn read(input: &[u8], cuts: &[Index]) -> Vec<u8> {
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).chain([0, input.len()]).collect();
         cuts.sort_unstable();
-        let mut place = Place::new(1 << 16);
+        let mut parser = MessageParser::new(1 << 16);
         let pieces = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]);
-        pieces.flat_map(|piece| place.follow(piece).unwrap_or_else(|| piece.to_vec())).collect()
+        pieces.flat_map(|piece| parser.follow(piece).unwrap_or_else(|| piece.to_vec())).collect()
     }
 
     /// A request, what is to come of it, and whether it is sure where the next one begins. Bodies look like requests, and

@@ -88,7 +88,7 @@ impl Filter {
 
 /// Who asks for a feed, as a filter function sees it (`req`); never with credentials.
 #[derive(Debug, Clone, Default)]
-pub struct Asker {
+pub struct FilterRequest {
     /// `GET` or `POST`.
     pub method: String,
     /// The path with its query, as it came.
@@ -109,7 +109,7 @@ pub struct Asker {
     pub roles: Vec<String>,
 }
 
-impl Asker {
+impl FilterRequest {
     /// A replication on this server, asking for the feed of its source as it would over HTTP.
     pub fn replication(database: &str, query: &[(String, String)], caller: &Caller) -> Self {
         Self {
@@ -151,7 +151,7 @@ impl Asker {
 
 /// A filter whose function has been found. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ready {
+pub struct ReadyFilter {
     filter: Arc<Filter>,
     /// Each leaf is shown, and asked about; else the winner alone.
     all_leaves: bool,
@@ -160,19 +160,24 @@ pub struct Ready {
 
 impl Database {
     /// Makes a filter ready for a feed. That the function compiles shows when it is first used.
-    pub async fn ready(&self, filter: Arc<Filter>, all_leaves: bool, asker: &Asker) -> Result<Ready, StoreError> {
-        let Filter::Function { .. } = *filter else { return Ok(Ready { filter, all_leaves, function: None }) };
-        let request = asker.request(self.name().as_str(), &self.stats().await?).to_string();
+    pub async fn ready(
+        &self,
+        filter: Arc<Filter>,
+        all_leaves: bool,
+        filter_request: &FilterRequest,
+    ) -> Result<ReadyFilter, StoreError> {
+        let Filter::Function { .. } = *filter else { return Ok(ReadyFilter { filter, all_leaves, function: None }) };
+        let request = filter_request.request(self.name().as_str(), &self.stats().await?).to_string();
         let (sought, database) = (filter.clone(), self.name().to_string());
         let code = self.read(move |snapshot| code(snapshot, &sought, database)).await?;
-        Ok(Ready { filter, all_leaves, function: code.map(|code| (Arc::new(code), request.into())) })
+        Ok(ReadyFilter { filter, all_leaves, function: code.map(|code| (Arc::new(code), request.into())) })
     }
 
     /// Reads a snapshot, or fresh ones, through a filter, on a thread that may block. A function stops where this is dropped.
     /// The work is done again from its start, from another fresh snapshot, where a function needs more time than a short try.
     pub async fn run_filter<T: Send + 'static>(
         &self,
-        ready: &Ready,
+        ready: &ReadyFilter,
         snapshot: Option<Arc<Snapshot>>,
         work: impl Fn(&Snapshot, &mut FilterRun) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
@@ -196,7 +201,7 @@ impl Database {
 
 fn filtered<T>(
     snapshot: &Snapshot,
-    ready: Ready,
+    ready: ReadyFilter,
     admission: Admission,
     work: impl Fn(&Snapshot, &mut FilterRun) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
@@ -234,7 +239,7 @@ fn code(snapshot: &Snapshot, filter: &Filter, database: String) -> Result<Option
 
 /// Tells which rows of one snapshot pass.
 pub struct FilterRun {
-    ready: Ready,
+    ready: ReadyFilter,
     function: Option<Running>,
     started: Instant,
     /// The document asked about; kept for its room.
@@ -242,7 +247,7 @@ pub struct FilterRun {
 }
 
 impl FilterRun {
-    fn new(ready: Ready, function: Option<Running>) -> Self {
+    fn new(ready: ReadyFilter, function: Option<Running>) -> Self {
         Self { ready, function, started: Instant::now(), doc: Vec::new() }
     }
 

@@ -14,7 +14,7 @@ use crate::store::{DocOptions, Filter, StoreError};
 
 use crate::http::error::ApiError;
 use crate::http::query::Query;
-use crate::http::question::{List, Room};
+use crate::http::question::{List, QuestionMemory};
 
 /// The longest a feed waits without a heartbeat, and the pause of `heartbeat=true`: CouchDB's `changes_timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ const BODY_COPIES: usize = 4;
 
 impl Request {
     /// Reads the query, and a POST's body.
-    pub fn parse(query: &Query, body: Option<&Bytes>, room: &Room) -> Result<Self, ApiError> {
+    pub fn parse(query: &Query, body: Option<&Bytes>, room: &QuestionMemory) -> Result<Self, ApiError> {
         let (filter, held) = filter(query, body, room)?;
         let timeout = query.number("timeout")?.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(DEFAULT_TIMEOUT);
         Ok(Self {
@@ -136,7 +136,7 @@ fn heartbeat(query: &Query) -> Result<Option<Duration>, ApiError> {
 fn filter(
     query: &Query,
     body: Option<&Bytes>,
-    room: &Room,
+    room: &QuestionMemory,
 ) -> Result<(Filter, Option<OwnedSemaphorePermit>), ApiError> {
     let body = body.filter(|body| !body.is_empty());
     match query.get("filter").unwrap_or_default() {
@@ -152,7 +152,7 @@ fn filter(
 
 type Held<T> = Result<(T, Option<OwnedSemaphorePermit>), ApiError>;
 
-fn selector(body: Option<&Bytes>, room: &Room) -> Held<Filter> {
+fn selector(body: Option<&Bytes>, room: &QuestionMemory) -> Held<Filter> {
     let body = body.ok_or_else(|| ApiError::bad_request("`_selector` filter requires a POST."))?;
     let text = json::member(body, "selector")?;
     let text = text.ok_or_else(|| ApiError::bad_request("Selector must be specified in POST payload"))?;
@@ -163,7 +163,7 @@ fn selector(body: Option<&Bytes>, room: &Room) -> Held<Filter> {
     Ok((Filter::Selector(selector.map_err(wrong)?), Some(held)))
 }
 
-fn doc_ids(query: &Query, body: Option<&Bytes>, room: &Room) -> Held<Filter> {
+fn doc_ids(query: &Query, body: Option<&Bytes>, room: &QuestionMemory) -> Held<Filter> {
     const NO_LIST: &str = "`doc_ids` filter parameter is not a list of doc ids.";
     let list = match body.map(|body| List::of(body, "doc_ids", NO_LIST)).transpose()?.flatten() {
         Some(list) => list,
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, body: Option<&'static [u8]>) -> Result<Request, ApiError> {
-        let room = Room::new(Arc::new(Semaphore::new(1000)), 1000);
+        let room = QuestionMemory::new(Arc::new(Semaphore::new(1000)), 1000);
         Request::parse(&Query::parse(text), body.map(Bytes::from_static).as_ref(), &room)
     }
 

@@ -146,7 +146,7 @@ fn push_change(row: &ChangeRow, revs: &[Rev], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::http::query::Query;
-    use crate::http::question::Room;
+    use crate::http::question::QuestionMemory;
     use std::sync::Arc;
 
     use tokio::sync::Semaphore;
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn feeds_open_and_close_as_couchdbs_do() {
-        let room = Room::new(Arc::new(Semaphore::new(0)), 0);
+        let room = QuestionMemory::new(Arc::new(Semaphore::new(0)), 0);
         let closing = |feed: &str| Request::parse(&Query::parse(feed), None, &room).unwrap().closing(7, 2);
         assert_eq!(closing("feed=normal"), "\n],\n\"last_seq\":7,\"pending\":2}\n");
         assert_eq!(closing("feed=continuous"), "{\"last_seq\":7,\"pending\":2}\n");

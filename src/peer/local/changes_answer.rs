@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{LocalPeer, parse_seq};
 use crate::peer::{ChangesPage, ChangesQuery, Extent, PeerError, Pending};
-use crate::store::{Database, Ready, Snapshot};
+use crate::store::{Database, ReadyFilter, Snapshot};
 
 /// A feed that is read as it is asked for.
 pub struct LocalChanges {
@@ -17,7 +17,7 @@ pub struct LocalChanges {
     database: Arc<Database>,
     /// That of all the rest.
     snapshot: Option<Arc<Snapshot>>,
-    filter: Ready,
+    filter: ReadyFilter,
     since: u64,
     limit: usize,
     max_bytes: usize,

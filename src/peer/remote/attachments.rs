@@ -12,7 +12,7 @@ use crate::json;
 
 /// What a document's `_attachments` tell of how it can travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attached {
+pub(super) enum AttachmentKind {
     /// There are none.
     Nothing,
     /// All stand in the document, with the data that their digests are of.
@@ -24,7 +24,7 @@ pub(super) enum Attached {
     More,
 }
 
-impl Attached {
+impl AttachmentKind {
     pub(super) fn of(attachments: &[u8]) -> Result<Self, DocumentError> {
         let (mut any, mut within, mut small, mut bytes) = (false, true, true, 0_u64);
         for attachment in json::members(attachments)? {
@@ -144,10 +144,10 @@ mod tests {
         let stub = |length: u64| format!(r#"{{"content_type":"a/b","stub":true,"length":{length}}}"#);
         let of = |described: &[String]| {
             let members: Vec<_> = described.iter().enumerate().map(|(n, one)| format!("\"{n}\":{one}")).collect();
-            Attached::of(format!("{{{}}}", members.join(",")).as_bytes()).unwrap()
+            AttachmentKind::of(format!("{{{}}}", members.join(",")).as_bytes()).unwrap()
         };
-        assert_eq!(of(&[]), Attached::Nothing);
-        assert_eq!(of(&[stub(1), stub(SMALL_BYTES - 1)]), Attached::Small);
+        assert_eq!(of(&[]), AttachmentKind::Nothing);
+        assert_eq!(of(&[stub(1), stub(SMALL_BYTES - 1)]), AttachmentKind::Small);
         for more in [
             &[stub(2), stub(SMALL_BYTES - 1)][..],
             &[stub(u64::MAX), stub(9)],
@@ -157,12 +157,12 @@ mod tests {
             &[stub(1), r#"{"data":"YQ=="}"#.into()],
             &["1".into()],
         ] {
-            assert_eq!(of(more), Attached::More, "{more:?}");
+            assert_eq!(of(more), AttachmentKind::More, "{more:?}");
         }
-        assert_eq!(of(&[r#"{"data":"YQ=="}"#.into(), r#"{"data":""}"#.into()]), Attached::Within);
+        assert_eq!(of(&[r#"{"data":"YQ=="}"#.into(), r#"{"data":""}"#.into()]), AttachmentKind::Within);
         // "a", and what isn't what its digest is of, or isn't plain.
         let whole = r#""data":"YQ==","digest":"md5-DMF1ucDxtqgxw5niaXcmYQ==""#;
-        assert_eq!(of(&[format!("{{{whole}}}")]), Attached::Within);
+        assert_eq!(of(&[format!("{{{whole}}}")]), AttachmentKind::Within);
         for otherwise in [
             &whole.replacen("YQ", "Yg", 1),
             &whole.replacen("YQ==", "", 1),
@@ -170,7 +170,7 @@ mod tests {
             &format!("{whole},\"stub\":true"),
             &format!("{whole},\"follows\":true"),
         ] {
-            assert_eq!(of(&[format!("{{{otherwise}}}")]), Attached::More, "{otherwise}");
+            assert_eq!(of(&[format!("{{{otherwise}}}")]), AttachmentKind::More, "{otherwise}");
         }
     }
 

@@ -17,7 +17,7 @@ use super::judgement::Words;
 use super::shown::beginning;
 use super::*;
 use crate::document::DocSpan;
-use crate::json::Walk;
+use crate::json::Cursor;
 use crate::peer::Doubt;
 
 const EXPECTED: &str = "an array of documents that weren't written";
@@ -188,8 +188,8 @@ pub(super) fn failures(
     if !rows.get().starts_with('[') {
         return Err(wrong(format!("`{}`", beginning(rows.get().as_bytes()))));
     }
-    let mut walk = Walk::default();
-    while let Some(row) = walk.element(rows.get().as_bytes()) {
+    let mut cursor = Cursor::default();
+    while let Some(row) = cursor.element(rows.get().as_bytes()) {
         let unreadable = |error| wrong(format!("`{}` ({error})", beginning(row)));
         // Read twice, since no text of flattened members could be borrowed.
         let words: Words<'_> = serde_json::from_slice(row).map_err(unreadable)?;

@@ -1,7 +1,7 @@
 //! Fetches many documents with one request, and reads them while they stream in.
 //!
 //! `POST {db}/_bulk_get?latest=true&revs=true&attachments=false&att_encoding_info=true`. The answer is cut at the borders of its results as they
-//! arrive ([`Cutting`]); a document's text is copied once, into the batch that goes to the target, and looked at for `_id`,
+//! arrive ([`ElementReader`]); a document's text is copied once, into the batch that goes to the target, and looked at for `_id`,
 //! `_rev` and `_attachments` ([`Sorter`]).
 //!
 //! Documents with attachments, and design documents, which a target may refuse for themselves, are left to `open_rev`. If
@@ -21,7 +21,7 @@ use futures::{StreamExt, stream};
 
 use super::answer::Answer;
 use super::call::Call;
-use super::cutting::{Cutting, Read};
+use super::element_reader::{ElementReader, Read};
 use super::missing::push_revs;
 use super::results::{BulkResult, Item, Sorter, not_fetched};
 use super::*;
@@ -52,7 +52,7 @@ pub struct RemoteBulkGet {
 
 /// An answer that is being read.
 struct AnswerReader {
-    cutting: Cutting,
+    cutting: ElementReader,
     of: Of,
 }
 
@@ -125,7 +125,7 @@ impl RemotePeer {
             }
         });
         match sent.await? {
-            Ok(answer) => Ok(Some(AnswerReader { cutting: Cutting::of_results(answer), of: Of::Many })),
+            Ok(answer) => Ok(Some(AnswerReader { cutting: ElementReader::of_results(answer), of: Of::Many })),
             Err(()) => {
                 self.inner.lacks_bulk_get.store(true, Ordering::Relaxed);
                 Ok(None)
@@ -157,7 +157,7 @@ impl RemotePeer {
         Ok(match self.send_about_one(&call).await? {
             DocumentAnswer::Answer(answer) => {
                 let of = if revs.is_empty() { Of::All(id) } else { Of::Some(id) };
-                OpenRevsAnswer::Answer(Box::new(AnswerReader { cutting: Cutting::of_array(answer), of }))
+                OpenRevsAnswer::Answer(Box::new(AnswerReader { cutting: ElementReader::of_array(answer), of }))
             }
             DocumentAnswer::Missing => OpenRevsAnswer::Missing(id),
             DocumentAnswer::Forbidden(why) => OpenRevsAnswer::Refused(id, why),

@@ -40,7 +40,7 @@ pub(super) struct Words<'a> {
 
 /// What stands beside the words in a row of `_bulk_get`.
 #[derive(Default, Deserialize)]
-struct Named<'a> {
+struct RowRev<'a> {
     #[serde(borrow)]
     rev: Option<&'a RawValue>,
 }
@@ -73,7 +73,7 @@ impl<'a> Words<'a> {
 
     /// The revision that a row of `_bulk_get` names.
     pub(super) fn rev(&self) -> Option<Cow<'a, str>> {
-        json::string(self.in_row::<Named<'_>>().rev?.get().as_bytes())
+        json::string(self.in_row::<RowRev<'_>>().rev?.get().as_bytes())
     }
 
     fn in_row<T: Default + Deserialize<'a>>(&self) -> T {

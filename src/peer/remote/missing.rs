@@ -12,7 +12,7 @@ use super::call::Call;
 use super::shown::beginning;
 use super::*;
 use crate::document::RevHash;
-use crate::json::{self, Walk};
+use crate::json::{self, Cursor};
 
 impl RemotePeer {
     /// Which of these revisions the database lacks, in the order of `changes`. Where the answer is too long, because the
@@ -82,14 +82,14 @@ impl RemotePeer {
         probe: &Probe,
     ) -> Result<Missing<'a>, PeerError> {
         #[derive(Deserialize)]
-        struct Told<'a> {
+        struct MissingRevs<'a> {
             #[serde(borrow)]
             missing_revs: &'a RawValue,
         }
         let call = Call::post(Operation::RevsDiff, "_missing_revs", body);
         self.ask(&call, |reply| {
             let reply = self.expected(reply)?;
-            let Told { missing_revs } = reply.json(EXPECTED)?;
+            let MissingRevs { missing_revs } = reply.json(EXPECTED)?;
             let found =
                 each_told(&reply, missing_revs, asked, probe, |value| Ok((serde_json::from_slice(value)?, None)))?;
             found.ok_or_else(|| self.unasked(&call))
@@ -144,8 +144,8 @@ fn each_told<'a>(
         return Err(wrong());
     }
     let by_id: HashMap<&str, &(&'a DocId, Vec<&'a Rev>)> = asked.iter().map(|one| (one.0.as_str(), one)).collect();
-    let (mut walk, mut missing, mut probed) = (Walk::default(), Missing::new(), false);
-    while let Some(member) = walk.member(told.get().as_bytes()) {
+    let (mut cursor, mut missing, mut probed) = (Cursor::default(), Missing::new(), false);
+    while let Some(member) = cursor.member(told.get().as_bytes()) {
         let is_probe = member.key == probe.id.as_str();
         let asked = by_id.get(&*member.key);
         if !is_probe && asked.is_none() {
@@ -182,9 +182,9 @@ fn each_told<'a>(
 
 /// The revisions in an array, one at a time; `None` where it is none, and for what is no revision.
 fn revs(array: &RawValue) -> Option<impl Iterator<Item = Option<Rev>>> {
-    let (text, mut walk) = (array.get().as_bytes(), Walk::default());
+    let (text, mut cursor) = (array.get().as_bytes(), Cursor::default());
     let read = |element: &[u8]| json::string(element).and_then(|rev| Rev::parse(&rev));
-    text.starts_with(b"[").then(|| std::iter::from_fn(move || walk.element(text).map(read)))
+    text.starts_with(b"[").then(|| std::iter::from_fn(move || cursor.element(text).map(read)))
 }
 
 /// Each document once, with all of its revisions: a JSON object can't name it twice.

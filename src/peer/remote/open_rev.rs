@@ -23,7 +23,7 @@ use super::shown::beginning;
 use super::*;
 use crate::document::{AttachmentHead, AttachmentPiece};
 use crate::effort::budget::{STREAMED_JSON_BYTES, cost};
-use crate::json::Walk;
+use crate::json::Cursor;
 use crate::multipart::{self, MultipartError, Reader};
 
 type Body = BoxStream<'static, Result<Bytes, PeerError>>;
@@ -62,8 +62,8 @@ impl RemotePeer {
         if !items.get().starts_with('[') {
             return Err(wrong(&"no array"));
         }
-        let (mut walk, mut doc, mut refusal, mut any) = (Walk::default(), None, None, false);
-        while let Some(item) = walk.element(items.get().as_bytes()).filter(|_| doc.is_none()) {
+        let (mut cursor, mut doc, mut refusal, mut any) = (Cursor::default(), None, None, false);
+        while let Some(item) = cursor.element(items.get().as_bytes()).filter(|_| doc.is_none()) {
             let item: Item<'_> = serde_json::from_slice(item).map_err(|error| wrong(&error))?;
             any = true;
             doc = item.ok;
@@ -93,7 +93,7 @@ impl RemotePeer {
         let call = Call { accept: "*/*", ..Call::get(Operation::Fetch, path) };
         let answer = self.open(&call).await?;
         let request = answer.request().clone();
-        let measure = Measure { left: head.length };
+        let measure = LengthCheck { left: head.length };
         let data = stream::try_unfold((answer, measure), move |(mut answer, mut measure)| {
             let request = request.clone();
             async move {
@@ -137,7 +137,7 @@ async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<
         related.skip_rest().await;
         return Ok(Opened::Doc(AttachedDoc { id, rev, json, parts: stream::empty().boxed() }));
     }
-    let parts = Following { related, heads: heads.into(), measure: None, request };
+    let parts = RelatedParts { related, heads: heads.into(), measure: None, request };
     let parts =
         stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|piece| (piece, parts))) });
     Ok(Opened::Doc(AttachedDoc { id, rev, json, parts: parts.boxed() }))
@@ -182,16 +182,16 @@ fn checked_head(request: &str, json: &[u8]) -> Result<DocumentHead, PeerError> {
 }
 
 /// The attachments behind a document, as they stream in.
-struct Following {
+struct RelatedParts {
     related: Reader<Body>,
     /// What hasn't come yet.
     heads: VecDeque<AttachmentHead>,
     /// Of the attachment in hand.
-    measure: Option<Measure>,
+    measure: Option<LengthCheck>,
     request: Arc<str>,
 }
 
-impl Following {
+impl RelatedParts {
     async fn next(&mut self) -> Result<Option<AttachmentPiece>, PeerError> {
         if let Some(measure) = &mut self.measure {
             let chunk = self.related.next_chunk().await.map_err(|error| broken(&self.request, error))?;
@@ -205,7 +205,7 @@ impl Following {
         match self.related.next_part().await.map_err(|error| broken(&self.request, error))? {
             Some(headers) => {
                 let head = self.take_head(&headers)?;
-                self.measure = Some(Measure { left: head.length });
+                self.measure = Some(LengthCheck { left: head.length });
                 Ok(Some(AttachmentPiece::Head(head)))
             }
             None if self.heads.is_empty() => Ok(None),
@@ -223,11 +223,11 @@ impl Following {
 }
 
 /// Compares an attachment's bytes with the length that its document tells.
-struct Measure {
+struct LengthCheck {
     left: u64,
 }
 
-impl Measure {
+impl LengthCheck {
     fn take(&mut self, request: &str, chunk: &Bytes) -> Result<(), PeerError> {
         let left = self.left.checked_sub(chunk.len() as u64);
         self.left = left.ok_or_else(|| malformed(request, EXPECTED, "an attachment longer than it says".into()))?;

@@ -23,6 +23,7 @@ use super::plain::Plain;
 use super::retry::{self, Trouble, Verdict};
 use super::*;
 use crate::document::{AttachmentHead, AttachmentPiece};
+use crate::effort::guarded::guarded;
 use crate::multipart::Framing;
 
 impl RemotePeer {
@@ -110,7 +111,8 @@ impl RemotePeer {
         if self.inner.takes_gzip.load(Ordering::Relaxed) || !gzipped {
             return Ok(doc);
         }
-        let json = Bytes::from_owner(Rewritten { json: let_plain_follow(&doc.json)?, _before: doc.json });
+        // The text before keeps its share of the budget.
+        let json = guarded(let_plain_follow(&doc.json)?, doc.json);
         let plain = Plain::new(doc.parts, following(&json)?);
         Ok(AttachedDoc { json, parts: plain.into_stream(), ..doc })
     }
@@ -163,18 +165,6 @@ fn said(reply: &Reply, why: Why) -> Result<Put, PeerError> {
         _ if judgement::is_about_rights(&why) => Ok(Put::Forbidden(why)),
         Blame::Document => Ok(Put::Refused(why)),
         blame => Err(PeerError::Answered { request: reply.request().to_owned(), answer: why.to_string(), blame }),
-    }
-}
-
-/// A document's JSON in place of what it was, which the budget goes on counting.
-struct Rewritten {
-    json: Vec<u8>,
-    _before: Bytes,
-}
-
-impl AsRef<[u8]> for Rewritten {
-    fn as_ref(&self) -> &[u8] {
-        &self.json
     }
 }
 

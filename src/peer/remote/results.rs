@@ -10,12 +10,12 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::malformed;
-use super::attachments::Attached;
+use super::attachments::AttachmentKind;
 use super::judgement::Words;
 use super::shown::beginning;
 use super::*;
 use crate::document::Revisions;
-use crate::json::{self, Walk};
+use crate::json::{self, Cursor};
 use crate::peer::Doubt;
 
 const EXPECTED: &str = "fetched documents";
@@ -119,8 +119,8 @@ impl Sorter {
         self.note(request, 0)?;
         self.was_asked(request, &id)?;
         let all_leaves = self.all_leaves(&id);
-        let mut walk = Walk::default();
-        while let Some(item) = walk.element(docs.as_bytes()) {
+        let mut cursor = Cursor::default();
+        while let Some(item) = cursor.element(docs.as_bytes()) {
             let read = serde_json::from_slice(item).map_err(|error| not_fetched(request, item, &error))?;
             self.take(request, &id, &read, all_leaves)?;
         }
@@ -267,13 +267,15 @@ impl Sorter {
         match attached {
             _ if id.is_design() => self.ready.attached.push((id, rev)),
             // Its stubs told of attachments.
-            Attached::Nothing if self.inline => self.ready.attached.push((id, rev)),
-            Attached::Nothing => self.ready.docs.push(id, rev, text),
-            Attached::Within if self.inline => self.ready.docs.push(id, rev, text),
-            Attached::Small if !self.inline => self.ready.small.push((id, rev)),
+            AttachmentKind::Nothing if self.inline => self.ready.attached.push((id, rev)),
+            AttachmentKind::Nothing => self.ready.docs.push(id, rev, text),
+            AttachmentKind::Within if self.inline => self.ready.docs.push(id, rev, text),
+            AttachmentKind::Small if !self.inline => self.ready.small.push((id, rev)),
             // There is no other way for it, however large they are, if it can be held at all.
-            Attached::More if !self.inline && !id.has_url() => self.ready.small.push((id, rev)),
-            Attached::Within | Attached::Small | Attached::More => self.ready.attached.push((id, rev)),
+            AttachmentKind::More if !self.inline && !id.has_url() => self.ready.small.push((id, rev)),
+            AttachmentKind::Within | AttachmentKind::Small | AttachmentKind::More => {
+                self.ready.attached.push((id, rev))
+            }
         }
         Ok(())
     }
@@ -333,17 +335,17 @@ struct Refusal {
 pub(super) struct DocumentHead {
     pub id: DocId,
     pub rev: Rev,
-    pub attached: Attached,
+    pub attached: AttachmentKind,
 }
 
 /// `None` where `_id` or `_rev` isn't there.
 pub(super) fn document_head(text: &[u8]) -> Result<Option<DocumentHead>, DocumentError> {
-    let (mut id, mut rev, mut attached) = (None, None, Attached::Nothing);
+    let (mut id, mut rev, mut attached) = (None, None, AttachmentKind::Nothing);
     for member in json::members(text)? {
         match &*member.key {
             "_id" => id = json::string(member.value),
             "_rev" => rev = json::string(member.value).and_then(|rev| Rev::parse(&rev)),
-            "_attachments" => attached = Attached::of(member.value)?,
+            "_attachments" => attached = AttachmentKind::of(member.value)?,
             _ => {}
         }
     }

@@ -34,7 +34,7 @@ pub struct FailureList {
 
 /// Where a list is found, and what it is for.
 #[derive(Debug)]
-pub struct ListOf<'a> {
+pub struct ListLocation<'a> {
     /// The base id of the replication.
     pub base_id: &'a str,
     /// Its source, and how it is called: a name or a URL, without credentials.
@@ -49,7 +49,7 @@ pub struct ListOf<'a> {
 
 impl FailureList {
     /// A list; nothing is read yet.
-    pub fn new(ListOf { base_id, source, files, writes_source, must_keep }: ListOf<'_>) -> Self {
+    pub fn new(ListLocation { base_id, source, files, writes_source, must_keep }: ListLocation<'_>) -> Self {
         let base_id = base_id.to_owned();
         let source_name = source.as_ref().map(|(_, name)| name.clone()).unwrap_or_default();
         let source_takes = AtomicBool::new(writes_source && source.is_some());

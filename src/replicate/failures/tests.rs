@@ -5,7 +5,7 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use tempfile::TempDir;
 
-use super::list::{ListOf, PART_BYTES};
+use super::list::{ListLocation, PART_BYTES};
 use super::log::{FULL_BYTES, RECENT_BYTES};
 use super::page::{PAGE_BYTES, Page};
 use super::storage::{MAX_PAGES, Storage};
@@ -49,7 +49,7 @@ impl Source {
 
 fn list(source: Option<Peer>, files: &FailureFiles) -> FailureList {
     let source = source.map(|source| (source, "src".to_owned()));
-    FailureList::new(ListOf { base_id: "x", source, files, writes_source: true, must_keep: true })
+    FailureList::new(ListLocation { base_id: "x", source, files, writes_source: true, must_keep: true })
 }
 
 fn files(dir: &Path) -> (FailureFiles, FailureList) {

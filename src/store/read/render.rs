@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::text::{StoredText, TextOf};
+use super::text::{StoredText, TextSource};
 use super::{DocRecord, Snapshot, Stored};
 use crate::document::{Encoding, Rev};
 use crate::json::push_string;
@@ -116,7 +116,7 @@ impl Snapshot {
             match options.members_apart {
                 false => out.extend_from_slice(fields),
                 true => {
-                    let text = StoredText { of: TextOf::Body(leaf.body), start: 1, length: fields.len() };
+                    let text = StoredText { of: TextSource::Body(leaf.body), start: 1, length: fields.len() };
                     gaps.push(Gap { at: out.len(), missing: Missing::Text(text) });
                 }
             }

@@ -11,7 +11,7 @@ use crate::store::keys::{Body, LOCAL, LocalRecord, local_rev};
 /// Text that is in the store: some of a body, or of a `_local` document. It goes when its revision does.
 #[derive(Debug, Clone)]
 pub struct StoredText {
-    pub(super) of: TextOf,
+    pub(super) of: TextSource,
     /// Its first byte within the stored JSON.
     pub(super) start: usize,
     /// Its bytes.
@@ -19,7 +19,7 @@ pub struct StoredText {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum TextOf {
+pub(super) enum TextSource {
     /// The body that is stored under this number.
     Body(u64),
     /// The `_local` document of this id, as long as it was written so often.
@@ -43,7 +43,7 @@ impl LocalDoc<'_> {
 
     /// Some of its JSON, to be read later.
     pub fn text(&self, range: Range<usize>) -> StoredText {
-        let of = TextOf::Local(self.id.to_owned(), self.number);
+        let of = TextSource::Local(self.id.to_owned(), self.number);
         StoredText { of, start: range.start, length: range.len() }
     }
 }
@@ -54,11 +54,11 @@ impl Snapshot {
         let end = text.length.min(offset + bytes);
         let cut = |json: &[u8]| json.get(text.start + offset..text.start + end).map(Bytes::copy_from_slice);
         let piece = match &text.of {
-            TextOf::Body(body) => match self.bodies.get(*body)? {
+            TextSource::Body(body) => match self.bodies.get(*body)? {
                 Some(stored) => cut(Body::decode(stored.value())?.json),
                 None => None,
             },
-            TextOf::Local(id, number) => match self.transaction.open_table(LOCAL)?.get(id.as_str())? {
+            TextSource::Local(id, number) => match self.transaction.open_table(LOCAL)?.get(id.as_str())? {
                 Some(stored) => {
                     let record = LocalRecord::decode(stored.value())?;
                     if record.number == *number { cut(record.json) } else { None }

@@ -8,12 +8,12 @@ use super::{ENVELOPE, Member, Scan, string};
 ///
 /// Hand it the same checked text each time. In other text it stops early, or gives what is no JSON.
 #[derive(Debug, Clone, Default)]
-pub struct Walk {
+pub struct Cursor {
     /// The byte after the last element; 0: at the start.
     at: usize,
 }
 
-impl Walk {
+impl Cursor {
     /// The place after the element or member that ends there.
     pub(super) fn after(at: usize) -> Self {
         Self { at }

@@ -1,4 +1,4 @@
-//! How far a feed is to be read: where a one-shot ends, and when a continuous one waits. Does no I/O.
+//! Where a feed ends: where a one-shot ends, and when a continuous one waits. Does no I/O.
 //!
 //! A one-shot promises that whatever the source held when it began, or a successor, was read. A document stands at one place
 //! of the feed, and an edit moves it to the feed's end. So at every moment each document that was there at the beginning has
@@ -48,9 +48,9 @@ pub(crate) enum Next {
     End,
 }
 
-/// How far a feed is to be read.
+/// Finds the end of a feed, page by page.
 #[derive(Debug)]
-pub(crate) struct Course {
+pub(crate) struct FeedEnd {
     continuous: bool,
     /// Whether the filter lets `pending` come down to 0.
     counted: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Course {
     empty: u32,
 }
 
-impl Course {
+impl FeedEnd {
     /// At the beginning of a feed. `counted`: what is pending comes down to 0 ([`crate::peer::Filter::is_counted`]).
     pub(crate) fn new(continuous: bool, counted: bool) -> Self {
         Self { continuous, counted, rows_read: 0, rows_of_answer: 0, enough: None, resting: false, empty: 0 }
@@ -129,18 +129,18 @@ mod tests {
         ChangesPage { extent, ..page(rows, pending) }
     }
 
-    fn course(continuous: bool, pages: &[(usize, Pending)]) -> Vec<Next> {
-        let mut course = Course::new(continuous, true);
-        pages.iter().map(|(rows, pending)| course.after(&page(*rows, *pending))).collect()
+    fn end(continuous: bool, pages: &[(usize, Pending)]) -> Vec<Next> {
+        let mut end = FeedEnd::new(continuous, true);
+        pages.iter().map(|(rows, pending)| end.after(&page(*rows, *pending))).collect()
     }
 
     use Pending::{Rows, Unknown, Untold};
 
     #[test]
     fn a_one_shot_ends_where_the_source_says_that_nothing_is_pending() {
-        assert_eq!(course(false, &[(10, Rows(5)), (5, Rows(0))]), [Next::More, Next::End]);
-        assert_eq!(course(false, &[(10, Rows(0))]), [Next::End]);
-        assert_eq!(course(false, &[(0, Rows(0))]), [Next::End]);
+        assert_eq!(end(false, &[(10, Rows(5)), (5, Rows(0))]), [Next::More, Next::End]);
+        assert_eq!(end(false, &[(10, Rows(0))]), [Next::End]);
+        assert_eq!(end(false, &[(0, Rows(0))]), [Next::End]);
     }
 
     /// A count of rows was an end: edits moved documents behind it, and a cluster whose node died reached it with rows that
@@ -149,36 +149,36 @@ mod tests {
     fn neither_a_count_of_rows_nor_a_short_or_empty_page_is_the_end() {
         let pages = [(10, Rows(10)), (10, Rows(7)), (3, Rows(7)), (0, Rows(7)), (0, Unknown), (2, Unknown)];
         let next = [Next::More, Next::Rest, Next::Rest, Next::Again, Next::Again, Next::Rest];
-        assert_eq!(course(false, &pages), next);
-        assert_eq!(course(false, &[(3, Rows(20)), (10, Rows(10))]), [Next::More, Next::More]);
+        assert_eq!(end(false, &pages), next);
+        assert_eq!(end(false, &[(3, Rows(20)), (10, Rows(10))]), [Next::More, Next::More]);
     }
 
     #[test]
     fn a_source_that_does_not_count_ends_at_an_empty_page_or_with_all_the_rest() {
-        assert_eq!(course(false, &[(10, Untold), (9, Untold), (0, Untold)]), [Next::More, Next::Rest, Next::End]);
-        let mut course = Course::new(false, true);
-        assert_eq!(course.after(&page(9, Untold)), Next::Rest);
-        assert_eq!(course.after(&rest(Extent::Part, 10, Unknown)), Next::ReadOn);
-        assert_eq!(course.after(&rest(Extent::Last, 3, Untold)), Next::End);
+        assert_eq!(end(false, &[(10, Untold), (9, Untold), (0, Untold)]), [Next::More, Next::Rest, Next::End]);
+        let mut end = FeedEnd::new(false, true);
+        assert_eq!(end.after(&page(9, Untold)), Next::Rest);
+        assert_eq!(end.after(&rest(Extent::Part, 10, Unknown)), Next::ReadOn);
+        assert_eq!(end.after(&rest(Extent::Last, 3, Untold)), Next::End);
     }
 
     #[test]
     fn all_the_rest_is_no_end_while_a_cluster_says_that_more_is_pending() {
-        let mut course = Course::new(false, true);
-        assert_eq!(course.after(&page(10, Rows(3))), Next::More);
-        assert_eq!(course.after(&page(10, Rows(3))), Next::Rest);
-        assert_eq!(course.after(&rest(Extent::Last, 3, Rows(3))), Next::Rest);
-        assert_eq!(course.after(&rest(Extent::Last, 0, Unknown)), Next::Again);
-        assert_eq!(course.after(&rest(Extent::Last, 3, Rows(0))), Next::End);
+        let mut end = FeedEnd::new(false, true);
+        assert_eq!(end.after(&page(10, Rows(3))), Next::More);
+        assert_eq!(end.after(&page(10, Rows(3))), Next::Rest);
+        assert_eq!(end.after(&rest(Extent::Last, 3, Rows(3))), Next::Rest);
+        assert_eq!(end.after(&rest(Extent::Last, 0, Unknown)), Next::Again);
+        assert_eq!(end.after(&rest(Extent::Last, 3, Rows(0))), Next::End);
     }
 
     /// The first empty page was the end, as a cluster gives one whose node dies.
     #[test]
     fn with_a_filter_by_ids_the_end_is_that_nothing_is_pending_or_empty_pages_again_and_again() {
-        let mut course = Course::new(false, false);
-        assert_eq!(course.after(&page(2, Rows(9))), Next::More);
-        assert_eq!(course.after(&page(0, Rows(0))), Next::End);
-        let mut busy = Course::new(false, false);
+        let mut end = FeedEnd::new(false, false);
+        assert_eq!(end.after(&page(2, Rows(9))), Next::More);
+        assert_eq!(end.after(&page(0, Rows(0))), Next::End);
+        let mut busy = FeedEnd::new(false, false);
         let pages = [page(2, Rows(9)), page(0, Rows(9)), page(0, Unknown), page(1, Rows(8))];
         let next = pages.map(|page| busy.after(&page));
         assert_eq!(next, [Next::More, Next::Again, Next::Again, Next::More]);
@@ -190,7 +190,7 @@ mod tests {
     fn a_continuous_feed_waits_when_it_has_caught_up_and_never_ends() {
         let pages = [(10, Rows(3)), (3, Rows(0)), (0, Rows(0)), (10, Rows(9)), (2, Untold), (0, Unknown)];
         let next = [Next::More, Next::Wait, Next::Wait, Next::More, Next::Wait, Next::Wait];
-        assert_eq!(course(true, &pages), next);
+        assert_eq!(end(true, &pages), next);
     }
 
     /// A source of numbered places, as one shard of a CouchDB keeps them.
@@ -245,7 +245,7 @@ mod tests {
             let mut model = Model { places: BTreeMap::new(), newest: 0 };
             (0..docs).for_each(|doc| model.edit(doc));
             let at_start: BTreeSet<_> = model.places.values().copied().collect();
-            let (mut course, mut since, mut read) = (Course::new(false, true), 0, BTreeSet::new());
+            let (mut end, mut since, mut read) = (FeedEnd::new(false, true), 0, BTreeSet::new());
             // One that doesn't count is known by its short pages; else it would take a million rows.
             let edits = if tells { 0..12 } else { 0..6 };
             let writer = Trouble { edits: edits.collect(), repeated: 0, closes_after: None };
@@ -260,7 +260,7 @@ mod tests {
                 let changes: Vec<_> = docs.iter().map(|doc| change(&doc.to_string(), 0)).collect();
                 read.extend(docs);
                 let extent = if resting { Extent::Last } else { Extent::Limited };
-                match course.after(&ChangesPage { changes, extent, ..page(0, pending) }) {
+                match end.after(&ChangesPage { changes, extent, ..page(0, pending) }) {
                     Next::End => break,
                     Next::Rest => resting = true,
                     Next::More | Next::Again => {}

@@ -15,7 +15,7 @@ use crate::json::Elements;
 const KEPT_BYTES: usize = 1 << 20;
 
 /// An answer on its way.
-pub(super) struct Cutting {
+pub(super) struct ElementReader {
     answer: Answer,
     /// What came and isn't cut yet.
     text: BytesMut,
@@ -36,7 +36,7 @@ pub(super) enum Read {
     NoRoom,
 }
 
-impl Cutting {
+impl ElementReader {
     /// An answer like `{"results":[…]}`.
     pub(super) fn of_results(answer: Answer) -> Self {
         Self::new(answer, Elements::default())

@@ -12,7 +12,7 @@ use crate::access::Caller;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
-use crate::store::Asker;
+use crate::store::FilterRequest;
 
 /// Headers that hold credentials, or may: a function that somebody wrote sees none of them.
 const SECRET: [&str; 7] = [
@@ -26,7 +26,7 @@ const SECRET: [&str; 7] = [
 ];
 
 /// A feed's request.
-pub struct Asked {
+pub struct RawRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -34,7 +34,7 @@ pub struct Asked {
     peer: Option<SocketAddr>,
 }
 
-impl FromRequestParts<AppState> for Asked {
+impl FromRequestParts<AppState> for RawRequest {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
@@ -44,13 +44,13 @@ impl FromRequestParts<AppState> for Asked {
     }
 }
 
-impl Asked {
+impl RawRequest {
     /// What of it a function sees.
-    pub fn by(self, query: Query, body: Option<&[u8]>) -> Asker {
+    pub fn by(self, query: Query, body: Option<&[u8]>) -> FilterRequest {
         let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
         let shown = |name: &&HeaderName| !SECRET.contains(&name.as_str());
         let value = |name: &HeaderName| Some((name.to_string(), self.headers.get(name)?.to_str().ok()?.to_owned()));
-        Asker {
+        FilterRequest {
             method: self.method.to_string(),
             raw_path: self.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
             path: self.uri.path().split('/').filter(|segment| !segment.is_empty()).map(decoded).collect(),

@@ -21,12 +21,12 @@ use super::error::ApiError;
 
 /// All places of a server. Cheap to clone.
 #[derive(Clone)]
-pub struct Places {
+pub struct RequestPermits {
     requests: Arc<Semaphore>,
     slow_readers: Arc<Semaphore>,
 }
 
-impl Places {
+impl RequestPermits {
     /// So many, all of them free.
     pub fn new(requests: usize, slow_readers: usize) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
@@ -34,65 +34,66 @@ impl Places {
     }
 }
 
-/// Answers 503 where too many requests are open; handlers find their [`Place`] in the request's extensions.
-pub async fn limit(State(places): State<Places>, mut request: Request, next: Next) -> Response {
+/// Answers 503 where too many requests are open; handlers find their [`RequestPermit`] in the request's extensions.
+pub async fn limit(State(places): State<RequestPermits>, mut request: Request, next: Next) -> Response {
     let Ok(permit) = places.requests.clone().try_acquire_owned() else { return ApiError::Busy.into_response() };
-    let place = Place { inner: Arc::new(Inner { places, held: Mutex::new(Held::Request { _permit: permit }) }) };
+    let place =
+        RequestPermit { inner: Arc::new(Inner { places, held: Mutex::new(HeldPermit::Request { _permit: permit }) }) };
     if let Some(reader) = request.extensions().get::<Reader>() {
         reader.reads(&place);
     }
     request.extensions_mut().insert(place.clone());
-    next.run(request).await.map(|body| Body::new(Placed { body, _place: place }))
+    next.run(request).await.map(|body| Body::new(BodyWithPermit { body, _place: place }))
 }
 
 /// A request's place among those that are open; free again when the last clone is dropped.
 #[derive(Clone)]
-pub struct Place {
+pub struct RequestPermit {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    places: Places,
-    held: Mutex<Held>,
+    places: RequestPermits,
+    held: Mutex<HeldPermit>,
 }
 
-enum Held {
+enum HeldPermit {
     Nothing,
     Request { _permit: OwnedSemaphorePermit },
     SlowReader { _permit: OwnedSemaphorePermit },
 }
 
-impl Place {
+impl RequestPermit {
     /// Leaves it to others while there is nothing to do.
     pub fn leave(&self) {
-        *self.inner.held() = Held::Nothing;
+        *self.inner.held() = HeldPermit::Nothing;
     }
 
     /// Waits for one again. A slow reader keeps the one it has.
     pub async fn take(&self) {
-        if matches!(*self.inner.held(), Held::SlowReader { .. }) {
+        if matches!(*self.inner.held(), HeldPermit::SlowReader { .. }) {
             return;
         }
         // The semaphore is never closed.
         if let Ok(permit) = self.inner.places.requests.clone().acquire_owned().await {
-            *self.inner.held() = Held::Request { _permit: permit };
+            *self.inner.held() = HeldPermit::Request { _permit: permit };
         }
     }
 }
 
 impl Inner {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldPermit> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves the place of a request for one of a slow reader, if there is one.
     fn is_slow(&self) -> bool {
         let mut held = self.held();
-        if let Held::SlowReader { .. } = *held {
+        if let HeldPermit::SlowReader { .. } = *held {
             return true;
         }
         let permit = self.places.slow_readers.clone().try_acquire_owned();
-        permit.map(|permit| *held = Held::SlowReader { _permit: permit }).is_ok()
+        permit.map(|permit| *held = HeldPermit::SlowReader { _permit: permit }).is_ok()
     }
 }
 
@@ -103,7 +104,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    fn reads(&self, place: &Place) {
+    fn reads(&self, place: &RequestPermit) {
         *self.request() = Arc::downgrade(&place.inner);
     }
 
@@ -120,12 +121,12 @@ impl Reader {
 }
 
 /// A body that holds its request's place.
-struct Placed {
+struct BodyWithPermit {
     body: Body,
-    _place: Place,
+    _place: RequestPermit,
 }
 
-impl HttpBody for Placed {
+impl HttpBody for BodyWithPermit {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -155,15 +156,20 @@ mod tests {
     use futures::FutureExt as _;
     use tower::ServiceExt;
 
-    fn place(places: &Places) -> Place {
+    fn place(places: &RequestPermits) -> RequestPermit {
         let permit = places.requests.clone().try_acquire_owned().unwrap();
-        Place { inner: Arc::new(Inner { places: places.clone(), held: Mutex::new(Held::Request { _permit: permit }) }) }
+        RequestPermit {
+            inner: Arc::new(Inner {
+                places: places.clone(),
+                held: Mutex::new(HeldPermit::Request { _permit: permit }),
+            }),
+        }
     }
 
     #[tokio::test]
     async fn a_request_is_open_until_its_body_is_gone() {
         let routes = Router::new().route("/", get(async || "hello"));
-        let app = routes.layer(from_fn_with_state(Places::new(1, 1), limit));
+        let app = routes.layer(from_fn_with_state(RequestPermits::new(1, 1), limit));
         let ask = || app.clone().oneshot(Request::new(Body::empty()));
         let first = ask().await.unwrap();
         assert_eq!(ask().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -173,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_was_left_is_for_others_until_it_is_taken_again() {
-        let places = Places::new(1, 1);
+        let places = RequestPermits::new(1, 1);
         let waiting = place(&places);
         waiting.leave();
         let other = place(&places);
@@ -187,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn slow_readers_have_places_of_their_own() {
-        let places = Places::new(1, 1);
+        let places = RequestPermits::new(1, 1);
         let readers = [(); 2].map(|()| Reader::default());
         let mut slow = Vec::new();
         for (reader, fits) in readers.iter().zip([true, false]) {

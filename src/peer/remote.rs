@@ -11,7 +11,7 @@
 //! replication ends with [`PeerError::Unauthorized`] or [`PeerError::WrongCredentials`] rather than pass over everything as
 //! refused.
 //!
-//! What failed for a reason that may pass was tried again before an error comes out (`call.rs`); only bodies that stream
+//! What failed for a reason that may pass was tried again before an error comes out (`send.rs`); only bodies that stream
 //! are the caller's to ask for again ([`PeerError::Broken`]). Nothing here logs or returns a credential: names and
 //! requests are written from the URL without userinfo, transport errors by their innermost cause.
 
@@ -23,6 +23,9 @@ mod retry;
 mod judgement;
 mod shown;
 mod call;
+mod exchange;
+mod redirect;
+mod send;
 mod answer;
 mod feed;
 mod changes_answer;

@@ -4,8 +4,8 @@
 //! credentials at `POST {root}/_session` as CouchDB 3 does, where the peer has sessions; an OAuth 1.0a signature
 //! ([`crate::endpoint::oauth1`]); a bearer token, given or fetched ([`token`]).
 //!
-//! A cookie and a fetched token are a [`Pass`]: got once for all requests that wait for it, renewed when nine tenths of
-//! its time are over. A 401 to a pass that had been taken before means that it has ended early: it is renewed and the
+//! A cookie and a fetched token are an [`AccessToken`]: got once for all requests that wait for it, renewed when nine tenths of
+//! its time are over. A 401 to a token that had been taken before means that it has ended early: it is renewed and the
 //! request repeated. A 401 to a new token is the peer's last word; a new cookie that isn't taken (as by a proxy with
 //! Basic credentials of its own) makes way for Basic, and then the peer's word is the last one.
 //!
@@ -17,62 +17,49 @@
 //!
 //! Nothing here prints a secret: `Debug` shows kinds and names only.
 
+mod access_token;
+mod login_client;
 mod session;
 mod sessions;
 mod token;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use super::PeerError;
-use super::answer::{Answer, Reply};
-use super::call::{Failed, exchange};
-use super::judgement;
-use super::retry::{self, Trouble};
-use crate::effort::pulse::Pulse;
-use crate::endpoint::auth::{Auth, Grant, without_query};
+use self::access_token::{basic_header, header};
+use self::session::Login;
+use self::sessions::{LoginState, SharedState};
+use super::exchange::Failed;
+use super::retry::Trouble;
+use crate::endpoint::auth::{Auth, Grant};
 use crate::endpoint::oauth1::OAuth1;
 use crate::endpoint::{Credentials, RemoteEndpoint};
-use crate::peer::Blame;
-use session::Login;
-use sessions::SharedLogins;
+use crate::peer::error::PeerError;
 
-/// Sessions that peers share.
-pub(super) type Sessions = SharedLogins<Mutex<Standing>>;
-
-/// What goes out to fetch a pass, and where.
-pub(super) struct Desk<'a> {
-    /// For the peer's own origin.
-    pub own: &'a reqwest::Client,
-    /// For a token's URL.
-    pub elsewhere: &'a reqwest::Client,
-    /// The longest silence, and the longest wait for another request's fetching.
-    pub silence: Duration,
-    /// The database's name, for errors.
-    pub database: &'a str,
-}
+pub(super) use self::access_token::AccessToken;
+pub(super) use self::login_client::LoginClient;
+pub(super) use self::sessions::Sessions;
 
 /// Keeps a peer's credentials and what was got for them.
 #[derive(Debug)]
 pub(super) struct Authenticator {
-    means: Means,
-    /// Held while a pass is fetched, so that all who need one wait for the same.
-    standing: Arc<Mutex<Standing>>,
+    scheme: Scheme,
+    /// Held while a token is fetched, so that all who need one wait for the same.
+    state: SharedState,
     opened: Instant,
-    /// The peer's reason for refusing what isn't a [`Pass`]: it isn't sent again.
+    /// The peer's reason for refusing what isn't an [`AccessToken`]: it isn't sent again.
     refused: OnceLock<Option<String>>,
 }
 
-enum Means {
+/// How requests say who asks.
+enum Scheme {
     Nothing,
     Basic(HeaderValue, Login),
     Bearer(HeaderValue),
@@ -80,60 +67,30 @@ enum Means {
     Token(Grant),
 }
 
-/// What is known of a login.
-#[derive(Debug, Default)]
-pub(super) enum Standing {
-    /// A pass is to be got.
-    #[default]
-    Without,
-    With(Arc<Pass>),
-    /// The peer had no sessions that work when it was asked last.
-    PlainBasic {
-        until: Instant,
-    },
-    /// No pass was given, for this reason.
-    Refused {
-        at: Instant,
-        reason: Option<String>,
-    },
-}
-
-/// How long a peer counts as one without sessions.
-const WITHOUT_SESSIONS: Duration = Duration::from_secs(600);
-
-/// A cookie or a token.
-pub(super) struct Pass {
-    name: HeaderName,
-    value: HeaderValue,
-    renew_at: Instant,
-    /// It was taken once.
-    proven: AtomicBool,
-}
-
 impl Authenticator {
     /// `None` where the credentials don't fit into a header.
     pub(super) fn new(endpoint: &RemoteEndpoint, iam_token_url: &Url, sessions: &Sessions) -> Option<Self> {
         let RemoteEndpoint { url, credentials, auth, connection, .. } = endpoint;
-        let mut standing = Arc::default();
-        let means = match (auth, credentials) {
-            (Some(Auth::OAuth1(oauth)), _) => Means::OAuth1(oauth.clone()),
-            (Some(Auth::Bearer(token)), _) => Means::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
-            (Some(Auth::Token(grant)), _) => Means::Token(grant.or_at(iam_token_url)),
+        let mut state = Arc::default();
+        let scheme = match (auth, credentials) {
+            (Some(Auth::OAuth1(oauth)), _) => Scheme::OAuth1(oauth.clone()),
+            (Some(Auth::Bearer(token)), _) => Scheme::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
+            (Some(Auth::Token(grant)), _) => Scheme::Token(grant.or_at(iam_token_url)),
             (None, Some(Credentials { name, password, .. })) => {
                 let login = Login::new(url, name, password);
                 if let Some(url) = login.url() {
-                    standing = sessions.of(url, (name, password), (&connection.proxy, &connection.tls));
+                    state = sessions.of(url, (name, password), (&connection.proxy, &connection.tls));
                 }
-                Means::Basic(basic_header(name, password.expose_secret())?, login)
+                Scheme::Basic(basic_header(name, password.expose_secret())?, login)
             }
-            (None, None) => Means::Nothing,
+            (None, None) => Scheme::Nothing,
         };
-        Some(Self { means, standing, opened: Instant::now(), refused: OnceLock::new() })
+        Some(Self { scheme, state, opened: Instant::now(), refused: OnceLock::new() })
     }
 
     /// Whether requests carry what a peer can refuse.
     pub(super) fn has_credentials(&self) -> bool {
-        !matches!(self.means, Means::Nothing)
+        !matches!(self.scheme, Scheme::Nothing)
     }
 
     /// Learns that the peer doesn't take the credentials: they aren't sent again.
@@ -142,167 +99,80 @@ impl Authenticator {
         let _ = self.refused.set(reason);
     }
 
-    /// Puts on a request what says who asks; answers the pass that it carries, if it does.
+    /// Puts on a request what says who asks; answers the access token among it, if there is one.
     pub(super) async fn sign(
         &self,
-        desk: Desk<'_>,
+        client: LoginClient<'_>,
         headers: &mut HeaderMap,
         method: &Method,
         url: &Url,
-    ) -> Result<Option<Arc<Pass>>, Failed> {
+    ) -> Result<Option<Arc<AccessToken>>, Failed> {
         if let Some(reason) = self.refused.get() {
-            return Err(desk.refused(reason.clone()));
+            return Err(client.refused(reason.clone()));
         }
-        let fixed = match &self.means {
-            Means::Nothing => return Ok(None),
-            Means::Bearer(value) => value.clone(),
-            Means::OAuth1(oauth) => {
+        let fixed = match &self.scheme {
+            Scheme::Nothing => return Ok(None),
+            Scheme::Bearer(value) => value.clone(),
+            Scheme::OAuth1(oauth) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 let nonce = hex::encode(rand::random::<[u8; 16]>());
-                let unsendable = || desk.failed(Trouble::Unsendable, "a signature doesn't fit into a header".into());
+                let unsendable = || client.failed(Trouble::Unsendable, "a signature doesn't fit into a header".into());
                 header(&oauth.authorization(method, url, &nonce, now)).ok_or_else(unsendable)?
             }
-            Means::Basic(value, _) => match self.pass(&desk).await? {
-                Some(pass) => return Ok(Some(pass.put_on(headers))),
+            Scheme::Basic(value, _) => match self.access_token(&client).await? {
+                Some(token) => return Ok(Some(token.put_on(headers))),
                 None => value.clone(),
             },
-            Means::Token(_) => return Ok(self.pass(&desk).await?.map(|pass| pass.put_on(headers))),
+            Scheme::Token(_) => return Ok(self.access_token(&client).await?.map(|token| token.put_on(headers))),
         };
         headers.insert(AUTHORIZATION, fixed);
         Ok(None)
     }
 
-    /// Learns that a pass was answered 401; tells whether the request should be repeated.
-    pub(super) async fn refused(&self, pass: Option<&Arc<Pass>>) -> bool {
-        let Some(pass) = pass else { return false };
-        let mut standing = self.standing.lock().await;
-        match &*standing {
-            Standing::With(current) if Arc::ptr_eq(current, pass) => {}
+    /// Learns that a request with this token was answered 401; tells whether it should be repeated.
+    pub(super) async fn refused(&self, token: Option<&Arc<AccessToken>>) -> bool {
+        let Some(token) = token else { return false };
+        let mut state = self.state.lock().await;
+        match &*state {
+            LoginState::LoggedIn(current) if Arc::ptr_eq(current, token) => {}
             // Somebody else has renewed it meanwhile, or found out that there is no use in it.
             _ => return true,
         }
-        let proven = pass.proven.load(Ordering::Relaxed);
-        *standing = match &self.means {
-            Means::Basic(..) if !proven => Standing::without_sessions(),
-            _ => Standing::Without,
+        let proven = token.is_proven();
+        *state = match &self.scheme {
+            Scheme::Basic(..) if !proven => LoginState::without_sessions(),
+            _ => LoginState::LoggedOut,
         };
-        proven || matches!(*standing, Standing::PlainBasic { .. })
+        proven || matches!(*state, LoginState::NoSessions { .. })
     }
 
-    async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Arc<Pass>>, Failed> {
-        let waiting = tokio::time::timeout(desk.silence, self.standing.lock()).await;
-        let mut standing = waiting.map_err(|_| desk.failed(Trouble::Silent, "the login takes too long".into()))?;
-        match &*standing {
-            Standing::With(pass) if Instant::now() < pass.renew_at => return Ok(Some(pass.clone())),
-            Standing::PlainBasic { until } if Instant::now() < *until => return Ok(None),
-            Standing::Refused { at, reason } if *at >= self.opened => return Err(desk.refused(reason.clone())),
-            Standing::With(_) | Standing::PlainBasic { .. } | Standing::Refused { .. } | Standing::Without => {}
+    async fn access_token(&self, client: &LoginClient<'_>) -> Result<Option<Arc<AccessToken>>, Failed> {
+        let waiting = tokio::time::timeout(client.silence, self.state.lock()).await;
+        let mut state = waiting.map_err(|_| client.failed(Trouble::Silent, "the login takes too long".into()))?;
+        match &*state {
+            LoginState::LoggedIn(token) if token.is_fresh() => return Ok(Some(token.clone())),
+            LoginState::NoSessions { until } if Instant::now() < *until => return Ok(None),
+            LoginState::Refused { at, reason } if *at >= self.opened => return Err(client.refused(reason.clone())),
+            LoginState::LoggedIn(_)
+            | LoginState::NoSessions { .. }
+            | LoginState::Refused { .. }
+            | LoginState::LoggedOut => {}
         }
-        let got = match &self.means {
-            Means::Basic(_, login) => login.pass(desk).await,
-            Means::Token(grant) => token::fetch(grant, desk).await.map(Some),
-            Means::Nothing | Means::Bearer(_) | Means::OAuth1(_) => return Ok(None),
+        let got = match &self.scheme {
+            Scheme::Basic(_, login) => login.log_in(client).await,
+            Scheme::Token(grant) => token::fetch(grant, client).await.map(Some),
+            Scheme::Nothing | Scheme::Bearer(_) | Scheme::OAuth1(_) => return Ok(None),
         };
         if let Err(Failed { error: PeerError::WrongCredentials { reason, .. }, .. }) = &got {
-            *standing = Standing::Refused { at: Instant::now(), reason: reason.clone() };
+            *state = LoginState::Refused { at: Instant::now(), reason: reason.clone() };
         }
-        let pass = got?.map(Arc::new);
-        *standing = pass.clone().map_or_else(Standing::without_sessions, Standing::With);
-        Ok(pass)
+        let token = got?.map(Arc::new);
+        *state = token.clone().map_or_else(LoginState::without_sessions, LoginState::LoggedIn);
+        Ok(token)
     }
 }
 
-impl Standing {
-    fn without_sessions() -> Self {
-        Self::PlainBasic { until: Instant::now() + WITHOUT_SESSIONS }
-    }
-}
-
-impl Pass {
-    fn new(name: HeaderName, value: HeaderValue, lifetime: Duration) -> Self {
-        let lifetime = lifetime.min(LONGEST_LIFETIME);
-        Self { name, value, renew_at: Instant::now() + lifetime.mul_f64(0.9), proven: AtomicBool::new(false) }
-    }
-
-    /// Learns that it was taken.
-    pub(super) fn taken(&self) {
-        self.proven.store(true, Ordering::Relaxed);
-    }
-
-    fn put_on(self: Arc<Self>, headers: &mut HeaderMap) -> Arc<Self> {
-        match (self.name == COOKIE).then(|| headers.get(COOKIE)).flatten() {
-            // An endpoint's own cookies stay, before the session's.
-            Some(own) => {
-                let joined = [own.as_bytes(), b"; ", self.value.as_bytes()].concat();
-                let mut joined = HeaderValue::from_bytes(&joined).unwrap_or_else(|_| self.value.clone());
-                joined.set_sensitive(true);
-                headers.insert(COOKIE, joined);
-            }
-            None => _ = headers.insert(&self.name, self.value.clone()),
-        }
-        self
-    }
-}
-
-impl Desk<'_> {
-    /// Sends a form and reads the answer whole; failures that may pass are errors, other answers are the caller's.
-    async fn post(
-        &self,
-        client: &reqwest::Client,
-        url: &Url,
-        form: &[(&str, &str)],
-        basic: Option<HeaderValue>,
-    ) -> Result<Reply, Failed> {
-        let request: Arc<str> = format!("POST {}", without_query(url)).into();
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let mut builder = client.post(url.clone()).body(body);
-        builder =
-            builder.header("content-type", "application/x-www-form-urlencoded").header("accept", "application/json");
-        if let Some(basic) = basic {
-            builder = builder.header(AUTHORIZATION, basic);
-        }
-        let response = exchange(builder, self.silence, &Default::default(), &request).await?;
-        let reply = Answer::new(request, response, self.silence, Pulse::default()).whole().await;
-        let reply = reply.map_err(|error| Failed { trouble: Trouble::BrokeOff, asked: None, error })?;
-        // By its status alone: a login's answer needn't be in CouchDB's words.
-        let blame = judgement::meaning(reply.status, None).blame();
-        if blame == Blame::Passing || reply.status == 500 {
-            let asked = reply.headers.get("retry-after").and_then(|after| after.to_str().ok());
-            let asked = asked.and_then(|after| retry::retry_after(after, SystemTime::now()));
-            return Err(Failed { trouble: Trouble::Answered(blame), asked, error: reply.into_error() });
-        }
-        Ok(reply)
-    }
-
-    fn failed(&self, trouble: Trouble, reason: String) -> Failed {
-        let error = PeerError::Unreachable { request: self.database.to_owned(), tries: 1, reason };
-        Failed { trouble, asked: None, error }
-    }
-
-    /// The credentials are wrong.
-    fn refused(&self, reason: Option<String>) -> Failed {
-        let error = PeerError::WrongCredentials { database: self.database.to_owned(), reason };
-        Failed { trouble: Trouble::Answered(Blame::Lasting), asked: None, error }
-    }
-}
-
-/// What a peer says beyond it is taken for this long: the clock has an end.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A header's value that isn't printed.
-fn header(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// The value of a Basic `Authorization` header.
-pub(super) fn basic_header(user: &str, password: &str) -> Option<HeaderValue> {
-    use base64::Engine as _;
-    header(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))
-}
-
-impl fmt::Debug for Means {
+impl fmt::Debug for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "Nothing",
@@ -311,11 +181,5 @@ impl fmt::Debug for Means {
             Self::OAuth1(_) => "OAuth1",
             Self::Token(_) => "Token",
         })
-    }
-}
-
-impl fmt::Debug for Pass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pass").field("name", &self.name).field("renew_at", &self.renew_at).finish_non_exhaustive()
     }
 }

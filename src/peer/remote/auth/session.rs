@@ -9,8 +9,9 @@ use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE, WWW_AUTHENTICATE};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{Desk, Pass, header};
-use crate::peer::remote::call::Failed;
+use super::access_token::{AccessToken, header};
+use super::login_client::LoginClient;
+use crate::peer::remote::exchange::Failed;
 use crate::peer::remote::judgement::Meaning;
 
 /// How long a session is taken to last where the peer doesn't say: CouchDB's own default.
@@ -46,26 +47,26 @@ impl Login {
     ///
     /// # Errors
     /// [`crate::peer::PeerError::WrongCredentials`] in the peer's own words: the password, or that the account is locked.
-    pub(super) async fn pass(&self, desk: &Desk<'_>) -> Result<Option<Pass>, Failed> {
+    pub(super) async fn log_in(&self, client: &LoginClient<'_>) -> Result<Option<AccessToken>, Failed> {
         let Some(url) = &self.url else { return Ok(None) };
         let form = [("name", self.user.as_str()), ("password", self.password.expose_secret())];
-        let reply = desk.post(desk.own, url, &form, None).await?;
+        let reply = client.post(client.own, url, &form, None).await?;
         if reply.meaning() == Meaning::NotAllowed && !reply.headers.contains_key(WWW_AUTHENTICATE) {
-            return Err(desk.refused(reply.said().map(|why| why.reason)));
+            return Err(client.refused(reply.said().map(|why| why.reason)));
         }
-        let pass = reply.is_success().then(|| cookie(&reply.headers)).flatten();
-        tracing::debug!(database = desk.database, status = reply.status, session = pass.is_some(), "logged in");
-        Ok(pass)
+        let token = reply.is_success().then(|| cookie(&reply.headers)).flatten();
+        tracing::debug!(database = client.database, status = reply.status, session = token.is_some(), "logged in");
+        Ok(token)
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<Pass> {
+fn cookie(headers: &HeaderMap) -> Option<AccessToken> {
     let cookies = headers.get_all(SET_COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
     cookies.filter_map(session).next()
 }
 
 /// Reads one `Set-Cookie`.
-fn session(cookie: &str) -> Option<Pass> {
+fn session(cookie: &str) -> Option<AccessToken> {
     let mut parts = cookie.split(';').map(str::trim);
     let pair = parts.next()?;
     pair.strip_prefix("AuthSession=").filter(|value| !value.is_empty())?;
@@ -74,7 +75,7 @@ fn session(cookie: &str) -> Option<Pass> {
         name.eq_ignore_ascii_case("max-age").then(|| seconds.trim().parse().ok()).flatten()
     };
     let lifetime = parts.find_map(age).map_or(LIFETIME, Duration::from_secs);
-    Some(Pass::new(COOKIE, header(pair)?, lifetime))
+    Some(AccessToken::new(COOKIE, header(pair)?, lifetime))
 }
 
 #[cfg(test)]

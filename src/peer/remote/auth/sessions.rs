@@ -6,26 +6,59 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use url::Url;
 
+use super::access_token::AccessToken;
 use crate::config::connection::Tls;
 use crate::endpoint::connection::Proxy;
 
 /// Sessions kept. One that is dropped for another lives on as long as peers use it.
 const KEPT: usize = 1000;
 
-/// What is known of each login, a `T`. Cheap to clone.
-pub(in crate::peer::remote) struct SharedLogins<T> {
+/// How long a peer counts as one without sessions.
+const WITHOUT_SESSIONS: Duration = Duration::from_secs(600);
+
+/// What is known of each login. Cheap to clone.
+#[derive(Clone, Default)]
+pub(in crate::peer::remote) struct Sessions {
     /// The most recently used last. The lock guards the list and is held for a look at it only.
-    kept: Arc<Mutex<Kept<T>>>,
+    kept: Arc<Mutex<VecDeque<(LoginKey, SharedState)>>>,
 }
 
-type Kept<T> = VecDeque<(Login, Arc<T>)>;
+/// The state of one login, which all peers that log in so share. Locked while one of them logs in.
+pub(in crate::peer::remote) type SharedState = Arc<tokio::sync::Mutex<LoginState>>;
+
+/// What is known of a login.
+#[derive(Debug, Default)]
+pub(in crate::peer::remote) enum LoginState {
+    /// A session or token is to be got.
+    #[default]
+    LoggedOut,
+    LoggedIn(Arc<AccessToken>),
+    /// The peer had no sessions that work when it was asked last.
+    NoSessions {
+        until: Instant,
+    },
+    /// None was given, for this reason.
+    Refused {
+        at: Instant,
+        reason: Option<String>,
+    },
+}
+
+impl LoginState {
+    /// From now on, for some time.
+    pub(super) fn without_sessions() -> Self {
+        Self::NoSessions { until: Instant::now() + WITHOUT_SESSIONS }
+    }
+}
 
 /// Who logs in where, and over which way.
-struct Login {
+struct LoginKey {
     url: Url,
     user: String,
     password: SecretString,
@@ -33,23 +66,23 @@ struct Login {
     tls: Tls,
 }
 
-impl PartialEq for Login {
+impl PartialEq for LoginKey {
     fn eq(&self, other: &Self) -> bool {
         (&self.url, &self.user, &self.proxy, &self.tls) == (&other.url, &other.user, &other.proxy, &other.tls)
             && self.password.expose_secret() == other.password.expose_secret()
     }
 }
 
-impl<T: Default> SharedLogins<T> {
+impl Sessions {
     /// What is known of this login.
     pub(super) fn of(
         &self,
         url: &Url,
         (user, password): (&str, &SecretString),
         (proxy, tls): (&Option<Proxy>, &Tls),
-    ) -> Arc<T> {
+    ) -> SharedState {
         let (user, proxy, tls) = (user.to_owned(), proxy.clone(), tls.clone());
-        let login = Login { url: url.clone(), user, password: password.clone(), proxy, tls };
+        let login = LoginKey { url: url.clone(), user, password: password.clone(), proxy, tls };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept.iter().position(|(known, _)| *known == login).and_then(|place| kept.remove(place));
         let known = known.unwrap_or_else(|| (login, Arc::default()));
@@ -62,20 +95,8 @@ impl<T: Default> SharedLogins<T> {
     }
 }
 
-impl<T> Clone for SharedLogins<T> {
-    fn clone(&self) -> Self {
-        Self { kept: self.kept.clone() }
-    }
-}
-
-impl<T> Default for SharedLogins<T> {
-    fn default() -> Self {
-        Self { kept: Arc::default() }
-    }
-}
-
-impl<T> std::fmt::Debug for SharedLogins<T> {
+impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SharedLogins").finish_non_exhaustive()
+        f.debug_struct("Sessions").finish_non_exhaustive()
     }
 }

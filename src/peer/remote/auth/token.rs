@@ -8,9 +8,10 @@ use reqwest::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::{Desk, Pass, basic_header, header};
+use super::access_token::{AccessToken, basic_header, header};
+use super::login_client::LoginClient;
 use crate::endpoint::auth::{Grant, GrantKind, without_query};
-use crate::peer::remote::call::Failed;
+use crate::peer::remote::exchange::Failed;
 use crate::peer::remote::retry::Trouble;
 
 /// How long a token is taken to last where nobody says.
@@ -19,13 +20,13 @@ const LIFETIME: Duration = Duration::from_secs(300);
 const MAX_LIFETIME_SECONDS: u64 = 24 * 3600;
 
 /// Fetches a token.
-pub(super) async fn fetch(grant: &Grant, desk: &Desk<'_>) -> Result<Pass, Failed> {
+pub(super) async fn fetch(grant: &Grant, client: &LoginClient<'_>) -> Result<AccessToken, Failed> {
     #[derive(Deserialize)]
     struct Token {
         access_token: SecretString,
         expires_in: Option<u64>,
     }
-    let no_url = || desk.failed(Trouble::Unsendable, "there is no token URL".into());
+    let no_url = || client.failed(Trouble::Unsendable, "there is no token URL".into());
     let url = grant.url.as_ref().ok_or_else(no_url)?;
     let (mut form, basic) = match &grant.kind {
         GrantKind::Iam { api_key } => {
@@ -42,17 +43,17 @@ pub(super) async fn fetch(grant: &Grant, desk: &Desk<'_>) -> Result<Pass, Failed
     if let GrantKind::ClientCredentials { scope: Some(scope), .. } = &grant.kind {
         form.push(("scope", scope));
     }
-    let reply = desk.post(desk.elsewhere, url, &form, basic).await?;
+    let reply = client.post(client.elsewhere, url, &form, basic).await?;
     if !reply.is_success() {
         let error = reply.why().error;
         let at = without_query(url);
-        tracing::warn!(database = desk.database, token.url = %at, status = reply.status, error, "no token was given");
-        return Err(desk.refused(Some(format!("{at} gave no token"))));
+        tracing::warn!(database = client.database, token.url = %at, status = reply.status, error, "no token was given");
+        return Err(client.refused(Some(format!("{at} gave no token"))));
     }
-    let no_token = || desk.failed(Trouble::Unsendable, format!("{} gave no usable token", without_query(url)));
+    let no_token = || client.failed(Trouble::Unsendable, format!("{} gave no usable token", without_query(url)));
     // The answer's own words stay out of the error: they may hold the token.
     let token: Token = serde_json::from_slice(&reply.body).map_err(|_| no_token())?;
     let value = header(&format!("Bearer {}", token.access_token.expose_secret())).ok_or_else(no_token)?;
     let seconds = token.expires_in.map(|seconds| seconds.min(MAX_LIFETIME_SECONDS));
-    Ok(Pass::new(AUTHORIZATION, value, seconds.map_or(LIFETIME, Duration::from_secs)))
+    Ok(AccessToken::new(AUTHORIZATION, value, seconds.map_or(LIFETIME, Duration::from_secs)))
 }

@@ -1,6 +1,6 @@
 //! Single requests: tried again, redirected, refused.
 
-use super::super::call::leads_inside;
+use super::super::redirect::leads_inside;
 use super::*;
 
 /// A slow peer with many requests to it failed those that waited for their turn, after the limit for tries, without a try.

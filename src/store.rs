@@ -7,9 +7,11 @@
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
 //! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while they are read), `edit`, `database`, `filter`.
 
+mod error;
 pub mod revtree;
 mod selected;
 mod name;
+mod registry;
 mod keys;
 mod varint;
 mod prepared;
@@ -30,19 +32,18 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use futures::future::join_all;
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::{MutexGuard, watch};
 use tokio::time::{Duration, Instant};
 
 pub use attachments::{Attachment, Upload, Uploaded};
 pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use edit::{AttachmentData, Edit, EditKind, NewAttachment};
+pub use error::StoreError;
 pub use filter::{Filter, FilterError, FilterRequest, FilterRun, ReadyFilter};
 pub use holds::OpenAttachment;
 pub use name::DbName;
@@ -54,14 +55,11 @@ pub use revtree::{Leaf, RevTree};
 pub use work::{Durability, Refusal};
 
 use self::caches::Caches;
+use self::registry::{FileId, Registry};
 use crate::config::StoreSettings;
-use crate::document::DocumentError;
 use crate::javascript::Interpreters;
-use crate::json::JsonError;
-use crate::tasks::{self, Panicked, Tasks};
+use crate::tasks::{self, Tasks};
 
-/// The registry is small.
-const REGISTRY_CACHE_BYTES: usize = 1 << 20;
 /// Databases that are made, opened or closed at once.
 const LOCKS: usize = 64;
 /// Databases closed together beyond those that have become too many.
@@ -72,67 +70,6 @@ const LET_GO: Duration = Duration::from_secs(2);
 /// Nothing tells of the last one that lets go.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Why the store didn't do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each message says it")]
-pub enum StoreError {
-    #[error("no such database")]
-    NoDatabase,
-    #[error("the database exists already")]
-    AlreadyExists,
-    #[error("`{0}` is no database name")]
-    IllegalName(String),
-    #[error("the database is closing")]
-    Closing,
-    /// A document's revision went while its text was read.
-    #[error("a document was changed or deleted while it was read")]
-    TextGone,
-    #[error("a stored record is damaged: {0}")]
-    Damaged(&'static str),
-    #[error("the data directory")]
-    Io(#[from] io::Error),
-    #[error("the storage engine")]
-    Engine(#[source] Box<redb::Error>),
-    #[error("the write failed")]
-    WriteFailed(#[source] Arc<StoreError>),
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    #[error("gzipped data is damaged")]
-    BadGzip(#[source] io::Error),
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    #[error(transparent)]
-    Panicked(#[from] Panicked),
-}
-
-impl From<JsonError> for StoreError {
-    fn from(error: JsonError) -> Self {
-        Self::Document(error.into())
-    }
-}
-
-impl StoreError {
-    /// Whether there was no room on the disk for what was to be written.
-    pub fn is_disk_full(&self) -> bool {
-        match self {
-            Self::WriteFailed(cause) => cause.is_disk_full(),
-            Self::Io(error) => no_room(error),
-            Self::Engine(error) => matches!(&**error, redb::Error::Io(error) if no_room(error)),
-            _ => false,
-        }
-    }
-
-    /// Whether the disk has failed under the engine, which then does nothing more with the file until it is opened anew.
-    fn is_fatal(&self) -> bool {
-        matches!(self, Self::Engine(error) if matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo))
-    }
-}
-
-/// The disk is full, or this user's or this process's part of it.
-fn no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
-}
-
 /// All databases under one data directory. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -142,9 +79,8 @@ pub struct Store {
 struct Inner {
     directory: PathBuf,
     settings: StoreSettings,
-    /// Names and files; its lock keeps a second process out. Opened anew where the disk failed under it. Held while a
-    /// name is booked, on a thread that may block.
-    registry: Mutex<Option<redb::Database>>,
+    /// Held while a name is booked, on a thread that may block.
+    registry: Mutex<Registry>,
     /// What the registry says. Guards nothing else; never held across an await.
     files: Mutex<BTreeMap<DbName, FileId>>,
     /// Databases that are open.
@@ -163,8 +99,6 @@ struct Inner {
     caches: Caches,
 }
 
-/// The name of a database's file: random, so that a name that is used again never meets an old file.
-type FileId = u128;
 /// Whether the store is closed.
 type Closed = bool;
 
@@ -173,28 +107,19 @@ struct OpenDatabase {
     last_used: Instant,
 }
 
-const FILES: TableDefinition<'_, &str, FileId> = TableDefinition::new("files");
-
 impl Store {
     /// Opens the store in `directory`, which is made where absent; only one process may have it open.
     pub async fn open(directory: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         tasks::blocking("open the store", move || {
             std::fs::create_dir_all(&directory)?;
-            let registry = open_registry(&directory)?;
-            let transaction = registry.begin_write()?;
-            let mut files = BTreeMap::new();
-            for row in transaction.open_table(FILES)?.iter()? {
-                let (name, file) = row?;
-                files.insert(DbName::parse(name.value())?, file.value());
-            }
-            commit_synced(transaction)?;
+            let (registry, files) = Registry::open(&directory)?;
             let inner = Inner {
                 directory,
                 interpreters: Interpreters::new(settings.javascript.clone()),
                 caches: Caches::new(settings.cache_bytes),
                 settings,
-                registry: Mutex::new(Some(registry)),
+                registry: Mutex::new(registry),
                 files: Mutex::new(files),
                 open: DashMap::new(),
                 updates: DashMap::new(),
@@ -425,20 +350,7 @@ impl Inner {
     async fn register(self: Arc<Self>, name: DbName, file: Option<FileId>) -> Result<(), StoreError> {
         tasks::blocking("register a database", move || {
             let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = match registry.take() {
-                Some(open) => open,
-                None => open_registry(&self.directory)?,
-            };
-            let booked = book(&open, &name, file);
-            // Closed before it is opened, for only one may hold it.
-            *registry = match booked.as_ref().is_err_and(StoreError::is_fatal) {
-                true => {
-                    drop(open);
-                    open_registry(&self.directory).ok()
-                }
-                false => Some(open),
-            };
-            booked?;
+            registry.book(&name, file)?;
             match file {
                 Some(file) => drop(self.files().insert(name, file)),
                 None => drop(self.files().remove(&name)),
@@ -448,37 +360,3 @@ impl Inner {
         .await?
     }
 }
-
-fn open_registry(directory: &Path) -> Result<redb::Database, StoreError> {
-    let file = directory.join("databases.redb");
-    Ok(redb::Database::builder().set_cache_size(REGISTRY_CACHE_BYTES).create(file)?)
-}
-
-fn book(registry: &redb::Database, name: &DbName, file: Option<FileId>) -> Result<(), StoreError> {
-    let transaction = registry.begin_write()?;
-    {
-        let mut table = transaction.open_table(FILES)?;
-        match file {
-            Some(file) => drop(table.insert(name.as_str(), file)?),
-            None => drop(table.remove(name.as_str())?),
-        }
-    }
-    commit_synced(transaction)
-}
-
-fn commit_synced(mut transaction: WriteTransaction) -> Result<(), StoreError> {
-    transaction.set_quick_repair(true);
-    Ok(transaction.commit()?)
-}
-
-macro_rules! engine_errors {
-    ($($error:ident),*) => {$(
-        impl From<redb::$error> for StoreError {
-            fn from(error: redb::$error) -> Self {
-                Self::Engine(Box::new(error.into()))
-            }
-        }
-    )*};
-}
-
-engine_errors!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);

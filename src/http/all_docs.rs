@@ -4,25 +4,25 @@
 //! is written meanwhile may show its old or its new revision, never twice. Where much is skipped or deleted, a piece ends
 //! with its turn, so that others have theirs. What stands before a start key is counted before the first piece.
 
-use std::ops::Range;
+mod request;
+
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::json::{self, push_string};
-use crate::store::{Database, DocOptions, DocRecord, Leaf, Rank, Snapshot, StoreError};
+use crate::store::{Database, DocRecord, Leaf, Snapshot, StoreError};
 use crate::tasks;
 
+use self::request::{Bound, KeySpans, Request};
 use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped, Turn};
 use super::error::ApiError;
 use super::outgoing::Outgoing;
 use super::query::Query;
-use super::question::{List, QuestionMemory};
+use super::question::List;
 use super::request::{Db, Payload};
 use super::{AppState, answer};
 
@@ -59,142 +59,6 @@ async fn list(state: &AppState, db: Arc<Database>, request: Request) -> Result<R
     let answers = state.answers.clone();
     let body = answer::streamed(&state.tasks, "_all_docs", |sink| write(sink, db, request, answers)).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
-}
-
-/// Where a range of ids begins or ends. Keys that aren't strings sort before or after all ids.
-#[derive(Debug, Clone, PartialEq)]
-enum Bound {
-    Before,
-    At(String),
-    After,
-}
-
-impl Bound {
-    fn of(key: Value) -> Self {
-        match key {
-            Value::String(id) => Self::At(id),
-            Value::Null | Value::Bool(_) | Value::Number(_) => Self::Before,
-            Value::Array(_) | Value::Object(_) => Self::After,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Request {
-    keys: Option<List>,
-    /// Where the keys stand, of a request that wants them backwards.
-    backwards: Option<KeySpans>,
-    start: Option<Bound>,
-    end: Option<Bound>,
-    inclusive_end: bool,
-    descending: bool,
-    skip: u64,
-    limit: u64,
-    update_seq: bool,
-    include_docs: bool,
-    options: DocOptions,
-}
-
-impl Request {
-    fn parse(query: &Query, keys: Option<List>, room: &QuestionMemory) -> Result<Self, ApiError> {
-        let (start, end) = match query.json::<Value>("key")? {
-            Some(one) => (Some(one.clone()), Some(one)),
-            None => query.range::<Value>()?,
-        };
-        let descending = query.flag("descending")?;
-        let backwards = keys.as_ref().filter(|_| descending).map(|keys| KeySpans::of(keys, room)).transpose()?;
-        Ok(Self {
-            keys,
-            backwards,
-            start: start.map(Bound::of),
-            end: end.map(Bound::of),
-            inclusive_end: query.flag_or("inclusive_end", true)?,
-            descending,
-            skip: query.number("skip")?.unwrap_or(0),
-            limit: query.number("limit")?.unwrap_or(u64::MAX),
-            update_seq: query.flag("update_seq")?,
-            include_docs: query.flag("include_docs")?,
-            options: query.doc_options()?,
-        })
-    }
-
-    /// Whether an id is past the range's end, in the direction of reading.
-    fn past_end(&self, id: &str) -> bool {
-        match (&self.end, self.descending) {
-            (None, _) => false,
-            (Some(Bound::Before), descending) => !descending,
-            (Some(Bound::After), descending) => descending,
-            (Some(Bound::At(end)), _) if id == end => !self.inclusive_end,
-            (Some(Bound::At(end)), false) => id > end.as_str(),
-            (Some(Bound::At(end)), true) => id < end.as_str(),
-        }
-    }
-
-    /// Whether no id comes after the range's start, in the direction of reading.
-    fn starts_past_all(&self) -> bool {
-        match self.start {
-            Some(Bound::Before) => self.descending,
-            Some(Bound::After) => !self.descending,
-            _ => false,
-        }
-    }
-
-    fn head(&self, snapshot: &Snapshot, rank: u64) -> Vec<u8> {
-        let total = snapshot.doc_count();
-        let update_seq = match self.update_seq {
-            true => format!("\"update_seq\":{},", snapshot.update_seq()),
-            false => String::new(),
-        };
-        let offset = match self.keys {
-            None => json!(self.before(total, rank).saturating_add(self.skip).min(total)),
-            Some(_) => Value::Null,
-        };
-        format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes()
-    }
-
-    /// How many documents stand before the range's start, in the direction of reading.
-    fn before(&self, total: u64, rank: u64) -> u64 {
-        match &self.start {
-            _ if self.starts_past_all() => total,
-            Some(Bound::At(_)) if self.descending => total.saturating_sub(rank),
-            Some(Bound::At(_)) => rank,
-            _ => 0,
-        }
-    }
-
-    /// How many documents have smaller ids than the range's start, and its own if the range goes down from there.
-    async fn rank(&self, db: &Database, answers: &Answers) -> Result<u64, StoreError> {
-        let (None, Some(Bound::At(start))) = (&self.keys, &self.start) else { return Ok(0) };
-        let end: Arc<str> = if self.descending { format!("{start}\0").into() } else { start.as_str().into() };
-        let (mut rank, mut counted) = (Rank::default(), false);
-        while !counted {
-            let end = end.clone();
-            let counting = move |snapshot: &Snapshot| Ok((snapshot.count_before(&end, &mut rank)?, rank));
-            (counted, rank) = answers.count(db, counting).await?;
-        }
-        Ok(rank.before)
-    }
-}
-
-/// Where the keys of a list stand in its text.
-#[derive(Debug)]
-struct KeySpans {
-    spans: Vec<Range<u32>>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl KeySpans {
-    fn of(list: &List, room: &QuestionMemory) -> Result<Self, ApiError> {
-        let (count, text) = (list.count(), list.text());
-        let room = room.take(count * size_of::<Range<u32>>())?;
-        let (mut spans, mut list) = (Vec::with_capacity(count), list.clone());
-        while let Some(element) = list.element() {
-            // A body's length fits.
-            let start = (element.as_ptr() as usize - text.as_ptr() as usize) as u32;
-            spans.push(start..start + element.len() as u32);
-        }
-        Ok(Self { spans, _room: room })
-    }
 }
 
 /// How far the answer has come.
@@ -381,11 +245,8 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::super::answer::tests::database;
+    use super::super::question::QuestionMemory;
     use super::*;
-
-    fn request(text: &str) -> Request {
-        Request::parse(&Query::parse(text), None, &room()).unwrap()
-    }
 
     fn room() -> QuestionMemory {
         QuestionMemory::new(Arc::new(Semaphore::new(100)), 100)
@@ -435,40 +296,5 @@ mod tests {
             let rows = |piece: &String| piece.matches(r#""key":"#).count();
             assert!(cut.len() > 2 && cut.iter().all(|piece| rows(piece) <= 2), "{query}: {cut:?}");
         }
-    }
-
-    #[test]
-    fn ranges_end_where_they_are_told_to() {
-        let ascending = request("startkey=%22a%22&endkey=%22m%22");
-        assert_eq!(ascending.start, Some(Bound::At("a".into())));
-        assert!(!ascending.past_end("m") && ascending.past_end("n"));
-        assert!(request("end_key=%22m%22&inclusive_end=false").past_end("m"));
-        let descending = request("endkey=%22m%22&descending=true");
-        assert!(!descending.past_end("z") && descending.past_end("a"));
-    }
-
-    #[test]
-    fn one_key_is_a_range_of_one() {
-        let one = request("key=%22b%22");
-        assert_eq!((one.start.clone(), one.end.clone()), (Some(Bound::At("b".into())), Some(Bound::At("b".into()))));
-        assert!(!one.past_end("b") && one.past_end("c"));
-    }
-
-    #[test]
-    fn keys_that_are_no_strings_sort_around_all_ids() {
-        assert!(request("endkey=1").past_end("a"));
-        assert!(!request("endkey={}").past_end("a"));
-        assert!(request("startkey={}").starts_past_all());
-        assert!(!request("startkey={}&descending=true").starts_past_all());
-        assert!(request("startkey=null&descending=true").starts_past_all());
-    }
-
-    #[test]
-    fn keys_are_read_backwards_where_they_stand() {
-        let keys = List::parse(r#"["a", 1,"b"]"#).unwrap().unwrap();
-        let request = Request::parse(&Query::parse("descending=true"), Some(keys.clone()), &room()).unwrap();
-        let spans = request.backwards.unwrap().spans;
-        let texts: Vec<_> = spans.iter().rev().map(|at| &keys.text()[at.start as usize..at.end as usize]).collect();
-        assert_eq!(texts, [&br#""b""#[..], b"1", br#""a""#]);
     }
 }

@@ -7,6 +7,9 @@
 //!
 //! The parts of a URL are also kept as they were written, since they enter the replication id that way (FACTS 4).
 
+mod invalid;
+mod written;
+mod credentials;
 pub mod auth;
 pub mod oauth1;
 pub mod connection;
@@ -14,9 +17,6 @@ pub mod connection;
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -24,10 +24,15 @@ use url::Url;
 
 use self::auth::Auth;
 use self::connection::Connection;
+use self::invalid::MAX_BYTES;
 use crate::config::Replicator;
 use crate::json::fields::BadField;
 use crate::percent;
 use crate::store::DbName;
+
+pub use self::credentials::{Credentials, take_basic};
+pub use self::invalid::InvalidEndpoint;
+pub use self::written::Written;
 
 /// A source or a target.
 #[derive(Debug, Clone)]
@@ -54,56 +59,6 @@ pub struct RemoteEndpoint {
     /// How it is reached.
     pub connection: Connection,
 }
-
-/// A URL's parts as they were written.
-#[derive(Clone)]
-pub struct Written {
-    /// The URL without userinfo and fragment; ends in `/` unless it has a query.
-    pub url: String,
-    /// An IPv6 address stands without its brackets.
-    pub host: String,
-    /// `None` where it is the scheme's own, or 5984 with http.
-    pub port: Option<u16>,
-    /// Query included.
-    pub path: String,
-}
-
-/// A name and a password.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The name as it was written: not percent-decoded where it stood in a URL.
-    pub written_name: String,
-    /// The name.
-    pub name: String,
-    /// The password.
-    pub password: SecretString,
-}
-
-/// Why something is no source or target. Never with a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidEndpoint {
-    /// The field is absent.
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// Not a URL, or without a host, or of another scheme.
-    #[error("endpoint has an invalid url")]
-    Url,
-    /// A header that HTTP doesn't allow, or that couchrep sets by itself.
-    #[error("endpoint has an invalid header `{0}`")]
-    Header(String),
-    /// Longer than any that is meant.
-    #[error("`{0}` is longer than {MAX_BYTES} bytes")]
-    TooLong(&'static str),
-    /// A name that no database can have.
-    #[error("no database can be called `{0}`")]
-    Name(String),
-    /// Another field is wrong.
-    #[error(transparent)]
-    Field(#[from] BadField),
-}
-
-/// Bytes of an endpoint, headers and all: it is hashed, kept and sent over and over again.
-const MAX_BYTES: usize = 64 << 10;
 
 /// Headers that say how the message itself travels: another's value would break it.
 const RESERVED: [&str; 6] = ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
@@ -275,82 +230,10 @@ fn checked_header(name: String, value: String) -> Result<(String, SecretString),
     Ok((name, value.into()))
 }
 
-impl Written {
-    /// Takes a URL apart, and its userinfo out.
-    pub fn parse(text: &str) -> Result<(Self, Option<&str>), InvalidEndpoint> {
-        let (scheme, rest) = text.split_once("://").ok_or(InvalidEndpoint::Url)?;
-        let own_port = match scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => return Err(InvalidEndpoint::Url),
-        };
-        let rest = rest.split('#').next().unwrap_or_default();
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (userinfo, place) =
-            authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
-        let (host, port) = split_port(place)?;
-        let mut path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        if !path.contains('?') && !path.ends_with('/') {
-            path.push('/');
-        }
-        if host.is_empty() {
-            return Err(InvalidEndpoint::Url);
-        }
-        let default = port.is_none_or(|port| port == own_port || (scheme == "http" && port == 5984));
-        let url = format!("{scheme}://{place}{path}");
-        Ok((Self { url, host: host.to_owned(), port: port.filter(|_| !default), path }, userinfo))
-    }
-}
-
 impl fmt::Debug for RemoteEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RemoteEndpoint").field(&self.written.host).field(&self.written.port).finish()
     }
-}
-
-impl Credentials {
-    fn new(name: String, password: String) -> Self {
-        Self { written_name: name.clone(), name, password: password.into() }
-    }
-
-    /// Reads `name:password` as it stands in a URL; a name alone has an empty password.
-    fn from_userinfo(text: &str) -> Option<Self> {
-        let (name, password) = text.split_once(':').unwrap_or((text, ""));
-        let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
-        let credentials = Self::new(decoded(name), decoded(password));
-        (!name.is_empty()).then(|| Self { written_name: name.to_owned(), ..credentials })
-    }
-
-    /// Reads the value of an `Authorization` header; `None` where it isn't a Basic one.
-    pub fn from_header(value: &str) -> Option<Self> {
-        let (scheme, encoded) = value.split_once(' ')?;
-        let text = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-        let (name, password) = std::str::from_utf8(&text).ok()?.split_once(':')?;
-        Some(Self::new(name.to_owned(), password.to_owned()))
-    }
-}
-
-/// Takes Basic `Authorization` headers out, and gives the credentials of the first.
-pub fn take_basic(headers: &mut Vec<(String, String)>) -> Option<Credentials> {
-    let mut found = None;
-    headers.retain(|(name, value)| {
-        let basic = name.eq_ignore_ascii_case("authorization").then(|| Credentials::from_header(value)).flatten();
-        let keep = basic.is_none();
-        found = found.take().or(basic);
-        keep
-    });
-    found
-}
-
-fn split_port(place: &str) -> Result<(&str, Option<u16>), InvalidEndpoint> {
-    let (host, port) = match place.strip_prefix('[') {
-        Some(rest) => {
-            rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))).ok_or(InvalidEndpoint::Url)?
-        }
-        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
-    };
-    let port = port.filter(|port| !port.is_empty()).map(|port| port.parse().map_err(|_| InvalidEndpoint::Url));
-    Ok((host, port.transpose()?))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::{LocalPeer, newest};
+use super::LocalPeer;
+use super::attached::newest;
 use crate::document::{Encoding, Rev, Wanted};
 use crate::effort::budget::{Share, cost};
 use crate::peer::{Doubt, Failure, Fetched, PeerError, SMALL_BYTES};

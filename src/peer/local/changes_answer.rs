@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use super::{LocalPeer, parse_seq};
+use super::LocalPeer;
+use super::feed::parse_seq;
 use crate::peer::{ChangesPage, ChangesQuery, Extent, PeerError, Pending};
 use crate::store::{Database, ReadyFilter, Snapshot};
 

@@ -1,0 +1,21 @@
+//! What the store refuses, in CouchDB's words.
+
+use crate::document::{DocId, DocumentError, Rev};
+use crate::peer::failure::{Failure, Why};
+use crate::store::Refusal;
+
+pub(super) fn failure(id: DocId, rev: Rev, why: Why) -> Failure {
+    Failure { id, rev: Some(rev), why }
+}
+
+pub(super) fn bad_document(error: &DocumentError) -> Why {
+    Why::new("doc_validation", error.to_string())
+}
+
+pub(super) fn refused_by_store(refusal: &Refusal) -> Why {
+    let error = match refusal {
+        Refusal::Conflict => "conflict",
+        Refusal::MissingStub { .. } => "missing_stub",
+    };
+    Why::new(error, refusal.to_string())
+}

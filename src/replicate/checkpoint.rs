@@ -30,41 +30,25 @@
 //! session, however long, then loses no more than its last checkpoint. A log that stands only under an
 //! older version of the id is taken over: written under the newest as it is, then gone on from.
 
-use std::collections::HashSet;
+mod log;
+mod side;
+
 use std::time::SystemTime;
 
-use futures::future::{join, try_join, try_join_all};
-use serde::{Deserialize, Serialize};
+use futures::future::{join, try_join};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::id;
-use super::loss::{RecordError, same_life};
+use self::log::{NewEntry, NewLog, common_ancestor, parse, text};
+use self::side::{KnownLog, Side, find_log};
+use super::loss::RecordError;
 use super::progress::{Counts, Progress};
-use crate::document::{DocumentError, Seq};
-use crate::json;
+use crate::document::Seq;
 use crate::peer::{DatabaseInfo, LocalDoc, Peer, PeerError};
 use crate::uuids;
 
 /// Sessions kept in a history.
 const HISTORY_LENGTH: usize = 50;
-
-/// One side of a session.
-#[derive(Debug)]
-struct Side {
-    peer: Peer,
-    instance_start_time: String,
-    /// The log as it must stand there; `None`: there is none.
-    log: Option<KnownLog>,
-}
-
-/// A log that was read or written last.
-#[derive(Debug, PartialEq)]
-struct KnownLog {
-    rev: String,
-    /// `None` where it is damaged.
-    session_id: Option<String>,
-}
 
 /// One session: from the last checkpoint that both sides know, through the checkpoints that it records.
 #[derive(Debug)]
@@ -84,40 +68,6 @@ pub struct Session {
     log: Option<Box<RawValue>>,
     changed: bool,
     counted_before: Counts,
-}
-
-#[derive(Serialize)]
-struct NewLog<'a> {
-    session_id: &'a str,
-    source_last_seq: &'a Seq,
-    replication_id_version: u8,
-    history: Vec<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct NewEntry<'a> {
-    session_id: &'a str,
-    start_time: &'a str,
-    end_time: String,
-    start_last_seq: &'a Seq,
-    end_last_seq: &'a Seq,
-    recorded_seq: &'a Seq,
-    #[serde(flatten)]
-    counts: Counts,
-}
-
-#[derive(Debug, Deserialize)]
-struct Log {
-    session_id: String,
-    source_last_seq: Seq,
-    #[serde(default)]
-    history: Vec<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    session_id: String,
-    recorded_seq: Seq,
 }
 
 impl Session {
@@ -256,146 +206,6 @@ impl Session {
     }
 }
 
-impl<'a> NewLog<'a> {
-    fn new(session_id: &'a str, source_last_seq: &'a Seq, history: Vec<&'a RawValue>) -> Self {
-        Self { session_id, source_last_seq, replication_id_version: id::NEWEST, history }
-    }
-
-    fn text(&self) -> Result<Box<RawValue>, PeerError> {
-        text(self)
-    }
-}
-
-impl KnownLog {
-    fn of(doc: &LocalDoc, database: &str) -> Self {
-        Self { rev: doc.rev.clone(), session_id: parse(doc, database).map(|log| log.session_id) }
-    }
-
-    /// Sessions tell logs from each other; damaged ones have but their revisions.
-    fn is(&self, other: &Self) -> bool {
-        self.session_id == other.session_id && (self.session_id.is_some() || self.rev == other.rev)
-    }
-}
-
-fn text(value: &impl Serialize) -> Result<Box<RawValue>, PeerError> {
-    serde_json::value::to_raw_value(value).map_err(|_| DocumentError::InvalidJson.into())
-}
-
-impl Side {
-    /// Makes what was written durable, and makes sure that this is still the same database, with the same log.
-    async fn committed(&self, log_id: Option<&str>) -> Result<(), RecordError> {
-        let Some(id) = log_id else { return self.still_runs(&self.peer.ensure_full_commit().await?) };
-        if self.instance_start_time == "0" {
-            self.still_runs(&self.peer.ensure_full_commit().await?)?;
-            return self.still_has_log(id).await;
-        }
-        let (committed, log) = join(self.peer.ensure_full_commit(), self.still_has_log(id)).await;
-        let committed = committed?;
-        self.still_runs(&committed)?;
-        // A side that has told its time, and doesn't now, is asked as one that never does.
-        if committed == "0" { self.still_has_log(id).await } else { log }
-    }
-
-    /// Compares the `instance_start_time` of a commit with that of the session's start.
-    fn still_runs(&self, committed: &str) -> Result<(), RecordError> {
-        match same_life(&self.instance_start_time, committed) {
-            true => Ok(()),
-            false => Err(RecordError::Restarted { database: self.peer.name().to_owned() }),
-        }
-    }
-
-    /// Reads the log again, and compares it with what was read or written last.
-    async fn still_has_log(&self, id: &str) -> Result<(), RecordError> {
-        let stored = self.stored_log(id).await?;
-        let same = match (&stored, &self.log) {
-            (Some(stored), Some(known)) => stored.is(known),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if same { Ok(()) } else { Err(self.replaced()) }
-    }
-
-    async fn put_log(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), RecordError> {
-        let ours = |rev| KnownLog { rev, session_id: Some(session_id.to_owned()) };
-        let rev = self.log.as_ref().map(|log| log.rev.as_str());
-        self.log = match self.peer.put_local_doc(id, rev, log).await {
-            // The write before was done and only its answer got lost (or source and target are one database).
-            Err(PeerError::Conflict) => match self.stored_log(id).await? {
-                Some(stored) if stored.session_id.as_deref() == Some(session_id) => Some(stored),
-                _ => return Err(self.replaced()),
-            },
-            written => Some(ours(written?)),
-        };
-        Ok(())
-    }
-
-    async fn stored_log(&self, id: &str) -> Result<Option<KnownLog>, PeerError> {
-        let stored = self.peer.local_doc(id).await?;
-        Ok(stored.map(|doc| KnownLog::of(&doc, self.peer.name())))
-    }
-
-    fn replaced(&self) -> RecordError {
-        RecordError::Replaced { database: self.peer.name().to_owned() }
-    }
-}
-
-/// Finds a database's log: the newest, else the first of the older ones, which is then written under the newest id.
-async fn find_log(peer: &Peer, newest: &str, older: &[String]) -> Result<Option<LocalDoc>, PeerError> {
-    if let Some(doc) = peer.local_doc(newest).await? {
-        return Ok(Some(doc));
-    }
-    let found = try_join_all(older.iter().map(|id| peer.local_doc(id))).await?;
-    let Some((old_id, doc)) = older.iter().zip(found).find_map(|(id, doc)| Some((id, doc?))) else { return Ok(None) };
-    let body = without_names(&doc.body)?;
-    match peer.put_local_doc(newest, None, &body).await {
-        Ok(rev) => {
-            tracing::info!(database = peer.name(), old_id, "took over a checkpoint of an older id version");
-            Ok(Some(LocalDoc { rev, body }))
-        }
-        // Somebody else was faster, or source and target are one database.
-        Err(PeerError::Conflict) => peer.local_doc(newest).await,
-        Err(error) => Err(error),
-    }
-}
-
-/// A document's text without `_id` and `_rev`.
-fn without_names(doc: &RawValue) -> Result<Box<RawValue>, DocumentError> {
-    let text = doc.get();
-    let mut kept = String::with_capacity(text.len());
-    for member in json::members(text.as_bytes())?.filter(|member| member.key != "_id" && member.key != "_rev") {
-        kept.push(if kept.is_empty() { '{' } else { ',' });
-        kept.push_str(&text[member.span]);
-    }
-    kept.push_str(if kept.is_empty() { "{}" } else { "}" });
-    RawValue::from_string(kept).map_err(|_| DocumentError::InvalidJson)
-}
-
-/// Reads a log. A damaged one counts as none, since replicating again loses nothing.
-fn parse(doc: &LocalDoc, database: &str) -> Option<Log> {
-    serde_json::from_str(doc.body.get())
-        .inspect_err(|error| tracing::warn!(database, %error, "the checkpoint is damaged and counts as none"))
-        .ok()
-}
-
-/// The seq of the newest session that both logs have, and the history from it on.
-///
-/// Unlike the seed's, the history keeps the common session: should a side be restored once more, it is still known.
-fn common_ancestor(source: Log, target: &Log) -> Option<(Seq, Vec<Box<RawValue>>)> {
-    if source.session_id == target.session_id {
-        return Some((source.source_last_seq, source.history));
-    }
-    tracing::info!("the two checkpoints differ: looking for a session that both sides know");
-    let entry = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).ok();
-    let known: HashSet<String> =
-        target.history.iter().filter_map(|raw| entry(raw)).map(|entry| entry.session_id).collect();
-    let mut history = source.history;
-    let common = history.iter().enumerate().find_map(|(index, raw)| {
-        let entry = entry(raw).filter(|entry| known.contains(&entry.session_id))?;
-        Some((index, entry.recorded_seq))
-    });
-    common.map(|(index, seq)| (seq, history.split_off(index)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,62 +248,5 @@ mod tests {
         let body = serde_json::value::to_raw_value(&body).unwrap();
         target.put_local_doc("log", Some(&rev), &body).await.unwrap();
         assert_eq!(start().await.start_seq(), &Seq::from(2));
-    }
-
-    fn log(session: &str, seq: u64, history: &[(&str, u64)]) -> Log {
-        let history: Vec<_> =
-            history.iter().map(|(id, seq)| serde_json::json!({"session_id": id, "recorded_seq": seq})).collect();
-        let log = serde_json::json!({"session_id": session, "source_last_seq": seq, "history": history});
-        serde_json::from_value::<Value>(log).and_then(|log| serde_json::from_str(&log.to_string())).unwrap()
-    }
-
-    fn found(source: Log, target: &Log) -> (String, Vec<String>) {
-        let (seq, history) = common_ancestor(source, target).unwrap();
-        let id = |raw: &RawValue| serde_json::from_str::<Entry>(raw.get()).unwrap().session_id;
-        (seq.to_string(), history.iter().map(|raw| id(raw)).collect())
-    }
-
-    #[test]
-    fn equal_sessions_go_on_from_the_last_seq() {
-        let (source, target) = (log("c", 9, &[("c", 9), ("b", 5)]), log("c", 9, &[("c", 9)]));
-        assert_eq!(found(source, &target), ("9".into(), vec!["c".into(), "b".into()]));
-    }
-
-    #[test]
-    fn a_restored_target_goes_on_from_the_newest_session_that_both_know() {
-        let source = log("d", 9, &[("d", 9), ("c", 7), ("b", 5), ("a", 3)]);
-        let target = log("b", 5, &[("b", 5), ("a", 3)]);
-        assert_eq!(found(source, &target), ("5".into(), vec!["b".into(), "a".into()]));
-    }
-
-    #[test]
-    fn nothing_in_common_starts_from_nothing() {
-        assert!(common_ancestor(log("d", 9, &[("d", 9)]), &log("x", 9, &[("x", 9)])).is_none());
-    }
-
-    #[test]
-    fn damaged_entries_of_a_history_are_passed_over() {
-        let source: Log = serde_json::from_str(
-            r#"{"session_id":"d","source_last_seq":9,"history":[1,{"session_id":2},{"session_id":"a","recorded_seq":"3-x"}]}"#,
-        )
-        .unwrap();
-        let (seq, history) = common_ancestor(source, &log("a", 3, &[("a", 3)])).unwrap();
-        assert_eq!((seq.as_json(), history.len()), (r#""3-x""#, 1));
-    }
-
-    #[test]
-    fn a_log_is_taken_over_without_its_names_and_otherwise_byte_for_byte() {
-        let stripped =
-            |text: &str| without_names(&RawValue::from_string(text.into()).unwrap()).unwrap().get().to_owned();
-        assert_eq!(stripped(r#"{"_id":"_local/x","_rev":"0-3","a":1.0,"h":[ 1 ]}"#), r#"{"a":1.0,"h":[ 1 ]}"#);
-        assert_eq!(stripped(r#"{"_rev":"0-3"}"#), "{}");
-    }
-
-    #[test]
-    fn a_damaged_log_counts_as_none() {
-        for body in [r#"{"session_id":1}"#, r#"{"session_id":"a"}"#, "[]"] {
-            let body = RawValue::from_string(body.into()).unwrap();
-            assert!(parse(&LocalDoc { rev: "0-1".into(), body }, "db").is_none());
-        }
     }
 }

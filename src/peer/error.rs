@@ -56,12 +56,14 @@ pub enum PeerError {
         reason: String,
     },
     /// Another answer than the expected one, after all tries.
-    #[error("{request} was answered {answer}")]
+    #[error("{request} was answered {}", answer(.status, .why))]
     Answered {
         /// As above; or the document that it is about.
         request: String,
-        /// What was answered, shortened.
-        answer: String,
+        /// That of the whole answer, if it counts.
+        status: Option<u16>,
+        /// The peer's words, shortened; else the status's own and the answer's beginning.
+        why: Why,
         /// Whose fault it is.
         blame: Blame,
     },
@@ -143,6 +145,10 @@ impl From<JsonError> for PeerError {
     }
 }
 
+fn answer(status: &Option<u16>, words: impl std::fmt::Display) -> String {
+    status.map_or_else(|| words.to_string(), |status| format!("{status} {words}"))
+}
+
 /// A peer's words, after ours.
 fn said(reason: &Option<String>) -> String {
     reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
@@ -180,10 +186,8 @@ impl PeerError {
             Self::Unreachable { reason, .. } => format!("no answer: {reason}"),
             Self::Broken { reason, .. } => format!("the answer broke off: {reason}"),
             // What isn't in CouchDB's words may come from anywhere that a redirect led to: its status says enough.
-            Self::Answered { answer, blame: Blame::Unclear { worded: false }, .. } => {
-                answer.split(':').next().unwrap_or_default().to_owned()
-            }
-            Self::Answered { answer, .. } => answer.clone(),
+            Self::Answered { status, why, blame: Blame::Unclear { worded: false }, .. } => answer(status, &why.error),
+            Self::Answered { status, why, .. } => answer(status, why),
             Self::NotCopied { why, .. } => why.to_string(),
             Self::MissingStub { reason, .. } => format!("an attachment that was sent as a stub is missing: {reason}"),
             Self::Malformed { expected, .. } => format!("something else than {expected}"),

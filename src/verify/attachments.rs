@@ -111,7 +111,7 @@ async fn told(peer: &Peer, changes: &[Change], budget: &Budget) -> Result<HashMa
         let refused = fetched.refused.into_iter().map(|failure| (failure, Blame::Document));
         if let Some((Failure { id, why, .. }, blame)) = refused.chain(doubtful).next() {
             let request = format!("_bulk_get of {}{id}", peer.name());
-            return Err(PeerError::Answered { request, answer: why.to_string(), blame });
+            return Err(PeerError::Answered { request, status: None, why, blame });
         }
     }
     drop(share);
@@ -144,7 +144,8 @@ async fn hash(peer: &Peer, (id, rev): &Leaf, budget: &Budget) -> Result<HashMap<
         Opened::Missing => Ok(HashMap::new()),
         Opened::Forbidden(why) => Err(PeerError::Answered {
             request: format!("a question for {}{id}", peer.name()),
-            answer: why.to_string(),
+            status: None,
+            why,
             blame: Blame::Document,
         }),
     })

@@ -214,8 +214,8 @@ impl Reply {
 
     /// This answer as an error.
     pub(super) fn into_error(self) -> PeerError {
-        let answer = format!("{} {}", self.status, self.why());
-        PeerError::Answered { request: self.request.to_string(), answer, blame: self.meaning().blame() }
+        let (request, status) = (self.request.to_string(), Some(self.status));
+        PeerError::Answered { request, status, why: self.why(), blame: self.meaning().blame() }
     }
 }
 

@@ -58,8 +58,8 @@ impl RemotePeer {
                             written.doubtful.push(Doubt { failure, blame });
                         }
                         blame => {
-                            let (request, answer) = (self.request_name(&call), failure.why.to_string());
-                            return Err(PeerError::Answered { request, answer, blame });
+                            let (request, why) = (self.request_name(&call), failure.why);
+                            return Err(PeerError::Answered { request, status: None, why, blame });
                         }
                     }
                 }
@@ -106,8 +106,8 @@ impl RemotePeer {
                 Blame::Passing => Blame::Passing,
                 _ => Blame::Unclear { worded: true },
             };
-            let (request, answer) = (self.request_name(call), failure.why.to_string());
-            return Err(PeerError::Answered { request, answer, blame });
+            let (request, why) = (self.request_name(call), failure.why);
+            return Err(PeerError::Answered { request, status: None, why, blame });
         }
         let unnamed =
             || malformed(&self.request_name(call), EXPECTED, "a row that isn't about a document that was sent".into());

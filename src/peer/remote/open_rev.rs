@@ -73,7 +73,7 @@ impl RemotePeer {
         }
         let Some(text) = doc else {
             return match refusal {
-                Some(why) => not_given(&request, &why),
+                Some(why) => not_given(&request, why),
                 None if any => Ok(Opened::Missing),
                 None => Err(malformed(&request, EXPECTED, "no revision".into())),
             };
@@ -146,10 +146,10 @@ async fn read_mixed(answer: Answer, boundary: &str, mut share: Share) -> Result<
 const EXPECTED: &str = "a document in multipart";
 
 /// What is said of a revision in place of the document.
-fn not_given(request: &str, why: &Why) -> Result<Opened, PeerError> {
-    match judgement::of_document(why) {
+fn not_given(request: &str, why: Why) -> Result<Opened, PeerError> {
+    match judgement::of_document(&why) {
         Blame::Missing => Ok(Opened::Missing),
-        blame => Err(PeerError::Answered { request: request.to_owned(), answer: why.to_string(), blame }),
+        blame => Err(PeerError::Answered { request: request.to_owned(), status: None, why, blame }),
     }
 }
 
@@ -165,10 +165,13 @@ fn alone(request: &str, content_type: &str, json: Vec<u8>, share: Share) -> Resu
             Ok(_) => Ok(Opened::Missing),
             Err(_) => {
                 let why = serde_json::from_slice::<Item<'_>>(&json).ok().and_then(|item| item.refusal());
-                let answer = beginning(&json);
-                let blame = Blame::Unclear { worded: false };
-                let unworded = PeerError::Answered { request: request.to_owned(), answer, blame };
-                why.map_or(Err(unworded), |why| not_given(request, &why))
+                let unworded = || PeerError::Answered {
+                    request: request.to_owned(),
+                    status: None,
+                    why: Why::new("an error", beginning(&json)),
+                    blame: Blame::Unclear { worded: false },
+                };
+                why.map_or_else(|| Err(unworded()), |why| not_given(request, why))
             }
         };
     }

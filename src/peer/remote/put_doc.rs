@@ -165,7 +165,7 @@ fn said(reply: &Reply, why: Why) -> Result<Put, PeerError> {
     match judgement::of_written(&why) {
         _ if judgement::is_about_rights(&why) => Ok(Put::Forbidden(why)),
         Blame::Document => Ok(Put::Refused(why)),
-        blame => Err(PeerError::Answered { request: reply.request().to_owned(), answer: why.to_string(), blame }),
+        blame => Err(PeerError::Answered { request: reply.request().to_owned(), status: None, why, blame }),
     }
 }
 

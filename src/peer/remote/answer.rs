@@ -15,10 +15,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use super::clients::reason;
 use super::judgement::{self, Meaning, Words};
 use super::pace::Permit;
 use super::shown::{beginning, shorten};
+use super::transport::reason;
 use crate::effort::pulse::Pulse;
 use crate::peer::{PeerError, Why};
 

@@ -1,26 +1,24 @@
-//! The HTTP clients that all replications share, and what their errors mean.
+//! The HTTP clients that all replications share.
 //!
 //! Peers that are reached in the same way (proxy, certificates, socket options) share one client, and so its pool of
 //! connections. Certificate files are read whenever a peer is opened: a file that has changed makes another client, so
 //! certificates may be renewed while the server runs.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Identity};
 use ring::digest;
 
 use super::auth::Sessions;
 use super::pace::Servers;
+use super::transport::{SystemResolver, reason};
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
 use crate::endpoint::connection::{Connection, Proxy};
-use crate::peer::remote::retry::Trouble;
 use crate::tasks;
 
 /// Clients kept; one that is dropped for another lives on as long as peers use it.
@@ -200,7 +198,7 @@ fn build(key: &ClientKey, files: &Files, tls: &Tls) -> Result<reqwest::Client, C
 #[derive(Default)]
 struct Files {
     trusted: Option<Vec<u8>>,
-    /// The certificate, and the key behind it.
+    /// The certificate, and the key after it.
     identity: Option<Vec<u8>>,
 }
 
@@ -246,60 +244,4 @@ fn unusable(field: &'static str, path: &Path, expected: &'static str) -> ClientE
 /// The error's own words may hold a proxy's URL; its causes don't.
 fn setup(error: reqwest::Error) -> ClientError {
     ClientError::Setup(reason(&error))
-}
-
-/// Asks the system, and gives failures a type, by which they are told from other failures to connect.
-struct SystemResolver;
-
-#[derive(Debug, thiserror::Error)]
-#[error("no address found")]
-struct NoAddress(#[source] io::Error);
-
-impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NoAddress)?;
-            let addresses: Vec<_> = addresses.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// What went wrong before an answer came.
-pub(super) fn failure(error: &reqwest::Error) -> Trouble {
-    let has = |wanted: fn(&(dyn Error + 'static)) -> bool| causes(error).any(wanted);
-    if has(|cause| cause.is::<NoAddress>()) {
-        Trouble::Unresolved
-    } else if has(|cause| cause.is::<rustls::Error>()) {
-        Trouble::Tls
-    } else if error.is_connect() {
-        Trouble::NoConnection
-    } else if error.is_builder() {
-        Trouble::Unsendable
-    } else {
-        Trouble::Broke
-    }
-}
-
-/// The innermost cause in words; the outer ones name the URL or say nothing.
-pub(super) fn reason(error: &reqwest::Error) -> String {
-    let innermost = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    match error.is_timeout() {
-        true => "timed out".into(),
-        false if innermost.is_empty() => "the connection failed".into(),
-        false => innermost,
-    }
-}
-
-/// Every cause below the error itself, whose own text has the URL in it.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause| below(*cause))
-}
-
-/// What an I/O error wraps is the error itself, not its cause, as far as `source` is concerned.
-fn below<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(wrapped) => Some(wrapped),
-        None => cause.source(),
-    }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Response;
 
-use super::clients::{failure, reason};
 use super::retry::Trouble;
+use super::transport::{failure, reason};
 use crate::effort::pulse::Pulse;
 use crate::peer::error::PeerError;
 

@@ -43,11 +43,6 @@ pub struct Databases {
     #[arg(long, env = "COUCHREP_DATA_DIR", hide_env = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Where refused documents are listed if neither database is given by name and the source keeps no list
-    /// [default: $XDG_STATE_HOME/couchrep or ~/.local/state/couchrep]
-    #[arg(long, env = "COUCHREP_STATE_DIR", hide_env = true, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-
     /// Enters the name of the checkpoints, 32 hex digits [default: that of the data dir; with URLs alone, a fixed one]
     ///
     /// Give each machine its own where a URL such as http://localhost:5984/db means another database on each.
@@ -87,8 +82,9 @@ impl Databases {
         }
     }
 
-    /// Opens what the request needs: the store, where it names a database of it.
-    pub async fn open(&self, request: &Request) -> anyhow::Result<Context> {
+    /// Opens what the request needs: the store, if it names a database of it. `failures` keeps what a source doesn't if both
+    /// databases are given by URLs.
+    pub async fn open(&self, request: &Request, failures: FailureFiles) -> anyhow::Result<Context> {
         let options = Options {
             data_dir: self.data_dir.clone(),
             config: self.config.clone(),
@@ -104,8 +100,6 @@ impl Databases {
         let identity = |uuid: &str| identity::of(&config, &config.listen, uuid);
         if !local(&request.source) && !local(&request.target) {
             let identity = identity(config.uuid.as_deref().unwrap_or(UUID));
-            let state_dir = self.state_dir.clone().or_else(default_state_dir);
-            let failures = state_dir.map_or_else(FailureFiles::default, |dir| FailureFiles::in_state_dir(&dir));
             return Ok(Context::new(databases(None), failures, settings, identity));
         }
         let store = open_store(&config, request.create_target && local(&request.target)).await?;
@@ -113,13 +107,6 @@ impl Databases {
         let failures = FailureFiles::under(&config.data_dir);
         Ok(Context::new(databases(Some(store)), failures, settings, identity(&uuid)))
     }
-}
-
-/// Where the XDG Base Directory Specification puts what a program has to remember.
-fn default_state_dir() -> Option<PathBuf> {
-    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute());
-    let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
-    Some(state.join("couchrep"))
 }
 
 async fn open_store(config: &Config, may_make: bool) -> anyhow::Result<Store> {

@@ -4,6 +4,7 @@
 //! record a checkpoint; the second ends it at once, which loses nothing but work.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use couchrep::access::Caller;
 use couchrep::endpoint::Endpoint;
 use couchrep::jobs::lives;
 use couchrep::peer::Failure;
-use couchrep::replicate::failures::{FailureList, RecordedFailure};
+use couchrep::replicate::failures::{FailureFiles, FailureList, RecordedFailure};
 use couchrep::replicate::progress::Progress;
 use couchrep::replicate::request::Request;
 use couchrep::replicate::{Context, Job, Outcome, ReplicateError};
@@ -74,6 +75,26 @@ pub struct Arguments {
 
     #[command(flatten)]
     databases: Databases,
+
+    /// Where refused documents are listed if neither database is given by name and the source keeps no list
+    /// [default: $XDG_STATE_HOME/couchrep or ~/.local/state/couchrep]
+    #[arg(long, env = "COUCHREP_STATE_DIR", hide_env = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What keeps the list of refused documents on this machine.
+    fn failures(&self) -> FailureFiles {
+        let state_dir = self.state_dir.clone().or_else(default_state_dir);
+        state_dir.map_or_else(FailureFiles::default, |dir| FailureFiles::in_state_dir(&dir))
+    }
+}
+
+/// Where the XDG Base Directory Specification puts what a program has to remember.
+fn default_state_dir() -> Option<PathBuf> {
+    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute());
+    let state = directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))?;
+    Some(state.join("couchrep"))
 }
 
 /// Replicates.
@@ -97,7 +118,7 @@ impl Arguments {
 
 async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
-    let job = job(arguments.databases.open(&request).await?, request).await?;
+    let job = job(arguments.databases.open(&request, arguments.failures()).await?, request).await?;
     screen.event(
         "started",
         json!({

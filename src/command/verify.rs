@@ -8,6 +8,7 @@ use couchrep::access::Caller;
 use couchrep::effort::pulse::Pulse;
 use couchrep::peer::{Filter, Peer, PeerError};
 use couchrep::replicate::Context;
+use couchrep::replicate::failures::FailureFiles;
 use couchrep::replicate::request::Request;
 use couchrep::verify::{self, Difference, Problem, Report};
 use indicatif::HumanCount;
@@ -69,7 +70,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 async fn verify(arguments: Arguments, request: Request, screen: Screen) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
-    let context = arguments.databases.open(&request).await?;
+    let context = arguments.databases.open(&request, FailureFiles::default()).await?;
     let (pulse, limit) = (Pulse::default(), context.settings.stall_limit);
     let compared = tokio::select! {
         biased;

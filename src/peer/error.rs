@@ -207,3 +207,23 @@ impl PeerError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of failures showed the beginning of whatever page a redirect had led to.
+    #[test]
+    fn a_failure_shows_the_status_of_an_answer_and_words_only_if_they_are_a_databases_own() {
+        let answered = |worded| PeerError::Answered {
+            request: "GET http://h/db/a".into(),
+            status: Some(404),
+            why: Why::new("Not Found", "the secret of another host"),
+            blame: Blame::Unclear { worded },
+        };
+        assert_eq!(answered(false).without_address(), "404 Not Found");
+        assert_eq!(answered(true).without_address(), "404 Not Found: the secret of another host");
+        let shown = "GET http://h/db/a was answered 404 Not Found: the secret of another host";
+        assert_eq!(answered(true).to_string(), shown);
+    }
+}

@@ -44,7 +44,7 @@ const HEADERS_END: &[u8] = b"\r\n\r\n";
 const MAX_HEADERS: usize = 32;
 /// Blanks that may stand between a boundary and its line's end.
 const MAX_PADDING: usize = 256;
-/// Bytes behind the closing boundary that are read so that the connection can be used again.
+/// Bytes after the closing boundary that are read so that the connection can be used again.
 const MAX_EPILOGUE: usize = 64 << 10;
 
 /// Reads one multipart body, part by part. Its futures may be dropped without losing bytes.
@@ -63,9 +63,9 @@ pub struct Reader<S> {
 enum Position {
     /// Before the first boundary or within a part: bytes up to the next boundary belong here.
     Within,
-    /// `held` starts with the line end of a boundary's line, headers behind it.
+    /// `held` starts with the line end of a boundary's line, headers after it.
     AtHeaders,
-    /// Behind the closing boundary.
+    /// After the closing boundary.
     Closed,
 }
 
@@ -73,7 +73,7 @@ enum Position {
 enum Next {
     /// Bytes of the part, this many.
     Data(usize),
-    /// A boundary of this length, padding included, a part behind it.
+    /// A boundary of this length, padding included, a part after it.
     Boundary(usize),
     /// The closing boundary.
     Close,
@@ -92,7 +92,7 @@ where
         Self { stream, delimiter, held: Bytes::from_static(b"\r\n"), searched: 0, position: Position::Within }
     }
 
-    /// The next part's headers, after skipping what is left of the part before; `None` behind the last part.
+    /// The next part's headers, after skipping what is left of the part before; `None` after the last part.
     pub async fn next_part(&mut self) -> Result<Option<HeaderMap>, MultipartError<E>> {
         while self.next_chunk().await?.is_some() {}
         if self.position == Position::Closed {
@@ -136,7 +136,7 @@ where
         Ok(None)
     }
 
-    /// The part in hand as a stream, for a nested body. Behind its end the rest of this body is skipped, so that the
+    /// The part in hand as a stream, for a nested body. After its end the rest of this body is skipped, so that the
     /// connection underneath can be used again.
     pub fn into_part(self) -> impl Stream<Item = Result<Bytes, MultipartError<E>>> {
         futures::stream::try_unfold(self, |mut reader| async move {
@@ -181,7 +181,7 @@ where
         start.map_or(0, |at| tail.len() - at)
     }
 
-    /// Waits for more bytes behind those in hand.
+    /// Waits for more bytes after those in hand.
     async fn pull(&mut self) -> Result<(), MultipartError<E>> {
         let chunk = self.stream.next().await.ok_or(MultipartError::Truncated)?.map_err(MultipartError::Stream)?;
         if self.held.is_empty() {
@@ -291,7 +291,7 @@ fn parameter(mut parameters: &str, wanted: &str) -> Option<String> {
     }
 }
 
-/// The string before the closing quote, and what stands behind that.
+/// The string before the closing quote, and what stands after that.
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = quoted.char_indices();

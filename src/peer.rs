@@ -204,7 +204,7 @@ impl Peer {
         either!(self, peer => peer.ensure_full_commit().await)
     }
 
-    /// Whether the feed has nothing behind `seq`. A remote peer counts as up to date, as in the seed's `up_to_date/2`.
+    /// Whether the feed has nothing after `seq`. A remote peer counts as up to date, as in the seed's `up_to_date/2`.
     pub async fn up_to_date(&self, seq: &Seq) -> Result<bool, PeerError> {
         match self {
             Self::Remote(_) => Ok(true),

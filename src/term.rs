@@ -14,7 +14,7 @@ pub use self::json::Shape;
 pub enum Term {
     /// An atom, ASCII.
     Atom(&'static str),
-    /// An integer of any size, as its sign and its magnitude's bytes, the least significant first, without zeros behind.
+    /// An integer of any size, as its sign and its magnitude's bytes, the least significant first, without zeros after them.
     Integer {
         /// Whether it is below zero.
         negative: bool,

@@ -16,7 +16,7 @@ pub const MAX_POS: u64 = i64::MAX as u64;
 /// Bytes of a `_revisions` at most: 100,000 ids, where a document keeps 1,000. Read, they take many times their text.
 const MAX_HISTORY_BYTES: usize = 4 << 20;
 
-/// The part of a revision behind its dash, ordered as CouchDB orders it: by bytes.
+/// The part of a revision after its dash, ordered as CouchDB orders it: by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RevHash {
     /// 32 lowercase hexadecimal digits, as every CouchDB since 1.0 makes them.

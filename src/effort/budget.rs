@@ -4,8 +4,8 @@
 //! | --- | --- | --- |
 //! | common | 3/8 | documents that are gathered and written, by [`Share`]s |
 //! | the large place | 1/2 | one share at a time that needs more than the common part has left |
-//! | pages ahead | 1/16 | pages of feeds behind the one that every job may have in hand |
-//! | streams | 1/16 | documents whose attachments stream, behind the one that every job may have |
+//! | pages ahead | 1/16 | pages of feeds beyond the one that every job may have in hand |
+//! | streams | 1/16 | documents whose attachments stream, beyond the one that every job may have |
 //!
 //! A document counts twice its bytes: once as it came, once as it goes on (a buffer that grows is copied, the store
 //! and the HTTP client keep what they write). One that is larger than [`Budget::max_document`], a quarter of the budget,

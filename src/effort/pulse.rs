@@ -64,7 +64,7 @@ impl Pulse {
         }
     }
 
-    /// Something is at work that does one thing behind the other, and rests itself at most once at a time.
+    /// Something is at work that does one thing after the other, and rests itself at most once at a time.
     pub fn work(&self) -> Work {
         self.counters.at_work.fetch_add(1, Ordering::Relaxed);
         Work(self.clone())

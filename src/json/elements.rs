@@ -33,7 +33,7 @@ enum Array {
     #[default]
     Ahead,
     Here,
-    Behind,
+    After,
 }
 
 impl Default for Elements {
@@ -112,7 +112,7 @@ impl Elements {
     ///
     /// An object without any array never finishes: it isn't the answer that was asked for.
     pub fn finished(&self) -> bool {
-        self.finished && self.array == Array::Behind
+        self.finished && self.array == Array::After
     }
 
     /// Whether the text ended before its closing bracket. What doesn't begin as an object or an array isn't cut.
@@ -154,7 +154,7 @@ impl Elements {
 
     fn close(&mut self) {
         if self.among_elements() {
-            self.array = Array::Behind;
+            self.array = Array::After;
         }
         self.depth = self.depth.saturating_sub(1);
         self.finished = self.depth == 0;

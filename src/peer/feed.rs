@@ -66,7 +66,7 @@ pub enum Extent {
 /// What the feed is asked for.
 #[derive(Debug, Clone)]
 pub struct ChangesQuery {
-    /// Behind which place.
+    /// After which place.
     pub since: Seq,
     /// Rows of a page at most.
     pub limit: usize,

@@ -23,6 +23,7 @@ mod retry;
 mod judgement;
 mod shown;
 mod call;
+mod transport;
 mod exchange;
 mod redirect;
 mod send;

@@ -54,7 +54,7 @@ const ANSWER_ROWS: usize = 4000;
 pub struct FeedOptions {
     /// The source.
     pub source: Peer,
-    /// Behind which place.
+    /// After which place.
     pub since: Seq,
     /// Rows a batch.
     pub limit: usize,
@@ -66,7 +66,7 @@ pub struct FeedOptions {
     pub continuous: bool,
 }
 
-/// Reads the feed. Ends at its end, when `stop` is cancelled, or behind the first error.
+/// Reads the feed. Ends at its end, when `stop` is cancelled, or after the first error.
 pub fn pages(
     options: FeedOptions,
     tasks: Tasks,

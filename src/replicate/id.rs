@@ -170,7 +170,7 @@ mod tests {
     const VECTORS: &str = include_str!("../../tests/data/replication-ids.json");
     const ALL_VERSIONS: &str = include_str!("../../tests/data/replication-ids-v1-v4.json");
 
-    /// What a request and the code behind its filter give.
+    /// What a request and the code of its filter give.
     fn parsed(request: &Value) -> (Request, Caller, Option<String>) {
         let Command::Run(request) = Command::parse(request.as_object().unwrap()).unwrap() else { panic!("no cancel") };
         let caller = Caller { authorization: Some("Basic YWRtaW46c2VjcmV0".into()), ..Caller::default() };
@@ -210,7 +210,7 @@ mod tests {
         let vectors = data["vectors"].as_array().unwrap();
         for vector in vectors {
             let (request, caller, _) = parsed(&vector["request"]);
-            // The code behind that server's `f/q`: found by trying, since the vectors don't tell it.
+            // The code of that server's `f/q`: found by trying, since the vectors don't tell it.
             let code = request.filter.is_some().then_some("function(doc, req) { return true; }");
             let ids = ReplicationId::log_ids(&request, &identity, &caller, code);
             let looked_up = vector["ids_v4_v3_v2_v1"].as_array().unwrap();

@@ -61,7 +61,7 @@ pub struct Position {
     pub through_seq: Seq,
     /// The newest checkpoint.
     pub checkpointed_source_seq: Seq,
-    /// Changes behind `through_seq`, as the source told with it.
+    /// Changes after `through_seq`, as the source told with it.
     pub changes_pending: Option<u64>,
     /// Changes of this session up to `through_seq`; `None` where a filter hides how many there were.
     pub changes_done: Option<u64>,
@@ -184,7 +184,7 @@ impl Progress {
         }
     }
 
-    /// A session starts (again) behind this checkpoint.
+    /// A session starts (again) after this checkpoint.
     pub fn started(&self, seq: &Seq) {
         self.change(|position| {
             position.source_seq = seq.clone();
@@ -201,7 +201,7 @@ impl Progress {
     }
 
     /// Everything up to here is on the target: so many changes more (`None`: a filter hides it), and so many were
-    /// behind it.
+    /// after it.
     pub fn finished(&self, seq: &Seq, changes: Option<u64>, pending: Option<u64>) {
         self.change(|position| {
             position.through_seq = seq.clone();

@@ -131,7 +131,7 @@ impl Command {
 
 impl Request {
     /// The documents to fetch by id, without reading the feed; `None` where the feed's own words are needed: which leaf
-    /// wins, what comes behind a seq, what is yet to come.
+    /// wins, what comes after a seq, what is yet to come.
     pub fn fetched_directly(&self) -> Option<&[DocId]> {
         let by_feed = self.continuous || self.winning_revs_only || self.since_seq.is_some();
         self.doc_ids.as_deref().filter(|_| !by_feed)

@@ -32,7 +32,7 @@ pub fn collate(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// Orders a document's id and another value: by bytes, and ids behind everything that is no string.
+/// Orders a document's id and another value: by bytes, and ids after everything that is no string.
 pub fn collate_id(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::String(a), Value::String(b)) => a.cmp(b),

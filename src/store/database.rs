@@ -108,7 +108,7 @@ pub struct Database {
     instance_start_time: String,
     path: Box<Path>,
     interpreters: Interpreters,
-    /// Behind the engine, since the engine fills it.
+    /// After the engine, since the engine fills it.
     _cache: Cache,
 }
 

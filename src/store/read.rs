@@ -119,7 +119,7 @@ impl Snapshot {
         DocRecord::decode(stored.value()).map(Some)
     }
 
-    /// Feeds rows behind `since`, oldest first, to `each` until it answers `false`.
+    /// Feeds rows after `since`, oldest first, to `each` until it answers `false`.
     pub fn changes(
         &self,
         since: u64,
@@ -149,7 +149,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many rows the feed has behind `seq`.
+    /// How many rows the feed has after `seq`.
     pub fn pending(&self, seq: u64) -> Result<u64, StoreError> {
         let bucket = keys::seq_bucket(seq);
         let mut pending = 0;

@@ -9,7 +9,7 @@
 //! (`POST {db}/_bulk_get?revs=true&attachments=true`). That is a second way to fetch what `open_rev` fetches: whatever doesn't
 //! come by it is left to `open_rev` after all, which says why. A
 //! peer without `_bulk_get` is asked with `open_revs`, document by document: several answers are waited for at once, and
-//! read one behind the other.
+//! read one after the other.
 //!
 //! Memory: what is held is within the caller's share, at every moment. Where there is no more, the documents that are
 //! whole are handed on; one that is larger than any may be is left out and told as refused.
@@ -233,7 +233,7 @@ impl RemoteBulkGet {
         self.reading.as_ref().map_or(0, |reading| reading.cutting.held())
     }
 
-    /// Sorts what has arrived, up to `max_bytes`, and reads on behind that.
+    /// Sorts what has arrived, up to `max_bytes`, and reads on after that.
     async fn read(&mut self, max_bytes: usize, share: &mut Share) -> Result<Read, PeerError> {
         let Some(reading) = &mut self.reading else { return self.next_answer(share).await };
         let sorter = &mut self.sorter;

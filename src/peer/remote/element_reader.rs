@@ -19,7 +19,7 @@ pub(super) struct ElementReader {
     answer: Answer,
     /// What came and isn't cut yet.
     text: BytesMut,
-    /// Came when there was no room behind `text`.
+    /// Came when there was no room after `text`.
     waiting: Option<Bytes>,
     elements: Elements,
     /// Elements left out since somebody asked.

@@ -184,7 +184,7 @@ fn checked_head(request: &str, json: &[u8]) -> Result<DocumentHead, PeerError> {
     head.ok_or_else(|| not_fetched(request, json, &"a document without `_id` and `_rev`"))
 }
 
-/// The attachments behind a document, as they stream in.
+/// The attachments after a document, as they stream in.
 struct RelatedParts {
     related: Reader<Body>,
     /// What hasn't come yet.

@@ -25,7 +25,7 @@ pub(super) struct Plain {
     decoder: Option<MultiGzDecoder<Vec<u8>>>,
     /// Of the attachment in hand, still to be decoded.
     input: Bytes,
-    /// Came behind the attachment in hand, which must end first.
+    /// Came after the attachment in hand, which must end first.
     next: Option<AttachmentHead>,
     name: String,
 }

@@ -41,7 +41,7 @@ pub enum Denied {
 }
 
 impl Caller {
-    /// A server admin without a name: whoever calls where there are no admins, or starts a command on this machine.
+    /// A server admin without a name: whoever calls if there are no admins, or starts a command on this machine.
     pub fn server_admin() -> Self {
         Self { roles: vec![ADMIN.to_owned()], ..Self::default() }
     }

@@ -25,13 +25,13 @@ pub struct Config {
     pub listen: String,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
-    /// The server's uuid, which enters replication ids; made once and kept in the data dir where absent.
+    /// The server's uuid, which enters replication ids; made once and kept in the data dir if absent.
     pub uuid: Option<String>,
-    /// The machine's name as ids of versions 1 and 2 have it; the machine's own where absent.
+    /// The machine's name as ids of versions 1 and 2 have it; the machine's own if absent.
     pub hostname: Option<String>,
     /// The port of CouchDB's old HTTP server, which enters ids of version 2.
     pub httpd_port: u16,
-    /// `host:port` that databases named without a URL stand for in ids and answers; `listen` where absent.
+    /// `host:port` that databases named without a URL stand for in ids and answers; `listen` if absent.
     pub local_address: Option<String>,
     /// With none, everyone is admin, and only loopback addresses may be listened on.
     pub admins: Vec<Admin>,

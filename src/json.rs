@@ -137,7 +137,7 @@ fn object(text: &[u8]) -> Result<Scan<'_>, JsonError> {
     Ok(scan)
 }
 
-/// The text of a JSON string, quotes and all, as the string it stands for; `None` where it is no string.
+/// The text of a JSON string, quotes and all, as the string it stands for; `None` if it is no string.
 pub fn string(text: &[u8]) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     match plain_run(inner) == inner.len() {

@@ -82,12 +82,12 @@ impl Peer {
         }
     }
 
-    /// Reads the design document `_design/{name}`; `None` where there is none.
+    /// Reads the design document `_design/{name}`; `None` if there is none.
     pub async fn design_doc(&self, name: &str) -> Result<Option<Bytes>, PeerError> {
         either!(self, peer => peer.design_doc(name).await)
     }
 
-    /// Reads `_local/{id}`; `None` where there is none.
+    /// Reads `_local/{id}`; `None` if there is none.
     pub async fn local_doc(&self, id: &str) -> Result<Option<LocalDoc>, PeerError> {
         either!(self, peer => peer.local_doc(id).await)
     }
@@ -97,7 +97,7 @@ impl Peer {
     /// `body` is a JSON object without `_id` and `_rev`.
     ///
     /// # Errors
-    /// [`PeerError::Conflict`] where the document has another revision.
+    /// [`PeerError::Conflict`] if the document has another revision.
     pub async fn put_local_doc(&self, id: &str, rev: Option<&str>, body: &RawValue) -> Result<String, PeerError> {
         either!(self, peer => peer.put_local_doc(id, rev, body).await)
     }
@@ -105,12 +105,12 @@ impl Peer {
     /// Removes `_local/{id}` in its revision `rev`; that it has gone already is a success, or a conflict.
     ///
     /// # Errors
-    /// [`PeerError::Conflict`] where the document has another revision.
+    /// [`PeerError::Conflict`] if the document has another revision.
     pub async fn remove_local_doc(&self, id: &str, rev: &str) -> Result<(), PeerError> {
         either!(self, peer => peer.remove_local_doc(id, rev).await)
     }
 
-    /// The ids of the `_local` documents that begin so (without `_local/`), in order. Empty where the peer has no list.
+    /// The ids of the `_local` documents that begin so (without `_local/`), in order. Empty if the peer has no list.
     pub async fn local_ids(&self, prefix: &str) -> Result<Vec<String>, PeerError> {
         either!(self, peer => peer.local_ids(prefix).await)
     }
@@ -133,7 +133,7 @@ impl Peer {
     /// the filter, or gone by the time it is read.
     ///
     /// # Errors
-    /// [`PeerError::Broken`] where the wait broke off: it is to be begun again.
+    /// [`PeerError::Broken`] if the wait broke off: it is to be begun again.
     pub async fn changed(&self, query: &ChangesQuery) -> Result<(), PeerError> {
         match self {
             Self::Remote(peer) => peer.changed(query).await,
@@ -170,7 +170,7 @@ impl Peer {
     /// The document's JSON is held within `share`, which goes with it.
     ///
     /// # Errors
-    /// [`PeerError::TooLong`] where the JSON is larger than may be held.
+    /// [`PeerError::TooLong`] if the JSON is larger than may be held.
     pub async fn open_rev(&self, id: &DocId, rev: &Rev, atts_since: &[Rev], share: Share) -> Result<Opened, PeerError> {
         either!(self, peer => peer.open_rev(id, rev, atts_since, share).await)
     }
@@ -224,7 +224,7 @@ impl ChangesAnswer {
     /// The next page; to be asked for until one isn't [`Extent::Part`].
     ///
     /// # Errors
-    /// [`PeerError::Broken`] where the answer broke off, [`PeerError::Malformed`] where it is none, [`PeerError::TooLong`] at
+    /// [`PeerError::Broken`] if the answer broke off, [`PeerError::Malformed`] if it is none, [`PeerError::TooLong`] at
     /// a row that is longer than a page: what wasn't given yet is to be asked for from the last page's `last_seq` on.
     pub async fn next(&mut self) -> Result<ChangesPage, PeerError> {
         match self {
@@ -241,7 +241,7 @@ impl BulkGet {
     /// than the share has only while it holds no whole document.
     ///
     /// # Errors
-    /// [`PeerError::Broken`] where the answer broke off: what hasn't been given yet is to be asked for again.
+    /// [`PeerError::Broken`] if the answer broke off: what hasn't been given yet is to be asked for again.
     pub async fn next(&mut self, max_bytes: usize, share: &mut Share) -> Result<Option<Fetched>, PeerError> {
         match self {
             Self::Remote(answer) => answer.next(max_bytes, share).await,

@@ -108,7 +108,7 @@ struct OpenDatabase {
 }
 
 impl Store {
-    /// Opens the store in `directory`, which is made where absent; only one process may have it open.
+    /// Opens the store in `directory`, which is made if absent; only one process may have it open.
     pub async fn open(directory: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         tasks::blocking("open the store", move || {
@@ -132,7 +132,7 @@ impl Store {
         .await?
     }
 
-    /// Makes a database. [`StoreError::AlreadyExists`] where it is there.
+    /// Makes a database. [`StoreError::AlreadyExists`] if it is there.
     pub async fn create(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
         let (store, name) = (self.clone(), name.clone());
         let creating = async move {
@@ -154,7 +154,7 @@ impl Store {
         Ok(self.keep_open(name, database))
     }
 
-    /// Deletes a database and all that is in it. [`StoreError::NoDatabase`] where it isn't there.
+    /// Deletes a database and all that is in it. [`StoreError::NoDatabase`] if it isn't there.
     ///
     /// Whoever still reads it reads on; whoever writes is answered [`StoreError::Closing`].
     pub async fn delete(&self, name: &DbName) -> Result<(), StoreError> {
@@ -175,7 +175,7 @@ impl Store {
         Ok(())
     }
 
-    /// Opens a database. [`StoreError::NoDatabase`] where it isn't there.
+    /// Opens a database. [`StoreError::NoDatabase`] if it isn't there.
     pub async fn database(&self, name: &DbName) -> Result<Arc<Database>, StoreError> {
         if let Some(database) = self.opened(name) {
             return Ok(database);
@@ -190,7 +190,7 @@ impl Store {
     }
 
     /// Opens a database that somebody waits for ([`Database::updates`]) without keeping it open.
-    /// [`StoreError::NoDatabase`] where it was deleted, even if there is another one of its name.
+    /// [`StoreError::NoDatabase`] if it was deleted, even if there is another one of its name.
     pub async fn reopen(&self, name: &DbName, updates: &watch::Receiver<u64>) -> Result<Arc<Database>, StoreError> {
         let database = self.database(name).await?;
         if database.updates().same_channel(updates) { Ok(database) } else { Err(StoreError::NoDatabase) }
@@ -278,7 +278,7 @@ impl Store {
 }
 
 impl OpenDatabase {
-    /// Ends its writer, and closes its file where nobody else has it.
+    /// Ends its writer, and closes its file if nobody else has it.
     async fn close(self) -> Result<(), StoreError> {
         self.database.close().await;
         // The engine writes and syncs once more.

@@ -1,5 +1,5 @@
 //! Proves that one database has all that another has: every leaf revision, or those that a filter lets
-//! through, and, where asked for, every attachment.
+//! through, and, if asked for, every attachment.
 //!
 //! Reads the feed of the one, page by page, and asks the other which of a page's leaves it lacks, some pages at once;
 //! nothing else of either is looked at, and memory is bounded by the pages. A revision names its content and its history,
@@ -26,7 +26,7 @@ use crate::replicate::changes::{FeedEnd, MAX_FRUITLESS, Next, never_ends};
 
 /// Rows of a page.
 const PAGE: usize = 1000;
-/// Bytes of a page, which has fewer rows where they are long.
+/// Bytes of a page, which has fewer rows if they are long.
 const MAX_PAGE_BYTES: usize = 8 << 20;
 /// Bytes of documents that are looked at, for their attachments.
 const BUDGET_BYTES: usize = 256 << 20;

@@ -298,6 +298,14 @@ async fn the_state_dir_lists_refused_documents_if_the_source_takes_no_list() {
     assert_eq!(couchrep(&args).code, 0);
 }
 
+/// `verify` showed a directory for lists that it never makes, and took one without effect.
+#[test]
+fn no_command_offers_a_directory_that_it_makes_no_use_of() {
+    let offers = |command| couchrep(&[command, "--help"]).out.contains("--state-dir");
+    assert_eq!((offers("replicate"), offers("verify")), (true, false));
+    assert_eq!(couchrep(&["verify", "http://h/a", "http://h/b", "--state-dir", "x"]).code, 2);
+}
+
 /// Without any place for the list, a checkpoint would pass over documents that nothing names.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_checkpoint_passes_refused_documents_that_nothing_can_list() {

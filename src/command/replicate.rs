@@ -58,7 +58,7 @@ pub struct Arguments {
     #[arg(long)]
     continuous: bool,
 
-    /// Make the target where it isn't there
+    /// Make the target if it isn't there
     #[arg(long)]
     create_target: bool,
 

@@ -26,7 +26,7 @@ pub struct ProgressLine {
     pub words: String,
     /// For programs.
     pub json: Value,
-    /// Done and all, where that is known and there is something to do.
+    /// Done and all, if that is known and there is something to do.
     pub share: Option<(u64, u64)>,
 }
 
@@ -65,7 +65,7 @@ impl Screen {
         self.json
     }
 
-    /// Prints an event, where JSON is wanted.
+    /// Prints an event, if JSON is wanted.
     pub fn event(&self, name: &str, fields: Value) {
         if self.json {
             let mut event = json!({ "event": name });

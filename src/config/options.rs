@@ -76,7 +76,7 @@ pub struct Options {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
 
-    /// Where the databases live; made where absent [default: data]
+    /// Where the databases live; made if absent [default: data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 

@@ -104,13 +104,13 @@ impl Described<'_> {
         self.digest.as_deref().and_then(Digest::parse)
     }
 
-    /// The head of its bytes, stored ones; `None` where the document doesn't say how many there are.
+    /// The head of its bytes, stored ones; `None` if the document doesn't say how many there are.
     pub fn head(&self, name: &str) -> Option<AttachmentHead> {
         let length = if self.is_gzipped() { self.encoded_length? } else { self.length? };
         Some(AttachmentHead { gzip: self.is_gzipped(), ..self.plain_head(name, length) })
     }
 
-    /// The head of its own bytes, decoded; `None` where the document doesn't say how many there are.
+    /// The head of its own bytes, decoded; `None` if the document doesn't say how many there are.
     pub fn decoded_head(&self, name: &str) -> Option<AttachmentHead> {
         Some(self.plain_head(name, self.length?))
     }

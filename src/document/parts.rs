@@ -32,7 +32,7 @@ pub struct DocParts<'a> {
     pub revisions: Option<Revisions>,
     /// `_deleted` is `true`.
     pub deleted: bool,
-    /// The JSON text of `_attachments`, where it is there and isn't `{}`.
+    /// The JSON text of `_attachments`, if it is there and isn't `{}`.
     pub attachments: Option<&'a [u8]>,
     /// It is JSON that CouchDB would refuse: it can be read, but isn't written.
     pub odd: bool,
@@ -44,7 +44,7 @@ impl<'a> DocParts<'a> {
     /// Takes a document apart, after checking that the whole of it is JSON.
     ///
     /// # Errors
-    /// [`DocumentError`] where the text is no JSON object, or an underscore member is unknown or of the wrong kind.
+    /// [`DocumentError`] if the text is no JSON object, or an underscore member is unknown or of the wrong kind.
     pub fn parse(text: &'a [u8]) -> Result<Self, DocumentError> {
         let mut parts = Self::default();
         let mut run: Option<Range<usize>> = None;

@@ -84,7 +84,7 @@ pub struct Rev {
 }
 
 impl Rev {
-    /// Reads `N-hash`; `None` where the text is no revision.
+    /// Reads `N-hash`; `None` if the text is no revision.
     pub fn parse(text: &str) -> Option<Self> {
         let (pos, hash) = text.split_once('-')?;
         let valid = pos.bytes().all(|b| b.is_ascii_digit());

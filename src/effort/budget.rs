@@ -151,7 +151,7 @@ impl Share {
         self.budget.max_document()
     }
 
-    /// Takes what is lacking to so many bytes in all, where it is there at once.
+    /// Takes what is lacking to so many bytes in all, if it is there at once.
     pub fn try_hold(&mut self, bytes: usize) -> bool {
         if bytes <= self.bytes() {
             return true;
@@ -166,7 +166,7 @@ impl Share {
         }
     }
 
-    /// Waits for so many bytes in all, or `wished`, where that is more: for the common part or the large place.
+    /// Waits for so many bytes in all, or `wished`, if that is more: for the common part or the large place.
     ///
     /// To be called only by who holds nothing, or one unfinished document and nothing else.
     pub async fn hold(&mut self, bytes: usize, wished: usize) {

@@ -72,7 +72,7 @@ struct OAuth2 {
 const KINDS: &str = "basic, oauth, bearer, iam and oauth2";
 
 impl Auth {
-    /// Reads an `auth` object; `None` where it names `basic`, or nothing.
+    /// Reads an `auth` object; `None` if it names `basic`, or nothing.
     ///
     /// # Errors
     /// What is wrong, to be put after the name of the endpoint's field and `auth`, as in `` `source.auth ``.

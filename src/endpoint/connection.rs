@@ -98,7 +98,7 @@ fn proxy(body: &Map<String, Value>, key: &str) -> Result<Option<Proxy>, BadField
 pub struct Proxy(SecretString);
 
 impl Proxy {
-    /// Reads the URL of an http, https or socks5 proxy; `None` where it isn't one.
+    /// Reads the URL of an http, https or socks5 proxy; `None` if it isn't one.
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let known = matches!(url.scheme(), "http" | "https" | "socks5");

@@ -29,7 +29,7 @@ impl Credentials {
         (!name.is_empty()).then(|| Self { written_name: name.to_owned(), ..credentials })
     }
 
-    /// Reads the value of an `Authorization` header; `None` where it isn't a Basic one.
+    /// Reads the value of an `Authorization` header; `None` if it isn't a Basic one.
     pub fn from_header(value: &str) -> Option<Self> {
         let (scheme, encoded) = value.split_once(' ')?;
         let text = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;

@@ -9,7 +9,7 @@ pub struct Written {
     pub url: String,
     /// An IPv6 address stands without its brackets.
     pub host: String,
-    /// `None` where it is the scheme's own, or 5984 with http.
+    /// `None` if it is the scheme's own, or 5984 with http.
     pub port: Option<u16>,
     /// Query included.
     pub path: String,

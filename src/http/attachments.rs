@@ -89,7 +89,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `PUT /{db}/{doc}/{attachment}`; makes the document where there is none.
+/// `PUT /{db}/{doc}/{attachment}`; makes the document if there is none.
 pub async fn put(
     AttachmentPath { db, id, name }: AttachmentPath,
     query: Query,
@@ -200,7 +200,7 @@ impl Revision {
         Ok(Ok(Self { parent: Some(parent), body: DocParts::parse(&text)?.body(), attachments }))
     }
 
-    /// Leaves an attachment out; `false` where there is none of this name.
+    /// Leaves an attachment out; `false` if there is none of this name.
     fn remove(&mut self, name: &str) -> bool {
         let before = self.attachments.len();
         self.attachments.retain(|attachment| attachment.name != name);

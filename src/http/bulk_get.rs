@@ -54,7 +54,7 @@ struct Progress {
 struct Open {
     entry: Entry,
     leaves: Leaves,
-    /// Its own, where it has some.
+    /// Its own, if it has some.
     options: Option<DocOptions>,
     started: bool,
 }

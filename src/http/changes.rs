@@ -197,7 +197,7 @@ impl FeedWriter {
         self.send(self.request.closing(progress.seq, progress.pending)).await
     }
 
-    /// Reads what comes next; `None` where the server stops instead. A filter stops where nobody waits for it.
+    /// Reads what comes next; `None` if the server stops instead. A filter stops if nobody waits for it.
     async fn read(&mut self, progress: Progress) -> Result<Option<(Arc<Database>, Outgoing, Progress)>, Stopped> {
         let (request, answers) = (self.request.clone(), self.answers.clone());
         let reading = async {
@@ -246,7 +246,7 @@ impl FeedWriter {
         self.sink.send(piece).await
     }
 
-    /// Waits for an update, giving signs of life; `false` where the feed is over instead.
+    /// Waits for an update, giving signs of life; `false` if the feed is over instead.
     async fn wait(&mut self) -> Result<bool, Stopped> {
         let (heartbeat, timeout) = (self.request.heartbeat, self.request.timeout);
         let deadline = heartbeat.is_none().then(|| Instant::now() + timeout);

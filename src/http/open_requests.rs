@@ -34,7 +34,7 @@ impl RequestPermits {
     }
 }
 
-/// Answers 503 where too many requests are open; handlers find their [`RequestPermit`] in the request's extensions.
+/// Answers 503 if too many requests are open; handlers find their [`RequestPermit`] in the request's extensions.
 pub async fn limit(State(places): State<RequestPermits>, mut request: Request, next: Next) -> Response {
     let Ok(permit) = places.requests.clone().try_acquire_owned() else { return ApiError::Busy.into_response() };
     let place =
@@ -108,7 +108,7 @@ impl Reader {
         *self.request() = Arc::downgrade(&place.inner);
     }
 
-    /// Tells that it has stopped reading; `false` where there is no place for one more such reader.
+    /// Tells that it has stopped reading; `false` if there is no place for one more such reader.
     pub fn is_slow(&self) -> bool {
         let request = self.request().upgrade();
         // Without a request there is only the rest of an answer, which is small.

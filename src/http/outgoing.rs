@@ -94,7 +94,7 @@ impl Outgoing {
         self.json.len() + self.gaps.iter().map(text).sum::<usize>()
     }
 
-    /// Counts bytes that are to be held; `false` where there is no memory for them.
+    /// Counts bytes that are to be held; `false` if there is no memory for them.
     fn count(&mut self, bytes: usize) -> bool {
         let Some(more) = self.answers.hold(bytes) else { return false };
         self.counted += bytes;
@@ -135,7 +135,7 @@ impl Outgoing {
         sink.send(rest).await
     }
 
-    /// Answers it with a line end after it: with its length where there are no gaps, else as a stream.
+    /// Answers it with a line end after it: with its length if there are no gaps, else as a stream.
     pub async fn answer(mut self, tasks: &Tasks, db: Arc<Database>) -> Result<Response, ApiError> {
         self.json.push(b'\n');
         let body = match self.gaps.is_empty() {

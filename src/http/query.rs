@@ -59,7 +59,7 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A boolean, `false` where absent.
+    /// A boolean, `false` if absent.
     pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
         self.flag_or(name, false)
     }
@@ -108,7 +108,7 @@ impl Query {
             .transpose()
     }
 
-    /// What a document is to show; attachments stand inline where they or `atts_since` are asked for.
+    /// What a document is to show; attachments stand inline if they or `atts_since` are asked for.
     pub fn doc_options(&self) -> Result<DocOptions, ApiError> {
         let atts_since = self.revs("atts_since")?;
         let inline = self.flag("attachments")? || atts_since.is_some();

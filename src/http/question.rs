@@ -25,7 +25,7 @@ pub struct List {
 }
 
 impl List {
-    /// The array that is this member of the question, all of which is checked; `None` where there is no such member.
+    /// The array that is this member of the question, all of which is checked; `None` if there is no such member.
     ///
     /// # Errors
     /// The question is no JSON object, or the member no array: `not_a_list`.
@@ -89,7 +89,7 @@ impl QuestionMemory {
         Self { memory, all }
     }
 
-    /// Takes some: 413 where it is more than there is, 503 where others have it.
+    /// Takes some: 413 if it is more than there is, 503 if others have it.
     pub fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let permits = u32::try_from(bytes).ok().filter(|_| bytes <= self.all).ok_or(ApiError::TooLarge)?;
         self.memory.clone().try_acquire_many_owned(permits).map_err(|_| ApiError::Busy)

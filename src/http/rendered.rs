@@ -8,7 +8,7 @@ use super::outgoing::Outgoing;
 pub struct Rendered {
     /// Its JSON text.
     pub outgoing: Outgoing,
-    /// The attachments that follow it, where they do.
+    /// The attachments that follow it, if they do.
     pub following: Vec<OpenAttachment>,
 }
 

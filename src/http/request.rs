@@ -139,7 +139,7 @@ pub struct BodyBuffer {
 }
 
 impl BodyBuffer {
-    /// Adds what came: 413 where it is too much for one request, 503 where it is for all together.
+    /// Adds what came: 413 if it is too much for one request, 503 if it is for all together.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), ApiError> {
         if self.bytes.len() + chunk.len() > self.limit {
             return Err(ApiError::TooLarge);

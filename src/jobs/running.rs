@@ -133,7 +133,7 @@ impl RunningJobs {
         }
     }
 
-    /// Cancels the job of this id, or, where there is none and `by_base`, one with the same base id. Only a job that
+    /// Cancels the job of this id, or, if there is none and `by_base`, one with the same base id. Only a job that
     /// `may_cancel` lets through, given its owner. Everyone who waits for it gets [`ReplicateError::Cancelled`].
     pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(Option<&str>) -> bool) -> Option<Cancelled> {
         let allowed = |running: &Running| may_cancel(running.job.owner());

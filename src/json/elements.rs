@@ -160,7 +160,7 @@ impl Elements {
         self.finished = self.depth == 0;
     }
 
-    /// Goes on after the string that it stands in; `false` where more text must come first.
+    /// Goes on after the string that it stands in; `false` if more text must come first.
     fn skip_string(&mut self, text: &[u8]) -> bool {
         loop {
             self.at += plain_run(&text[self.at..]);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 #[error("{0}")]
 pub struct BadField(pub String);
 
-/// A text; `None` where it is absent or null.
+/// A text; `None` if it is absent or null.
 pub fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, BadField> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),

@@ -15,7 +15,7 @@ pub struct DatabaseInfo {
     pub instance_start_time: String,
     /// The newest change's place in the feed.
     pub update_seq: Seq,
-    /// Documents, deleted ones included; `None` where the peer doesn't tell.
+    /// Documents, deleted ones included; `None` if the peer doesn't tell.
     pub documents: Option<u64>,
 }
 
@@ -114,7 +114,7 @@ pub struct AttachedDoc {
     pub id: DocId,
     /// Its revision.
     pub rev: Rev,
-    /// Its JSON text, attachments as `"follows":true`, or as `"stub":true` where the target has them.
+    /// Its JSON text, attachments as `"follows":true`, or as `"stub":true` if the target has them.
     pub json: Bytes,
     /// The attachments that follow, in the order in which they stand in `json`.
     pub parts: BoxStream<'static, Result<AttachmentPiece, PeerError>>,

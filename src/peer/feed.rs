@@ -43,7 +43,7 @@ pub enum Pending {
 }
 
 impl Pending {
-    /// The number, where it is known.
+    /// The number, if it is known.
     pub fn rows(self) -> Option<u64> {
         match self {
             Self::Rows(rows) => Some(rows),

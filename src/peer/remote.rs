@@ -119,7 +119,7 @@ impl RemotePeer {
     /// A peer at this address; nothing is sent yet.
     ///
     /// # Errors
-    /// [`PeerError::Malformed`] where name and password don't fit into a header, [`PeerError::Client`] where its certificate
+    /// [`PeerError::Malformed`] if name and password don't fit into a header, [`PeerError::Client`] if its certificate
     /// files can't be used.
     pub async fn new(
         clients: &Clients,
@@ -319,7 +319,7 @@ impl RemotePeer {
         }
     }
 
-    /// `POST {db}/_ensure_full_commit`; `"0"` where the peer has no such thing.
+    /// `POST {db}/_ensure_full_commit`; `"0"` if the peer has no such thing.
     pub async fn ensure_full_commit(&self) -> Result<String, PeerError> {
         #[derive(Deserialize)]
         struct Committed {

@@ -18,7 +18,7 @@
 //! common. A side that says `"0"` is asked after its commit, and nothing but that answer says which database it is. One that
 //! tells its time is asked at once with the commit, to save a round trip: if it was made anew meanwhile, the commit's time
 //! is another. It takes reading: CouchDB since 2.0 checks no revision of a `_local` document (3.5.0 takes a `PUT` with `_rev`
-//! `"0-3"` where there is none, and one without `_rev` over one that is there). A peer that does check, and answers 409, is
+//! `"0-3"` if there is none, and one without `_rev` over one that is there). A peer that does check, and answers 409, is
 //! believed likewise; only a log with the very session that was just sent is ours, written by a try whose answer got lost.
 //!
 //! The window that is left: a database that says `"0"` and is deleted *and* made anew between the answer to that reading and
@@ -55,7 +55,7 @@ const HISTORY_LENGTH: usize = 50;
 pub struct Session {
     source: Side,
     target: Side,
-    /// `None` where no checkpoints are wanted.
+    /// `None` if no checkpoints are wanted.
     log_id: Option<String>,
     start_time: String,
     start_seq: Seq,
@@ -77,7 +77,7 @@ impl Session {
     /// is taken over. Without any, no log is read, nor written later. `since` is where to begin without a common session.
     ///
     /// # Errors
-    /// [`RecordError::is_loss`] where somebody else writes a log at the same time.
+    /// [`RecordError::is_loss`] if somebody else writes a log at the same time.
     pub async fn start(
         source: (&Peer, DatabaseInfo),
         target: (&Peer, DatabaseInfo),
@@ -143,7 +143,7 @@ impl Session {
 
     /// Records that everything up to `seq` is on the target, after both sides have made it durable.
     ///
-    /// Does nothing where that was recorded already. After an error the logs of the two sides may differ, which the
+    /// Does nothing if that was recorded already. After an error the logs of the two sides may differ, which the
     /// next session finds out.
     pub async fn record(&mut self, seq: &Seq, progress: &Progress) -> Result<(), RecordError> {
         if *seq == self.recorded_seq {

@@ -31,10 +31,10 @@ impl Context {
     }
 }
 
-/// Fetches the filter function's text from the source, within `retry_time_limit`; `None` where the request names none.
+/// Fetches the filter function's text from the source, within `retry_time_limit`; `None` if the request names none.
 ///
 /// # Errors
-/// [`ReplicateError::NotFound`] where the source has no such design document, or that no such filter.
+/// [`ReplicateError::NotFound`] if the source has no such design document, or that no such filter.
 async fn fetch(context: &Context, request: &Request, caller: &Arc<Caller>) -> Result<Option<String>, ReplicateError> {
     let Some((ddoc, name)) = request.filter.as_ref().and_then(|filter| filter.name.split_once('/')) else {
         return Ok(None);

@@ -63,7 +63,7 @@ pub struct Position {
     pub checkpointed_source_seq: Seq,
     /// Changes after `through_seq`, as the source told with it.
     pub changes_pending: Option<u64>,
-    /// Changes of this session up to `through_seq`; `None` where a filter hides how many there were.
+    /// Changes of this session up to `through_seq`; `None` if a filter hides how many there were.
     pub changes_done: Option<u64>,
 }
 
@@ -256,7 +256,7 @@ fn unix_seconds() -> u64 {
 }
 
 impl Position {
-    /// How much of this session's changes is done, in per cent; `None` where the source doesn't tell, or a filter hides it.
+    /// How much of this session's changes is done, in per cent; `None` if the source doesn't tell, or a filter hides it.
     pub fn percent(&self) -> Option<u64> {
         let (done, pending) = self.changes_done.zip(self.changes_pending)?;
         Some((100 * done).checked_div(done + pending).unwrap_or(100))

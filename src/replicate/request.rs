@@ -38,7 +38,7 @@ pub struct Request {
     pub continuous: bool,
     /// Copy what failed before under the same base id, and nothing else; never continuous.
     pub retry_failures: bool,
-    /// Make the target where it isn't there.
+    /// Make the target if it isn't there.
     pub create_target: bool,
     /// Only these documents: decoded, sorted, each once.
     pub doc_ids: Option<Vec<DocId>>,
@@ -130,7 +130,7 @@ impl Command {
 }
 
 impl Request {
-    /// The documents to fetch by id, without reading the feed; `None` where the feed's own words are needed: which leaf
+    /// The documents to fetch by id, without reading the feed; `None` if the feed's own words are needed: which leaf
     /// wins, what comes after a seq, what is yet to come.
     pub fn fetched_directly(&self) -> Option<&[DocId]> {
         let by_feed = self.continuous || self.winning_revs_only || self.since_seq.is_some();

@@ -41,7 +41,7 @@ pub enum Clause {
 pub struct Field {
     /// Dotted, dots within a part escaped by a backslash.
     pub name: String,
-    /// Empty where the name is: the value itself.
+    /// Empty if the name is: the value itself.
     pub path: Vec<String>,
 }
 
@@ -232,7 +232,7 @@ impl Clause {
         Value::Object(Map::from_iter([(key.to_owned(), argument)]))
     }
 
-    /// Adds the members of a document that the clause looks at; `None` where it looks at the document itself.
+    /// Adds the members of a document that the clause looks at; `None` if it looks at the document itself.
     pub fn collect_members(&self, members: &mut Option<HashSet<String>>) {
         match self {
             Self::And(clauses) | Self::Or(clauses) | Self::Nor(clauses) => {

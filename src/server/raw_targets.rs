@@ -159,7 +159,7 @@ impl MessageParser {
         }
     }
 
-    /// Gathers a byte: `true` at the end of an empty line, `None` where there are too many.
+    /// Gathers a byte: `true` at the end of an empty line, `None` if there are too many.
     fn line_ends(&mut self, byte: u8, limit: usize) -> Option<bool> {
         self.gathered.push(byte);
         let lines = self.gathered.as_slice();

@@ -173,7 +173,7 @@ impl Database {
         Ok(ReadyFilter { filter, all_leaves, function: code.map(|code| (Arc::new(code), request.into())) })
     }
 
-    /// Reads a snapshot, or fresh ones, through a filter, on a thread that may block. A function stops where this is dropped.
+    /// Reads a snapshot, or fresh ones, through a filter, on a thread that may block. A function stops if this is dropped.
     /// The work is done again from its start, from another fresh snapshot, where a function needs more time than a short try.
     pub async fn run_filter<T: Send + 'static>(
         &self,

@@ -269,7 +269,7 @@ pub fn put_hash(out: &mut Vec<u8>, hash: &RevHash) {
     }
 }
 
-/// Takes a revision's hash off the front; `None` where there is none.
+/// Takes a revision's hash off the front; `None` if there is none.
 pub fn take_hash(record: &mut &[u8]) -> Option<RevHash> {
     if let Some(0) = record.first() {
         return Some(RevHash::Md5(record.split_off(..17)?[1..].try_into().ok()?));

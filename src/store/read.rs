@@ -113,7 +113,7 @@ impl Snapshot {
         self.info.doc_count
     }
 
-    /// A document's revisions; `None` where there never was one. Its winner may be a deletion.
+    /// A document's revisions; `None` if there never was one. Its winner may be a deletion.
     pub fn document(&self, id: &str) -> Result<Option<DocRecord>, StoreError> {
         let Some(stored) = self.docs.get(id)? else { return Ok(None) };
         DocRecord::decode(stored.value()).map(Some)

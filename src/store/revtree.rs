@@ -129,7 +129,7 @@ impl RevTree {
         ranked(self.nodes.iter().zip(descends).filter_map(|(node, descends)| descends.then_some(node)))
     }
 
-    /// A revision's path to its oldest known ancestor; `None` where the revision isn't known.
+    /// A revision's path to its oldest known ancestor; `None` if the revision isn't known.
     pub fn path(&self, rev: &Rev) -> Option<Revisions> {
         let newest = &self.nodes[self.find(rev)?];
         let line = std::iter::successors(Some(newest), |node| Some(&self.nodes[node.parent? as usize]));

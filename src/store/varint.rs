@@ -9,7 +9,7 @@ pub fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Takes an integer off the front; `None` where there is none, or one of more than 64 bits.
+/// Takes an integer off the front; `None` if there is none, or one of more than 64 bits.
 pub fn take(record: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..u64::BITS).step_by(7) {

@@ -161,7 +161,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Applies a group of requests in one transaction, and answers all of them. Fails where the engine is done with the
+    /// Applies a group of requests in one transaction, and answers all of them. Fails if the engine is done with the
     /// file.
     fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) -> Result<(), Arc<StoreError>> {
         let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();

@@ -33,7 +33,7 @@ type Attachments = BTreeMap<String, Option<String>>;
 /// Compares what both sides tell of the attachments of these leaves, and adds to the report what `other` lacks.
 ///
 /// # Errors
-/// [`PeerError::Answered`] where a document may not be read, or is too large for the budget.
+/// [`PeerError::Answered`] if a document may not be read, or is too large for the budget.
 pub async fn compare(
     this: &Peer,
     other: &Peer,

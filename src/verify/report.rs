@@ -29,7 +29,7 @@ pub struct Difference {
     pub id: DocId,
     /// The leaf.
     pub rev: Rev,
-    /// The attachment that is absent or different; `None` where the whole leaf is absent.
+    /// The attachment that is absent or different; `None` if the whole leaf is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attachment: Option<String>,
     /// What is the matter with it.

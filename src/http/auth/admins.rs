@@ -61,7 +61,7 @@ impl Admins {
         self.all.is_empty()
     }
 
-    /// Whether the password is that of this admin; [`ApiError::Busy`] where it couldn't be found out in time.
+    /// Whether the password is that of this admin; [`ApiError::Busy`] if it couldn't be found out in time.
     pub async fn know(&self, name: &str, password: SecretString) -> Result<bool, ApiError> {
         let tag = self.tag(name, password.expose_secret());
         if self.at_once(name, password.expose_secret(), &tag) {

@@ -68,7 +68,7 @@ enum Scheme {
 }
 
 impl Authenticator {
-    /// `None` where the credentials don't fit into a header.
+    /// `None` if the credentials don't fit into a header.
     pub(super) fn new(endpoint: &RemoteEndpoint, iam_token_url: &Url, sessions: &Sessions) -> Option<Self> {
         let RemoteEndpoint { url, credentials, auth, connection, .. } = endpoint;
         let mut state = Arc::default();

@@ -111,7 +111,7 @@ impl RemotePeer {
         Ok(RemoteBulkGet::new(self, reading, None, Sorter::of_inline(&wanted)))
     }
 
-    /// `None` where the peer has no `_bulk_get`.
+    /// `None` if the peer has no `_bulk_get`.
     async fn ask_bulk_get(&self, path: &str, question: Vec<u8>) -> Result<Option<AnswerReader>, PeerError> {
         if self.inner.lacks_bulk_get.load(Ordering::Relaxed) {
             return Ok(None);
@@ -318,7 +318,7 @@ fn request(wanted: &[Wanted], inline: bool) -> Vec<u8> {
     body
 }
 
-/// `{id}?revs=true&open_revs=[…]&latest=true`, with `atts_since` where there are any; without `revs`, all leaves.
+/// `{id}?revs=true&open_revs=[…]&latest=true`, with `atts_since` if there are any; without `revs`, all leaves.
 pub(super) fn open_revs_path(id: &DocId, revs: &[Rev], atts_since: &[Rev]) -> String {
     let list = |revs: &[Rev]| {
         let mut json = Vec::new();

@@ -101,7 +101,7 @@ pub(super) struct Page {
 
 #[derive(Deserialize)]
 pub(super) struct Row {
-    /// `null` where the source tells only some.
+    /// `null` if the source tells only some.
     seq: Option<Seq>,
     #[serde(deserialize_with = "id")]
     id: DocId,

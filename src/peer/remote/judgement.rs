@@ -87,7 +87,7 @@ fn text(raw: &RawValue) -> String {
     word(raw).unwrap_or_else(|| kept(raw.get()))
 }
 
-/// A text; `None` where something else stands there.
+/// A text; `None` if something else stands there.
 fn word(raw: &RawValue) -> Option<String> {
     json::string(raw.get().as_bytes()).map(|text| kept(&text))
 }

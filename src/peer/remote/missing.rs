@@ -42,7 +42,7 @@ impl RemotePeer {
         Ok(asked.iter().filter_map(|(id, _)| missing.remove(id)).collect())
     }
 
-    /// `None` where the peer has no `_revs_diff`.
+    /// `None` if the peer has no `_revs_diff`.
     async fn ask_revs_diff<'a>(
         &self,
         body: &Bytes,
@@ -130,7 +130,7 @@ struct Diff<'a> {
 }
 
 /// Reads an object of documents. Of each that was asked about it keeps the revisions that were, and some ancestors; of others
-/// nothing, however long the answer is. `None` where the probe isn't among them.
+/// nothing, however long the answer is. `None` if the probe isn't among them.
 fn each_told<'a>(
     reply: &Reply,
     told: &RawValue,
@@ -180,7 +180,7 @@ fn each_told<'a>(
     Ok(probed.then_some(missing))
 }
 
-/// The revisions in an array, one at a time; `None` where it is none, and for what is no revision.
+/// The revisions in an array, one at a time; `None` if it is none, and for what is no revision.
 fn revs(array: &RawValue) -> Option<impl Iterator<Item = Option<Rev>>> {
     let (text, mut cursor) = (array.get().as_bytes(), Cursor::default());
     let read = |element: &[u8]| json::string(element).and_then(|rev| Rev::parse(&rev));

@@ -338,7 +338,7 @@ pub(super) struct DocumentHead {
     pub attached: AttachmentKind,
 }
 
-/// `None` where `_id` or `_rev` isn't there.
+/// `None` if `_id` or `_rev` isn't there.
 pub(super) fn document_head(text: &[u8]) -> Result<Option<DocumentHead>, DocumentError> {
     let (mut id, mut rev, mut attached) = (None, None, AttachmentKind::Nothing);
     for member in json::members(text)? {

@@ -20,7 +20,7 @@ pub(super) struct Side {
 #[derive(Debug, PartialEq)]
 pub(super) struct KnownLog {
     pub(super) rev: String,
-    /// `None` where it is damaged.
+    /// `None` if it is damaged.
     pub(super) session_id: Option<String>,
 }
 

@@ -34,7 +34,7 @@ impl RevTree {
     /// Reads what [`RevTree::encode`] wrote.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where the bytes are no tree. Takes no more memory than a few times the bytes' length.
+    /// [`StoreError::Damaged`] if the bytes are no tree. Takes no more memory than a few times the bytes' length.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         const SMALLEST_NODE: usize = 17;
         let mut tree = Self { nodes: Vec::with_capacity(bytes.len() / SMALLEST_NODE), extra: Vec::new() };

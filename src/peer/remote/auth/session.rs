@@ -14,7 +14,7 @@ use super::login_client::LoginClient;
 use crate::peer::remote::exchange::Failed;
 use crate::peer::remote::judgement::Meaning;
 
-/// How long a session is taken to last where the peer doesn't say: CouchDB's own default.
+/// How long a session is taken to last if the peer doesn't say: CouchDB's own default.
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Who logs in where.
@@ -42,7 +42,7 @@ impl Login {
         self.url.as_ref()
     }
 
-    /// Logs in; `None` where there is no session to be had: the password itself is sent then, and the peer's answer to
+    /// Logs in; `None` if there is no session to be had: the password itself is sent then, and the peer's answer to
     /// that counts.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::endpoint::auth::{Grant, GrantKind, without_query};
 use crate::peer::remote::exchange::Failed;
 use crate::peer::remote::retry::Trouble;
 
-/// How long a token is taken to last where nobody says.
+/// How long a token is taken to last if nobody says.
 const LIFETIME: Duration = Duration::from_secs(300);
 /// A longer life than this is renewed early, which does no harm.
 const MAX_LIFETIME_SECONDS: u64 = 24 * 3600;

@@ -1,8 +1,9 @@
 //! The HTTP face: CouchDB's API, as much of it as replication needs, over the store and the jobs.
 //!
-//! Every route stands in [`router`], and what CouchDB has besides in [`ABSENT`]; one file a resource holds the handlers. Handlers own no long work: a replication
-//! is a job's task, a long answer is written by a task that ends when the client hangs up. Paths are canonical
-//! before they are matched ([`path`]): a trailing slash is no matter, `_design/x` is one segment.
+//! Every route stands in [`router`], and what CouchDB has besides in [`ABSENT`]; one file a resource holds the handlers.
+//! Handlers own no long work: a replication is a job's task, a long answer is written by a task that ends when the client
+//! hangs up. Paths are canonical before they are matched ([`path`]): a trailing slash makes no difference, `_design/x` is
+//! one segment.
 //!
 //! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, a panic becomes a 500, [`open_requests::limit`]
 //! counts open requests, [`auth::identify`] finds out who asks, then the routes, each for whom it names.

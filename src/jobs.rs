@@ -2,7 +2,7 @@
 //!
 //! A handler never owns a replication: it starts a task here, or joins the one that runs under the same id, and waits;
 //! a client that hangs up changes nothing. What a joining caller gets is decided when the task ends (DESIGN 3): the
-//! starter gets the result; the others get it too where the source is still where the task left it, else they run
+//! starter gets the result; the others get it too if the source is still where the task left it, else they run
 //! again, one of them starting, the rest joining. The bookkeeping is [`running`]'s. A job has lives, one after another, with
 //! pauses between them ([`lives`]).
 

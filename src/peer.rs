@@ -4,8 +4,8 @@
 //! nothing else. Both pass one contract suite (`tests/peer_contract.rs`).
 //!
 //! Every operation may be repeated: revisions are immutable, and writing one that is there changes nothing. A remote
-//! peer repeats by itself what failed for a reason that may pass. What comes out of here is told in the words of [`feed`], [`documents`] and [`error`]:
-//! no status crosses it, and no error says more of a document than [`Blame`] allows.
+//! peer repeats by itself what failed for a reason that may pass. What comes out of here is told in the words of [`feed`],
+//! [`documents`] and [`error`]: no status crosses it, and no error says more of a document than [`Blame`] allows.
 
 pub mod failure;
 pub mod error;

@@ -5,7 +5,8 @@
 //! and, up to a number, while they are not. Everything that blocks runs on threads that may.
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
-//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while they are read), `edit`, `database`, `filter`.
+//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while
+//! they are read), `edit`, `database`, `filter`.
 
 mod error;
 pub mod revtree;

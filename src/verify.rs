@@ -6,7 +6,7 @@
 //! so having the same revisions is having the same documents (`_changes?style=all_docs`, `_revs_diff`). Equal both ways
 //! are two databases of which each has all leaves of the other. Nothing is written.
 //!
-//! Attachments ([`attachments`]) are a matter of their own: a revision doesn't prove that their bytes came along.
+//! Attachments ([`attachments`]) are compared apart: a revision doesn't prove that their bytes came along.
 //!
 //! While somebody writes, the result is that of no one moment: what is reported missing may only be late.
 

@@ -2,8 +2,10 @@
 //!
 //! URLs need nothing but an HTTP client. A name is a database of the store under the data dir, which only one process
 //! may have open; then the replication has the id that a server with this data dir on its default address gives it
-//! where everyone is admin, and so they share checkpoints; with `--config`, that server's own address counts. With URLs alone, checkpoints are found again by a uuid that
-//! is the same everywhere, since a URL mostly means the same database everywhere; where it doesn't, `--uuid` tells apart.
+//! where everyone is admin, and so they share checkpoints; with `--config`, that server's own address counts.
+//!
+//! With URLs alone, checkpoints are found again by a uuid that is the same everywhere, since a URL mostly means the same
+//! database everywhere; where it doesn't, `--uuid` tells machines apart.
 
 use std::path::PathBuf;
 use std::sync::Arc;

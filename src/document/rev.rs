@@ -1,8 +1,8 @@
 //! Revisions and the paths they descend by.
 //!
 //! Rules from CouchDB: `couch_doc:parse_rev/1` (32 hexadecimal digits are sixteen bytes, any other revision id is its own
-//! text, and both compare as bytes; it may be empty, `1-`). On purpose otherwise: uppercase digits stay the text that they are, so that every
-//! revision is written as it was read.
+//! text, and both compare as bytes; it may be empty, `1-`). Otherwise than there on purpose: uppercase digits stay the text
+//! that they are, so that every revision is written as it was read.
 
 use std::fmt;
 

@@ -6,7 +6,7 @@
 //!
 //! A job does several things at once, and one that hangs mustn't hide behind one that may wait. So a waiting feed
 //! ([`Pulse::idle`], [`Pulse::waits`]) is a sign of life only while nothing is at work ([`Pulse::work`]), and waiting for
-//! memory, or for a place among our own requests ([`Pulse::rest`]), only while all that is at work does.
+//! memory, or for a place among our own requests ([`Pulse::rest`]), only while everything at work waits so.
 //!
 //! [`Pulse::failed`] is the watchdog: it notices a standstill within one to two limits, and costs one timer a limit.
 

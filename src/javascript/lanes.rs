@@ -10,7 +10,7 @@
 //! the places of the lane. A function that needs more than [`QUICK`] for one document may wait long for endless ones of
 //! other design documents, until those share a place; it isn't starved, since places are given in the order of asking.
 //!
-//! What a function did is remembered by a hash of its code, so an edit of the design document clears its name.
+//! What a function did is remembered by a hash of its code, so an edited function starts anew.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,4 +1,4 @@
-//! The one word for a document that didn't get to the target.
+//! A document that didn't get to the target, and why: [`Failure`] is the one word for it.
 
 use std::fmt;
 

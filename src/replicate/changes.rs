@@ -12,10 +12,10 @@
 //! carefully: for a batch's rows at once, each with its seq, until one such answer was good. The same is asked after a page
 //! that is too long; a single row that is too long for a page is asked for alone, when its turn has come.
 //!
-//! A continuous replication that has caught up waits for a change ([`Peer::changed`]), and then reads it like any other. A
-//! wait that breaks off is the network's everyday (proxies cut what is idle): it is begun again from where it was.
+//! A continuous replication that has caught up waits for a change ([`Peer::changed`]), and then reads it like any other.
+//! Waits break off every day (proxies cut what is idle): they are begun again from where they were.
 //!
-//! Where a one-shot ends, `end.rs` argues.
+//! `end.rs` says where a one-shot ends, and why there.
 
 mod end;
 

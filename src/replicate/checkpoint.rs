@@ -17,7 +17,7 @@
 //! id, or a backup was restored. In each case nothing is written, and the caller starts again from what both logs have in
 //! common. A side that says `"0"` is asked after its commit, and nothing but that answer says which database it is. One that
 //! tells its time is asked at once with the commit, to save a round trip: if it was made anew meanwhile, the commit's time
-//! is another. It takes reading: CouchDB since 2.0 checks no revision of a `_local` document (3.5.0 takes a `PUT` with `_rev`
+//! is another. They must be read, since CouchDB from 2.0 on checks no revision of a `_local` document (3.5.0 takes a `PUT` with `_rev`
 //! `"0-3"` if there is none, and one without `_rev` over one that is there). A peer that does check, and answers 409, is
 //! believed likewise; only a log with the very session that was just sent is ours, written by a try whose answer got lost.
 //!

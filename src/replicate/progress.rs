@@ -200,7 +200,7 @@ impl Progress {
         self.change(|position| position.source_seq = last_seq.clone());
     }
 
-    /// Everything up to here is on the target: so many changes more (`None`: a filter hides it), and so many were
+    /// Everything up to here is on the target: so many changes more (`None`: a filter hides it), and so many came
     /// after it.
     pub fn finished(&self, seq: &Seq, changes: Option<u64>, pending: Option<u64>) {
         self.change(|position| {

@@ -1,6 +1,6 @@
 //! What a database's writer is asked for, and where.
 //!
-//! Whoever has a [`WriterHandle`] may ask; the writer itself and its transactions are others' matter.
+//! Whoever has a [`WriterHandle`] may ask; `writer.rs` has the writer, `write.rs` its transactions.
 
 use std::sync::{Arc, OnceLock};
 

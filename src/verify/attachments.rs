@@ -5,7 +5,7 @@
 //! that of the bytes as it stores them, gzipped perhaps, PouchDB's that of the bytes as they are. Then both are
 //! streamed through a hash, decoded.
 //!
-//! A leaf that only one side gives is no matter of this: it was reported missing, or has been edited meanwhile.
+//! A leaf that only one side gives isn't looked at: it was reported missing, or has been edited meanwhile.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

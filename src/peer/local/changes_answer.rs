@@ -2,8 +2,8 @@
 //!
 //! One with a limit is a page of the newest snapshot: asking again costs nothing here. One without is all the rest, out of
 //! one snapshot, which is held until the last page was given, however long its reader takes: meanwhile the file keeps the
-//! pages that writers replace, and grows. That is the price of an end that they can't move away; it is paid only by a
-//! one-shot whose source is written to faster than it is read.
+//! pages that writers replace, and grows. In return it has an end that they can't move away. Only a one-shot whose source
+//! is written to faster than it is read needs that.
 
 use std::sync::Arc;
 

@@ -7,8 +7,9 @@
 //! Documents with attachments, and design documents, which a target may refuse for themselves, are left to `open_rev`. If
 //! their stubs tell that the attachments are small, they may be asked for once more, in bulk and with the data in them
 //! (`POST {db}/_bulk_get?revs=true&attachments=true`). That is a second way to fetch what `open_rev` fetches: whatever doesn't
-//! come by it is left to `open_rev` after all, which says why. A
-//! peer without `_bulk_get` is asked with `open_revs`, document by document: several answers are waited for at once, and
+//! come by it is left to `open_rev` after all, which says why.
+//!
+//! A peer without `_bulk_get` is asked with `open_revs`, document by document: several answers are waited for at once, and
 //! read one after the other.
 //!
 //! Memory: what is held is within the caller's share, at every moment. Where there is no more, the documents that are

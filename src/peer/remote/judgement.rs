@@ -2,7 +2,7 @@
 //!
 //! Promises: **no status is a verdict on a document**, and nothing counts as done, absent or refused unless the database
 //! itself says so, in CouchDB's words (`{"error","reason"}` in JSON). Whatever stands between, a gateway, a portal, a proxy,
-//! answers in statuses and pages, and in JSON of its own; they are trouble of the way there. Words alone don't suffice for
+//! answers in statuses and pages, and in JSON of its own; these tell of trouble on the way to the database. Words alone don't suffice for
 //! `forbidden` and `unauthorized`: whoever was put out of a database is answered as if one document were refused. So
 //! [`super::RemotePeer::let_in`] is asked before they count.
 //!

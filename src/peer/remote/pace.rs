@@ -5,7 +5,7 @@
 //! towards more, multiplicative towards less). Answers within one window count once, since requests that were sent
 //! together are refused together.
 //!
-//! Requests under way to one server are bounded too. Two kinds aren't counted: a feed that waits, which works nothing, and a
+//! Requests under way to one server are bounded too. Two kinds aren't counted: a feed that waits, which costs the server nothing, and a
 //! document that streams through, whose body may need a request to the same server before it can end.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,8 +3,8 @@
 //! A one-shot promises that whatever the source held when it began, or a successor, was read. A document stands at one place
 //! of the feed, and an edit moves it to the feed's end. So at every moment each document that was there at the beginning has
 //! either been read, in a version that isn't older, or stands after the last page: an edit can't move it to where we have
-//! been. Hence what the feed must have when we stop is nothing after the last page, *in an answer asked for after all the
-//! pages before it*. How many rows were read says nothing: edits put other documents before those that still lack, and a
+//! been. Hence we may stop once nothing stands after the last page, *in an answer asked for after all the
+//! pages before it*. How many rows were read says nothing: edits put other documents before those that aren't read yet, and a
 //! cluster whose node died gives rows twice. Seqs say nothing either: a peer's are opaque, and even where they are numbers,
 //! an edit in the middle moves a document beyond the seq that was the newest at the beginning. That leaves two ends:
 //! - An answer which says that nothing is pending. While the source counts ([`Pending::Rows`]), nothing else will do: not

@@ -1,4 +1,4 @@
-//! What a peer or a token's server gives for credentials: a session's cookie or a bearer token. Prints no secret.
+//! What a login or a token's server gives for credentials: a session's cookie or a bearer token. Prints no secret.
 
 use std::fmt;
 use std::sync::Arc;

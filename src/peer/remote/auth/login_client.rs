@@ -1,4 +1,6 @@
-//! Sends logins and asks for tokens: requests that carry credentials in a form, and no session.
+//! Sends logins and asks for tokens: forms that carry credentials, tried once.
+//!
+//! They need no session themselves, so nothing here knows what a call to a peer is; the call that needs a session tries again.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

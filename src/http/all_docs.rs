@@ -29,7 +29,7 @@ use super::{AppState, answer};
 /// `GET /{db}/_all_docs`.
 pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
     let keys = query.get("keys").map(|text| List::parse(text)?.ok_or(ApiError::bad_request(NO_LIST))).transpose()?;
-    let request = Request::parse(&query, keys, &state.room())?;
+    let request = Request::parse(&query, keys, &state.question_memory())?;
     list(&state, db, request).await
 }
 
@@ -40,7 +40,7 @@ pub async fn post(
     mut query: Query,
     payload: Payload,
 ) -> Result<Response, ApiError> {
-    let (question, room) = (payload.json().await?, state.room());
+    let (question, room) = (payload.json().await?, state.question_memory());
     let read = move || {
         query.overlay(&question, "keys")?;
         let keys = List::of(&question, "keys", NO_LIST)?;

@@ -3,8 +3,10 @@
 //! With `new_edits` (the default) every document gets an answer; with `"new_edits":false` only those that weren't
 //! written. A document that makes no sense refuses the whole request, as in CouchDB; one that the store refuses, for a
 //! conflict or a missing stub, only itself. `_local` documents may be among them: each is written by itself, over the
-//! revision that it names, or, replicated, over whatever there is (CouchDB does that always). This is the path of every replicated document: the request is cut into
-//! documents without parsing them, on a thread that may block.
+//! revision that it names, or, replicated, over whatever there is (CouchDB does that always).
+//!
+//! This is the path of every replicated document: the request is cut into documents without parsing them, on a thread that
+//! may block.
 
 use std::borrow::Cow;
 
@@ -32,7 +34,7 @@ const DOC_COST: usize = 1536;
 
 /// The handler.
 pub async fn post(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
-    let (durability, room) = (durability(payload.headers()), state.room());
+    let (durability, room) = (durability(payload.headers()), state.question_memory());
     let body = payload.json().await?;
     // Kept to the end: what is written counts among the bodies in memory as long as it waits for its turn.
     let counted = body.clone();

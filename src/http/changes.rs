@@ -2,7 +2,7 @@
 //!
 //! Rows are rendered about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow; a
 //! document that changes meanwhile moves to the feed's end, where it is met again. A writer that is faster than the reader
-//! would so keep a feed that is read once from its end: after as many rows as it had at the beginning, the rest comes out of
+//! would keep a feed that is read once from its end. So after as many rows as it had at the beginning, the rest comes out of
 //! one snapshot. Waiting costs nothing but the
 //! connection: the store tells of every new seq, the database needn't stay open, and the feed's place among the open
 //! requests is left to others. A feed ends cleanly, with its `last_seq`, when it has what was asked
@@ -55,7 +55,7 @@ pub async fn get(
     query: Query,
     raw_request: RawRequest,
 ) -> Result<Response, ApiError> {
-    feed(&state, db, place, Request::parse(&query, None, &state.room())?, raw_request.by(query, None)).await
+    feed(&state, db, place, Request::parse(&query, None, &state.question_memory())?, raw_request.by(query, None)).await
 }
 
 /// `POST /{db}/_changes`: `doc_ids` may stand in the body.
@@ -67,7 +67,7 @@ pub async fn post(
     raw_request: RawRequest,
     payload: Payload,
 ) -> Result<Response, ApiError> {
-    let (body, room) = (payload.json().await?, state.room());
+    let (body, room) = (payload.json().await?, state.question_memory());
     let read = move || {
         let request = Request::parse(&query, Some(&body), &room)?;
         // Only functions see the body.

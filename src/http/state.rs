@@ -38,7 +38,7 @@ pub struct AppState {
 
 impl AppState {
     /// Memory for what is made of questions.
-    pub fn room(&self) -> QuestionMemory {
+    pub fn question_memory(&self) -> QuestionMemory {
         QuestionMemory::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
     }
 }

@@ -150,9 +150,9 @@ fn filter(
     }
 }
 
-type Held<T> = Result<(T, Option<OwnedSemaphorePermit>), ApiError>;
+type Counted<T> = Result<(T, Option<OwnedSemaphorePermit>), ApiError>;
 
-fn selector(body: Option<&Bytes>, room: &QuestionMemory) -> Held<Filter> {
+fn selector(body: Option<&Bytes>, room: &QuestionMemory) -> Counted<Filter> {
     let body = body.ok_or_else(|| ApiError::bad_request("`_selector` filter requires a POST."))?;
     let text = json::member(body, "selector")?;
     let text = text.ok_or_else(|| ApiError::bad_request("Selector must be specified in POST payload"))?;
@@ -163,7 +163,7 @@ fn selector(body: Option<&Bytes>, room: &QuestionMemory) -> Held<Filter> {
     Ok((Filter::Selector(selector.map_err(wrong)?), Some(held)))
 }
 
-fn doc_ids(query: &Query, body: Option<&Bytes>, room: &QuestionMemory) -> Held<Filter> {
+fn doc_ids(query: &Query, body: Option<&Bytes>, room: &QuestionMemory) -> Counted<Filter> {
     const NO_LIST: &str = "`doc_ids` filter parameter is not a list of doc ids.";
     let list = match body.map(|body| List::of(body, "doc_ids", NO_LIST)).transpose()?.flatten() {
         Some(list) => list,

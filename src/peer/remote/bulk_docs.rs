@@ -156,7 +156,7 @@ struct Row<'a> {
 }
 
 /// What a row says of its document: why it wasn't written, or that it was; an error where it tells nothing.
-type Told = Result<Option<Failure>, NoRow>;
+type RowOutcome = Result<Option<Failure>, NoRow>;
 
 /// An object that tells nothing of a document.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Row<'_> {
     ///
     /// # Errors
     /// If it says neither.
-    fn failure(self, words: Words<'_>) -> Told {
+    fn failure(self, words: Words<'_>) -> RowOutcome {
         let Some(why) = words.why() else {
             let is_written = self.ok.unwrap_or(self.id.is_some() && self.rev.is_some());
             return if is_written { Ok(None) } else { Err(NoRow) };

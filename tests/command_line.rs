@@ -175,6 +175,7 @@ fn wrong_usage_ends_with_2_and_shows_no_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_ends_with_1_and_says_why_without_credentials() {
     let server = Server::with_admin("root", "hunter2").await;
+    server.database("tgt").await;
     let (source, target) = (server.url("/nosuch"), server.url("/tgt"));
     let ran = couchrep(&["replicate", &source, &target, "--json", "--log", "trace"]);
     assert_eq!(ran.code, 1);

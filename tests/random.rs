@@ -105,9 +105,10 @@ async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
         .map(|seed| {
             let world = &world;
             let run = std::panic::AssertUnwindSafe(async move {
-                let run = Run::new(seed, sides, world).await;
-                let ended = tokio::time::timeout(LIMIT, run.run()).await;
-                ended.unwrap_or_else(|_| panic!("seed {seed}: it doesn't come to an end"));
+                let mut run = Run::new(seed, sides, world).await;
+                if tokio::time::timeout(LIMIT, run.run()).await.is_err() {
+                    panic!("seed {seed}: it doesn't come to an end: {}", run.where_it_stands().await);
+                }
             });
             async move { futures::FutureExt::catch_unwind(run).await.is_err().then_some(seed) }
         })
@@ -215,7 +216,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         for side in 0..2 {
             let made = self.client.put(self.url(side)).send().await.unwrap();
             assert_eq!(made.status(), StatusCode::CREATED);
@@ -248,6 +249,20 @@ impl<'a> Run<'a> {
         let continuous = self.rng.random_bool(0.5);
         self.quiet(continuous).await;
         self.compare().await;
+    }
+
+    /// For whoever looks for why it doesn't end: what runs, and what was asked last.
+    async fn where_it_stands(&self) -> String {
+        let url = self.replicator.process.url("/_active_tasks");
+        let asking = async { self.client.get(url).send().await.unwrap().text().await.unwrap() };
+        let tasks = tokio::time::timeout(Duration::from_secs(5), asking).await;
+        let mut told = format!("{:?}, remade: {}, tasks: {tasks:?}", self.besides, self.remade);
+        for peer in self.peers() {
+            let requests = peer.requests();
+            let last = &requests[requests.len().saturating_sub(10)..];
+            told += &format!(", of {} requests the last: {last:#?}", requests.len());
+        }
+        told
     }
 
     fn peers(&self) -> impl Iterator<Item = &FaultyPeer> {

@@ -34,9 +34,9 @@ async fn taken(life: &Life, docs: DocBatch) -> Result<(Vec<(DocId, Rev)>, Writte
     let mut names: Vec<_> = docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect();
     let written = life.target.bulk_docs(docs).await?;
     let lacking = written.refused.iter().chain(written.doubtful.iter().map(|doubt| &doubt.failure));
-    let copied = names.len().saturating_sub(lacking.clone().count()) as u64;
-    let lacking: HashSet<_> = lacking.map(|failure| &failure.id).collect();
-    names.retain(|(id, _)| !lacking.contains(id));
+    let lacking: HashSet<_> = lacking.map(|failure| (&failure.id, failure.rev.as_ref())).collect();
+    names.retain(|(id, rev)| !lacking.contains(&(id, Some(rev))) && !lacking.contains(&(id, None)));
+    let copied = names.len() as u64;
     life.progress.copied(copied, names.last().cloned());
     life.progress.count(Counts { docs_read: copied, docs_written: copied, ..Counts::default() });
     Ok((names, written))

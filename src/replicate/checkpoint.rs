@@ -21,8 +21,12 @@
 //! `"0-3"` if there is none, and one without `_rev` over one that is there). A peer that does check, and answers 409, is
 //! believed likewise; only a log with the very session that was just sent is ours, written by a try whose answer got lost.
 //!
-//! The window that is left: a database that says `"0"` and is deleted *and* made anew between the answer to that reading and
-//! the write, one round trip later, has a checkpoint that it doesn't deserve, if it checks no revisions.
+//! A database may be made anew between these questions and the write, one round trip later: then it has a checkpoint that it
+//! doesn't deserve. So one that tells its time is asked for it once more after the write; if it is another, a log of nothing
+//! takes the checkpoint's place before the caller starts again.
+//!
+//! The windows that are left: a database that says `"0"` and is made anew in just that round trip, if it checks no revisions;
+//! and one that is made anew in that round trip if couchrep is killed in the next.
 //!
 //! # The history
 //! Each checkpoint has a session id of its own. In the history it replaces the session's
@@ -158,6 +162,8 @@ impl Session {
             let (entry, log) = self.new_log(&session_id, seq, counts)?;
             let writing = join(self.source.put_log(id, &log, &session_id), self.target.put_log(id, &log, &session_id));
             let (source, target) = writing.await;
+            source.and(target)?;
+            let (source, target) = join(self.source.deserves_log(id), self.target.deserves_log(id)).await;
             source.and(target)?;
             (self.entry, self.log) = (Some(entry), Some(log));
         }

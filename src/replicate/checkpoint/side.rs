@@ -3,9 +3,11 @@
 use futures::future::{join, try_join_all};
 use serde_json::value::RawValue;
 
-use super::log::{parse, without_names};
+use super::log::{NewLog, parse, without_names};
+use crate::document::Seq;
 use crate::peer::{LocalDoc, Peer, PeerError};
 use crate::replicate::loss::{RecordError, same_life};
+use crate::uuids;
 
 /// One side of a session.
 #[derive(Debug)]
@@ -50,9 +52,22 @@ impl Side {
         if committed == "0" { self.still_has_log(id).await } else { log }
     }
 
-    /// Compares the `instance_start_time` of a commit with that of the session's start.
-    fn still_runs(&self, committed: &str) -> Result<(), RecordError> {
-        match same_life(&self.instance_start_time, committed) {
+    /// Makes sure that the log was written to the database that it vouches for, or takes it back.
+    pub(super) async fn deserves_log(&mut self, id: &str) -> Result<(), RecordError> {
+        if self.instance_start_time == "0" {
+            return Ok(());
+        }
+        let told = self.peer.ensure_full_commit().await?;
+        let Err(loss) = self.still_runs(&told) else { return Ok(()) };
+        let session_id = uuids::random();
+        let nothing = NewLog::new(&session_id, &Seq::zero(), Vec::new()).text()?;
+        self.put_log(id, &nothing, &session_id).await?;
+        Err(loss)
+    }
+
+    /// Compares an `instance_start_time` that was told now with that of the session's start.
+    fn still_runs(&self, told: &str) -> Result<(), RecordError> {
+        match same_life(&self.instance_start_time, told) {
             true => Ok(()),
             false => Err(RecordError::Restarted { database: self.peer.name().to_owned() }),
         }
@@ -92,6 +107,7 @@ impl Side {
         RecordError::Replaced { database: self.peer.name().to_owned() }
     }
 }
+
 /// Finds a database's log: the newest, else the first of the older ones, which is then written under the newest id.
 pub(super) async fn find_log(peer: &Peer, newest: &str, older: &[String]) -> Result<Option<LocalDoc>, PeerError> {
     if let Some(doc) = peer.local_doc(newest).await? {

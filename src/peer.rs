@@ -183,6 +183,15 @@ impl Peer {
         either!(self, peer => peer.bulk_docs(batch).await)
     }
 
+    /// The same of documents with attachments in them, a short cut for [`Peer::put_doc`]: a peer that is silent to it isn't
+    /// asked so again.
+    pub async fn bulk_docs_inline(&self, batch: DocBatch) -> Result<Written, PeerError> {
+        match self {
+            Self::Remote(peer) => peer.bulk_docs_inline(batch).await,
+            Self::Local(peer) => peer.bulk_docs(batch).await,
+        }
+    }
+
     /// Makes sure that documents get through to the database, without leaving one: a `_local` document is sent the same way.
     pub async fn takes_documents(&self) -> Result<(), PeerError> {
         match self {

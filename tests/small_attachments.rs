@@ -1,8 +1,11 @@
 //! Small attachments travel in bulk within their documents, and arrive as if they had streamed; what doesn't get through in
 //! this way goes the way of large ones.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use couchrep::config::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -19,7 +22,15 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        let server = Server::with_config(|config| config.replicator.retries_per_request = 3).await;
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(settings: impl FnOnce(&mut Config)) -> Self {
+        let server = Server::with_config(|config| {
+            config.replicator.retries_per_request = 3;
+            settings(config);
+        })
+        .await;
         server.database("src").await.fill("doc", 5).await;
         server.database("tgt").await;
         let attached = |id: &str, content_type: &str, bytes: usize| {
@@ -116,6 +127,28 @@ async fn what_does_not_get_through_in_bulk_goes_one_by_one() {
         let session = bench.replicate().await;
         assert!(bench.target.has_failed());
         bench.assert_equal(&session).await;
+    }
+}
+
+/// A side that worked at such a request for longer than it may be silent was asked ten times before it was asked for one
+/// document after the other: five minutes.
+#[tokio::test]
+async fn a_side_that_is_silent_to_attachments_in_bulk_is_asked_so_once() {
+    for at_source in [true, false] {
+        let bench = Bench::start_with(|config| config.replicator.connection_timeout = Duration::from_secs(1)).await;
+        let (peer, request) = match at_source {
+            true => (&bench.source, "POST /src/_bulk_get?revs=true&attachments=true"),
+            false => (&bench.target, "POST /tgt/_bulk_docs"),
+        };
+        match at_source {
+            true => peer.keep_failing(Method::POST, "_bulk_get?revs=true&attachments=true", Fault::Hang, None),
+            false => peer.keep_failing_with(Method::POST, "_bulk_docs", r#""small1""#, Fault::Hang),
+        };
+        let session = bench.replicate().await;
+        assert!(peer.has_failed());
+        bench.assert_equal(&session).await;
+        // Documents without attachments are written in another one.
+        assert_eq!(peer.count(request), if at_source { 1 } else { 2 }, "{:?}", peer.requests());
     }
 }
 

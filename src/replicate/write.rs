@@ -17,7 +17,8 @@ pub async fn docs(life: &Life, docs: DocBatch) -> Result<Written, ReplicateError
     if docs.is_empty() {
         return Ok(Written::default());
     }
-    Ok(taken(life, docs).await?.1)
+    let names = names(&docs);
+    Ok(taken(life, names, life.target.bulk_docs(docs)).await?.1)
 }
 
 /// Writes documents with small attachments within them; answers those that the target took. Why it didn't take another, it
@@ -26,13 +27,21 @@ pub async fn inline(life: &Life, docs: DocBatch) -> Result<Vec<(DocId, Rev)>, Re
     if docs.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(taken(life, docs).await?.0)
+    let names = names(&docs);
+    Ok(taken(life, names, life.target.bulk_docs_inline(docs)).await?.0)
+}
+
+fn names(docs: &DocBatch) -> Vec<(DocId, Rev)> {
+    docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect()
 }
 
 /// Writes and counts; answers what the target took, and what it said of the rest.
-async fn taken(life: &Life, docs: DocBatch) -> Result<(Vec<(DocId, Rev)>, Written), ReplicateError> {
-    let mut names: Vec<_> = docs.docs().iter().map(|doc| (doc.id.clone(), doc.rev.clone())).collect();
-    let written = life.target.bulk_docs(docs).await?;
+async fn taken(
+    life: &Life,
+    mut names: Vec<(DocId, Rev)>,
+    writing: impl Future<Output = Result<Written, PeerError>>,
+) -> Result<(Vec<(DocId, Rev)>, Written), ReplicateError> {
+    let written = writing.await?;
     let lacking = written.refused.iter().chain(written.doubtful.iter().map(|doubt| &doubt.failure));
     let lacking: HashSet<_> = lacking.map(|failure| (&failure.id, failure.rev.as_ref())).collect();
     names.retain(|(id, rev)| !lacking.contains(&(id, Some(rev))) && !lacking.contains(&(id, None)));

@@ -36,12 +36,21 @@ const MOST_TOO_LARGE: usize = 3;
 impl RemotePeer {
     /// Writes the batch and answers what the target didn't take.
     pub async fn bulk_docs(&self, batch: DocBatch) -> Result<Written, PeerError> {
+        self.written(Operation::BulkDocs, batch).await
+    }
+
+    /// The same of documents with attachments in them.
+    pub async fn bulk_docs_inline(&self, batch: DocBatch) -> Result<Written, PeerError> {
+        self.written(Operation::BulkDocsInline, batch).await
+    }
+
+    async fn written(&self, operation: Operation, batch: DocBatch) -> Result<Written, PeerError> {
         let mut written = Written::default();
         let (mut taken, mut too_large) = (false, 0);
         let mut left = vec![batch];
         while let Some(batch) = left.pop().filter(|batch| !batch.is_empty()) {
             let (body, docs) = batch.into_request();
-            let call = Call::post(Operation::BulkDocs, "_bulk_docs", body.clone());
+            let call = Call::post(operation, "_bulk_docs", body.clone());
             match (self.ask(&call, |reply| self.not_written(&call, reply, &docs)).await?, docs.as_slice()) {
                 (Answered::Failed(rows), docs) => {
                     taken |= rows.len() < docs.len();

@@ -99,7 +99,7 @@ impl RemotePeer {
         let (mut reading, mut answers) = (None, None);
         if !wanted.is_empty() {
             let path = "_bulk_get?latest=true&revs=true&attachments=false&att_encoding_info=true";
-            reading = self.ask_bulk_get(path, request(&wanted, false)).await?;
+            reading = self.ask_bulk_get(Operation::Fetch, path, request(&wanted, false)).await?;
             answers = reading.is_none().then(|| self.open_revs(wanted));
         }
         Ok(RemoteBulkGet::new(self, reading, answers, sorter))
@@ -108,16 +108,21 @@ impl RemotePeer {
     /// Starts to fetch revisions with their attachments within them.
     pub async fn bulk_get_inline(&self, wanted: Vec<Wanted>) -> Result<RemoteBulkGet, PeerError> {
         let path = "_bulk_get?revs=true&attachments=true";
-        let reading = self.ask_bulk_get(path, request(&wanted, true)).await?;
+        let reading = self.ask_bulk_get(Operation::FetchInline, path, request(&wanted, true)).await?;
         Ok(RemoteBulkGet::new(self, reading, None, Sorter::of_inline(&wanted)))
     }
 
     /// `None` if the peer has no `_bulk_get`.
-    async fn ask_bulk_get(&self, path: &str, question: Vec<u8>) -> Result<Option<AnswerReader>, PeerError> {
+    async fn ask_bulk_get(
+        &self,
+        operation: Operation,
+        path: &str,
+        question: Vec<u8>,
+    ) -> Result<Option<AnswerReader>, PeerError> {
         if self.inner.lacks_bulk_get.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let call = Call::post(Operation::Fetch, path, question);
+        let call = Call::post(operation, path, question);
         let sent = self.send(&call, |reply| {
             // CouchDB 1 takes `_bulk_get` for a document's id, and a POST to one for a form.
             match reply.meaning().is_unknown_request() {

@@ -24,7 +24,11 @@ pub enum Operation {
     RevsDiff,
     /// `_bulk_get` or `open_revs`, up to the start of the answer.
     Fetch,
+    /// The same with small attachments in the documents: a short cut.
+    FetchInline,
     BulkDocs,
+    /// The same with small attachments in the documents: a short cut.
+    BulkDocsInline,
     /// A document whose body is held in memory.
     PutDoc,
     /// A document whose attachments stream through.
@@ -43,13 +47,14 @@ impl Operation {
             | Self::Changes
             | Self::Wait
             | Self::RevsDiff
-            | Self::Fetch => true,
+            | Self::Fetch
+            | Self::FetchInline => true,
             // A second attempt is answered 412, which means "there already".
             Self::Create => true,
             // A second attempt may be answered 409; the checkpoint then compares what is stored with what it sent.
             Self::PutLocal => true,
             // With `new_edits:false` a revision that is there already changes nothing.
-            Self::BulkDocs | Self::PutDoc => true,
+            Self::BulkDocs | Self::BulkDocsInline | Self::PutDoc => true,
             // Idempotent like the others, but its bytes are gone: the caller fetches the document again.
             Self::StreamDoc => false,
             // Makes durable what is written; twice is no more than once.
@@ -61,6 +66,12 @@ impl Operation {
     /// and with fewer documents.
     pub fn is_of_documents(self) -> bool {
         matches!(self, Self::RevsDiff | Self::Fetch | Self::BulkDocs | Self::PutDoc | Self::StreamDoc)
+            || self.is_short_cut()
+    }
+
+    /// Whether there is another way to get the same done, that needn't be as much work at once.
+    fn is_short_cut(self) -> bool {
+        matches!(self, Self::FetchInline | Self::BulkDocsInline)
     }
 }
 
@@ -105,6 +116,8 @@ pub fn verdict(operation: Operation, failure: Trouble) -> Verdict {
         return Verdict::Stop;
     }
     match failure {
+        // Whoever works for so long at it does so each time.
+        Trouble::Silent if operation.is_short_cut() => Verdict::Stop,
         Trouble::Broke if operation.is_of_documents() => Verdict::RetryFew,
         Trouble::NoConnection | Trouble::Broke | Trouble::Silent => Verdict::Retry,
         // A waiting feed that ends is no error of the moment: whoever waits asks anew, with fresh tries.

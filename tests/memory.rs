@@ -1,4 +1,4 @@
-//! The memory budget holds whatever replications do, and nothing gets stuck by it (`replicate/budget.rs`).
+//! The memory budget holds whatever replications do, and nothing gets stuck by it (`effort/budget.rs`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

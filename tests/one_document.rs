@@ -189,6 +189,23 @@ async fn three_bad_documents_keep_none_of_the_others_waiting() {
     }
 }
 
+/// A round without any success tried two requests: with bad documents in every part of a batch nothing ever got through.
+#[tokio::test]
+async fn bad_documents_in_every_part_of_a_batch_keep_none_of_the_others_waiting() {
+    let bench = Bench::start().await;
+    // Every third of twenty, in both batches: more than are given up at once.
+    let bad = |number: usize| number < DOCS && number.is_multiple_of(3);
+    for number in (0..DOCS).filter(|number| bad(*number)) {
+        let holds = format!(r#""_id":"doc{number:04}""#);
+        bench.target.keep_failing_with(Method::POST, "_bulk_docs", &holds, badarith());
+    }
+    bench.replicate(502).await;
+    let there = bench.ids().await;
+    for number in (0..DOCS).filter(|number| !bad(*number)) {
+        assert!(there.contains(&format!("doc{number:04}")), "{number}: {there:?}");
+    }
+}
+
 /// They can't be given up, since the target calls it its own trouble; so the batch isn't done, but the others get through.
 #[tokio::test]
 async fn three_documents_that_a_cluster_never_takes_keep_none_of_the_others_waiting() {

@@ -10,7 +10,7 @@
 //! A document counts twice its bytes: once as it came, once as it goes on (a buffer that grows is copied, the store
 //! and the HTTP client keep what they write). One that is larger than [`Budget::max_document`], a quarter of the budget,
 //! isn't held at all: it is a recorded failure. Outside of the budget, and bounded for themselves: of each job one page,
-//! one stream and what it remembers of a first copy's feed, some 1.25 MiB together at most; of each connection what the
+//! one stream and what it remembers of a first copy's feed, some 2 MiB together at most; of each connection what the
 //! HTTP client has read ahead, 0.5 MiB at most (200 jobs with their connections were measured at 33 MiB); and the page
 //! caches of the embedded store.
 //!

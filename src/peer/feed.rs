@@ -22,7 +22,7 @@ pub struct ChangesPage {
     /// Rows at most of the answer that it is of.
     pub limit: usize,
     /// Everything up to here is in this page or before it; progress even where no change passed the filter. After a part of
-    /// an answer it may come after the last row, if that one told no seq.
+    /// an answer it may be an earlier row's, if the last one told no seq.
     pub last_seq: Seq,
     /// Changes after this page.
     pub pending: Pending,

@@ -31,6 +31,9 @@ use crate::document::{DocId, Rev, Seq};
 use crate::effort::pauses::Pauses;
 use crate::peer::{Blame, Change, Doubt, Failure, Why};
 
+/// Tries left in which a batch of which nothing gets through is halved everywhere, if both sides work: each half may hold a bad
+/// document.
+const LAST_TRIES: u32 = 2;
 /// Requests of a round that fail before any gets through, after which the round ends.
 const MOST_FAILED: usize = 2;
 
@@ -85,9 +88,15 @@ impl<'a> Batch<'a> {
             let Some(pause) = pauses.next() else { return self.settle(&pieces) };
             tracing::warn!(documents = count(&pieces), pause_ms = pause.as_millis() as u64, "trying again");
             self.life.unless_stopped(tokio::time::sleep(pause)).await?;
-            proven = self.doubts.need_proof(tries_left) && self.both_sides_work().await;
+            let is_stuck = tries_left <= LAST_TRIES && self.may_be_a_documents();
+            proven = (is_stuck || self.doubts.need_proof(tries_left)) && self.both_sides_work().await;
         }
         Ok(())
+    }
+
+    /// Whether the last error may be one document's, of many.
+    fn may_be_a_documents(&self) -> bool {
+        matches!(&self.error, Some(ReplicateError::Peer(error)) if matches!(error.blame(), Blame::Unclear { .. }))
     }
 
     /// Copies pieces; answers those that are to be tried again, those that had no turn first. `proven` says that both

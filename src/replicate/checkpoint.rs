@@ -23,10 +23,12 @@
 //!
 //! A database may be made anew between these questions and the write, one round trip later: then it has a checkpoint that it
 //! doesn't deserve. So one that tells its time is asked for it once more after the write; if it is another, a log of nothing
-//! takes the checkpoint's place before the caller starts again.
+//! takes the checkpoint's place before the caller starts again, from nothing. So it does after a mere restart in that round
+//! trip, which looks the same.
 //!
-//! The windows that are left: a database that says `"0"` and is made anew in just that round trip, if it checks no revisions;
-//! and one that is made anew in that round trip if couchrep is killed in the next.
+//! The windows that are left, each a round trip wide: a database that says `"0"` and checks no revisions, made anew before the
+//! write; any that is, if it can't be asked after the write, or couchrep is killed then; and one that is made anew while a log
+//! of an older id version is taken over.
 //!
 //! # The history
 //! Each checkpoint has a session id of its own. In the history it replaces the session's
@@ -160,10 +162,9 @@ impl Session {
             let session_id = uuids::random();
             let counts = progress.counts().since(&self.counted_before);
             let (entry, log) = self.new_log(&session_id, seq, counts)?;
-            let writing = join(self.source.put_log(id, &log, &session_id), self.target.put_log(id, &log, &session_id));
+            // Each to its end, whatever the other met.
+            let writing = join(self.source.record(id, &log, &session_id), self.target.record(id, &log, &session_id));
             let (source, target) = writing.await;
-            source.and(target)?;
-            let (source, target) = join(self.source.deserves_log(id), self.target.deserves_log(id)).await;
             source.and(target)?;
             (self.entry, self.log) = (Some(entry), Some(log));
         }

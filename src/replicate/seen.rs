@@ -6,8 +6,8 @@
 //! broke off is asked for again) would be copied and counted twice, and so the target is asked about it.
 //!
 //! A Bloom filter: what is new may look as if it had come before, and then the target is asked in vain, for one batch of 500
-//! in ten at most. It takes four bytes a document, [`MOST_BYTES`] at most: beyond a million documents the target is asked more
-//! and more often. It is given back at the feed's end, where the first copy is made.
+//! in ten at most. It takes four bytes a document, [`MOST_BYTES`] at most: beyond 250,000 documents the target is asked more
+//! and more often. It is given back when the source says that nothing is pending: the first copy is made.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::document::{DocId, Rev};
 use crate::peer::Change;
 
 /// What a job remembers at most.
-const MOST_BYTES: u64 = 4 << 20;
+const MOST_BYTES: u64 = 1 << 20;
 /// Bytes for a document: a batch of 500 is asked about if one of them looks old, so that must be rare.
 const DOCUMENT_BYTES: u64 = 4;
 /// Bits that a revision sets: one of 5,000 that are new looks old when all have come.

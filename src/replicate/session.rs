@@ -61,7 +61,7 @@ pub async fn run(
     let log_ids = if job.request.use_checkpoints { &job.log_ids[..] } else { &[] };
     let peers = (source.0, target.0);
     let first_copy = target.1.documents == Some(0);
-    let seen = first_copy.then(|| Arc::new(Seen::of(source.1.documents.unwrap_or(u64::MAX))));
+    let seen = first_copy.then(|| Arc::new(Seen::of(source.1.documents.unwrap_or(UNTOLD_DOCUMENTS))));
     let starting = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
     let session = starting.ok_or(Ended::Failed(ReplicateError::Cancelled))??;
@@ -183,6 +183,9 @@ async fn record(
         unswept = job.request.continuous && failures.may_hold();
     }
 }
+
+/// Documents of a source that doesn't tell how many it has, for the memory of what came.
+const UNTOLD_DOCUMENTS: u64 = 10_000;
 
 /// How many times as long as a sweep of the failures a continuous replication waits before the next one.
 const SWEEP_PART: u32 = 100;

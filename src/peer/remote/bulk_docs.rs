@@ -149,11 +149,11 @@ impl RemotePeer {
     }
 }
 
-/// A row of a document that was sent, with its revision if that is certain.
+/// A row of a document that was sent, with its revision if that is certain. A target may tell which one it has instead.
 fn named(failure: Failure, sent: &HashMap<&DocId, Vec<&Rev>>) -> Option<Failure> {
     let revs = sent.get(&failure.id)?;
     let only = if let [only] = revs.as_slice() { Some((*only).clone()) } else { None };
-    Some(Failure { rev: failure.rev.or(only), ..failure })
+    Some(Failure { rev: failure.rev.filter(|rev| revs.contains(&rev)).or(only), ..failure })
 }
 
 #[derive(Deserialize)]

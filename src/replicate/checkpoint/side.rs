@@ -52,8 +52,14 @@ impl Side {
         if committed == "0" { self.still_has_log(id).await } else { log }
     }
 
+    /// Writes the log of a checkpoint, and makes sure that it got into the database that it vouches for.
+    pub(super) async fn record(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), RecordError> {
+        self.put_log(id, log, session_id).await?;
+        self.deserves_log(id).await
+    }
+
     /// Makes sure that the log was written to the database that it vouches for, or takes it back.
-    pub(super) async fn deserves_log(&mut self, id: &str) -> Result<(), RecordError> {
+    async fn deserves_log(&mut self, id: &str) -> Result<(), RecordError> {
         if self.instance_start_time == "0" {
             return Ok(());
         }

@@ -201,6 +201,14 @@ async fn a_document_that_met_a_clusters_trouble_is_not_refused() {
     assert_eq!(refused[0].rev, Some(rev("1-a")), "only one revision of it was sent");
 }
 
+/// Such a row tells which revision stands in the way. The one that was sent counted as written, and was asked for no more.
+#[tokio::test]
+async fn a_row_that_tells_a_revision_that_was_not_sent_is_about_the_one_that_was() {
+    let url = serve(|_| answer(201, r#"[{"id":"b","rev":"3-theirs","error":"forbidden","reason":"no"}]"#)).await;
+    let refused = peer(&format!("{url}/db")).bulk_docs(batch(&["a", "b"])).await.unwrap().refused;
+    assert_eq!(refused[0].rev, Some(rev("1-a")));
+}
+
 /// A cluster whose nodes are down answers so, and its rows name no documents (FACTS 9): that is its trouble, whatever the
 /// status, and no document's.
 #[tokio::test]

@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(end(false, &[(0, Rows(0))]), [Next::End]);
     }
 
-    /// A count of rows was an end: edits moved documents behind it, and a cluster whose node died reached it with rows that
+    /// A count of rows was an end: edits moved documents to after it, and a cluster whose node died reached it with rows that
     /// it gave twice.
     #[test]
     fn neither_a_count_of_rows_nor_a_short_or_empty_page_is_the_end() {

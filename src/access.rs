@@ -4,10 +4,13 @@
 //! else: not of a path, not of a name. Roles are CouchDB's: a server admin has the role `_admin`, and where no admins are
 //! set everyone has it. A replication keeps its caller, so that it never has more rights than whoever asked for it.
 //!
-//! What databases hold about their admins and members isn't known here yet: they all have CouchDB 3's default, which
-//! lets in server admins only.
+//! What he may do with one database, its [`Security`] says.
+
+mod security;
 
 use secrecy::SecretString;
+
+pub use self::security::{Security, SecurityError};
 
 /// The role of server admins.
 const ADMIN: &str = "_admin";
@@ -35,9 +38,24 @@ pub enum Denied {
     /// Server admins may.
     #[error("You are not a server admin.")]
     NotServerAdmin,
-    /// Members of the database may.
+    /// Members of the database may; nobody in particular asks.
     #[error("You are not authorized to access this db.")]
     NotMember,
+    /// Members of the database may; somebody else asks, whom another login won't help.
+    #[error("You are not allowed to access this db.")]
+    ForeignDatabase,
+    /// Admins of the users' database may read its design documents.
+    #[error("Only administrators can view design docs in the users database.")]
+    UsersDesign,
+    /// Admins of the database may have it cleaned up.
+    #[error("You are not a server or db admin.")]
+    NotDatabaseAdmin,
+    /// Admins of the database may change its design documents and settings.
+    #[error("You are not a db or server admin.")]
+    MayNotDesign {
+        /// Whether somebody in particular asks, whom another login won't help.
+        known: bool,
+    },
 }
 
 impl Caller {
@@ -61,11 +79,6 @@ impl Caller {
         self.may_administer()
     }
 
-    /// Whether he may read and write a database of this server.
-    pub fn may_open_databases(&self) -> Result<(), Denied> {
-        self.is_server_admin().then_some(()).ok_or(Denied::NotMember)
-    }
-
     /// Whether he may ask for replications.
     pub fn may_replicate(&self) -> Result<(), Denied> {
         (self.name.is_some() || self.is_server_admin()).then_some(()).ok_or(Denied::NotAuthenticated)
@@ -87,13 +100,11 @@ mod tests {
 
     #[test]
     fn strangers_may_do_nothing_users_may_replicate_and_admins_may_do_everything() {
-        let rights = |caller: &Caller| {
-            [caller.may_replicate(), caller.may_open_databases(), caller.may_make_databases(), caller.may_administer()]
-        };
-        let (no_member, no_admin) = (Err(Denied::NotMember), Err(Denied::NotServerAdmin));
-        assert_eq!(rights(&Caller::default()), [Err(Denied::NotAuthenticated), no_member, no_admin, no_admin]);
-        assert_eq!(rights(&user("ann")), [Ok(()), no_member, no_admin, no_admin]);
-        assert_eq!(rights(&Caller::server_admin()), [Ok(()); 4]);
+        let rights = |caller: &Caller| [caller.may_replicate(), caller.may_make_databases(), caller.may_administer()];
+        let no_admin = Err(Denied::NotServerAdmin);
+        assert_eq!(rights(&Caller::default()), [Err(Denied::NotAuthenticated), no_admin, no_admin]);
+        assert_eq!(rights(&user("ann")), [Ok(()), no_admin, no_admin]);
+        assert_eq!(rights(&Caller::server_admin()), [Ok(()); 3]);
     }
 
     #[test]

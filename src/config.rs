@@ -41,6 +41,8 @@ pub struct Config {
     pub replicator: Replicator,
     /// Limits of the HTTP server.
     pub http: Http,
+    /// Whether `_users/_security` may be changed, so that others than admins may open that database.
+    pub users_db_security_editable: bool,
     /// Limits of the embedded store.
     pub store: StoreSettings,
 }
@@ -58,6 +60,7 @@ impl Default for Config {
             log: "info".into(),
             replicator: Replicator::default(),
             http: Http::default(),
+            users_db_security_editable: false,
             store: StoreSettings::default(),
         }
     }

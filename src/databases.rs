@@ -1,7 +1,7 @@
 //! Where local names live, and how any database is opened: the one place that makes a [`Peer`] of an [`Endpoint`].
 //!
-//! A local name is a database of the embedded store. Whoever opens one needs the right to it; a remote database decides
-//! for itself, by the credentials of the endpoint. That the database is there is found out by the first question to it.
+//! A local name is a database of the embedded store, whose security object is asked at each question to it; a remote
+//! database decides for itself, by the credentials of the endpoint. That the database is there is found out by the first question.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::{Clients, RemotePeer};
 use crate::peer::{Peer, PeerError};
-use crate::store::{DbName, Store};
+use crate::store::{DbName, Store, StoreError};
 
 /// Opens databases. Cheap to clone.
 #[derive(Clone)]
@@ -48,13 +48,22 @@ impl Databases {
         match endpoint {
             Endpoint::Local(name) => {
                 let store = self.store.as_ref().ok_or_else(|| OpenError::NoStore(name.clone()))?;
-                caller.may_open_databases()?;
                 Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())))
             }
             Endpoint::Remote(remote) => {
                 let (settings, pulse) = (self.settings.clone(), pulse.clone());
                 Ok(Peer::Remote(RemotePeer::new(&self.clients, (**remote).clone(), settings, pulse).await?))
             }
+        }
+    }
+
+    /// Whether the caller may open a database of the store. One that isn't there is nobody's to open.
+    pub async fn may_open(&self, name: &DbName, caller: &Caller) -> Result<(), OpenError> {
+        let store = self.store.as_ref().ok_or_else(|| OpenError::NoStore(name.clone()))?;
+        match store.database(name).await {
+            Ok(database) => Ok(database.security().may_open(caller)?),
+            Err(StoreError::NoDatabase) => Ok(()),
+            Err(error) => Err(PeerError::from(error).into()),
         }
     }
 

@@ -49,7 +49,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::answer::Answers;
 pub use self::auth::Admins;
-use self::auth::{Routes, everybody, makers, members, replicators, server_admins};
+use self::auth::{Routes, designers, everybody, members, members_of_others, replicators, server_admins};
 pub use self::open_requests::Reader;
 use self::open_requests::RequestPermits;
 pub use self::state::AppState;
@@ -58,7 +58,7 @@ pub(crate) use self::state::COUCHDB_VERSION;
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
     let places = RequestPermits::new(state.config.http.max_requests, state.config.http.max_slow_readers);
-    let routes = Routes::new()
+    let routes = Routes::new(&state)
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
         .route("/_uuids", everybody(get(welcome::fresh_uuids)))
@@ -70,26 +70,18 @@ pub fn router(state: AppState) -> Router {
         .route(
             "/{db}",
             members(get(databases::info).post(documents::create))
-                .and(makers(put(databases::create).delete(databases::delete))),
+                .and(server_admins(put(databases::create).delete(databases::delete))),
         )
-        .route("/{db}/_all_docs", members(get(all_docs::get).post(all_docs::post)))
-        .route("/{db}/_changes", members(get(changes::get).post(changes::post)))
+        .route("/{db}/_all_docs", members_of_others(get(all_docs::get).post(all_docs::post)))
+        .route("/{db}/_changes", members_of_others(get(changes::get).post(changes::post)))
         .route("/{db}/_bulk_docs", members(post(bulk_docs::post)))
-        .route("/{db}/_bulk_get", members(post(bulk_get::post)))
+        .route("/{db}/_bulk_get", members_of_others(post(bulk_get::post)))
         .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))
         .route("/{db}/_missing_revs", members(post(revs_diff::missing_revs)))
         .route("/{db}/_ensure_full_commit", members(post(databases::ensure_full_commit)))
-        .route(
-            "/{db}/_security",
-            members(get(databases::security).put(absent::answer("_security", "security objects of its own"))),
-        )
-        .route(
-            "/{db}/_revs_limit",
-            members(
-                get(databases::revs_limit).put(absent::answer("_revs_limit", "limits of revisions that can be set")),
-            ),
-        )
-        .route("/{db}/_local_docs", members(get(local_docs::list)))
+        .route("/{db}/_security", members(get(databases::security)).and(designers(put(databases::set_security))))
+        .route("/{db}/_revs_limit", members(get(databases::revs_limit)).and(designers(put(databases::set_revs_limit))))
+        .route("/{db}/_local_docs", members_of_others(get(local_docs::list)))
         .route("/{db}/_local/{doc}", members(get(local_docs::get).put(local_docs::put).delete(local_docs::delete)))
         .route("/{db}/_local/{doc}/{*attachment}", members(any(local_docs::no_attachments)))
         .route(
@@ -100,7 +92,7 @@ pub fn router(state: AppState) -> Router {
             "/{db}/{doc}/{*attachment}",
             members(get(attachments::get).put(attachments::put).delete(attachments::delete)),
         );
-    let routes = absent::add(routes, &ABSENT).with_state(state.clone());
+    let routes = absent::add(routes, &ABSENT).served();
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
         .layer(from_fn_with_state(state, auth::identify))
@@ -110,10 +102,9 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 45] = [
+const ABSENT: [(&str, &str); 44] = [
     ("/_scheduler", "scheduler"),
     ("/_replicator", "replications that are documents"),
-    ("/_users", "users beside its admins"),
     ("/_global_changes", "feed of all databases"),
     ("/_db_updates", "feed of all databases"),
     ("/_dbs_info", "descriptions of several databases at once"),

@@ -20,7 +20,8 @@ use tracing::Instrument as _;
 
 use self::entry::TaskEntry;
 use self::running::{Ending, Finished, RunningJobs};
-use crate::access::{Caller, Denied};
+use crate::access::Caller;
+use crate::databases::Databases;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::{self, Endpoint};
 use crate::peer::PeerError;
@@ -178,7 +179,7 @@ impl Jobs {
     }
 
     async fn run(&self, request: Request, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
-        may_run(caller, &request)?;
+        may_run(&self.context.databases, caller, &request).await?;
         let (id, log_ids) = self.context.ids(&request, caller).await?;
         let job = |number| {
             self.remember(&id.base, &request.source, caller);
@@ -235,13 +236,17 @@ impl Jobs {
 /// Whether a caller may start this replication: it reads and writes databases of this server as if he did, and a local target
 /// is made by whoever may make databases here. A remote one decides for itself.
 ///
-/// `databases` refuses him too, but only in the job's first life: a continuous one would be accepted, and fail for ever.
-fn may_run(caller: &Caller, request: &Request) -> Result<(), Denied> {
-    let is_local = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Local(_));
-    if is_local(&request.source) || is_local(&request.target) {
-        caller.may_open_databases()?;
+/// The peers refuse him too, but only in the job's lives: a continuous one would be accepted, and fail for ever.
+async fn may_run(databases: &Databases, caller: &Caller, request: &Request) -> Result<(), ReplicateError> {
+    if request.create_target && matches!(request.target, Endpoint::Local(_)) {
+        caller.may_make_databases()?;
     }
-    if request.create_target && is_local(&request.target) { caller.may_make_databases() } else { Ok(()) }
+    for endpoint in [&request.source, &request.target] {
+        if let Endpoint::Local(name) = endpoint {
+            databases.may_open(name, caller).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What a job's task does.
@@ -280,12 +285,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{Config, Replicator};
-    use crate::databases::Databases;
+    use crate::access::{Denied, Security};
+    use crate::config::{Config, Replicator, StoreSettings};
     use crate::peer::remote::Clients;
     use crate::replicate::failures::FailureFiles;
     use crate::replicate::id::{Identity, ReplicationId};
     use crate::server::Server;
+    use crate::store::{DbName, Store};
 
     /// A job that nobody runs.
     pub(super) fn job(id: &str) -> Job {
@@ -304,34 +310,31 @@ mod tests {
         Job::new(Context::new(databases, files, settings, identity), Arc::default(), request, (id, Vec::new()))
     }
 
-    fn request(target: &str) -> Request {
-        let body = json!({"source": "http://h/a", "target": target, "create_target": true});
-        match Command::parse(body.as_object().unwrap()).unwrap() {
-            Command::Run(request) => request,
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// A replication of a local database to somewhere else would read for its caller what he may not read himself.
-    #[test]
-    fn whoever_may_not_open_local_databases_replicates_none() {
+    #[tokio::test]
+    async fn whoever_may_not_open_local_databases_replicates_none_and_only_server_admins_make_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), StoreSettings::default()).await.unwrap();
+        for name in ["closed", "open"] {
+            store.create(&DbName::parse(name).unwrap()).await.unwrap();
+        }
+        let open = store.database(&DbName::parse("open").unwrap()).await.unwrap();
+        open.set_security(Security::parse(br#"{"members":{"names":["ann"]}}"#).unwrap()).await.unwrap();
+        let settings = Arc::new(Replicator::default());
+        let databases = Databases::new(Some(store), Clients::new(&settings).unwrap(), settings);
         let user = Caller { name: Some("ann".into()), ..Caller::default() };
-        let asked = |source: &str, target: &str| {
-            let body = json!({"source": source, "target": target});
+        let asked = async |caller: &Caller, source: &str, target: &str, create_target: bool| {
+            let body = json!({"source": source, "target": target, "create_target": create_target});
             let Ok(Command::Run(request)) = Command::parse(body.as_object().unwrap()) else { panic!("{body}") };
-            may_run(&user, &request)
+            may_run(&databases, caller, &request).await.map_err(|error| error.to_string())
         };
-        assert_eq!(asked("a", "http://h/b"), Err(Denied::NotMember));
-        assert_eq!(asked("http://h/a", "b"), Err(Denied::NotMember));
-        assert_eq!(asked("http://h/a", "http://h/b"), Ok(()));
-    }
-
-    #[test]
-    fn create_target_for_a_local_target_needs_a_server_admin() {
-        let (user, admin) = (Caller { name: Some("ann".into()), ..Caller::default() }, Caller::server_admin());
-        assert_eq!(may_run(&user, &request("b")), Err(Denied::NotMember));
-        assert_eq!(may_run(&user, &request("http://h/b")), Ok(()));
-        assert_eq!(may_run(&admin, &request("b")), Ok(()));
+        let refused = |denied: Denied| Err(denied.to_string());
+        assert_eq!(asked(&user, "closed", "http://h/b", false).await, refused(Denied::ForeignDatabase));
+        assert_eq!(asked(&user, "http://h/b", "closed", false).await, refused(Denied::ForeignDatabase));
+        assert_eq!(asked(&user, "open", "http://h/b", false).await, Ok(()));
+        assert_eq!(asked(&user, "http://h/a", "new", true).await, refused(Denied::NotServerAdmin));
+        assert_eq!(asked(&user, "http://h/a", "http://h/b", true).await, Ok(()));
+        assert_eq!(asked(&Caller::server_admin(), "closed", "new", true).await, Ok(()));
     }
 
     /// Whoever had a name could read ids and reasons of anybody's replication, with the other's credentials for the source.

@@ -6,7 +6,7 @@
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
 //! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while
-//! they are read), `edit`, `database`, `filter`.
+//! they are read), `edit`, `settings`, `database`, `filter`.
 
 mod error;
 pub mod revtree;
@@ -16,6 +16,7 @@ mod registry;
 mod keys;
 mod varint;
 mod prepared;
+mod settings;
 mod work;
 mod write;
 mod writer;

@@ -42,6 +42,9 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
                 config.uuid = Some(value.to_owned());
                 Ok(())
             }
+            "couchdb" if key == "users_db_security_editable" => {
+                boolean(value).map(|editable| config.users_db_security_editable = editable)
+            }
             "replicator" => replicator(key, value, config, &mut tls),
             _ => Ok(()),
         };

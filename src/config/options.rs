@@ -122,6 +122,13 @@ pub struct Options {
     #[arg(long, value_name = "HOST:PORT", hide_short_help = true)]
     pub local_address: Option<String>,
 
+    /// Whether `PUT /_users/_security` is taken [default: false]
+    ///
+    /// CouchDB's `[couchdb] users_db_security_editable`: people can sign up and change their passwords by themselves only
+    /// if that object lets them in.
+    #[arg(long, value_name = "BOOL", hide_short_help = true)]
+    pub users_db_security_editable: Option<bool>,
+
     /// A TOML file with any of these options
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -180,7 +187,7 @@ impl Options {
 
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
-            listen, data_dir, uuid, hostname, httpd_port, local_address, log;
+            listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
             admin, admin_file, config, couchdb_ini, replicator, http, store
         }
         drop((config, couchdb_ini));

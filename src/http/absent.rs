@@ -8,7 +8,7 @@ use std::future::{Ready, ready};
 
 use axum::routing::any;
 
-use super::auth::{Routes, members};
+use super::auth::{Routes, everybody, maintainers, members, server_admins, server_admins_of_database};
 use super::error::ApiError;
 
 /// Adds what is absent: each path, and all below it, with the feature that it is.
@@ -19,7 +19,14 @@ pub fn add(mut routes: Routes, absent: &[(&'static str, &'static str)]) -> Route
             // The name goes on to the path's end: `_all_docs/queries`.
             &path[path.find(first).unwrap_or_default()..]
         });
-        let handlers = || members(any(answer(name, feature)));
+        let whom = match name {
+            "_utils" | "favicon.ico" => everybody,
+            "_purge" | "_purged_infos_limit" | "_sync_shards" => server_admins_of_database,
+            "_compact" | "_view_cleanup" => maintainers,
+            _ if path.starts_with("/{db}") => members,
+            _ => server_admins,
+        };
+        let handlers = || whom(any(answer(name, feature)));
         routes = routes.route(path, handlers()).route(&format!("{path}/{{*rest}}"), handlers());
     }
     routes

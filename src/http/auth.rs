@@ -1,11 +1,12 @@
 //! Finds out who asks, and holds each route's rights.
 //!
-//! Basic authentication against the admins of the settings ([`admins`]). Without admins everyone is one. With them
-//! everybody may greet the server (`/`, `/_up`, `/_uuids`, `/_session`), and only admins may do anything else, since
-//! databases have CouchDB 3's default security. Credentials that are wrong are refused everywhere, as in CouchDB.
+//! Basic authentication against the admins of the settings ([`admins`]). Without admins everyone is one. Credentials that
+//! are wrong are refused everywhere, as in CouchDB.
 //!
 //! A route says in the table ([`super::router`]) whom it is for, and can't stand there without saying it: [`Routes`] takes
-//! [`Guarded`] handlers only. What he may is asked of the [`Caller`]; a path that is no route is for members of databases.
+//! [`Guarded`] handlers only. One function ([`check`]) asks the [`Caller`] and the database's security object, in the order
+//! and with the words of `chttpd_auth_request:authorize_request_int/1`, and gives the database to the handlers, which have
+//! no other way to it. A path that is no route is a database's, or the server's own if it starts with an underscore.
 
 mod admins;
 
@@ -13,9 +14,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use axum::middleware::{Next, from_fn};
+use axum::http::{HeaderMap, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::MethodRouter;
 use secrecy::SecretString;
@@ -25,6 +26,7 @@ use crate::endpoint::Credentials;
 
 use super::AppState;
 use super::error::ApiError;
+use super::request::{DatabasePath, Db};
 
 pub use self::admins::Admins;
 
@@ -50,71 +52,140 @@ async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError
     Ok(caller)
 }
 
+/// Whom handlers are for. Where a database is meant, it must be there, and is opened before anybody is refused: one that
+/// isn't there is 404 to everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Everybody,
+    /// Whoever may replicate.
+    Replicators,
+    ServerAdmins,
+    /// Server admins, of a database that is there.
+    ServerAdminsOfDatabase,
+    Members,
+    /// Members, but of the users' database server admins, since what all its documents say is nobody else's.
+    MembersOfOthers,
+    /// Members who are admins of the database, to change it.
+    Designers,
+    /// Members who are admins of the database, to clean it up.
+    Maintainers,
+}
+
 /// A path's handlers, with the rights that they ask for.
-pub struct Guarded(MethodRouter<AppState>);
+pub struct Guarded(Vec<(For, MethodRouter<AppState>)>);
 
 impl Guarded {
     /// Handlers of other methods, with rights of their own. A method that none of them takes asks for these.
     pub fn and(self, Self(others): Self) -> Self {
-        Self(others.merge(self.0))
+        Self(self.0.into_iter().chain(others).collect())
     }
 }
 
-/// For everybody.
-pub fn everybody(handlers: MethodRouter<AppState>) -> Guarded {
-    Guarded(handlers)
-}
-
-/// For whoever may replicate.
-pub fn replicators(handlers: MethodRouter<AppState>) -> Guarded {
-    guarded(handlers, Caller::may_replicate)
-}
-
-/// For members of the database.
-pub fn members(handlers: MethodRouter<AppState>) -> Guarded {
-    guarded(handlers, Caller::may_open_databases)
-}
-
-/// For whoever may make and remove databases.
-pub fn makers(handlers: MethodRouter<AppState>) -> Guarded {
-    guarded(handlers, Caller::may_make_databases)
-}
-
-/// For server admins.
-pub fn server_admins(handlers: MethodRouter<AppState>) -> Guarded {
-    guarded(handlers, Caller::may_administer)
-}
-
-fn guarded(handlers: MethodRouter<AppState>, may: fn(&Caller) -> Result<(), Denied>) -> Guarded {
-    let ask = move |Extension(caller): Extension<Arc<Caller>>, request: Request, next: Next| async move {
-        may(&caller)?;
-        Ok::<_, ApiError>(next.run(request).await)
+macro_rules! guards {
+    ($($(#[$doc:meta])+ $name:ident => $whom:ident;)+) => {
+        $($(#[$doc])+ pub fn $name(handlers: MethodRouter<AppState>) -> Guarded { Guarded(vec![(For::$whom, handlers)]) })+
     };
-    Guarded(handlers.layer(from_fn(ask)))
+}
+
+guards! {
+    /// For everybody.
+    everybody => Everybody;
+    /// For whoever may replicate.
+    replicators => Replicators;
+    /// For server admins.
+    server_admins => ServerAdmins;
+    /// For server admins, of a database that is there.
+    server_admins_of_database => ServerAdminsOfDatabase;
+    /// For members of the database.
+    members => Members;
+    /// For members of the database, but of the users' database for server admins.
+    members_of_others => MembersOfOthers;
+    /// For admins of the database, to change it.
+    designers => Designers;
+    /// For admins of the database, to clean it up.
+    maintainers => Maintainers;
+}
+
+/// The one check of rights. Handlers after it find the path's database in the request's extensions.
+async fn check(
+    State((state, whom)): State<(AppState, For)>,
+    Extension(caller): Extension<Arc<Caller>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    match whom {
+        For::Everybody => return Ok(next.run(request).await),
+        For::Replicators => caller.may_replicate()?,
+        For::ServerAdmins | For::ServerAdminsOfDatabase => caller.may_administer()?,
+        For::Members | For::MembersOfOthers | For::Designers | For::Maintainers => {}
+    }
+    if !matches!(whom, For::Replicators | For::ServerAdmins) {
+        let (mut parts, body) = request.into_parts();
+        let path = DatabasePath::of(&mut parts, &state).await?;
+        if path.is_servers_own() {
+            caller.may_administer()?;
+        }
+        let db = path.open(&state).await?;
+        if whom == For::MembersOfOthers && db.name().is_users() {
+            caller.may_administer()?;
+        }
+        let security = db.security();
+        security.may_open(&caller)?;
+        match whom {
+            For::Designers => security.may_design(&caller)?,
+            For::Maintainers => security.may_maintain(&caller)?,
+            _ if db.name().is_users() && !security.is_admin(&caller) && parts.method.is_safe() => {
+                path.may_read_user(&caller)?;
+            }
+            _ => {}
+        }
+        parts.extensions.insert(Db(db));
+        request = Request::from_parts(parts, body);
+    }
+    Ok(next.run(request).await)
 }
 
 /// The table of routes.
-pub struct Routes(Router<AppState>);
+pub struct Routes {
+    state: AppState,
+    routes: Router<AppState>,
+}
 
 impl Routes {
     /// No route yet, but an answer to all other paths.
-    pub fn new() -> Self {
-        Self(Router::new().fallback(no_route))
+    pub fn new(state: &AppState) -> Self {
+        Self { state: state.clone(), routes: Router::new().fallback(no_route) }
     }
 
     /// One more.
     pub fn route(self, path: &str, Guarded(handlers): Guarded) -> Self {
-        Self(self.0.route(path, handlers))
+        let guard = |(whom, handlers): (For, MethodRouter<AppState>)| {
+            handlers.layer(from_fn_with_state((self.state.clone(), whom), check))
+        };
+        // The first one's answer to wrong methods is the path's.
+        let all = handlers.into_iter().rev().map(guard).reduce(MethodRouter::merge).unwrap_or_default();
+        Self { routes: self.routes.route(path, all), ..self }
     }
 
     /// The table, to be served.
-    pub fn with_state(self, state: AppState) -> Router {
-        self.0.with_state(state)
+    pub fn served(self) -> Router {
+        self.routes.with_state(self.state)
     }
 }
 
-async fn no_route(Extension(caller): Extension<Arc<Caller>>) -> ApiError {
-    caller.may_open_databases().map_or_else(ApiError::from, |()| ApiError::Missing)
+/// A path that is no route: something of the server's, or of a database.
+async fn no_route(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Arc<Caller>>,
+    uri: Uri,
+) -> Result<ApiError, ApiError> {
+    let path = DatabasePath::named(uri.path().split('/').find(|segment| !segment.is_empty()).unwrap_or_default());
+    if path.is_servers_own() {
+        caller.may_administer()?;
+    } else {
+        path.open(&state).await?.security().may_open(&caller)?;
+    }
+    Ok(ApiError::Missing)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
+use crate::access::Security;
 use crate::store::{DbName, StoreError};
 
 use super::error::ApiError;
@@ -12,8 +13,8 @@ use super::query::Query;
 use super::request::{Db, NamePath, Payload};
 use super::{AppState, answer};
 
-/// What `_revs_limit` tells: the store stems revision trees at this length.
-const REVS_LIMIT: u32 = 1000;
+/// Of a security object: it stays in memory as long as its database is open.
+const MAX_SECURITY_BYTES: usize = 1 << 20;
 
 /// `PUT /{db}`. `q`, `n` and other parameters of clusters are ignored.
 pub async fn create(
@@ -82,15 +83,32 @@ pub async fn ensure_full_commit(Db(db): Db, payload: Payload) -> Result<Response
     Ok(answer::json(StatusCode::CREATED, &json!({ "ok": true, "instance_start_time": instance_start_time })))
 }
 
-/// `GET /{db}/_security`: CouchDB 3's default, which nothing changes yet.
-pub async fn security(_: Db) -> Response {
-    let admins = json!({ "roles": ["_admin"] });
-    answer::json(StatusCode::OK, &json!({ "members": admins, "admins": admins }))
+/// `GET /{db}/_security`: the object as it was put.
+pub async fn security(Db(db): Db) -> Response {
+    answer::json(StatusCode::OK, &db.security().raw())
+}
+
+/// `PUT /{db}/_security`. That of the users' database stays as it is, as in CouchDB, unless a setting allows it.
+pub async fn set_security(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    let text = payload.limited(MAX_SECURITY_BYTES).whole().await?;
+    if db.name().is_users() && !state.config.users_db_security_editable {
+        return Err(ApiError::UsersSecurity);
+    }
+    db.set_security(Security::parse(&text)?).await?;
+    Ok(answer::json(StatusCode::OK, &json!({ "ok": true })))
 }
 
 /// `GET /{db}/_revs_limit`.
-pub async fn revs_limit(_: Db) -> Response {
-    answer::json(StatusCode::OK, &REVS_LIMIT)
+pub async fn revs_limit(Db(db): Db) -> Response {
+    answer::json(StatusCode::OK, &db.revs_limit())
+}
+
+/// `PUT /{db}/_revs_limit`: a number, for what is written from then on.
+pub async fn set_revs_limit(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    let text = payload.limited(MAX_SECURITY_BYTES).whole().await?;
+    let limit = serde_json::from_slice::<usize>(&text).ok().filter(|limit| *limit > 0);
+    db.set_revs_limit(limit.ok_or_else(|| ApiError::bad_request("`_revs_limit` must be a positive integer."))?).await?;
+    Ok(answer::json(StatusCode::OK, &json!({ "ok": true })))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::access::Denied;
+use crate::access::{Denied, SecurityError};
 use crate::document::DocumentError;
 use crate::javascript::ScriptError;
 use crate::json::JsonError;
@@ -33,6 +33,10 @@ pub enum ApiError {
     InvalidSince,
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    #[error("the users' security object")]
+    UsersSecurity,
     #[error("missing")]
     Missing,
     #[error("deleted")]
@@ -67,6 +71,8 @@ pub enum ApiError {
     Panicked(#[from] Panicked),
     #[error("an answer's writer crashed")]
     Crashed,
+    #[error("a route gives out a database without asking for rights")]
+    Unguarded,
 }
 
 type Shown<'a> = (StatusCode, &'static str, Cow<'a, str>);
@@ -97,7 +103,12 @@ impl ApiError {
                 let reason = "Malformed sequence supplied in 'since' parameter.";
                 (StatusCode::BAD_REQUEST, "invalid_since_seq", reason.into())
             }
-            Self::Denied(denied) => (StatusCode::UNAUTHORIZED, "unauthorized", denied.to_string().into()),
+            Self::Denied(error) => denied(*error),
+            Self::Security(error) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
+            Self::UsersSecurity => {
+                let reason = "You can't edit the security object of the user database.";
+                (StatusCode::FORBIDDEN, "forbidden", reason.into())
+            }
             Self::Missing => (StatusCode::NOT_FOUND, "not_found", "missing".into()),
             Self::Deleted => (StatusCode::NOT_FOUND, "not_found", "deleted".into()),
             Self::MissingAttachment => (StatusCode::NOT_FOUND, "not_found", "Document is missing attachment".into()),
@@ -125,7 +136,7 @@ impl ApiError {
             Self::Document(error) => document(error),
             Self::Store(error) => store(error),
             Self::Replicate(error) => replicate(error),
-            Self::Panicked(_) | Self::Crashed => INTERNAL,
+            Self::Panicked(_) | Self::Crashed | Self::Unguarded => INTERNAL,
         }
     }
 }
@@ -138,6 +149,22 @@ const INTERNAL: Shown<'static> = (
 
 const CLOSING: Shown<'static> =
     (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", Cow::Borrowed("The server is shutting down."));
+
+/// 401 tells a client to log in, 403 that it wouldn't help.
+fn denied(error: Denied) -> Shown<'static> {
+    let (status, name) = match error {
+        Denied::WrongPassword
+        | Denied::NotAuthenticated
+        | Denied::NotServerAdmin
+        | Denied::NotMember
+        | Denied::NotDatabaseAdmin
+        | Denied::MayNotDesign { known: false } => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        Denied::ForeignDatabase | Denied::UsersDesign | Denied::MayNotDesign { known: true } => {
+            (StatusCode::FORBIDDEN, "forbidden")
+        }
+    };
+    (status, name, error.to_string().into())
+}
 
 fn document(error: &DocumentError) -> Shown<'static> {
     let name = match error {

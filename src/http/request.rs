@@ -23,6 +23,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::access::{Caller, Denied};
 use crate::document::{DocId, DocumentError, Rev};
 use crate::effort::guarded::guarded;
 use crate::store::{Database, DbName, Durability, StoreError};
@@ -31,7 +32,8 @@ use super::AppState;
 use super::error::ApiError;
 use super::query::Query;
 
-/// The database that the path names.
+/// The database that the path names, which the caller may open.
+#[derive(Clone)]
 pub struct Db(pub Arc<Database>);
 
 /// The document that the path names, and its database.
@@ -75,10 +77,54 @@ fn name(params: &mut PathParams) -> Result<String, ApiError> {
     }
 }
 
-/// An illegal name is as good as one of a database that doesn't exist, except where one is to be made.
-async fn open(params: &mut PathParams, state: &AppState) -> Result<Arc<Database>, ApiError> {
-    let name = DbName::parse(&name(params)?).map_err(|_| StoreError::NoDatabase)?;
-    Ok(state.store.database(&name).await?)
+/// What a path says of a database, before anybody knows whether the caller may open it ([`super::auth`]).
+pub struct DatabasePath {
+    database: String,
+    doc: Option<String>,
+}
+
+impl DatabasePath {
+    /// The path's parameters `db` and, where it has one, `doc`.
+    pub async fn of(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let mut params = params(parts, state).await?;
+        Ok(Self { database: name(&mut params)?, doc: params.remove("doc") })
+    }
+
+    /// A database alone.
+    pub fn named(database: &str) -> Self {
+        Self { database: database.into(), doc: None }
+    }
+
+    /// Whether it is rather something of the server's own, that isn't there.
+    pub fn is_servers_own(&self) -> bool {
+        self.database.starts_with('_') && DbName::parse(&self.database).is_err()
+    }
+
+    /// Opens the database. An illegal name is as good as one of a database that doesn't exist.
+    pub async fn open(&self, state: &AppState) -> Result<Arc<Database>, ApiError> {
+        let name = DbName::parse(&self.database).map_err(|_| StoreError::NoDatabase)?;
+        Ok(state.store.database(&name).await?)
+    }
+
+    /// Whether the caller, who is no admin of the users' database, may read what the path names there: each sees only
+    /// himself (`couch_users_db:after_doc_read/2`).
+    pub fn may_read_user(&self, caller: &Caller) -> Result<(), ApiError> {
+        match self.doc.as_deref() {
+            Some(id) if id.starts_with("_design/") => Err(Denied::UsersDesign.into()),
+            Some(id) if caller.name.as_deref().is_none_or(|name| id.strip_prefix(USER_PREFIX) != Some(name)) => {
+                Err(ApiError::Missing)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What ids of documents about users begin with.
+const USER_PREFIX: &str = "org.couchdb.user:";
+
+/// The database that the check of the caller's rights has opened. A route without that check has none.
+fn checked(parts: &Parts) -> Result<Arc<Database>, ApiError> {
+    parts.extensions.get::<Db>().map(|Db(db)| Arc::clone(db)).ok_or(ApiError::Unguarded)
 }
 
 impl FromRequestParts<AppState> for NamePath {
@@ -92,8 +138,8 @@ impl FromRequestParts<AppState> for NamePath {
 impl FromRequestParts<AppState> for Db {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        Ok(Self(open(&mut params(parts, state).await?, state).await?))
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        checked(parts).map(Self)
     }
 }
 
@@ -102,7 +148,7 @@ impl FromRequestParts<AppState> for DocPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let mut params = params(parts, state).await?;
-        Ok(Self { db: open(&mut params, state).await?, id: take(&mut params, "doc").into() })
+        Ok(Self { db: checked(parts)?, id: take(&mut params, "doc").into() })
     }
 }
 
@@ -111,8 +157,8 @@ impl FromRequestParts<AppState> for AttachmentPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let mut params = params(parts, state).await?;
-        let db = open(&mut params, state).await?;
-        Ok(Self { db, id: take(&mut params, "doc").into(), name: take(&mut params, "attachment") })
+        let (id, name) = (take(&mut params, "doc").into(), take(&mut params, "attachment"));
+        Ok(Self { db: checked(parts)?, id, name })
     }
 }
 

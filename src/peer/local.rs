@@ -4,7 +4,8 @@
 //! or writes blocks, and so runs on threads that may; a call that is dropped while it writes still writes.
 //!
 //! A handle, not an open database: each operation opens it anew (a look into a map while it is open), so a deleted
-//! database is [`PeerError::DatabaseMissing`] from then on.
+//! database is [`PeerError::DatabaseMissing`] from then on, and whoever is its member no more is
+//! [`PeerError::Unauthorized`].
 
 mod feed;
 mod changes_answer;
@@ -33,7 +34,7 @@ pub use self::changes_answer::LocalChanges;
 pub struct LocalPeer {
     store: Store,
     name: DbName,
-    /// Who the source's filter functions are told asks.
+    /// Whose rights count, and who filter functions are told asks.
     caller: Arc<Caller>,
     /// Of the job that it was opened for.
     pulse: Pulse,
@@ -57,7 +58,13 @@ impl LocalPeer {
     }
 
     async fn database(&self) -> Result<Arc<Database>, PeerError> {
-        self.store.database(&self.name).await.map_err(|error| self.explain(error))
+        let database = self.store.database(&self.name).await.map_err(|error| self.explain(error))?;
+        let may = database.security().may_open(&self.caller);
+        may.map_err(|denied| PeerError::Unauthorized {
+            database: self.name.to_string(),
+            reason: Some(denied.to_string()),
+        })?;
+        Ok(database)
     }
 
     /// What a store's error means to a replication.

@@ -21,9 +21,11 @@ use super::keys::{ATTS, LOCAL, LocalRecord, local_rev};
 use super::prepared::Prepared;
 use super::ranks::Ranks;
 use super::read::Snapshot;
+use super::settings::{DatabaseSettings, Setting};
 use super::work::{Durability, LocalParent, Refusal, Work, WriterHandle};
 use super::writer;
 use super::{DbName, StoreError};
+use crate::access::Security;
 use crate::config::StoreSettings;
 use crate::document::Rev;
 use crate::javascript::Interpreters;
@@ -103,6 +105,7 @@ pub struct Database {
     engine: Arc<redb::Database>,
     writer: WriterHandle,
     holds: Holds,
+    settings: DatabaseSettings,
     ranks: Ranks,
     updates: watch::Receiver<u64>,
     instance_start_time: String,
@@ -131,12 +134,15 @@ impl Database {
         })?);
         let heard = updates.subscribe();
         let holds = Holds::default();
-        let (writer, instance_start_time) = writer::start(engine.clone(), settings, tasks, updates, holds.clone())?;
+        let told = DatabaseSettings::read(&engine)?;
+        let (writer, instance_start_time) =
+            writer::start(engine.clone(), settings, tasks, updates, holds.clone(), told.clone())?;
         Ok(Self {
             name,
             engine,
             writer,
             holds,
+            settings: told,
             ranks: Ranks::default(),
             updates: heard,
             instance_start_time,
@@ -171,6 +177,26 @@ impl Database {
             })
         })
         .await
+    }
+
+    /// Who its admins and members are, without waiting.
+    pub fn security(&self) -> Arc<Security> {
+        self.settings.security()
+    }
+
+    /// Changes that; synced when it is answered.
+    pub async fn set_security(&self, security: Security) -> Result<(), StoreError> {
+        self.writer.ask(Work::Set(Setting::Security(Arc::new(security)))).await.map(drop)
+    }
+
+    /// Revisions of a path that are kept.
+    pub fn revs_limit(&self) -> usize {
+        self.settings.revs_limit()
+    }
+
+    /// Changes that for what is written from now on; synced when it is answered. At least 1.
+    pub async fn set_revs_limit(&self, limit: usize) -> Result<(), StoreError> {
+        self.writer.ask(Work::Set(Setting::RevsLimit(limit.max(1)))).await.map(drop)
     }
 
     /// The newest update's seq, without waiting.

@@ -11,6 +11,7 @@
 //! | `att_refs` | MD5 digest of the stored bytes | [`BlobRef`]: blob, references |
 //! | `uploads` | blob | nothing: a blob that no document refers to, yet or any more; dropped at the next opening |
 //! | `info` | nothing | [`Info`] |
+//! | `settings` | `security`, `revs_limit` | what was set, as text ([`super::settings`]); absent from files that never had one |
 //!
 //! One edit is one update seq and brings one leaf, so a body's key needs nothing but that seq. Integers are varints
 //! within records; keys of integers are in the engine's own order, which is numeric.
@@ -41,6 +42,9 @@ pub const ATT_REFS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition:
 pub const UPLOADS: TableDefinition<'_, u64, ()> = TableDefinition::new("uploads");
 /// The database's own numbers.
 pub const INFO: TableDefinition<'_, (), [u64; 6]> = TableDefinition::new("info");
+
+/// What a database was told about itself.
+pub const SETTINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("settings");
 
 /// The row of `seq_counts` that counts a row of the feed.
 pub fn seq_bucket(seq: u64) -> u64 {

@@ -19,6 +19,11 @@ impl DbName {
         (system || valid).then(|| Self(name.into())).ok_or_else(|| StoreError::IllegalName(name.into()))
     }
 
+    /// Whether this is the database of the server's users.
+    pub fn is_users(&self) -> bool {
+        &*self.0 == "_users"
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use super::prepared::Prepared;
+use super::settings::Setting;
 use crate::document::Rev;
 
 /// When a write is safe.
@@ -53,6 +54,7 @@ pub(super) enum Work {
     Local { id: String, parent: LocalParent, body: Option<Vec<u8>> },
     Chunks { blob: u64, first: u32, data: Bytes },
     Discard { blob: u64 },
+    Set(Setting),
     Sync,
 }
 
@@ -61,7 +63,7 @@ impl Work {
         match self {
             Self::Edits { durability, .. } => *durability,
             Self::Chunks { .. } | Self::Discard { .. } => Durability::Unsynced,
-            Self::Local { .. } | Self::Sync => Durability::Synced,
+            Self::Local { .. } | Self::Set(_) | Self::Sync => Durability::Synced,
         }
     }
 }

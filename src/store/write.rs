@@ -17,21 +17,20 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::attachments::Attachment;
 use super::edit::EditKind;
 use super::keys::{
-    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SeqEntry, UPLOADS,
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SETTINGS, SeqEntry, UPLOADS,
 };
 use super::prepared::Prepared;
 use super::read::DocRecord;
 use super::revtree::{NewLeaf, RevTree};
+use super::settings::Setting;
 use super::work::{LocalParent, Refusal};
 use super::{StoreError, new_rev};
 use crate::document::{DocId, MAX_POS, Rev, Revisions};
 use crate::term::Shape;
 
-/// Revisions of a path that are kept: CouchDB's default for `_revs_limit`.
-const REVS_LIMIT: usize = 1000;
-
 /// The tables of one write transaction.
 pub(super) struct Transaction<'t> {
+    transaction: &'t WriteTransaction,
     docs: Table<'t, &'static str, &'static [u8]>,
     seqs: Table<'t, u64, &'static [u8]>,
     seq_counts: Table<'t, u64, u64>,
@@ -41,16 +40,21 @@ pub(super) struct Transaction<'t> {
     att_refs: Table<'t, [u8; 16], (u64, u64)>,
     uploads: Table<'t, u64, ()>,
     pub(super) info: Info,
+    /// Revisions of a path that are kept.
+    revs_limit: usize,
     /// What this transaction adds to and takes from `seq_counts`.
     count_changes: BTreeMap<u64, i64>,
     /// Blobs that no document refers to any more: dropped after this transaction, for somebody may read them.
     pub(super) freed: Vec<u64>,
+    /// Settings that this transaction changes.
+    pub(super) changed: Vec<Setting>,
     scratch: Vec<u8>,
 }
 
 impl<'t> Transaction<'t> {
-    pub(super) fn new(transaction: &'t WriteTransaction, info: Info) -> Result<Self, StoreError> {
+    pub(super) fn new(transaction: &'t WriteTransaction, info: Info, revs_limit: usize) -> Result<Self, StoreError> {
         Ok(Self {
+            transaction,
             docs: transaction.open_table(DOCS)?,
             seqs: transaction.open_table(SEQS)?,
             seq_counts: transaction.open_table(SEQ_COUNTS)?,
@@ -60,8 +64,10 @@ impl<'t> Transaction<'t> {
             att_refs: transaction.open_table(ATT_REFS)?,
             uploads: transaction.open_table(UPLOADS)?,
             info,
+            revs_limit,
             count_changes: BTreeMap::new(),
             freed: Vec::new(),
+            changed: Vec::new(),
             scratch: Vec::new(),
         })
     }
@@ -124,7 +130,8 @@ impl<'t> Transaction<'t> {
         self.info.update_seq += 1;
         let seq = self.info.update_seq;
         let was = (!tree.is_empty()).then(|| tree.winner()).flatten();
-        let merged = tree.merge(&path, NewLeaf { deleted, attached: !attachments.is_empty(), body: seq }, REVS_LIMIT);
+        let merged =
+            tree.merge(&path, NewLeaf { deleted, attached: !attachments.is_empty(), body: seq }, self.revs_limit);
         if !merged.added {
             // A new edit that makes a revision which is there already: the same edit was made before.
             self.info.update_seq -= 1;
@@ -154,7 +161,7 @@ impl<'t> Transaction<'t> {
         let known = tree.leaf(&path.newest());
         let was = tree.winner().map(|leaf| leaf.deleted);
         let leaf = NewLeaf { deleted: false, attached: false, body: 0 };
-        let merged = tree.merge(path, leaf, REVS_LIMIT);
+        let merged = tree.merge(path, leaf, self.revs_limit);
         if let (true, Some(seq)) = (merged.changed, seq) {
             debug_assert_eq!(tree.leaf(&path.newest()), known);
             if merged.dropped.is_empty() {
@@ -234,6 +241,17 @@ impl<'t> Transaction<'t> {
             true => self.info.doc_del_count += 1,
             false => self.info.doc_count += 1,
         }
+    }
+
+    /// Changes a setting.
+    pub(super) fn set(&mut self, setting: Setting) -> Result<(), StoreError> {
+        let (name, text) = setting.stored();
+        self.transaction.open_table(SETTINGS)?.insert(name, text.as_str())?;
+        if let Setting::RevsLimit(limit) = setting {
+            self.revs_limit = limit;
+        }
+        self.changed.push(setting);
+        Ok(())
     }
 
     /// Writes or deletes a `_local` document over the revision it has.

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::StoreError;
 use super::holds::Holds;
 use super::keys::{INFO, Info, UPLOADS};
+use super::settings::DatabaseSettings;
 use super::work::{Done, Durability, Reply, Work, WriterHandle};
 use super::write::Transaction;
 use crate::config::StoreSettings;
@@ -45,6 +46,7 @@ pub(super) fn start(
     tasks: &Tasks,
     latest: Arc<watch::Sender<u64>>,
     holds: Holds,
+    told: DatabaseSettings,
 ) -> Result<(WriterHandle, String), StoreError> {
     let stored = stored_info(&engine)?;
     let mut info = stored.unwrap_or_default();
@@ -55,7 +57,7 @@ pub(super) fn start(
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
-    let mut writer = Writer { engine, info, latest: latest.clone(), holds, free: Vec::new() };
+    let mut writer = Writer { engine, info, latest: latest.clone(), holds, told, free: Vec::new() };
     if info.unsynced || stored.is_none() || has_uploads(&writer.engine)? {
         // Makes the tables, and drops the blobs that no document refers to: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
@@ -156,6 +158,7 @@ struct Writer {
     /// Is told of it before anybody is answered: whoever has written must find a source ahead of what was copied before.
     latest: Arc<watch::Sender<u64>>,
     holds: Holds,
+    told: DatabaseSettings,
     /// Blobs that nobody needs any more, to be dropped by the next transaction.
     free: Vec<u64>,
 }
@@ -205,14 +208,15 @@ impl Writer {
         let mut transaction = self.engine.begin_write()?;
         transaction.set_durability(if sync { redb::Durability::Immediate } else { redb::Durability::None })?;
         transaction.set_quick_repair(sync);
-        let mut tables = Transaction::new(&transaction, self.info)?;
+        let mut tables = Transaction::new(&transaction, self.info, self.told.revs_limit())?;
         let done = work(&mut tables)?;
-        let freed = std::mem::take(&mut tables.freed);
+        let (freed, changed) = (std::mem::take(&mut tables.freed), std::mem::take(&mut tables.changed));
         let mut info = tables.finish()?;
         info.unsynced = durability == Durability::Unsynced;
         transaction.open_table(INFO)?.insert((), info.encode())?;
         transaction.commit()?;
         self.info = info;
+        changed.into_iter().for_each(|setting| self.told.change(setting));
         tell(&self.latest, info.update_seq);
         self.free.extend(self.holds.free(freed));
         Ok(done)
@@ -234,6 +238,10 @@ fn apply(transaction: &mut Transaction<'_>, work: Work) -> Result<Done, StoreErr
         }
         Work::Discard { blob } => {
             transaction.discard(blob)?;
+            Done::Nothing
+        }
+        Work::Set(setting) => {
+            transaction.set(setting)?;
             Done::Nothing
         }
         Work::Sync => Done::Nothing,

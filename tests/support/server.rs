@@ -13,7 +13,8 @@ pub struct Server {
     server: couchrep::server::Server,
     client: Client,
     credentials: String,
-    _data_dir: TempDir,
+    config: Config,
+    data_dir: TempDir,
 }
 
 impl Server {
@@ -35,8 +36,8 @@ impl Server {
         let data_dir = tempfile::tempdir().unwrap();
         let mut config = Config { listen: "127.0.0.1:0".into(), data_dir: data_dir.path().into(), ..Config::default() };
         change(&mut config);
-        let server = couchrep::server::Server::start(config).await.unwrap();
-        Self { server, client: client(), credentials: String::new(), _data_dir: data_dir }
+        let server = couchrep::server::Server::start(config.clone()).await.unwrap();
+        Self { server, client: client(), credentials: String::new(), config, data_dir }
     }
 
     /// Where it listens.
@@ -110,6 +111,14 @@ impl Server {
             }
             self.get(&format!("/{target}/_changes?feed=longpoll&since={since}&timeout=60000"), 200).await;
         }
+    }
+
+    /// Ends it, and starts another one with the same settings and data, on another port.
+    pub async fn restart(self) -> Self {
+        let Self { server, client, credentials, config, data_dir } = self;
+        server.stop().await;
+        let server = couchrep::server::Server::start(config.clone()).await.unwrap();
+        Self { server, client, credentials, config, data_dir }
     }
 
     /// Ends it as the binary would.

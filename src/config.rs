@@ -6,6 +6,7 @@
 
 mod admin;
 pub mod connection;
+pub mod cors;
 mod couchdb_ini;
 pub mod options;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use url::Url;
 
 use self::connection::{SocketOptions, Tls};
+use self::cors::Cors;
 pub use admin::{Admin, Password};
 pub use options::{ConfigError, Options};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub replicator: Replicator,
     /// Limits of the HTTP server.
     pub http: Http,
+    /// Which other sites' pages may talk to the server.
+    pub cors: Cors,
     /// Whether `_users/_security` may be changed, so that others than admins may open that database.
     pub users_db_security_editable: bool,
     /// Limits of the embedded store.
@@ -60,6 +64,7 @@ impl Default for Config {
             log: "info".into(),
             replicator: Replicator::default(),
             http: Http::default(),
+            cors: Cors::default(),
             users_db_security_editable: false,
             store: StoreSettings::default(),
         }

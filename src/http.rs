@@ -5,7 +5,7 @@
 //! hangs up. Paths are canonical before they are matched ([`path`]): a trailing slash makes no difference, `_design/x` is
 //! one segment.
 //!
-//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, a panic becomes a 500, [`open_requests::limit`]
+//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, [`cors::tell`] tells browsers who may read it, a panic becomes a 500, [`open_requests::limit`]
 //! counts open requests, [`auth::identify`] finds out who asks, then the routes, each for whom it names.
 //! [`error`] knows what errors look like.
 //!
@@ -23,6 +23,7 @@ mod outgoing;
 mod state;
 mod envelope;
 mod open_requests;
+mod cors;
 mod auth;
 mod absent;
 mod error;
@@ -95,9 +96,10 @@ pub fn router(state: AppState) -> Router {
     let routes = absent::add(routes, &ABSENT).served();
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
-        .layer(from_fn_with_state(state, auth::identify))
+        .layer(from_fn_with_state(state.clone(), auth::identify))
         .layer(from_fn_with_state(places, open_requests::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn_with_state(state, cors::tell))
         .layer(from_fn(envelope::complete))
 }
 

@@ -10,6 +10,7 @@ mod failures;
 mod verifying;
 mod asking;
 mod rights;
+mod cors;
 mod databases;
 mod endpoints;
 mod documents;

@@ -1,4 +1,5 @@
-//! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]` and `[couchdb] uuid`.
+//! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]`, `[cors]`, and some keys of
+//! `[couchdb]` and `[chttpd]`.
 //!
 //! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys of other
 //! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins`, and
@@ -8,6 +9,7 @@
 use std::time::Duration;
 
 use super::connection::Tls;
+use super::cors::{Cors, list};
 use super::{Admin, Config};
 
 /// What is wrong in the file, and in which line.
@@ -45,6 +47,8 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
             "couchdb" if key == "users_db_security_editable" => {
                 boolean(value).map(|editable| config.users_db_security_editable = editable)
             }
+            "chttpd" if key == "enable_cors" => boolean(value).map(|enabled| config.cors.enabled = enabled),
+            "cors" => cors(key, value, &mut config.cors),
             "replicator" => replicator(key, value, config, &mut tls),
             _ => Ok(()),
         };
@@ -75,6 +79,20 @@ fn replicator(key: &str, value: &str, config: &mut Config, tls: &mut Tls) -> Res
         "cert_file" => tls.cert_file = Some(value.into()),
         "key_file" => tls.key_file = Some(value.into()),
         "password" => return Err("belongs to an encrypted key, which can't be read: decrypt the key"),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn cors(key: &str, value: &str, to: &mut Cors) -> Result<(), &'static str> {
+    let lower = |value: &str| list(&value.to_ascii_lowercase());
+    match key {
+        "origins" => to.origins = list(value),
+        "credentials" => to.credentials = boolean(value)?,
+        "headers" => to.headers = lower(value),
+        "methods" => to.methods = list(value),
+        "exposed_headers" => to.exposed_headers = lower(value),
+        "max_age" => to.max_age = Duration::from_secs(positive(value)?),
         _ => {}
     }
     Ok(())

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{Config, couchdb_ini};
-pub use sections::{HttpOptions, ReplicatorOptions, StoreOptions};
+pub use sections::{CorsOptions, HttpOptions, ReplicatorOptions, StoreOptions};
 
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +154,10 @@ pub struct Options {
     #[command(flatten)]
     pub http: HttpOptions,
 
+    /// `[cors]` in the file.
+    #[command(flatten)]
+    pub cors: CorsOptions,
+
     /// `[store]` in the file.
     #[command(flatten)]
     pub store: StoreOptions,
@@ -188,7 +192,7 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            admin, admin_file, config, couchdb_ini, replicator, http, store
+            admin, admin_file, config, couchdb_ini, replicator, http, cors, store
         }
         drop((config, couchdb_ini));
         // An empty variable is how a compose file says "none".
@@ -205,6 +209,7 @@ impl Options {
         }
         replicator.lay_over(&mut to.replicator)?;
         http.lay_over(&mut to.http);
+        cors.lay_over(&mut to.cors);
         store.lay_over(&mut to.store);
         Ok(())
     }

@@ -12,6 +12,7 @@ use url::Url;
 use super::values::{Size, Span};
 use super::{ConfigError, in_environment, lay_over};
 use crate::config::connection::{SocketOptions, Tls};
+use crate::config::cors::{Cors, list};
 use crate::config::{Http, Replicator, StoreSettings};
 
 /// What all options of sections have in common. Others pass by here too, and are left as they are.
@@ -163,6 +164,32 @@ impl HttpOptions {
         lay_over! { self over to:
             max_body_bytes, max_bodies_bytes, max_answers_bytes, body_pause, max_uuids, max_requests, max_slow_readers, reader_pause,
             max_connections, max_header_bytes, header_timeout, drain_deadline;
+        }
+    }
+}
+
+/// Options in the file's `[cors]`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Other sites' pages, [cors] in the file", mut_args(of_section))]
+pub struct CorsOptions {
+    /// Origins whose pages may talk to the server, separated by commas; * is all [default: none]
+    #[arg(long, value_name = "ORIGINS")]
+    pub cors_origins: Option<String>,
+    /// Whether they may do so in the name of whoever is logged in [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub cors_credentials: Option<bool>,
+}
+
+impl CorsOptions {
+    pub(super) fn lay_over(self, to: &mut Cors) {
+        let Self { cors_origins, cors_credentials } = self;
+        if let Some(origins) = cors_origins {
+            to.origins = list(&origins);
+            to.enabled = !to.origins.is_empty();
+        }
+        if let Some(credentials) = cors_credentials {
+            to.credentials = credentials;
         }
     }
 }

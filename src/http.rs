@@ -5,13 +5,14 @@
 //! hangs up. Paths are canonical before they are matched ([`path`]): a trailing slash makes no difference, `_design/x` is
 //! one segment.
 //!
-//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, [`cors::tell`] tells browsers who may read it, a panic becomes a 500, [`open_requests::limit`]
-//! counts open requests, [`auth::identify`] finds out who asks, then the routes, each for whom it names.
+//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, [`cors::tell`] tells browsers who may read it, a
+//! panic becomes a 500, [`open_requests::limit`] counts open requests, [`method_override::meant`] finds out which method is
+//! meant, [`auth::identify`] who asks, then the routes, each for whom it names.
 //! [`error`] knows what errors look like.
 //!
 //! Where it differs from CouchDB 3.5 on purpose: update seqs are integers; `multipart/…` is answered only where
 //! `Accept` names it, not to `*/*`; `POST /_session` is 404, which is what makes CouchDB's replicator fall back to
-//! Basic; `batch=ok` is written at once; `offset` of `_all_docs` is about right only, if somebody writes while it is counted.
+//! Basic; `batch=ok` is written, unsynced, before it is answered; `offset` of `_all_docs` is about right only, if somebody writes while it is counted.
 
 mod answer;
 mod path;
@@ -22,6 +23,7 @@ mod blob;
 mod outgoing;
 mod state;
 mod envelope;
+mod method_override;
 mod open_requests;
 mod cors;
 mod auth;
@@ -29,9 +31,13 @@ mod absent;
 mod error;
 mod welcome;
 mod replication;
+mod nodes;
 mod databases;
+mod dbs_info;
 mod rendered;
 mod documents;
+mod batch;
+mod copy;
 mod open_revs;
 mod related;
 mod attachments;
@@ -50,7 +56,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::answer::Answers;
 pub use self::auth::Admins;
-use self::auth::{Routes, designers, everybody, members, members_of_others, replicators, server_admins};
+use self::auth::{Routes, designers, everybody, maintainers, members, members_of_others, replicators, server_admins};
 pub use self::open_requests::Reader;
 use self::open_requests::RequestPermits;
 pub use self::state::AppState;
@@ -65,6 +71,8 @@ pub fn router(state: AppState) -> Router {
         .route("/_uuids", everybody(get(welcome::fresh_uuids)))
         .route("/_session", everybody(get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions)))
         .route("/_all_dbs", server_admins(get(databases::list)))
+        .route("/_dbs_info", server_admins(get(dbs_info::get).post(dbs_info::post)))
+        .route("/_membership", server_admins(get(nodes::membership)))
         .route("/_replicate", replicators(any(replication::replicate)))
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
         .route("/_active_tasks", server_admins(get(replication::active_tasks)))
@@ -74,20 +82,26 @@ pub fn router(state: AppState) -> Router {
                 .and(server_admins(put(databases::create).delete(databases::delete))),
         )
         .route("/{db}/_all_docs", members_of_others(get(all_docs::get).post(all_docs::post)))
+        .route("/{db}/_design_docs", members_of_others(get(all_docs::get_design).post(all_docs::post_design)))
         .route("/{db}/_changes", members_of_others(get(changes::get).post(changes::post)))
         .route("/{db}/_bulk_docs", members(post(bulk_docs::post)))
         .route("/{db}/_bulk_get", members_of_others(post(bulk_get::post)))
         .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))
         .route("/{db}/_missing_revs", members(post(revs_diff::missing_revs)))
         .route("/{db}/_ensure_full_commit", members(post(databases::ensure_full_commit)))
+        .route("/{db}/_view_cleanup", maintainers(post(databases::cleanup)))
+        .route("/{db}/_nouveau_cleanup", maintainers(post(databases::cleanup)))
         .route("/{db}/_security", members(get(databases::security)).and(designers(put(databases::set_security))))
         .route("/{db}/_revs_limit", members(get(databases::revs_limit)).and(designers(put(databases::set_revs_limit))))
         .route("/{db}/_local_docs", members_of_others(get(local_docs::list)))
-        .route("/{db}/_local/{doc}", members(get(local_docs::get).put(local_docs::put).delete(local_docs::delete)))
+        .route(
+            "/{db}/_local/{doc}",
+            members(get(local_docs::get).put(local_docs::put).delete(local_docs::delete).fallback(copy::local)),
+        )
         .route("/{db}/_local/{doc}/{*attachment}", members(any(local_docs::no_attachments)))
         .route(
             "/{db}/{doc}",
-            members(get(documents::get).put(documents::put).delete(documents::delete).fallback(documents::other)),
+            members(get(documents::get).put(documents::put).delete(documents::delete).fallback(copy::document)),
         )
         .route(
             "/{db}/{doc}/{*attachment}",
@@ -97,6 +111,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
         .layer(from_fn_with_state(state.clone(), auth::identify))
+        .layer(map_request(method_override::meant))
         .layer(from_fn_with_state(places, open_requests::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn_with_state(state, cors::tell))
@@ -104,14 +119,12 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 44] = [
+const ABSENT: [(&str, &str); 40] = [
     ("/_scheduler", "scheduler"),
     ("/_replicator", "replications that are documents"),
     ("/_global_changes", "feed of all databases"),
     ("/_db_updates", "feed of all databases"),
-    ("/_dbs_info", "descriptions of several databases at once"),
     ("/_node", "settings and statistics of nodes"),
-    ("/_membership", "nodes"),
     ("/_cluster_setup", "cluster"),
     ("/_reshard", "shards"),
     ("/_reload_query_servers", "query servers"),
@@ -122,7 +135,7 @@ const ABSENT: [(&str, &str); 44] = [
     ("/{db}/_find", "Mango queries"),
     ("/{db}/_explain", "Mango queries"),
     ("/{db}/_index", "Mango indexes"),
-    ("/{db}/_design_docs", "list of design documents alone"),
+    ("/{db}/_design_docs/queries", "several queries at once"),
     ("/{db}/_all_docs/queries", "several queries at once"),
     ("/{db}/_local_docs/queries", "several queries at once"),
     ("/{db}/_partition", "partitions"),
@@ -135,9 +148,7 @@ const ABSENT: [(&str, &str); 44] = [
     ("/{db}/_shards", "shards"),
     ("/{db}/_sync_shards", "shards"),
     ("/{db}/_temp_view", "views"),
-    ("/{db}/_view_cleanup", "views"),
     ("/{db}/_search_cleanup", "full-text search"),
-    ("/{db}/_nouveau_cleanup", "full-text search"),
     ("/{db}/_design/{ddoc}/_view", "views"),
     ("/{db}/_design/{ddoc}/_list", "list functions"),
     ("/{db}/_design/{ddoc}/_show", "show functions"),

@@ -62,6 +62,11 @@ impl Jobs {
         Self { context, running, sources: Arc::default() }
     }
 
+    /// The name of the node that replications run on.
+    pub fn node(&self) -> String {
+        self.context.identity.node()
+    }
+
     /// Answers a `POST /_replicate`: starts or joins a replication, or cancels one.
     ///
     /// A one-shot is waited for; dropping this future stops nothing.

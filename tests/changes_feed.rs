@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::asking::{ask, get, request, with_db};
+use crate::asking::{ask, get, request, send, with_db};
 use crate::support::Server;
 
 /// Puts a database and starts a longpoll on it, which has given its first sign of life.
@@ -168,4 +168,48 @@ async fn a_continuous_feed_starts_with_its_rows() {
     assert_eq!(lines[2..], ["{\"last_seq\":2,\"pending\":0}\n"]);
     let idle = get(&server, "/db/_changes?feed=continuous&timeout=50&since=now").await;
     assert_eq!(idle.text(), "\n{\"last_seq\":2,\"pending\":0}\n");
+}
+
+/// As CouchDB 3.5.0 sends them, but for the seqs.
+#[tokio::test]
+async fn events_come_one_by_one_and_a_browser_goes_on_where_it_was() {
+    let server = with_changes().await;
+    let body = "{\n \"text\": \"a\\nb\",\r\n \"n\": 1 }";
+    assert_eq!(send(request(&server, "PUT", "/db/lines").body(body)).await.status, 201);
+    let rev = get(&server, "/db/lines").await.json()["_rev"].as_str().unwrap().to_owned();
+    let path = "/db/_changes?feed=eventsource&timeout=1";
+    let answer = get(&server, path).await;
+    assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("text/event-stream", "no-cache"));
+    let expected = [
+        "data: {\"seq\":2,\"id\":\"doc3\",\"changes\":[{\"rev\":\"2-cccc\"}],\"deleted\":true}\nid: 2\n\n",
+        "data: {\"seq\":3,\"id\":\"doc2\",\"changes\":[{\"rev\":\"1-bbbb\"}]}\nid: 3\n\n",
+        &format!("data: {{\"seq\":4,\"id\":\"lines\",\"changes\":[{{\"rev\":\"{rev}\"}}]}}\nid: 4\n\n"),
+    ];
+    assert_eq!(answer.text(), expected.concat());
+    let resumed = send(request(&server, "GET", &format!("{path}&since=0")).header("Last-Event-ID", "3")).await;
+    assert_eq!(resumed.text(), expected[2]);
+    let nothing = send(request(&server, "GET", path).header("Last-Event-ID", "now")).await;
+    assert_eq!(nothing.text(), "\n");
+    let refused = send(request(&server, "GET", path).header("Last-Event-ID", "x")).await;
+    assert_eq!(refused.status, 400);
+    // A line end would end the event, or a continuous feed's row: the document stands on one line, whatever it came in.
+    let events = get(&server, &format!("{path}&since=3&include_docs=true")).await;
+    let row = events.text().strip_prefix("data: ").unwrap().strip_suffix("\nid: 4\n\n").unwrap();
+    assert!(!row.contains(['\n', '\r']), "{row}");
+    let row: serde_json::Value = serde_json::from_str(row).unwrap();
+    assert_eq!((&row["doc"]["text"], &row["doc"]["n"]), (&json!("a\nb"), &json!(1)));
+    let lines = get(&server, "/db/_changes?feed=continuous&timeout=1&since=3&include_docs=true").await;
+    assert_eq!(lines.text().lines().count(), 2, "{}", lines.text());
+}
+
+#[tokio::test]
+async fn events_have_a_heartbeat_of_their_own() {
+    let server = with_changes().await;
+    let path = "/db/_changes?feed=eventsource&since=now&heartbeat=5";
+    let pieces = request(&server, "GET", path).send().await.unwrap().bytes_stream();
+    let mut pieces = pieces.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap());
+    let mut text = String::new();
+    while !text.contains("event: heartbeat\ndata: \n\nevent: heartbeat\n") {
+        text += &pieces.next().await.unwrap();
+    }
 }

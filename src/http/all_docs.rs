@@ -1,4 +1,4 @@
-//! `GET` and `POST /{db}/_all_docs`: documents in the order of their ids' bytes.
+//! `GET` and `POST /{db}/_all_docs`: documents in the order of their ids' bytes. And `_design_docs`: design documents alone.
 //!
 //! Streamed about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow: a document that
 //! is written meanwhile may show its old or its new revision, never twice. Where much is skipped or deleted, a piece ends
@@ -17,7 +17,7 @@ use crate::json::{self, push_string};
 use crate::store::{Database, DocRecord, Leaf, Snapshot, StoreError};
 use crate::tasks;
 
-use self::request::{Bound, KeySpans, Request};
+use self::request::{Bound, Documents, KeySpans, Request};
 use super::answer::{APPLICATION_JSON, Answers, CHUNK, Sink, Stopped, Turn};
 use super::error::ApiError;
 use super::outgoing::Outgoing;
@@ -28,17 +28,51 @@ use super::{AppState, answer};
 
 /// `GET /{db}/_all_docs`.
 pub async fn get(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
-    let keys = query.get("keys").map(|text| List::parse(text)?.ok_or(ApiError::bad_request(NO_LIST))).transpose()?;
-    let request = Request::parse(&query, keys, &state.question_memory())?;
-    list(&state, db, request).await
+    asked_by_url(&state, db, query, Documents::All).await
+}
+
+/// `GET /{db}/_design_docs`.
+pub async fn get_design(State(state): State<AppState>, Db(db): Db, query: Query) -> Result<Response, ApiError> {
+    asked_by_url(&state, db, query, Documents::Design).await
 }
 
 /// `POST /{db}/_all_docs`: options, `keys` above all, may stand in the body.
 pub async fn post(
     State(state): State<AppState>,
     Db(db): Db,
+    query: Query,
+    payload: Payload,
+) -> Result<Response, ApiError> {
+    asked_by_body(&state, db, query, payload, Documents::All).await
+}
+
+/// `POST /{db}/_design_docs`.
+pub async fn post_design(
+    State(state): State<AppState>,
+    Db(db): Db,
+    query: Query,
+    payload: Payload,
+) -> Result<Response, ApiError> {
+    asked_by_body(&state, db, query, payload, Documents::Design).await
+}
+
+async fn asked_by_url(
+    state: &AppState,
+    db: Arc<Database>,
+    query: Query,
+    documents: Documents,
+) -> Result<Response, ApiError> {
+    let keys = query.get("keys").map(|text| List::parse(text)?.ok_or(ApiError::bad_request(NO_LIST))).transpose()?;
+    let request = Request::parse(&query, keys, &state.question_memory())?;
+    list(state, db, request.of(documents)).await
+}
+
+async fn asked_by_body(
+    state: &AppState,
+    db: Arc<Database>,
     mut query: Query,
     payload: Payload,
+    documents: Documents,
 ) -> Result<Response, ApiError> {
     let (question, room) = (payload.json().await?, state.question_memory());
     let read = move || {
@@ -50,7 +84,7 @@ pub async fn post(
         Request::parse(&query, keys, &room)
     };
     let request = tasks::blocking("read _all_docs' question", read).await??;
-    list(&state, db, request).await
+    list(state, db, request.of(documents)).await
 }
 
 const NO_LIST: &str = "`keys` parameter must be an array.";
@@ -106,7 +140,7 @@ fn piece(
 ) -> Result<(Outgoing, Progress), StoreError> {
     if !progress.started {
         progress.started = true;
-        out.json.extend(request.head(snapshot, progress.rank));
+        out.json.extend(request.head(snapshot, progress.rank)?);
     }
     match &request.keys {
         Some(keys) => by_keys(snapshot, request, keys.text(), &mut progress, &mut out, turn)?,
@@ -141,6 +175,9 @@ fn by_keys(
             continue;
         }
         let id = json::string(key);
+        if !request.documents.may_have(id.as_deref()) {
+            continue;
+        }
         let record = id.as_ref().map(|id| snapshot.document(id)).transpose()?.flatten();
         let found = record.and_then(|record| Some((record.tree.winner()?, record)));
         separate(&mut progress.rows, out);

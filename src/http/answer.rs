@@ -169,12 +169,19 @@ pub fn written(status: StatusCode, id: &str, rev: &Rev) -> Response {
 
 /// Adds a `Location`: the segments below the address under which the client knows this server.
 pub fn located(mut response: Response, request: &HeaderMap, segments: &[&str]) -> Response {
-    let host = request.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let path: String = segments.iter().flat_map(|segment| ["/".into(), encoded(segment)]).collect();
-    if let Ok(location) = HeaderValue::from_str(&format!("http://{host}{path}")) {
+    if let Ok(location) = HeaderValue::from_str(&format!("{}{path}", address(request))) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
+}
+
+/// Where the client found this server, as it or the proxy before us says (`chttpd:absolute_uri/2`).
+fn address(request: &HeaderMap) -> String {
+    let header = |name: &str| request.get(name).and_then(|value| value.to_str().ok());
+    let host = header("x-forwarded-host").or(header(HOST.as_str())).unwrap_or_default();
+    let secure = header("x-forwarded-ssl") == Some("on") || header("x-forwarded-proto") == Some("https");
+    format!("{}://{host}", if secure { "https" } else { "http" })
 }
 
 /// What `couch_util:url_encode/1` leaves as it is.

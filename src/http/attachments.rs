@@ -1,14 +1,17 @@
 //! Attachments, one at a time: read, written and deleted as streams.
 //!
 //! Text is stored gzipped, as CouchDB does, and goes out gzipped only to who accepts that; for others it is decoded
-//! piece by piece. Writing or deleting one makes a new revision of its document: the body stays byte for byte, the
+//! piece by piece. Of one that isn't gzipped parts may be asked for ([`ranges`]). Writing or deleting one makes a new revision of its document: the body stays byte for byte, the
 //! other attachments stay as stubs.
+
+mod ranges;
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,9 +21,10 @@ use futures::StreamExt;
 use serde_json::json;
 
 use crate::document::{Digest, DocId, DocParts, DocumentError, Encoding, Rev, Revisions, validate_id};
-use crate::store::{Attachment, AttachmentData, Database, DocOptions, Edit, EditKind, NewAttachment, StoreError};
-use crate::store::{Snapshot, Uploaded};
+use crate::store::{Attachment, AttachmentData, Database, DocOptions, Edit, EditKind, NewAttachment, OpenAttachment};
+use crate::store::{Snapshot, StoreError, Uploaded};
 
+use self::ranges::{Byteranges, Part};
 use super::AppState;
 use super::answer::{self, Sink};
 use super::blob::Blob;
@@ -51,17 +55,54 @@ pub async fn get(
         .await??;
     let attachment = held.attachment();
     let tag = STANDARD.encode(attachment.digest.0);
-    let decode = attachment.encoding == Encoding::Gzip && !accepts_gzip(&headers);
     let mut response = match answer::has_already(&headers, &tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => {
-            let head = head(attachment, decode);
-            let write = move |sink: Sink| async move { Blob::new(&db, &held, decode).send(&sink).await };
-            (head, answer::streamed(&state.tasks, "attachment", write).await?).into_response()
-        }
+        false => read(&state, db, held, &headers, &tag).await?,
     };
     response.headers_mut().extend(answer::etag(tag));
     Ok(response)
+}
+
+/// Answers an attachment, or the part of it that is asked for.
+async fn read(
+    state: &AppState,
+    db: Arc<Database>,
+    held: OpenAttachment,
+    headers: &HeaderMap,
+    tag: &str,
+) -> Result<Response, ApiError> {
+    let (attachment, tasks) = (held.attachment(), &state.tasks);
+    let decode = attachment.encoding == Encoding::Gzip && !accepts_gzip(headers);
+    let mut head = head(attachment, decode);
+    let length = attachment.stored_length;
+    let part = match attachment.encoding {
+        Encoding::Identity => Part::wanted(headers, tag, length),
+        Encoding::Gzip => Part::Whole,
+    };
+    match part {
+        Part::Whole => {
+            let write = move |sink: Sink| async move { Blob::new(&db, &held, decode).send(&sink).await };
+            Ok((head, answer::streamed(tasks, "attachment", write).await?).into_response())
+        }
+        Part::Of(range) => {
+            head.insert(CONTENT_LENGTH, (range.end - range.start).into());
+            let content_range = ranges::content_range(&range, length);
+            let write = move |sink: Sink| async move { Blob::part(&db, &held, range).send(&sink).await };
+            let body = answer::streamed(tasks, "attachment", write).await?;
+            Ok((StatusCode::PARTIAL_CONTENT, head, [(CONTENT_RANGE, content_range)], body).into_response())
+        }
+        Part::Several(ranges) => {
+            let parts = Byteranges::new(ranges);
+            let head = parts.head();
+            let write = move |sink: Sink| async move { parts.send(&db, &held, &sink).await };
+            let body = answer::streamed(tasks, "attachment", write).await?;
+            Ok((StatusCode::PARTIAL_CONTENT, head, body).into_response())
+        }
+        Part::Unsatisfiable => {
+            let head = [(CONTENT_RANGE, format!("bytes */{length}"))];
+            Ok((head, ApiError::RangeNotSatisfiable).into_response())
+        }
+    }
 }
 
 fn head(attachment: &Attachment, decode: bool) -> HeaderMap {
@@ -70,7 +111,8 @@ fn head(attachment: &Attachment, decode: bool) -> HeaderMap {
     head.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")));
     // What others uploaded must not act in this server's name.
     head.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-    head.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
+    let ranges = if attachment.encoding == Encoding::Identity { "bytes" } else { "none" };
+    head.insert(ACCEPT_RANGES, HeaderValue::from_static(ranges));
     let gzipped = attachment.encoding == Encoding::Gzip && !decode;
     if gzipped {
         head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));

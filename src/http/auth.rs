@@ -134,7 +134,11 @@ async fn check(
         match whom {
             For::Designers => security.may_design(&caller)?,
             For::Maintainers => security.may_maintain(&caller)?,
-            _ if db.name().is_users() && !security.is_admin(&caller) && parts.method.is_safe() => {
+            // A copy reads what it copies.
+            _ if db.name().is_users()
+                && !security.is_admin(&caller)
+                && (parts.method.is_safe() || parts.method.as_str() == "COPY") =>
+            {
                 path.may_read_user(&caller)?;
             }
             _ => {}

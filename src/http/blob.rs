@@ -3,6 +3,8 @@
 //! Each piece is read when the one before it was sent, so an attachment of any size takes less than 200 KiB. Its document
 //! may go on without it meanwhile: what is held is read to its end.
 
+use std::ops::Range;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -22,6 +24,8 @@ pub struct Blob<'a> {
     attachment: &'a OpenAttachment,
     /// Of the stored bytes: where to read on.
     offset: u64,
+    /// Of the stored bytes: where to stop.
+    end: u64,
     /// Stored bytes that aren't decoded yet.
     stored: Bytes,
     decoder: Option<MultiGzDecoder<Vec<u8>>>,
@@ -32,7 +36,14 @@ impl<'a> Blob<'a> {
     pub fn new(db: &'a Database, attachment: &'a OpenAttachment, decoded: bool) -> Self {
         let decode = decoded && attachment.attachment().encoding == Encoding::Gzip;
         let decoder = decode.then(|| MultiGzDecoder::new(Vec::with_capacity(CHUNK)));
-        Self { db, attachment, offset: 0, stored: Bytes::new(), decoder }
+        let end = attachment.attachment().stored_length;
+        Self { db, attachment, offset: 0, end, stored: Bytes::new(), decoder }
+    }
+
+    /// These of its stored bytes.
+    pub fn part(db: &'a Database, attachment: &'a OpenAttachment, bytes: Range<u64>) -> Self {
+        let end = bytes.end.min(attachment.attachment().stored_length);
+        Self { db, attachment, offset: bytes.start, end, stored: Bytes::new(), decoder: None }
     }
 
     /// The next piece; `None` at the end.
@@ -40,11 +51,14 @@ impl<'a> Blob<'a> {
         let broken = |_| StoreError::Damaged("a gzipped attachment");
         loop {
             if self.stored.is_empty() {
-                if self.offset >= self.attachment.attachment().stored_length {
+                if self.offset >= self.end {
                     let rest = self.decoder.take().map(MultiGzDecoder::finish).transpose().map_err(broken)?;
                     return Ok(rest.map(Bytes::from));
                 }
                 self.stored = self.db.attachment_piece(self.attachment, self.offset).await?;
+                // What is left may be more than a piece's length can say.
+                let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+                self.stored.truncate(left);
                 self.offset += self.stored.len() as u64;
             }
             let Some(decoder) = &mut self.decoder else { return Ok(Some(std::mem::take(&mut self.stored))) };

@@ -1,4 +1,5 @@
-//! `GET` and `POST /{db}/_changes`: the feed, read once, once there is something, or for ever.
+//! `GET` and `POST /{db}/_changes`: the feed, read once, once there is something, or for ever; then a row a line, or as
+//! server-sent events (`feed=eventsource`), which end without a `last_seq`, and whose reader says where he stopped.
 //!
 //! Rows are rendered about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow; a
 //! document that changes meanwhile moves to the feed's end, where it is met again. A writer that is faster than the reader
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -47,15 +48,20 @@ use super::{AppState, answer};
 /// The longest pause while a filter lets nothing through: shorter than clients and proxies wait.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
+/// `Content-Type` of `feed=eventsource`.
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
 /// `GET /{db}/_changes`.
 pub async fn get(
     State(state): State<AppState>,
     Db(db): Db,
     Extension(place): Extension<RequestPermit>,
     query: Query,
+    headers: HeaderMap,
     raw_request: RawRequest,
 ) -> Result<Response, ApiError> {
-    feed(&state, db, place, Request::parse(&query, None, &state.question_memory())?, raw_request.by(query, None)).await
+    let request = Request::parse(&query, last_event_id(&headers), None, &state.question_memory())?;
+    feed(&state, db, place, request, raw_request.by(query, None)).await
 }
 
 /// `POST /{db}/_changes`: `doc_ids` may stand in the body.
@@ -67,9 +73,10 @@ pub async fn post(
     raw_request: RawRequest,
     payload: Payload,
 ) -> Result<Response, ApiError> {
-    let (body, room) = (payload.json().await?, state.question_memory());
+    let (headers, room) = (payload.headers().clone(), state.question_memory());
+    let body = payload.json().await?;
     let read = move || {
-        let request = Request::parse(&query, Some(&body), &room)?;
+        let request = Request::parse(&query, last_event_id(&headers), Some(&body), &room)?;
         // Only functions see the body.
         let shown = matches!(*request.filter, Filter::Function { .. }).then_some(&body[..]);
         let filter_request = raw_request.by(query, shown);
@@ -77,6 +84,11 @@ pub async fn post(
     };
     let (request, filter_request) = tasks::blocking("read _changes' question", read).await??;
     feed(&state, db, place, request, filter_request).await
+}
+
+/// Where a stream of events that is opened again broke off, as its browser says.
+fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("last-event-id")?.to_str().ok()
 }
 
 async fn feed(
@@ -89,6 +101,10 @@ async fn feed(
     let (stopping, answers) = (state.tasks.stopping().clone(), state.answers.clone());
     let filter = db.ready(request.filter.clone(), request.all_leaves, &filter_request).await?;
     let (store, name, updates) = (state.store.clone(), db.name().clone(), db.updates());
+    let head = match request.feed {
+        Feed::EventSource => [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, HeaderValue::from_static("no-cache"))],
+        _ => [(CONTENT_TYPE, APPLICATION_JSON), (CACHE_CONTROL, HeaderValue::from_static("must-revalidate"))],
+    };
     let write = |sink| async move {
         let request = Arc::new(request);
         let last_sent = Instant::now();
@@ -111,7 +127,7 @@ async fn feed(
         .await
     };
     let body = answer::streamed(&state.tasks, "_changes", write).await?;
-    Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())
+    Ok((StatusCode::OK, head, body).into_response())
 }
 
 /// A feed that is being written.
@@ -170,12 +186,12 @@ impl FeedWriter {
                 _ if self.request.descending => true,
                 Feed::Normal => true,
                 Feed::Longpoll => progress.rows > 0,
-                Feed::Continuous => progress.rows >= self.request.limit,
+                Feed::Continuous | Feed::EventSource => progress.rows >= self.request.limit,
             };
             if enough {
                 break;
             }
-            if self.request.feed == Feed::Continuous && !self.begun {
+            if self.request.feed.goes_on() && !self.begun {
                 // So that the answer starts at all.
                 self.send("\n").await?;
             }
@@ -261,7 +277,7 @@ impl FeedWriter {
                 updated = self.updates.changed() => return Ok(updated.is_ok()),
                 () = tokio::time::sleep_until(deadline.unwrap_or(next_beat)) => match deadline {
                     Some(_) => return Ok(false),
-                    None => self.send("\n").await?,
+                    None => self.send(self.request.feed.heartbeat()).await?,
                 },
             }
         }

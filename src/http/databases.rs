@@ -57,7 +57,7 @@ pub async fn list(State(state): State<AppState>, query: Query) -> Result<Respons
 }
 
 /// The names between the keys, bounds included, in the order and number asked for. `names` are sorted.
-fn select<'a>(mut names: Vec<&'a str>, query: &Query) -> Result<Vec<&'a str>, ApiError> {
+pub fn select<'a>(mut names: Vec<&'a str>, query: &Query) -> Result<Vec<&'a str>, ApiError> {
     let descending = query.flag("descending")?;
     let (mut low, mut high) = query.range::<String>()?;
     if descending {
@@ -74,6 +74,11 @@ fn select<'a>(mut names: Vec<&'a str>, query: &Query) -> Result<Vec<&'a str>, Ap
 
 fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// `POST /{db}/_view_cleanup` and its like: no index is there to be left over.
+pub async fn cleanup(_: Db) -> Response {
+    answer::json(StatusCode::ACCEPTED, &json!({ "ok": true }))
 }
 
 /// `POST /{db}/_ensure_full_commit`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::json;
@@ -25,7 +25,7 @@ use super::outgoing::Outgoing;
 use super::query::Query;
 use super::rendered::render;
 use super::request::{Db, DocPath, Payload, durability, parent};
-use super::{AppState, answer, open_revs, related};
+use super::{AppState, answer, batch, open_revs, related};
 
 /// Which of a document's revisions is asked for.
 #[derive(Debug, Clone, Default)]
@@ -110,19 +110,14 @@ pub async fn get(
 pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) -> Result<Response, ApiError> {
     validate_id(id.as_str())?;
     let headers = payload.headers().clone();
-    let (text, uploaded) = match related_boundary(&headers) {
-        Some(boundary) => related::read(&db, payload, &boundary).await?,
-        None => (payload.whole().await?, Vec::new()),
+    let (text, uploaded, in_batch) = match related_boundary(&headers) {
+        Some(boundary) => {
+            let (text, uploaded) = related::read(&db, payload, &boundary).await?;
+            (text, uploaded, false)
+        }
+        None => (payload.whole().await?, Vec::new(), batch::is_wanted(&query)),
     };
-    write(db, Some(id), text, uploaded, &query, &headers).await
-}
-
-/// Other methods: `COPY`, which CouchDB has here, and what nobody has.
-pub async fn other(method: Method) -> ApiError {
-    match method.as_str() {
-        "COPY" => ApiError::Absent { name: "COPY", feature: "copies of documents within a database" },
-        _ => ApiError::MethodNotAllowed("DELETE,GET,HEAD,PUT".into()),
-    }
+    write(db, Some(id), text, uploaded, &query, &headers, in_batch).await
 }
 
 /// `POST /{db}`: a document that brings its id, or gets one.
@@ -135,9 +130,13 @@ pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Respon
         NewLocalDoc::parse(&sent).map(|doc| Some((id, doc)))
     });
     let Some((id, doc)) = local.await?? else {
-        return write(db, None, text, Vec::new(), &query, &headers).await;
+        return write(db, None, text, Vec::new(), &query, &headers, batch::is_wanted(&query)).await;
     };
-    let rev = doc.write(&db, local_id(&id).unwrap_or_default(), !query.flag_or("new_edits", true)?).await?;
+    let written = doc.write(&db, local_id(&id).unwrap_or_default(), !query.flag_or("new_edits", true)?).await;
+    if batch::is_wanted(&query) {
+        return batch::answer(&id, written.map(drop));
+    }
+    let rev = written?;
     let response = answer::json(StatusCode::CREATED, &json!({ "ok": true, "id": id, "rev": rev }));
     Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
 }
@@ -155,11 +154,15 @@ async fn write(
     uploaded: Vec<(String, Uploaded)>,
     query: &Query,
     headers: &HeaderMap,
+    in_batch: bool,
 ) -> Result<Response, ApiError> {
     let replicated = !query.flag_or("new_edits", true)?;
     let outside = parent(query, headers)?;
     let edit = tasks::blocking("parse document", move || edit(&text, id, replicated, outside, uploaded)).await??;
     let (id, status) = (edit.id.clone(), if edit.deleted { StatusCode::OK } else { StatusCode::CREATED });
+    if in_batch {
+        return batch::answer(id.as_str(), write_one(&db, edit, Durability::Unsynced).await.map(drop));
+    }
     let rev = write_one(&db, edit, durability(headers)).await?;
     let response = answer::written(status, id.as_str(), &rev);
     Ok(answer::located(response, headers, &[db.name().as_str(), id.as_str()]))

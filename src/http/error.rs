@@ -53,6 +53,8 @@ pub enum ApiError {
     Conflict,
     #[error("{0}")]
     MissingStub(String),
+    #[error("no such range")]
+    RangeNotSatisfiable,
     #[error("too large")]
     TooLarge,
     #[error("the body came too slowly")]
@@ -124,6 +126,10 @@ impl ApiError {
             }
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "Document update conflict.".into()),
             Self::MissingStub(reason) => (StatusCode::PRECONDITION_FAILED, "missing_stub", reason.into()),
+            Self::RangeNotSatisfiable => {
+                let reason = "Requested range not satisfiable";
+                (StatusCode::RANGE_NOT_SATISFIABLE, "requested_range_not_satisfiable", reason.into())
+            }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request entity is too large".into()),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body came too slowly.".into()),
             Self::BadContentType(reason) => {

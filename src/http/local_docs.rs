@@ -22,7 +22,7 @@ use super::error::ApiError;
 use super::outgoing::Outgoing;
 use super::query::Query;
 use super::request::{Db, DocPath, Payload, parent_text};
-use super::{AppState, answer};
+use super::{AppState, answer, batch};
 
 /// `GET /{db}/_local/{id}`.
 pub async fn get(State(state): State<AppState>, DocPath { db, id }: DocPath) -> Result<Response, ApiError> {
@@ -49,8 +49,12 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
     let rev = parent_text(&query, &headers)?.or(sent.rev);
     let status = if sent.deleted { StatusCode::OK } else { StatusCode::CREATED };
     let body = (!sent.deleted).then_some(sent.body);
-    let rev = db.put_local_doc(id.as_str(), rev.as_deref(), body).await??;
+    let written = db.put_local_doc(id.as_str(), rev.as_deref(), body).await?.map_err(ApiError::from);
     let id = full_id(&id);
+    if batch::is_wanted(&query) {
+        return batch::answer(&id, written.map(drop));
+    }
+    let rev = written?;
     let response = answer::json(status, &json!({ "ok": true, "id": id, "rev": rev }));
     Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
 }

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::effort::guarded::guarded;
@@ -41,12 +41,25 @@ pub struct Outgoing {
     answers: Answers,
     counted: usize,
     permit: Option<OwnedSemaphorePermit>,
+    on_one_line: bool,
 }
 
 impl Outgoing {
     /// Nothing yet.
     pub fn new(answers: &Answers) -> Self {
-        Self { json: Vec::new(), gaps: Vec::new(), answers: answers.clone(), counted: 0, permit: None }
+        Self {
+            json: Vec::new(),
+            gaps: Vec::new(),
+            answers: answers.clone(),
+            counted: 0,
+            permit: None,
+            on_one_line: false,
+        }
+    }
+
+    /// Documents stand on one line each, whatever lines they came in: where a line is a row.
+    pub fn on_one_line(self) -> Self {
+        Self { on_one_line: true, ..self }
     }
 
     /// Nothing yet, with room for a chunk.
@@ -72,7 +85,11 @@ impl Outgoing {
                 &apart
             }
         };
+        let start = self.json.len();
         self.gaps.extend(snapshot.render_stored(id, record, leaf, &stored, options, &mut self.json)?);
+        if self.on_one_line {
+            join_lines(&mut self.json[start..]);
+        }
         Ok(())
     }
 
@@ -119,7 +136,7 @@ impl Outgoing {
 
     /// Sends it, and what its gaps leave out.
     pub async fn send(self, sink: &Sink, db: &Database) -> Result<(), Stopped> {
-        let answers = self.answers.clone();
+        let (answers, on_one_line) = (self.answers.clone(), self.on_one_line);
         let (mut rest, gaps) = self.held()?;
         let mut sent = 0;
         for gap in gaps {
@@ -129,7 +146,7 @@ impl Outgoing {
                 Missing::Attachment { attachment, decoded } => {
                     Blob::new(db, &attachment, decoded).send_base64(sink).await?;
                 }
-                Missing::Text(text) => send_text(text, sink, db, &answers).await?,
+                Missing::Text(text) => send_text(text, on_one_line, sink, db, &answers).await?,
             }
         }
         sink.send(rest).await
@@ -149,7 +166,18 @@ impl Outgoing {
     }
 }
 
-async fn send_text(text: StoredText, sink: &Sink, db: &Database, answers: &Answers) -> Result<(), Stopped> {
+/// Makes spaces of line ends, which stand only between JSON's tokens.
+fn join_lines(json: &mut [u8]) {
+    json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+}
+
+async fn send_text(
+    text: StoredText,
+    on_one_line: bool,
+    sink: &Sink,
+    db: &Database,
+    answers: &Answers,
+) -> Result<(), Stopped> {
     let text = Arc::new(text);
     let bytes = READER_BYTES.max(text.length.div_ceil(PIECES));
     let mut offset = 0;
@@ -157,6 +185,10 @@ async fn send_text(text: StoredText, sink: &Sink, db: &Database, answers: &Answe
         let wanted = text.clone();
         let piece = answers.read(db, move |snapshot| snapshot.text_piece(&wanted, offset, bytes)).await?;
         offset += piece.len();
+        let mut piece = BytesMut::from(piece);
+        if on_one_line {
+            join_lines(&mut piece);
+        }
         sink.send(piece).await?;
     }
     Ok(())

@@ -43,9 +43,8 @@ impl TaskEntry {
     pub fn of(job: &Job) -> Self {
         let (counts, position) = (job.progress.counts(), job.progress.position());
         let address = &job.context.identity.address;
-        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         Self {
-            node: format!("couchrep@{host}"),
+            node: job.context.identity.node(),
             pid: format!("<0.{}.0>", job.number),
             process_status: "waiting",
             bulk_get_attempts: counts.bulk_get_attempts,

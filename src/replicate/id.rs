@@ -32,6 +32,14 @@ pub struct Identity {
     pub httpd_port: u16,
 }
 
+impl Identity {
+    /// The name of the one node that a server is, wherever CouchDB has nodes.
+    pub fn node(&self) -> String {
+        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        format!("couchrep@{host}")
+    }
+}
+
 /// A replication's id: `e823dc9cda5124763d5a52722ff9efbe+continuous`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReplicationId {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::attachments::Uploaded;
+use super::attachments::{Attachment, Uploaded};
 use crate::document::{Digest, DocId, DocParts, DocumentError, Revisions, each_described};
 
 /// Base64 with or without its padding.
@@ -80,6 +80,8 @@ pub enum AttachmentData {
         /// What the stub claims.
         digest: Option<Digest>,
     },
+    /// In another document, which has this attachment. Where it has gone since, that is a missing stub.
+    Copied(Attachment),
     /// Uploaded before.
     Uploaded {
         /// Media type.

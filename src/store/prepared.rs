@@ -33,6 +33,7 @@ pub(super) struct PreparedAttachment {
 pub(super) enum PreparedData {
     Packed { content_type: String, data: Bytes, stored: Stored },
     Stub { digest: Option<Digest> },
+    Copied(attachments::Attachment),
     Uploaded { content_type: String, upload: attachments::Uploaded },
 }
 
@@ -46,6 +47,7 @@ impl Prepared {
                     PreparedData::Packed { content_type, data, stored }
                 }
                 AttachmentData::Stub { digest } => PreparedData::Stub { digest },
+                AttachmentData::Copied(attachment) => PreparedData::Copied(attachment),
                 AttachmentData::Uploaded { content_type, upload } => PreparedData::Uploaded { content_type, upload },
             };
             Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })

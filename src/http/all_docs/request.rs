@@ -13,7 +13,7 @@ use crate::http::question::{List, QuestionMemory};
 use crate::store::{Database, DocOptions, Rank, Snapshot, StoreError};
 
 /// Where a range of ids begins or ends. Keys that aren't strings sort before or after all ids.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bound {
     Before,
     At(String),
@@ -30,8 +30,27 @@ impl Bound {
     }
 }
 
+/// Which documents a list is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Documents {
+    All,
+    /// Design documents alone (`_design_docs`).
+    Design,
+}
+
+/// Where the ids of design documents begin, and what comes after all of them.
+const DESIGN: (&str, &str) = ("_design/", "_design0");
+
+impl Documents {
+    /// Whether a document of this id, or a key that is none, may be in the list.
+    pub fn may_have(self, id: Option<&str>) -> bool {
+        self == Self::All || id.is_some_and(|id| id.starts_with(DESIGN.0))
+    }
+}
+
 #[derive(Debug)]
 pub struct Request {
+    pub documents: Documents,
     pub keys: Option<List>,
     /// Where the keys stand, of a request that wants them backwards.
     pub backwards: Option<KeySpans>,
@@ -55,6 +74,7 @@ impl Request {
         let descending = query.flag("descending")?;
         let backwards = keys.as_ref().filter(|_| descending).map(|keys| KeySpans::of(keys, room)).transpose()?;
         Ok(Self {
+            documents: Documents::All,
             keys,
             backwards,
             start: start.map(Bound::of),
@@ -67,6 +87,21 @@ impl Request {
             include_docs: query.flag("include_docs")?,
             options: query.doc_options()?,
         })
+    }
+
+    /// The same, of these documents alone: a range goes no further than they do.
+    pub fn of(mut self, documents: Documents) -> Self {
+        self.documents = documents;
+        if documents == Documents::Design {
+            let at = |id: &str| Bound::At(id.to_owned());
+            let (low, high) = match self.descending {
+                false => (&mut self.start, &mut self.end),
+                true => (&mut self.end, &mut self.start),
+            };
+            *low = Some(low.take().map_or(at(DESIGN.0), |low| low.max(at(DESIGN.0))));
+            *high = Some(high.take().map_or(at(DESIGN.1), |high| high.min(at(DESIGN.1))));
+        }
+        self
     }
 
     /// Whether an id is past the range's end, in the direction of reading.
@@ -90,8 +125,11 @@ impl Request {
         }
     }
 
-    pub fn head(&self, snapshot: &Snapshot, rank: u64) -> Vec<u8> {
-        let total = snapshot.doc_count();
+    pub fn head(&self, snapshot: &Snapshot, rank: u64) -> Result<Vec<u8>, StoreError> {
+        let total = match self.documents {
+            Documents::All => snapshot.doc_count(),
+            Documents::Design => design_docs(snapshot)?,
+        };
         let update_seq = match self.update_seq {
             true => format!("\"update_seq\":{},", snapshot.update_seq()),
             false => String::new(),
@@ -100,7 +138,7 @@ impl Request {
             None => json!(self.before(total, rank).saturating_add(self.skip).min(total)),
             Some(_) => Value::Null,
         };
-        format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes()
+        Ok(format!("{{\"total_rows\":{total},{update_seq}\"offset\":{offset},\"rows\":[\n").into_bytes())
     }
 
     /// How many documents stand before the range's start, in the direction of reading.
@@ -125,6 +163,17 @@ impl Request {
         }
         Ok(rank.before)
     }
+}
+
+/// How many design documents there are: few, so that they are counted.
+fn design_docs(snapshot: &Snapshot) -> Result<u64, StoreError> {
+    let mut count = 0;
+    snapshot.documents(Some(DESIGN.0), |id, record| {
+        let is_one = id < DESIGN.1;
+        count += u64::from(is_one && record.tree.winner().is_some_and(|winner| !winner.deleted));
+        Ok(is_one)
+    })?;
+    Ok(count)
 }
 
 /// Where the keys of a list stand in its text.
@@ -170,6 +219,20 @@ mod tests {
         assert!(request("end_key=%22m%22&inclusive_end=false").past_end("m"));
         let descending = request("endkey=%22m%22&descending=true");
         assert!(!descending.past_end("z") && descending.past_end("a"));
+    }
+
+    #[test]
+    fn a_range_of_design_documents_ends_with_them() {
+        let range = |text: &str| {
+            let request = request(text).of(Documents::Design);
+            (request.start.unwrap(), request.end.unwrap())
+        };
+        let at = |id: &str| Bound::At(id.to_owned());
+        assert_eq!(range(""), (at("_design/"), at("_design0")));
+        assert_eq!(range("descending=true"), (at("_design0"), at("_design/")));
+        assert_eq!(range("startkey=%22_design/b%22&endkey={}"), (at("_design/b"), at("_design0")));
+        assert_eq!(range("startkey=%22a%22"), (at("a"), at("_design0")));
+        assert_eq!(range("startkey=1&endkey=%22_design/b%22&descending=true"), (Bound::Before, at("_design/b")));
     }
 
     #[test]

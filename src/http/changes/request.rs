@@ -28,6 +28,23 @@ pub enum Feed {
     Longpoll,
     /// For ever.
     Continuous,
+    /// For ever, as server-sent events.
+    EventSource,
+}
+
+impl Feed {
+    /// Whether it goes on after it has caught up, until it is told to end.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Self::Continuous | Self::EventSource)
+    }
+
+    /// What says that it is still there while nothing changes.
+    pub fn heartbeat(self) -> &'static str {
+        match self {
+            Self::EventSource => "event: heartbeat\ndata: \n\n",
+            Self::Normal | Self::Longpoll | Self::Continuous => "\n",
+        }
+    }
 }
 
 /// What a feed is asked for.
@@ -65,12 +82,29 @@ const VALUE_COST: usize = 32;
 const BODY_COPIES: usize = 4;
 
 impl Request {
-    /// Reads the query, and a POST's body.
-    pub fn parse(query: &Query, body: Option<&Bytes>, room: &QuestionMemory) -> Result<Self, ApiError> {
+    /// Reads the query, and a POST's body. `last_event_id` is where a browser's stream of events broke off, whatever the
+    /// query's `since` says; other feeds don't know it.
+    pub fn parse(
+        query: &Query,
+        last_event_id: Option<&str>,
+        body: Option<&Bytes>,
+        room: &QuestionMemory,
+    ) -> Result<Self, ApiError> {
         let (filter, held) = filter(query, body, room)?;
         let timeout = query.number("timeout")?.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(DEFAULT_TIMEOUT);
+        let feed = match query.get("feed") {
+            None | Some("normal") => Feed::Normal,
+            Some("longpoll") => Feed::Longpoll,
+            Some("continuous" | "live") => Feed::Continuous,
+            Some("eventsource") => Feed::EventSource,
+            Some(_) => {
+                let types = "Supported `feed` types: normal, continuous, live, longpoll, eventsource";
+                return Err(ApiError::bad_request(types));
+            }
+        };
+        let resumed = last_event_id.filter(|_| feed == Feed::EventSource);
         Ok(Self {
-            since: since(query.get("since"))?,
+            since: since(resumed.or(query.get("since")).or(query.get("last-event-id")))?,
             limit: query.number("limit")?.map_or(u64::MAX, |limit| limit.max(1)),
             all_leaves: match query.get("style") {
                 None | Some("main_only") => false,
@@ -80,14 +114,7 @@ impl Request {
             descending: query.flag("descending")?,
             include_docs: query.flag("include_docs")?,
             options: query.doc_options()?,
-            feed: match query.get("feed") {
-                None | Some("normal") => Feed::Normal,
-                Some("longpoll") => Feed::Longpoll,
-                Some("continuous" | "live") => Feed::Continuous,
-                Some(_) => {
-                    return Err(ApiError::bad_request("Supported `feed` types: normal, continuous, live, longpoll"));
-                }
-            },
+            feed,
             heartbeat: heartbeat(query)?,
             timeout,
             filter: Arc::new(filter),
@@ -98,7 +125,7 @@ impl Request {
     /// What stands before the first row.
     pub fn opening(&self) -> &'static str {
         match self.feed {
-            Feed::Continuous => "",
+            Feed::Continuous | Feed::EventSource => "",
             Feed::Normal | Feed::Longpoll => "{\"results\":[\n",
         }
     }
@@ -108,6 +135,7 @@ impl Request {
         let end = format!("\"last_seq\":{last_seq},\"pending\":{pending}}}\n");
         match self.feed {
             Feed::Continuous => format!("{{{end}"),
+            Feed::EventSource => String::new(),
             Feed::Normal | Feed::Longpoll => format!("\n],\n{end}"),
         }
     }
@@ -185,7 +213,7 @@ mod tests {
 
     fn parse(text: &str, body: Option<&'static [u8]>) -> Result<Request, ApiError> {
         let room = QuestionMemory::new(Arc::new(Semaphore::new(1000)), 1000);
-        Request::parse(&Query::parse(text), body.map(Bytes::from_static).as_ref(), &room)
+        Request::parse(&Query::parse(text), None, body.map(Bytes::from_static).as_ref(), &room)
     }
 
     fn request(text: &str) -> Request {
@@ -203,6 +231,16 @@ mod tests {
         assert_eq!(request("since=%2217%22").since, Some(17));
         assert_eq!(request("since=now").since, None);
         assert_eq!(reason("since=x", None), "Malformed sequence supplied in 'since' parameter.");
+    }
+
+    #[test]
+    fn events_go_on_where_they_broke_off() {
+        let room = QuestionMemory::new(Arc::new(Semaphore::new(0)), 0);
+        let since = |query: &str, id| Request::parse(&Query::parse(query), id, None, &room).unwrap().since;
+        assert_eq!(since("feed=eventsource&since=3", Some("7")), Some(7));
+        assert_eq!(since("feed=eventsource&since=3", None), Some(3));
+        assert_eq!(since("feed=continuous&since=3", Some("7")), Some(3));
+        assert_eq!(since("feed=eventsource&last-event-id=5", None), Some(5));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub fn piece(
     answers: &Answers,
 ) -> Result<(Outgoing, Progress), StoreError> {
     let mut out = Outgoing::chunk(answers);
+    if request.feed.goes_on() {
+        out = out.on_one_line();
+    }
     if !progress.opened {
         out.json.extend_from_slice(request.opening().as_bytes());
         progress.opened = true;
@@ -95,6 +98,7 @@ pub fn piece(
 fn separate(request: &Request, rows: u64, out: &mut Vec<u8>) {
     match request.feed {
         Feed::Continuous => {}
+        Feed::EventSource => out.extend_from_slice(b"data: "),
         Feed::Normal | Feed::Longpoll if rows == 0 => {}
         Feed::Normal | Feed::Longpoll => out.extend_from_slice(b",\n"),
     }
@@ -117,8 +121,10 @@ fn push_row(
         }
     }
     out.json.push(b'}');
-    if request.feed == Feed::Continuous {
-        out.json.push(b'\n');
+    match request.feed {
+        Feed::Normal | Feed::Longpoll => {}
+        Feed::Continuous => out.json.push(b'\n'),
+        Feed::EventSource => out.json.extend_from_slice(format!("\nid: {}\n\n", row.seq).as_bytes()),
     }
     Ok(())
 }
@@ -175,8 +181,9 @@ mod tests {
     #[test]
     fn feeds_open_and_close_as_couchdbs_do() {
         let room = QuestionMemory::new(Arc::new(Semaphore::new(0)), 0);
-        let closing = |feed: &str| Request::parse(&Query::parse(feed), None, &room).unwrap().closing(7, 2);
+        let closing = |feed: &str| Request::parse(&Query::parse(feed), None, None, &room).unwrap().closing(7, 2);
         assert_eq!(closing("feed=normal"), "\n],\n\"last_seq\":7,\"pending\":2}\n");
         assert_eq!(closing("feed=continuous"), "{\"last_seq\":7,\"pending\":2}\n");
+        assert_eq!(closing("feed=eventsource"), "");
     }
 }

@@ -38,14 +38,21 @@ impl Transaction<'_> {
                 encoding: stored.encoding,
                 tells_stored: stored.tells_stored,
             };
+            let missing = || Refusal::MissingStub { id: id.as_str().into(), name: attachment.name.clone() };
             resolved.push(match &attachment.data {
+                PreparedData::Copied(other) if self.att_refs.get(other.digest.0)?.is_none() => {
+                    return Ok(Err(missing()));
+                }
+                PreparedData::Copied(other) => Attachment {
+                    name: attachment.name.clone(),
+                    revpos: attachment.revpos.unwrap_or(generation),
+                    ..other.clone()
+                },
                 PreparedData::Packed { content_type, stored, .. } => make(content_type, stored),
                 PreparedData::Uploaded { content_type, upload } => make(content_type, &upload.stored),
                 PreparedData::Stub { digest } => match self.stub(tree, ancestors, &attachment, *digest)? {
                     Some(stored) => stored,
-                    None => {
-                        return Ok(Err(Refusal::MissingStub { id: id.as_str().into(), name: attachment.name }));
-                    }
+                    None => return Ok(Err(missing())),
                 },
             });
             data.push(attachment.data);
@@ -116,7 +123,9 @@ impl Transaction<'_> {
                 self.info.active_size += attachment.stored_length;
                 BlobRef { blob, references: 1 }
             }
-            (None, PreparedData::Stub { .. }) => return Err(StoreError::Damaged("an attachment has no bytes")),
+            (None, PreparedData::Stub { .. } | PreparedData::Copied(_)) => {
+                return Err(StoreError::Damaged("an attachment has no bytes"));
+            }
         };
         self.att_refs.insert(attachment.digest.0, booked.encode())?;
         Ok(())

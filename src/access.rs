@@ -29,9 +29,6 @@ pub struct Caller {
 /// Why somebody may not do something, in CouchDB's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The credentials are nobody's.
-    #[error("Name or password is incorrect.")]
-    WrongPassword,
     /// Anybody with a name may.
     #[error("You are not an authenticated user")]
     NotAuthenticated,

@@ -5,6 +5,7 @@
 //! description of each option, and lays them over the others; the rest of the crate only sees [`Config`].
 
 mod admin;
+pub mod auth;
 pub mod connection;
 pub mod cors;
 mod couchdb_ini;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use self::auth::Auth;
 use self::connection::{SocketOptions, Tls};
 use self::cors::Cors;
 pub use admin::{Admin, Password};
@@ -37,6 +39,8 @@ pub struct Config {
     pub local_address: Option<String>,
     /// With none, everyone is admin, and only loopback addresses may be listened on.
     pub admins: Vec<Admin>,
+    /// How people prove who they are.
+    pub auth: Auth,
     /// What is logged: a level, or directives as `tracing` knows them (`info,couchrep::replicate=debug`).
     pub log: String,
     /// Defaults and limits of replications.
@@ -61,6 +65,7 @@ impl Default for Config {
             httpd_port: 5984,
             local_address: None,
             admins: Vec::new(),
+            auth: Auth::default(),
             log: "info".into(),
             replicator: Replicator::default(),
             http: Http::default(),

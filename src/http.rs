@@ -7,12 +7,12 @@
 //!
 //! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, [`cors::tell`] tells browsers who may read it, a
 //! panic becomes a 500, [`open_requests::limit`] counts open requests, [`method_override::meant`] finds out which method is
-//! meant, [`auth::identify`] who asks, then the routes, each for whom it names.
+//! meant, [`identify::identify`] who asks, then the routes, each for whom it names.
 //! [`error`] knows what errors look like.
 //!
 //! Where it differs from CouchDB 3.5 on purpose: update seqs are integers; `multipart/…` is answered only where
-//! `Accept` names it, not to `*/*`; `POST /_session` is 404, which is what makes CouchDB's replicator fall back to
-//! Basic; `batch=ok` is written, unsynced, before it is answered; `offset` of `_all_docs` is about right only, if somebody writes while it is counted.
+//! `Accept` names it, not to `*/*`; `POST /_session` is 404 where there are no admins, which makes
+//! CouchDB's replicator fall back to Basic; `batch=ok` is written, unsynced, before it is answered; `offset` of `_all_docs` is about right only, if somebody writes while it is counted.
 
 mod answer;
 mod path;
@@ -26,10 +26,14 @@ mod envelope;
 mod method_override;
 mod open_requests;
 mod cors;
+mod session_cookie;
+mod cross_origin;
+mod identify;
 mod auth;
 mod absent;
 mod error;
 mod welcome;
+mod session;
 mod replication;
 mod nodes;
 mod databases;
@@ -55,10 +59,10 @@ use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::answer::Answers;
-pub use self::auth::Admins;
 use self::auth::{Routes, designers, everybody, maintainers, members, members_of_others, replicators, server_admins};
 pub use self::open_requests::Reader;
 use self::open_requests::RequestPermits;
+pub use self::session_cookie::Https;
 pub use self::state::AppState;
 pub(crate) use self::state::COUCHDB_VERSION;
 
@@ -69,7 +73,7 @@ pub fn router(state: AppState) -> Router {
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
         .route("/_uuids", everybody(get(welcome::fresh_uuids)))
-        .route("/_session", everybody(get(welcome::session).post(welcome::no_sessions).delete(welcome::no_sessions)))
+        .route("/_session", everybody(get(session::get).post(session::log_in).delete(session::log_out)))
         .route("/_all_dbs", server_admins(get(databases::list)))
         .route("/_dbs_info", server_admins(get(dbs_info::get).post(dbs_info::post)))
         .route("/_membership", server_admins(get(nodes::membership)))
@@ -110,7 +114,7 @@ pub fn router(state: AppState) -> Router {
     let routes = absent::add(routes, &ABSENT).served();
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
-        .layer(from_fn_with_state(state.clone(), auth::identify))
+        .layer(from_fn_with_state(state.clone(), identify::identify))
         .layer(map_request(method_override::meant))
         .layer(from_fn_with_state(places, open_requests::limit))
         .layer(CatchPanicLayer::custom(error::panicked))

@@ -22,9 +22,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use self::start_error::StartError;
+use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::databases::Databases;
-use crate::http::{self, Admins, AppState};
+use crate::http::{self, AppState};
 use crate::jobs::Jobs;
 use crate::peer::remote::Clients;
 use crate::replicate::Context;
@@ -49,6 +50,7 @@ impl Server {
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let store = open_store(&config).await?;
         let uuid = identity::uuid(&config).await?;
+        let accounts = Accounts::open(&config, store.clone()).await?;
         let connections = Tasks::default();
         let jobs = jobs(&config, &store, addr, &uuid)?;
         let router = http::router(AppState {
@@ -56,7 +58,7 @@ impl Server {
             jobs: jobs.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
             answers: http::Answers::new(config.http.max_answers_bytes),
-            admins: Arc::new(Admins::new(config.admins.clone())),
+            accounts,
             config: Arc::new(config.clone()),
             uuid: uuid.clone(),
             tasks: connections.clone(),

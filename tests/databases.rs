@@ -79,7 +79,7 @@ async fn replicate_refuses_what_is_no_json_object() {
 }
 
 #[tokio::test]
-async fn sessions_are_basic_only() {
+async fn there_are_no_sessions_where_everyone_is_admin() {
     let server = Server::start().await;
     let session = get(&server, "/_session").await.json();
     assert_eq!(session["userCtx"], json!({ "name": null, "roles": ["_admin"] }));

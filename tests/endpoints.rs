@@ -24,19 +24,10 @@ const ENDPOINTS: &[(&str, &str, &str, Expected)] = &[
     ("GET", "/_all_dbs", "", As(200, "", "")),
     ("GET", "/_active_tasks", "", As(200, "", "")),
     ("GET", "/_session", "", As(200, "", "")),
-    // On purpose: it makes CouchDB's replicator send Basic credentials.
-    (
-        "POST",
-        "/_session",
-        "{}",
-        As(404, "not_found", "Cookie sessions are not offered here, use Basic authentication."),
-    ),
-    (
-        "DELETE",
-        "/_session",
-        "",
-        As(404, "not_found", "Cookie sessions are not offered here, use Basic authentication."),
-    ),
+    // On purpose, where there are no admins: it makes CouchDB's replicator send Basic credentials.
+    ("POST", "/_session", "{}", As(404, "not_found", "There are no sessions where there are no admins.")),
+    ("DELETE", "/_session", "", As(200, "", "")),
+    ("PUT", "/_session", "", As(405, "method_not_allowed", "Only DELETE,GET,HEAD,POST allowed")),
     ("POST", "/_replicate", "{}", As(400, "bad_request", "`source` is missing")),
     ("PUT", "/_replicate", "{}", As(405, "method_not_allowed", "Only POST allowed")),
     ("GET", "/_nosuch", "", As(404, "not_found", "Database does not exist.")),

@@ -11,6 +11,7 @@ mod verifying;
 mod asking;
 mod rights;
 mod cors;
+mod sessions;
 mod databases;
 mod endpoints;
 mod documents;

@@ -47,7 +47,7 @@ pub enum Password {
 }
 
 /// More rounds than this would make a login a matter of minutes.
-const MAX_ITERATIONS: u32 = 10_000_000;
+pub(super) const MAX_ITERATIONS: u32 = 10_000_000;
 
 impl Admin {
     /// An administrator with this password, hashed or not. The error never shows it.
@@ -67,6 +67,57 @@ impl Password {
         match text.is_empty() {
             true => Err("has an empty password"),
             false => Ok(text.into()),
+        }
+    }
+
+    /// One that is hashed as user documents say it: `derived_key` and `salt` as they stand there, and the PRF's name.
+    pub fn pbkdf2(prf: &str, key: &str, salt: &str, iterations: u32) -> Result<Self, &'static str> {
+        let (prf, key_bytes) = algorithm(prf).ok_or(PRF)?;
+        let key = hex::decode(key).ok().filter(|key| key.len() == key_bytes).ok_or("has a broken hash")?;
+        let iterations = NonZeroU32::new(iterations).ok_or("has a hash of no iterations")?;
+        if iterations.get() > MAX_ITERATIONS {
+            return Err("has a hash of more iterations than 10,000,000");
+        }
+        Ok(Self::Pbkdf2 { prf, iterations, salt: salt.to_owned(), key })
+    }
+
+    /// The same of CouchDB before 1.3.
+    pub fn simple(digest: &str, salt: &str) -> Result<Self, &'static str> {
+        let digest = hex::decode(digest).ok().filter(|digest| digest.len() == digest::SHA1_OUTPUT_LEN);
+        Ok(Self::Simple { salt: salt.to_owned(), digest: digest.ok_or("has a broken hash")? })
+    }
+
+    /// Hashes a password with PBKDF2 and SHA-256, as CouchDB 3.5 does. Takes long, on purpose.
+    pub fn hash(password: &str, salt: &str, iterations: NonZeroU32) -> Self {
+        let (prf, mut key) = (pbkdf2::PBKDF2_HMAC_SHA256, vec![0; digest::SHA256_OUTPUT_LEN]);
+        pbkdf2::derive(prf, iterations, salt.as_bytes(), password.as_bytes(), &mut key);
+        Self::Pbkdf2 { prf, iterations, salt: salt.to_owned(), key }
+    }
+
+    /// What is hashed with it; cookies are signed with it too. A password as it is has none.
+    pub fn salt(&self) -> Option<&str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Pbkdf2 { salt, .. } | Self::Simple { salt, .. } => Some(salt),
+        }
+    }
+
+    /// What came out of hashing it; nothing for a password as it is.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Plain(_) => &[],
+            Self::Pbkdf2 { key, .. } => key,
+            Self::Simple { digest, .. } => digest,
+        }
+    }
+
+    /// A hash of [`Password::hash`] as CouchDB writes it into `[admins]`; `None` for all others.
+    pub fn hashed_text(&self) -> Option<String> {
+        match self {
+            Self::Pbkdf2 { prf, iterations, salt, key } if *prf == pbkdf2::PBKDF2_HMAC_SHA256 => {
+                Some(format!("-pbkdf2:sha256-{},{salt},{iterations}", hex::encode(key)))
+            }
+            _ => None,
         }
     }
 
@@ -92,27 +143,33 @@ impl Password {
 
 fn simple(text: &str) -> Option<Password> {
     let (digest, salt) = text.split_once(',')?;
-    let digest = hex::decode(digest).ok().filter(|digest| digest.len() == 20)?;
-    Some(Password::Simple { salt: salt.to_owned(), digest })
+    Password::simple(digest, salt).ok()
 }
 
 fn pbkdf2(text: &str) -> Result<Password, &'static str> {
     const FORM: &str = "has a broken hash: expected -pbkdf2-KEY,SALT,ITERATIONS or -pbkdf2:PRF-KEY,SALT,ITERATIONS";
     let (prf, rest) = text.split_once('-').ok_or(FORM)?;
-    let (prf, key_bytes) = match prf {
-        "" | ":sha" => (pbkdf2::PBKDF2_HMAC_SHA1, digest::SHA1_OUTPUT_LEN),
-        ":sha256" => (pbkdf2::PBKDF2_HMAC_SHA256, digest::SHA256_OUTPUT_LEN),
-        ":sha384" => (pbkdf2::PBKDF2_HMAC_SHA384, digest::SHA384_OUTPUT_LEN),
-        ":sha512" => (pbkdf2::PBKDF2_HMAC_SHA512, digest::SHA512_OUTPUT_LEN),
-        _ => return Err("has a hash of a kind that can't be checked: sha, sha256, sha384 and sha512 can"),
-    };
+    let prf = if prf.is_empty() { "sha" } else { prf.strip_prefix(':').ok_or(FORM)? };
+    algorithm(prf).ok_or(PRF)?;
     let [key, salt, iterations] = rest.split(',').collect::<Vec<_>>()[..] else { return Err(FORM) };
-    let key = hex::decode(key).ok().filter(|key| key.len() == key_bytes).ok_or(FORM)?;
-    let iterations: NonZeroU32 = iterations.parse().map_err(|_| FORM)?;
-    if iterations.get() > MAX_ITERATIONS {
-        return Err("has a hash of more iterations than 10,000,000");
+    let iterations = iterations.parse().map_err(|_| FORM)?;
+    Password::pbkdf2(prf, key, salt, iterations).map_err(|problem| match problem {
+        "has a broken hash" => FORM,
+        problem => problem,
+    })
+}
+
+const PRF: &str = "has a hash of a kind that can't be checked: sha, sha256, sha384 and sha512 can";
+
+/// A pseudo-random function by CouchDB's name, and the bytes that it makes.
+fn algorithm(prf: &str) -> Option<(pbkdf2::Algorithm, usize)> {
+    match prf {
+        "sha" => Some((pbkdf2::PBKDF2_HMAC_SHA1, digest::SHA1_OUTPUT_LEN)),
+        "sha256" => Some((pbkdf2::PBKDF2_HMAC_SHA256, digest::SHA256_OUTPUT_LEN)),
+        "sha384" => Some((pbkdf2::PBKDF2_HMAC_SHA384, digest::SHA384_OUTPUT_LEN)),
+        "sha512" => Some((pbkdf2::PBKDF2_HMAC_SHA512, digest::SHA512_OUTPUT_LEN)),
+        _ => None,
     }
-    Ok(Password::Pbkdf2 { prf, iterations, salt: salt.to_owned(), key })
 }
 
 impl From<&str> for Password {

@@ -1,5 +1,5 @@
-//! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]`, `[cors]`, and some keys of
-//! `[couchdb]` and `[chttpd]`.
+//! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]`, `[cors]`, what is said of logins in `[chttpd]`,
+//! `[chttpd_auth]`, `[jwt_auth]` and `[jwt_keys]`, and some keys of `[couchdb]`.
 //!
 //! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys of other
 //! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins`, and
@@ -8,6 +8,9 @@
 
 use std::time::Duration;
 
+use secrecy::SecretString;
+
+use super::auth::{Auth, Jwt, JwtKey};
 use super::connection::Tls;
 use super::cors::{Cors, list};
 use super::{Admin, Config};
@@ -24,6 +27,8 @@ pub(super) struct Problem {
 pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
     let (mut section, mut admins) = (String::new(), Vec::new());
     let mut tls = Tls::default();
+    // CouchDB's default, for proxies that it lets in.
+    let mut proxy_use_secret = false;
     for (line, text) in (1..).zip(text.lines()) {
         let text = text.trim();
         let wrong = |problem: String| Problem { line, problem };
@@ -49,6 +54,9 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
             }
             "chttpd" if key == "enable_cors" => boolean(value).map(|enabled| config.cors.enabled = enabled),
             "cors" => cors(key, value, &mut config.cors),
+            "chttpd" | "chttpd_auth" | "couch_httpd_auth" => auth(key, value, &mut config.auth, &mut proxy_use_secret),
+            "jwt_auth" => jwt(key, value, &mut config.auth.jwt),
+            "jwt_keys" => JwtKey::new(key, value).map(|key| config.auth.jwt.keys.push(key)),
             "replicator" => replicator(key, value, config, &mut tls),
             _ => Ok(()),
         };
@@ -60,6 +68,9 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
     config.replicator.tls = tls.over(&config.replicator.tls);
     if !admins.is_empty() {
         config.admins = admins;
+    }
+    if config.auth.proxy.enabled {
+        config.auth.proxy.use_secret = proxy_use_secret;
     }
     Ok(())
 }
@@ -93,6 +104,37 @@ fn cors(key: &str, value: &str, to: &mut Cors) -> Result<(), &'static str> {
         "methods" => to.methods = list(value),
         "exposed_headers" => to.exposed_headers = lower(value),
         "max_age" => to.max_age = Duration::from_secs(positive(value)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn auth(key: &str, value: &str, to: &mut Auth, proxy_use_secret: &mut bool) -> Result<(), &'static str> {
+    let text = || (!value.is_empty()).then(|| value.to_owned());
+    match key {
+        "timeout" => to.timeout = Duration::from_secs(positive(value)?),
+        "secret" => to.secret = text().map(SecretString::from),
+        "iterations" => to.iterations = positive::<u32>(value)?.try_into().map_err(|_| "must be a positive integer")?,
+        "allow_persistent_cookies" => to.allow_persistent_cookies = boolean(value)?,
+        "cookie_domain" => to.cookie_domain = text(),
+        "same_site" => to.same_site = text().map(|when| when.parse()).transpose()?,
+        "require_valid_user" => to.require_valid_user = boolean(value)?,
+        "require_valid_user_except_for_up" => to.require_valid_user_except_for_up = boolean(value)?,
+        "authentication_handlers" => to.proxy.enabled = value.contains("proxy_authentication_handler"),
+        "proxy_use_secret" => *proxy_use_secret = boolean(value)?,
+        "x_auth_username" => to.proxy.x_auth_username = value.to_owned(),
+        "x_auth_roles" => to.proxy.x_auth_roles = value.to_owned(),
+        "x_auth_token" => to.proxy.x_auth_token = value.to_owned(),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn jwt(key: &str, value: &str, to: &mut Jwt) -> Result<(), &'static str> {
+    match key {
+        "required_claims" => to.required_claims = value.parse()?,
+        "roles_claim_name" => to.roles_claim_name = value.to_owned(),
+        "roles_claim_path" => return Err("can't be had, roles_claim_name can"),
         _ => {}
     }
     Ok(())
@@ -135,6 +177,25 @@ mod tests {
         assert!(!config.replicator.socket_options.keepalive);
         assert_eq!(config.replicator.tls.verify_ssl_certificates, Some(false));
         assert_eq!(config.replicator.worker_processes, Config::default().replicator.worker_processes);
+    }
+
+    #[test]
+    fn logins_are_taken_as_couchdb_has_them() {
+        let auth = read(
+            "[chttpd]\nrequire_valid_user = true\nauthentication_handlers = {chttpd_auth, proxy_authentication_handler}, x\n\
+             [chttpd_auth]\ntimeout = 60\nsecret = s3cret\nsame_site = Lax\niterations = 10\nallow_persistent_cookies = false\n\
+             [jwt_auth]\nrequired_claims = exp, {iss, \"me\"}\n[jwt_keys]\nhmac:_default = aGVsbG8=\n",
+        )
+        .unwrap()
+        .auth;
+        assert_eq!((auth.timeout, auth.iterations.get()), (Duration::from_secs(60), 10));
+        assert!(auth.secret.is_some() && auth.require_valid_user && !auth.allow_persistent_cookies);
+        assert_eq!(auth.same_site, Some(crate::config::auth::SameSite::Lax));
+        assert!(auth.proxy.enabled && !auth.proxy.use_secret, "as CouchDB's");
+        assert_eq!((auth.jwt.keys.len(), auth.jwt.required_claims.iss.as_deref()), (1, Some("me")));
+        let proxy =
+            read("[chttpd]\nauthentication_handlers = {couch_httpd_auth, cookie_authentication_handler}\n").unwrap();
+        assert!(!proxy.auth.proxy.enabled && proxy.auth.proxy.use_secret);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! sense, is an error that names the option and never shows a password.
 
 mod sections;
+mod auth;
 mod values;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,9 @@ use clap::{Arg, Args};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::admin::MAX_ITERATIONS;
 use super::{Config, couchdb_ini};
+pub use auth::AuthOptions;
 pub use sections::{CorsOptions, HttpOptions, ReplicatorOptions, StoreOptions};
 
 /// Why the settings can't be used.
@@ -134,7 +137,7 @@ pub struct Options {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// A CouchDB's local.ini, of which the sections replicator and admins and the uuid are taken
+    /// A CouchDB's local.ini, of which replications, admins, logins and the uuid are taken
     ///
     /// Everything else wins over it. Admins' passwords may be hashed, as CouchDB leaves them.
     #[arg(long, value_name = "FILE")]
@@ -145,6 +148,10 @@ pub struct Options {
     /// Or directives: info,couchrep::replicate=debug
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
+
+    /// `[auth]` in the file.
+    #[command(flatten)]
+    pub auth: AuthOptions,
 
     /// `[replicator]` in the file.
     #[command(flatten)]
@@ -192,7 +199,7 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            admin, admin_file, config, couchdb_ini, replicator, http, cors, store
+            admin, admin_file, config, couchdb_ini, auth, replicator, http, cors, store
         }
         drop((config, couchdb_ini));
         // An empty variable is how a compose file says "none".
@@ -207,6 +214,7 @@ impl Options {
         if !admins.is_empty() {
             to.admins = admins;
         }
+        auth.lay_over(&mut to.auth)?;
         replicator.lay_over(&mut to.replicator)?;
         http.lay_over(&mut to.http);
         cors.lay_over(&mut to.cors);
@@ -230,6 +238,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         (config.uuid.as_ref().is_none_or(is_hex), "--uuid", "must be 32 hex digits"),
         (config.hostname.as_ref().is_none_or(|name| !name.is_empty()), "--hostname", "must not be empty"),
         (config.local_address.as_ref().is_none_or(is_address), "--local-address", "must be HOST:PORT"),
+        (config.auth.timeout.as_secs() > 0, "--session-timeout", "must be at least 1s"),
+        (config.auth.iterations.get() <= MAX_ITERATIONS, "--password-iterations", "must be at most 10,000,000"),
         (replicator.worker_batch_size > 0, "--worker-batch-size", "must be at least 1"),
         (replicator.worker_processes > 0, "--worker-processes", "must be at least 1"),
         (replicator.retries_per_request > 0, "--retries-per-request", "must be at least 1"),

@@ -1,56 +1,24 @@
-//! Finds out who asks, and holds each route's rights.
-//!
-//! Basic authentication against the admins of the settings ([`admins`]). Without admins everyone is one. Credentials that
-//! are wrong are refused everywhere, as in CouchDB.
+//! Holds each route's rights.
 //!
 //! A route says in the table ([`super::router`]) whom it is for, and can't stand there without saying it: [`Routes`] takes
 //! [`Guarded`] handlers only. One function ([`check`]) asks the [`Caller`] and the database's security object, in the order
 //! and with the words of `chttpd_auth_request:authorize_request_int/1`, and gives the database to the handlers, which have
 //! no other way to it. A path that is no route is a database's, or the server's own if it starts with an underscore.
 
-mod admins;
-
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, Uri};
+use axum::http::Uri;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use secrecy::SecretString;
 
-use crate::access::{Caller, Denied};
-use crate::endpoint::Credentials;
+use crate::access::Caller;
 
 use super::AppState;
 use super::error::ApiError;
 use super::request::{DatabasePath, Db};
-
-pub use self::admins::Admins;
-
-/// Finds out who asks; what comes after it finds an `Arc<Caller>` in the request's extensions.
-pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let caller = caller(&state.admins, request.headers()).await?;
-    request.extensions_mut().insert(Arc::new(caller));
-    Ok(next.run(request).await)
-}
-
-async fn caller(admins: &Admins, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let mut caller = if admins.is_empty() { Caller::server_admin() } else { Caller::default() };
-    if !admins.is_empty()
-        && let Some(Credentials { name, password, .. }) = authorization.and_then(Credentials::from_header)
-    {
-        if !admins.know(&name, password).await? {
-            return Err(Denied::WrongPassword.into());
-        }
-        caller = Caller { name: Some(name), ..Caller::server_admin() };
-    }
-    caller.authorization = authorization.map(|text| SecretString::from(text.to_owned()));
-    Ok(caller)
-}
 
 /// Whom handlers are for. Where a database is meant, it must be there, and is opened before anybody is refused: one that
 /// isn't there is 404 to everybody.
@@ -190,45 +158,4 @@ async fn no_route(
         path.open(&state).await?.security().may_open(&caller)?;
     }
     Ok(ApiError::Missing)
-}
-
-#[cfg(test)]
-mod tests {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-
-    use super::*;
-    use crate::config::Admin;
-
-    fn admins() -> Admins {
-        Admins::new(vec![Admin { name: "admin".into(), password: "se:cret".into() }])
-    }
-
-    fn headers(user: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, format!("Basic {}", STANDARD.encode(user)).parse().unwrap());
-        headers
-    }
-
-    #[tokio::test]
-    async fn an_admin_is_known_by_name_and_password() {
-        let caller = caller(&admins(), &headers("admin:se:cret")).await.unwrap();
-        assert!(caller.is_server_admin());
-        assert_eq!(caller.name.as_deref(), Some("admin"));
-    }
-
-    #[tokio::test]
-    async fn wrong_credentials_are_refused_and_none_are_nobodys() {
-        for user in ["admin:wrong", "nobody:se:cret", "admin:"] {
-            let error = caller(&admins(), &headers(user)).await.unwrap_err();
-            assert_eq!(error.pair(), ("unauthorized", "Name or password is incorrect.".into()));
-        }
-        assert!(!caller(&admins(), &HeaderMap::new()).await.unwrap().is_server_admin());
-    }
-
-    #[tokio::test]
-    async fn without_admins_everyone_is_one_without_a_name() {
-        let caller = caller(&Admins::new(Vec::new()), &headers("a:b")).await.unwrap();
-        assert!(caller.is_server_admin() && caller.name.is_none() && caller.authorization.is_some());
-    }
 }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::access::{Denied, SecurityError};
+use crate::accounts::Refused;
 use crate::document::DocumentError;
 use crate::javascript::ScriptError;
 use crate::json::JsonError;
@@ -21,6 +22,7 @@ use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
 use crate::store::{FilterError, Refusal, StoreError};
 use crate::tasks::Panicked;
+use crate::users::token::TokenError;
 
 /// Why a request isn't answered as it hoped; the table in [`ApiError::shown`] says what each means.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,12 @@ pub enum ApiError {
     Security(#[from] SecurityError),
     #[error("the users' security object")]
     UsersSecurity,
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("{0}")]
+    NotLoggedIn(&'static str),
+    #[error("another site's page sent this")]
+    CrossOrigin,
     #[error("missing")]
     Missing,
     #[error("deleted")]
@@ -111,11 +119,17 @@ impl ApiError {
                 let reason = "You can't edit the security object of the user database.";
                 (StatusCode::FORBIDDEN, "forbidden", reason.into())
             }
+            Self::Refused(refused) => login(refused),
+            Self::NotLoggedIn(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", (*reason).into()),
+            Self::CrossOrigin => {
+                let reason = "A page of another origin may not do this with your cookie.";
+                (StatusCode::FORBIDDEN, "forbidden", reason.into())
+            }
             Self::Missing => (StatusCode::NOT_FOUND, "not_found", "missing".into()),
             Self::Deleted => (StatusCode::NOT_FOUND, "not_found", "deleted".into()),
             Self::MissingAttachment => (StatusCode::NOT_FOUND, "not_found", "Document is missing attachment".into()),
             Self::NoSessions => {
-                let reason = "Cookie sessions are not offered here, use Basic authentication.";
+                let reason = "There are no sessions where there are no admins.";
                 (StatusCode::NOT_FOUND, "not_found", reason.into())
             }
             Self::MethodNotAllowed(allowed) => {
@@ -135,10 +149,7 @@ impl ApiError {
             Self::BadContentType(reason) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type", reason.as_ref().into())
             }
-            Self::Busy => {
-                let reason = "The server has too many open requests, try again.";
-                (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason.into())
-            }
+            Self::Busy => BUSY,
             Self::Document(error) => document(error),
             Self::Store(error) => store(error),
             Self::Replicate(error) => replicate(error),
@@ -153,14 +164,19 @@ const INTERNAL: Shown<'static> = (
     Cow::Borrowed("The server failed; its log says why, under this answer's X-Couch-Request-ID."),
 );
 
+const BUSY: Shown<'static> = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "service_unavailable",
+    Cow::Borrowed("The server has too many open requests, try again."),
+);
+
 const CLOSING: Shown<'static> =
     (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", Cow::Borrowed("The server is shutting down."));
 
 /// 401 tells a client to log in, 403 that it wouldn't help.
 fn denied(error: Denied) -> Shown<'static> {
     let (status, name) = match error {
-        Denied::WrongPassword
-        | Denied::NotAuthenticated
+        Denied::NotAuthenticated
         | Denied::NotServerAdmin
         | Denied::NotMember
         | Denied::NotDatabaseAdmin
@@ -170,6 +186,19 @@ fn denied(error: Denied) -> Shown<'static> {
         }
     };
     (status, name, error.to_string().into())
+}
+
+fn login(refused: &Refused) -> Shown<'static> {
+    let reason = refused.to_string().into();
+    match refused {
+        Refused::WrongPassword | Refused::Conflicts | Refused::Token(TokenError::Unauthorized(_)) => {
+            (StatusCode::UNAUTHORIZED, "unauthorized", reason)
+        }
+        Refused::Cookie(_) | Refused::Token(TokenError::Bad(_)) => (StatusCode::BAD_REQUEST, "bad_request", reason),
+        Refused::Busy => BUSY,
+        Refused::Store(error) => store(error),
+        Refused::Panicked(_) => INTERNAL,
+    }
 }
 
 fn document(error: &DocumentError) -> Shown<'static> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::answer::Answers;
-use super::auth::Admins;
 use super::question::QuestionMemory;
+use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::store::Store;
@@ -26,8 +26,8 @@ pub struct AppState {
     pub bodies: Arc<Semaphore>,
     /// Memory of answers to slow readers.
     pub answers: Answers,
-    /// Who may do everything.
-    pub admins: Arc<Admins>,
+    /// Who may log in.
+    pub accounts: Accounts,
     /// All settings.
     pub config: Arc<Config>,
     /// The server's uuid.

@@ -1,14 +1,11 @@
-//! The server itself: its greeting, whether it is up, fresh uuids, who one is.
+//! The server itself: its greeting, whether it is up, fresh uuids.
 
-use std::sync::Arc;
-
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, PRAGMA};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
-use crate::access::Caller;
 use crate::uuids;
 
 use super::error::ApiError;
@@ -43,20 +40,4 @@ pub async fn fresh_uuids(State(state): State<AppState>, query: Query) -> Result<
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("must-revalidate, no-cache"));
     response.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(response)
-}
-
-/// `GET /_session`: who the request's Basic credentials make one.
-pub async fn session(Extension(caller): Extension<Arc<Caller>>) -> Response {
-    let mut info = json!({ "authentication_handlers": ["default"] });
-    if caller.name.is_some() {
-        info["authenticated"] = "default".into();
-    }
-    let session = json!({ "ok": true, "userCtx": { "name": caller.name, "roles": caller.roles }, "info": info });
-    answer::json(StatusCode::OK, &session)
-}
-
-/// `POST` and `DELETE /_session`: there are no cookies to be had. CouchDB's replicator takes 404, and no other
-/// refusal, as the advice to send Basic credentials.
-pub async fn no_sessions() -> ApiError {
-    ApiError::NoSessions
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::accounts::AccountsError;
 use crate::peer::remote::ClientError;
 use crate::store::StoreError;
 
@@ -34,6 +35,9 @@ pub enum StartError {
     /// There is no HTTP client to replicate with.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nobody could log in.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
     /// The data dir can't be used.
     #[error("could not use the data dir {}", dir.display())]
     DataDir {

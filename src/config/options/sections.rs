@@ -16,7 +16,7 @@ use crate::config::cors::{Cors, list};
 use crate::config::{Http, Replicator, StoreSettings};
 
 /// What all options of sections have in common. Others pass by here too, and are left as they are.
-fn of_section(arg: Arg) -> Arg {
+pub(super) fn of_section(arg: Arg) -> Arg {
     if arg.get_help_heading().is_some() { in_environment(arg).hide_short_help(true) } else { arg }
 }
 

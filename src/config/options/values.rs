@@ -95,6 +95,14 @@ pub fn secret(text: &str) -> Result<SecretString, Infallible> {
     Ok(text.into())
 }
 
+/// Takes a text; serde's own message would print a value of the wrong type.
+pub fn maybe_secret<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SecretString>, D::Error> {
+    match toml::Value::deserialize(value)? {
+        toml::Value::String(text) => Ok(Some(text.into())),
+        _ => Err(D::Error::custom("a secret must be a text")),
+    }
+}
+
 /// Takes a text or a list of them; serde's own message would print a value of the wrong type.
 pub fn secrets<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SecretString>, D::Error> {
     let texts = match toml::Value::deserialize(value)? {
@@ -103,7 +111,7 @@ pub fn secrets<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SecretString>,
     };
     let secret = |text| match text {
         toml::Value::String(text) => Ok(SecretString::from(text)),
-        _ => Err(D::Error::custom("admin must be a list of texts NAME:PASSWORD")),
+        _ => Err(D::Error::custom("must be a list of texts: admins NAME:PASSWORD, keys KIND:KID=KEY")),
     };
     texts.into_iter().map(secret).collect()
 }

@@ -1,0 +1,91 @@
+//! What a browser sends for another site's page, with this server's cookie.
+//!
+//! A browser adds its cookies by itself, so any page could write here in the name of whoever is logged in. The rule: what
+//! may change something (all but GET, HEAD and OPTIONS) and is proven by a cookie alone is refused with 403 if it comes from
+//! another origin, unless that one is trusted with credentials (`[cors]`). It holds for forms, which browsers send without asking first.
+//!
+//! Where it comes from, browsers say: `Sec-Fetch-Site` if the server's address is one that they trust (TLS, or this
+//! machine), `Origin` with everything but GET. A request with neither comes from no page. A page's origin is the server's
+//! own if it is the one that the request was sent to: `Host`, or what a proxy says that it was. Credentials that a page gives
+//! itself need no such rule: browsers ask before they send them elsewhere.
+
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, Method};
+
+use crate::config::cors::Cors;
+
+use super::error::ApiError;
+
+/// Whether a request that only a cookie proves may be answered.
+pub fn check(method: &Method, headers: &HeaderMap, cors: &Cors) -> Result<(), ApiError> {
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+        return Ok(());
+    }
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let origin = text(ORIGIN.as_str());
+    let own = match text("sec-fetch-site") {
+        // `none`: typed by its user.
+        Some(site) => site == "same-origin" || site == "none",
+        None => origin.is_none_or(|origin| is_own(origin, headers)),
+    };
+    if own || origin.is_some_and(|origin| cors.trusts(origin)) { Ok(()) } else { Err(ApiError::CrossOrigin) }
+}
+
+fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let is =
+        |name: &str| headers.get(name).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
+    is(HOST.as_str()) || is("x-forwarded-host")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passes(method: Method, headers: &[(&'static str, &str)]) -> bool {
+        let own = [("host", "db.example.com:5984")];
+        let headers = own
+            .iter()
+            .chain(headers)
+            .map(|(name, value)| (axum::http::HeaderName::from_static(name), value.parse().unwrap()));
+        let cors = Cors {
+            enabled: true,
+            credentials: true,
+            origins: vec!["https://app.example.com".into()],
+            ..Cors::default()
+        };
+        check(&method, &headers.collect(), &cors).is_ok()
+    }
+
+    #[test]
+    fn what_another_sites_page_sends_is_refused() {
+        for headers in [
+            &[("origin", "https://evil.example.com")][..],
+            &[("origin", "null")],
+            &[("origin", "http://db.example.com")],
+            &[("origin", "http://db.example.com:5984.evil.example.com")],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://db.example.com:5985")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "http://db.example.com:5984")],
+        ] {
+            for method in [Method::POST, Method::PUT, Method::DELETE, Method::from_bytes(b"COPY").unwrap()] {
+                assert!(!passes(method, headers), "{headers:?}");
+            }
+            assert!(passes(Method::GET, headers) && passes(Method::OPTIONS, headers), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_ones_own_page_or_no_page_sends_is_answered() {
+        for headers in [
+            &[][..],
+            &[("origin", "http://db.example.com:5984")],
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://outside.example.com")],
+            &[("sec-fetch-site", "none")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example.com")],
+            &[("origin", "https://outside.example.com"), ("x-forwarded-host", "outside.example.com")],
+        ] {
+            assert!(passes(Method::POST, headers), "{headers:?}");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 //! A session is in its cookie and nowhere else. It ends with its time, with a new password, or with a new secret; the secret
 //! and the salts of administrators are therefore kept in the data directory ([`kept`]).
 
+mod refused;
 mod kept;
 mod people;
 mod guesses;
@@ -29,11 +30,11 @@ use crate::config::{Admin, Config, Password};
 use crate::store::{DbName, Store, StoreError};
 use crate::tasks::{self, Panicked};
 use crate::users::cookie::{self, Cookie};
-use crate::users::token::{BadKey, Claims, TokenError, Tokens};
+use crate::users::token::{BadKey, Claims, Tokens};
 use crate::users::{Account, proxy};
 use crate::uuids;
 
-pub use crate::users::cookie::Malformed;
+pub use self::refused::Refused;
 
 /// The database of users.
 pub const USERS: &str = "_users";
@@ -62,32 +63,6 @@ pub struct Session {
     pub account: Account,
     /// A new cookie, if it is time for one.
     pub renewed: Option<String>,
-}
-
-/// Why somebody isn't whom he says he is, or why that can't be told.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Name or password is wrong.
-    #[error("Name or password is incorrect.")]
-    WrongPassword,
-    /// Which of his document's revisions is right, nobody can say.
-    #[error("User document conflicts must be resolved before the document is used for authentication purposes.")]
-    Conflicts,
-    /// The cookie is none.
-    #[error(transparent)]
-    Cookie(#[from] Malformed),
-    /// The token proves nothing.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// Too many passwords are being checked.
-    #[error("too many logins at once")]
-    Busy,
-    /// `_users` can't be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A check crashed.
-    #[error(transparent)]
-    Panicked(#[from] Panicked),
 }
 
 /// Why nobody could log in.

@@ -23,8 +23,8 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Refused;
 use super::guesses::Guesses;
+use super::refused::Refused;
 use crate::config::Password as Hash;
 use crate::tasks;
 use crate::users::Account;

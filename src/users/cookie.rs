@@ -5,8 +5,13 @@
 //! takes SHA-1 as well. Nothing else is kept of a session: who has the cookie, has it until it expires.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{NO_PAD, URL_SAFE_NO_PAD};
+use base64::{alphabet, engine::GeneralPurpose};
 use ring::hmac;
+
+/// What CouchDB reads: bits that are left over at the end don't matter.
+const BASE64URL: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// What is sent instead of a cookie isn't one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +33,7 @@ pub struct Cookie {
 impl Cookie {
     /// Reads a cookie's value. `None` for one that nobody can have been given: its name is no text, or its time no number.
     pub fn parse(value: &str) -> Result<Option<Self>, Malformed> {
-        let bytes = URL_SAFE_NO_PAD.decode(value).map_err(|_| Malformed)?;
+        let bytes = BASE64URL.decode(value).map_err(|_| Malformed)?;
         let mut colons = bytes.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
         let (Some(first), Some(second)) = (colons.next(), colons.next()) else { return Err(Malformed) };
         let (name, time) = (&bytes[..first], &bytes[first + 1..second]);

@@ -132,6 +132,8 @@ impl Accounts {
     ) -> Result<Account, Refused> {
         let account = self.find(name).await?;
         if !self.inner.passwords.is_right(name, account.as_ref(), password, address).await? {
+            // Not the name: people type passwords there.
+            tracing::warn!(client.address = ?address, "a name or password was wrong");
             return Err(Refused::WrongPassword);
         }
         account.ok_or(Refused::WrongPassword).and_then(without_conflicts)

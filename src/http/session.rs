@@ -66,7 +66,6 @@ pub async fn log_in(State(state): State<AppState>, query: Query, request: Reques
             Ok(with_cookie(redirected(answer, next), &cookie, &state, https))
         }
         Err(refused @ Refused::WrongPassword) => {
-            tracing::warn!(address = ?address, "a login was refused: name or password is wrong");
             Ok(with_cookie(redirected(ApiError::from(refused).into_response(), fail), "", &state, https))
         }
         Err(refused) => Err(refused.into()),

@@ -1,12 +1,12 @@
 //! User documents on their way in and out.
 //!
-//! On the way in come, in this order, CouchDB's `couch_users_db:before_doc_update/3` (whose document it may be), the
-//! validation of CouchDB's `_design/_auth`, in its words, and last what takes long: a `password` becomes its hash. It holds
-//! for replicated documents too. On the way out each sees his own document and nobody else's.
+//! On the way in a password becomes its hash ([`take_password`]), then comes [`validate`]: whose document it may be (CouchDB's
+//! `couch_users_db:before_doc_update/3`), and the validation of CouchDB's `_design/_auth`, in its words. It holds for
+//! replicated documents too. On the way out ([`after_read`]) each sees his own document and nobody else's.
 //!
-//! On purpose it is stricter than CouchDB in three things: a name is a text (`_design/_auth` fails at a number, and lets a
-//! list pass whose text makes the id), only a name that both have makes a deletion one's own, and a password that is no text
-//! isn't shown in the refusal.
+//! On purpose it is stricter than CouchDB in four things: a name is a text (`_design/_auth` fails at a number, and lets a
+//! list pass whose text makes the id); only a name that both have makes a deletion one's own; a password that is no text
+//! isn't shown in the refusal, and isn't taken in a deletion.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -29,7 +29,7 @@ pub enum Refusal {
     NotFound,
 }
 
-/// A document that somebody wants to write into `_users`. Its body is without the underscore members.
+/// A document that somebody wants to write into `_users`.
 #[derive(Debug)]
 pub struct Write<'a> {
     /// Its id.
@@ -40,15 +40,6 @@ pub struct Write<'a> {
     pub body: &'a Map<String, Value>,
     /// The body that is replaced.
     pub old: Option<&'a Map<String, Value>>,
-}
-
-/// A body that may be written: as it came, or with a password that is still to be hashed.
-#[derive(Debug, PartialEq)]
-pub enum Accepted {
-    /// As it came.
-    AsItIs,
-    /// [`Unhashed::hash`] makes the body.
-    WithPassword(Unhashed),
 }
 
 /// A user document with a new password.
@@ -64,24 +55,23 @@ pub struct Unhashed {
 const PASSWORD_MEMBERS: [&str; 8] =
     ["derived_key", "iterations", "password", "password_scheme", "password_sha", "preserve_salt", "pbkdf2_prf", "salt"];
 
-/// Whether the caller may write this, and what is written then.
-pub fn before_write(write: &Write<'_>, caller: &Caller, is_db_admin: bool) -> Result<Accepted, Refusal> {
+/// Whether the caller may write this. A password that isn't hashed by now can't be.
+pub fn validate(write: &Write<'_>, caller: &Caller, is_db_admin: bool) -> Result<(), Refusal> {
     let owner = write.id.strip_prefix(ID_PREFIX);
     let may_try = is_db_admin || caller.name.is_none() || caller.name.as_deref() == owner;
     if !may_try {
         return Err(Refusal::NotFound);
     }
     // Design documents are for database admins, which is asked where all of them are written.
-    if write.id.starts_with("_design/") || write.id.starts_with("_local/") {
-        return if is_db_admin { Ok(Accepted::AsItIs) } else { Err(Refusal::NotFound) };
+    if write.id.starts_with("_design/") {
+        return if is_db_admin { Ok(()) } else { Err(Refusal::NotFound) };
     }
-    if write.deleted {
-        validate_deletion(write, caller)?;
-        return Ok(Accepted::AsItIs);
+    match write.body.get("password") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(_)) => return forbidden("Salt value is invalid."),
+        Some(_) => return forbidden("Password value is invalid."),
     }
-    let unhashed = unhashed(write.body)?;
-    validate(write, unhashed.as_ref().map_or(write.body, |unhashed| &unhashed.rest), caller, is_db_admin)?;
-    Ok(unhashed.map_or(Accepted::AsItIs, Accepted::WithPassword))
+    if write.deleted { validate_deletion(write, caller) } else { validate_user(write, caller, is_db_admin) }
 }
 
 /// Whether the caller may see a document of `_users`.
@@ -109,7 +99,8 @@ fn validate_deletion(write: &Write<'_>, caller: &Caller) -> Result<(), Refusal> 
 }
 
 /// The validation of `_design/_auth`, in its order.
-fn validate(write: &Write<'_>, body: &Map<String, Value>, caller: &Caller, is_db_admin: bool) -> Result<(), Refusal> {
+fn validate_user(write: &Write<'_>, caller: &Caller, is_db_admin: bool) -> Result<(), Refusal> {
+    let body = write.body;
     if body.get("type").and_then(Value::as_str) != Some("user") {
         return forbidden("doc.type must be user");
     }
@@ -193,21 +184,17 @@ fn is_truthy(value: Option<&Value>) -> bool {
     }
 }
 
-fn unhashed(body: &Map<String, Value>) -> Result<Option<Unhashed>, Refusal> {
-    let password = match body.get("password") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(password)) => password.clone(),
-        Some(_) => return forbidden("Password value is invalid."),
-    };
-    let kept = body.get("salt").filter(|_| body.get("preserve_salt") == Some(&Value::Bool(true)));
-    let salt = match kept {
+/// Takes the new password out of a user document's body, a JSON object; `None` if there is none that can be hashed.
+pub fn take_password(body: &[u8]) -> Option<Unhashed> {
+    let Ok(Value::Object(mut rest)) = serde_json::from_slice(body) else { return None };
+    let keeps_salt = rest.get("preserve_salt") == Some(&Value::Bool(true));
+    let salt = match rest.get("salt").filter(|_| keeps_salt) {
         None => uuids::random(),
-        Some(Value::String(salt)) => salt.clone(),
-        Some(_) => return forbidden("Salt value is invalid."),
+        Some(salt) => salt.as_str()?.to_owned(),
     };
-    let mut rest = body.clone();
+    let password = rest.get("password")?.as_str()?.to_owned();
     rest.retain(|key, _| !PASSWORD_MEMBERS.contains(&key.as_str()));
-    Ok(Some(Unhashed { password, salt, rest }))
+    Some(Unhashed { password, salt, rest })
 }
 
 impl Unhashed {

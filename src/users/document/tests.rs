@@ -12,14 +12,12 @@ fn user(name: &str) -> Caller {
 fn written(name: &str, body: &Value, old: Option<&Value>, caller: &Caller, is_db_admin: bool) -> Result<Value, String> {
     let id = format!("{ID_PREFIX}{name}");
     let old = old.and_then(Value::as_object);
+    let unhashed = take_password(body.to_string().as_bytes());
+    let body = unhashed
+        .map_or(body.clone(), |unhashed| serde_json::from_slice(&unhashed.hash(NonZeroU32::new(10).unwrap())).unwrap());
     let write = Write { id: &id, deleted: false, body: body.as_object().unwrap(), old };
-    match before_write(&write, caller, is_db_admin) {
-        Ok(Accepted::AsItIs) => Ok(body.clone()),
-        Ok(Accepted::WithPassword(unhashed)) => {
-            Ok(serde_json::from_slice(&unhashed.hash(NonZeroU32::new(10).unwrap())).unwrap())
-        }
-        Err(refusal) => Err(refusal.to_string()),
-    }
+    validate(&write, caller, is_db_admin).map_err(|refusal| refusal.to_string())?;
+    Ok(body)
 }
 
 fn by_admin(name: &str, body: Value) -> Result<Value, String> {
@@ -136,7 +134,7 @@ fn a_document_is_deleted_by_its_user_or_a_server_admin() {
     let delete = |old: Option<&Value>, caller: &Caller, is_db_admin| {
         let write =
             Write { id: "org.couchdb.user:ann", deleted: true, body: &empty, old: old.and_then(Value::as_object) };
-        before_write(&write, caller, is_db_admin).map(|_| ()).map_err(|refusal| refusal.to_string())
+        validate(&write, caller, is_db_admin).map_err(|refusal| refusal.to_string())
     };
     let only_admins = Err("Only admins may delete other user docs.".to_owned());
     assert_eq!(delete(Some(&old), &user("ann"), false), Ok(()));

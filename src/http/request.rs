@@ -27,6 +27,7 @@ use crate::access::{Caller, Denied};
 use crate::document::{DocId, DocumentError, Rev};
 use crate::effort::guarded::guarded;
 use crate::store::{Database, DbName, Durability, StoreError};
+use crate::users;
 
 use super::AppState;
 use super::error::ApiError;
@@ -109,18 +110,13 @@ impl DatabasePath {
     /// Whether the caller, who is no admin of the users' database, may read what the path names there: each sees only
     /// himself (`couch_users_db:after_doc_read/2`).
     pub fn may_read_user(&self, caller: &Caller) -> Result<(), ApiError> {
-        match self.doc.as_deref() {
-            Some(id) if id.starts_with("_design/") => Err(Denied::UsersDesign.into()),
-            Some(id) if caller.name.as_deref().is_none_or(|name| id.strip_prefix(USER_PREFIX) != Some(name)) => {
-                Err(ApiError::Missing)
-            }
-            _ => Ok(()),
-        }
+        let Some(id) = &self.doc else { return Ok(()) };
+        users::document::after_read(id, caller).map_err(|refusal| match refusal {
+            users::document::Refusal::NotFound => ApiError::Missing,
+            users::document::Refusal::Forbidden(_) => Denied::UsersDesign.into(),
+        })
     }
 }
-
-/// What ids of documents about users begin with.
-const USER_PREFIX: &str = "org.couchdb.user:";
 
 /// The database that the check of the caller's rights has opened. A route without that check has none.
 fn checked(parts: &Parts) -> Result<Arc<Database>, ApiError> {

@@ -47,6 +47,8 @@ pub struct Config {
     pub replicator: Replicator,
     /// Limits of the HTTP server.
     pub http: Http,
+    /// With which certificate TLS is spoken; without one it isn't.
+    pub tls: Option<TlsFiles>,
     /// Which other sites' pages may talk to the server.
     pub cors: Cors,
     /// Whether `_users/_security` may be changed, so that others than admins may open that database.
@@ -69,11 +71,21 @@ impl Default for Config {
             log: "info".into(),
             replicator: Replicator::default(),
             http: Http::default(),
+            tls: None,
             cors: Cors::default(),
             users_db_security_editable: false,
             store: StoreSettings::default(),
         }
     }
+}
+
+/// The server's own certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// A PEM file with the certificate and its chain.
+    pub cert: PathBuf,
+    /// A PEM file with its key, unencrypted.
+    pub key: PathBuf,
 }
 
 /// Defaults and limits of replications, under the names of CouchDB's `[replicator]` section where it has them.

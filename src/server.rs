@@ -10,6 +10,7 @@ mod client_stream;
 mod raw_targets;
 mod slow_reader;
 mod start_error;
+mod tls;
 pub mod identity;
 
 use std::io;
@@ -46,6 +47,7 @@ pub struct Server {
 impl Server {
     /// Binds, opens the store, and serves from then on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(&config).await?;
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let store = open_store(&config).await?;
@@ -63,7 +65,7 @@ impl Server {
             uuid: uuid.clone(),
             tasks: connections.clone(),
         });
-        connections.spawn("accept", connections::accept(listener, router, config.http.clone(), connections.clone()));
+        connections.spawn("accept", connections::accept((listener, tls), router, config.http.clone(), connections.clone()));
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
         Ok(Self { addr, config, store, jobs, connections })
     }
@@ -79,7 +81,8 @@ impl Server {
         if addr.ip().is_unspecified() {
             addr.set_ip(if addr.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
         }
-        format!("http://{addr}")
+        let scheme = if self.config.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{addr}")
     }
 
     /// Ends everything in order; with the default deadlines, within ten seconds.

@@ -12,6 +12,7 @@ mod asking;
 mod rights;
 mod cors;
 mod sessions;
+mod tls;
 mod databases;
 mod endpoints;
 mod documents;

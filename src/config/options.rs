@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::admin::MAX_ITERATIONS;
-use super::{Config, couchdb_ini};
+use super::{Config, TlsFiles, couchdb_ini};
 pub use auth::AuthOptions;
 pub use sections::{CorsOptions, HttpOptions, ReplicatorOptions, StoreOptions};
 
@@ -125,6 +125,14 @@ pub struct Options {
     #[arg(long, value_name = "HOST:PORT", hide_short_help = true)]
     pub local_address: Option<String>,
 
+    /// A PEM file with a certificate and its chain: TLS is spoken, and nothing else
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// A PEM file with that certificate's key, unencrypted [default: the certificate's file]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// Whether `PUT /_users/_security` is taken [default: false]
     ///
     /// CouchDB's `[couchdb] users_db_security_editable`: people can sign up and change their passwords by themselves only
@@ -199,7 +207,7 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            admin, admin_file, config, couchdb_ini, auth, replicator, http, cors, store
+            admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth, replicator, http, cors, store
         }
         drop((config, couchdb_ini));
         // An empty variable is how a compose file says "none".
@@ -215,6 +223,13 @@ impl Options {
             to.admins = admins;
         }
         auth.lay_over(&mut to.auth)?;
+        if let Some(cert) = tls_cert {
+            to.tls = Some(TlsFiles { key: cert.clone(), cert });
+        }
+        if let Some(key) = tls_key {
+            let problem = "needs --tls-cert";
+            to.tls.as_mut().ok_or(ConfigError::Value { option: "--tls-key", problem })?.key = key;
+        }
         replicator.lay_over(&mut to.replicator)?;
         http.lay_over(&mut to.http);
         cors.lay_over(&mut to.cors);

@@ -1,4 +1,4 @@
-//! Accepts connections and serves each one in a task of its own, HTTP/1 only.
+//! Accepts connections and serves each one in a task of its own, HTTP/1 only, over TLS where there is a certificate.
 //!
 //! `axum::serve` knows neither limits of headers nor of connections, so hyper is driven by hand here. When the group is
 //! told to stop, the listener closes at once, idle connections close, and a connection that answers a request closes
@@ -14,14 +14,17 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::pin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Http;
-use crate::http::Reader;
+use crate::http::{Https, Reader};
 use crate::tasks::Tasks;
 
 use super::client_stream::ClientStream;
@@ -32,7 +35,12 @@ use super::slow_reader::SlowReader;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts until `tasks`, which own the connections, are told to stop.
-pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: Tasks) {
+pub async fn accept(
+    (listener, tls): (TcpListener, Option<TlsAcceptor>),
+    router: Router,
+    limits: Http,
+    tasks: Tasks,
+) {
     let connections = Arc::new(Semaphore::new(limits.max_connections));
     let accepting = async {
         loop {
@@ -41,8 +49,16 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: 
                 Ok((stream, peer)) => {
                     let reader = Reader::default();
                     let router = router.clone().layer(Extension(ConnectInfo(peer))).layer(Extension(reader.clone()));
-                    let serving = serve(stream, reader, router, limits.clone(), tasks.stopping().clone(), place);
-                    tasks.spawn("connection", serving);
+                    // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
+                    let _ = stream.set_nodelay(true);
+                    let (limits, stopping) = (limits.clone(), tasks.stopping().clone());
+                    match tls.clone() {
+                        None => tasks.spawn("connection", serve(stream, reader, router, limits, stopping, place)),
+                        Some(tls) => tasks.spawn("connection", async move {
+                            let Some(stream) = encrypted(&tls, stream, &limits, &stopping).await else { return };
+                            serve(stream, reader, router.layer(Extension(Https)), limits, stopping, place).await;
+                        }),
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
@@ -54,16 +70,32 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Http, tasks: 
     tasks.stopping().run_until_cancelled(accepting).await;
 }
 
-async fn serve(
+/// Agrees on TLS with a client, within the time for headers; `None` if they don't agree.
+async fn encrypted(
+    tls: &TlsAcceptor,
     stream: TcpStream,
+    limits: &Http,
+    stopping: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let agreed = stopping.run_until_cancelled(timeout(limits.header_timeout, tls.accept(stream))).await?;
+    match agreed {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a client doesn't speak TLS as we do");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     reader: Reader,
     router: Router,
     limits: Http,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
 ) {
-    // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
-    let _ = stream.set_nodelay(true);
     let targets = RawTargets::new(limits.max_header_bytes);
     let stream = ClientStream::new(stream, targets, SlowReader::new(reader, limits.reader_pause));
     let connection = http1::Builder::new()
@@ -113,7 +145,7 @@ mod tests {
             "finished"
         });
         let router = Router::new().route("/", get(async || "here")).route("/slow", slow);
-        tasks.spawn("accept", accept(listener, router, limits, tasks.clone()));
+        tasks.spawn("accept", accept((listener, None), router, limits, tasks.clone()));
         (addr, tasks, reached)
     }
 

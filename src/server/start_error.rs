@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::accounts::AccountsError;
+use super::tls::CertificateError;
 use crate::peer::remote::ClientError;
 use crate::store::StoreError;
 
@@ -38,6 +39,9 @@ pub enum StartError {
     /// Nobody could log in.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// TLS can't be spoken.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The data dir can't be used.
     #[error("could not use the data dir {}", dir.display())]
     DataDir {

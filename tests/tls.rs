@@ -1,0 +1,78 @@
+//! The server over TLS.
+
+use std::path::Path;
+
+use couchrep::config::{Config, TlsFiles};
+use rcgen::{CertificateParams, KeyPair};
+use reqwest::Certificate;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Writes a certificate for this machine, and its key.
+fn certificate(dir: &Path) -> (TlsFiles, Certificate) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
+    let files = TlsFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
+    std::fs::write(&files.cert, certificate.pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    (files, Certificate::from_pem(certificate.pem().as_bytes()).unwrap())
+}
+
+fn config(dir: &Path, tls: TlsFiles) -> Config {
+    Config { listen: "127.0.0.1:0".into(), data_dir: dir.join("data"), tls: Some(tls), ..Config::default() }
+}
+
+#[tokio::test]
+async fn a_server_with_a_certificate_speaks_tls_and_replicates_with_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, own) = certificate(dir.path());
+    let mut config = config(dir.path(), files.clone());
+    config.replicator.tls.ssl_trusted_certificates_file = Some(files.cert);
+    let server = couchrep::server::Server::start(config).await.unwrap();
+    let url = server.url();
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    let client = reqwest::Client::builder().tls_certs_only([own]).build().unwrap();
+    let put = async |path: &str, body: Value| client.put(format!("{url}{path}")).json(&body).send().await.unwrap();
+    assert_eq!(put("/a", json!({})).await.status(), 201);
+    assert_eq!(put("/a/doc", json!({ "n": 1 })).await.status(), 201);
+    let body = json!({ "source": format!("{url}/a"), "target": format!("{url}/b"), "create_target": true });
+    let answer = client.post(format!("{url}/_replicate")).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    assert_eq!(client.get(format!("{url}/b/doc")).send().await.unwrap().status(), 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_is_sent_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, _) = certificate(dir.path());
+    let server = couchrep::server::Server::start(config(dir.path(), files)).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(server.addr()).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is as good an end.
+    _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_cant_be_used_is_told_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, _) = certificate(dir.path());
+    let other = KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("other.pem"), other.serialize_pem()).unwrap();
+    std::fs::write(dir.path().join("nothing.pem"), "nothing").unwrap();
+    for (cert, key, told) in [
+        ("cert.pem", "other.pem", "it can't be used with that key"),
+        ("cert.pem", "nothing.pem", "expected a PEM file with an unencrypted key"),
+        ("nowhere.pem", "key.pem", "expected a PEM file with a certificate and its chain"),
+        ("nothing.pem", "key.pem", ""),
+    ] {
+        let files = TlsFiles { cert: dir.path().join(cert), key: dir.path().join(key) };
+        let started = couchrep::server::Server::start(config(dir.path(), files)).await;
+        let Err(error) = started else { panic!("{cert}, {key}") };
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    drop(files);
+}

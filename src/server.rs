@@ -65,7 +65,8 @@ impl Server {
             uuid: uuid.clone(),
             tasks: connections.clone(),
         });
-        connections.spawn("accept", connections::accept((listener, tls), router, config.http.clone(), connections.clone()));
+        connections
+            .spawn("accept", connections::accept((listener, tls), router, config.http.clone(), connections.clone()));
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
         Ok(Self { addr, config, store, jobs, connections })
     }

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use couchrep::config::{Config, TlsFiles};
 use rcgen::{CertificateParams, KeyPair};
-use reqwest::Certificate;
-use serde_json::{Value, json};
+use reqwest::{Certificate, Method};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::support::json as ask;
 
 /// Writes a certificate for this machine, and its key.
 fn certificate(dir: &Path) -> (TlsFiles, Certificate) {
@@ -32,13 +34,11 @@ async fn a_server_with_a_certificate_speaks_tls_and_replicates_with_itself() {
     let url = server.url();
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
     let client = reqwest::Client::builder().tls_certs_only([own]).build().unwrap();
-    let put = async |path: &str, body: Value| client.put(format!("{url}{path}")).json(&body).send().await.unwrap();
-    assert_eq!(put("/a", json!({})).await.status(), 201);
-    assert_eq!(put("/a/doc", json!({ "n": 1 })).await.status(), 201);
+    ask(&client, Method::PUT, format!("{url}/a"), None, 201).await;
+    ask(&client, Method::PUT, format!("{url}/a/doc"), Some(&json!({ "n": 1 })), 201).await;
     let body = json!({ "source": format!("{url}/a"), "target": format!("{url}/b"), "create_target": true });
-    let answer = client.post(format!("{url}/_replicate")).json(&body).send().await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-    assert_eq!(client.get(format!("{url}/b/doc")).send().await.unwrap().status(), 200);
+    ask(&client, Method::POST, format!("{url}/_replicate"), Some(&body), 200).await;
+    assert_eq!(ask(&client, Method::GET, format!("{url}/b/doc"), None, 200).await["n"], 1);
     server.stop().await;
 }
 
@@ -59,7 +59,7 @@ async fn who_speaks_no_tls_is_sent_away() {
 #[tokio::test]
 async fn a_certificate_that_cant_be_used_is_told_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
-    let (files, _) = certificate(dir.path());
+    certificate(dir.path());
     let other = KeyPair::generate().unwrap();
     std::fs::write(dir.path().join("other.pem"), other.serialize_pem()).unwrap();
     std::fs::write(dir.path().join("nothing.pem"), "nothing").unwrap();
@@ -74,5 +74,4 @@ async fn a_certificate_that_cant_be_used_is_told_at_the_start() {
         let Err(error) = started else { panic!("{cert}, {key}") };
         assert!(error.to_string().contains(told), "{error}");
     }
-    drop(files);
 }

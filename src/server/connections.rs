@@ -35,12 +35,7 @@ use super::slow_reader::SlowReader;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts until `tasks`, which own the connections, are told to stop.
-pub async fn accept(
-    (listener, tls): (TcpListener, Option<TlsAcceptor>),
-    router: Router,
-    limits: Http,
-    tasks: Tasks,
-) {
+pub async fn accept((listener, tls): (TcpListener, Option<TlsAcceptor>), router: Router, limits: Http, tasks: Tasks) {
     let connections = Arc::new(Semaphore::new(limits.max_connections));
     let accepting = async {
         loop {
@@ -52,13 +47,14 @@ pub async fn accept(
                     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
                     let _ = stream.set_nodelay(true);
                     let (limits, stopping) = (limits.clone(), tasks.stopping().clone());
-                    match tls.clone() {
-                        None => tasks.spawn("connection", serve(stream, reader, router, limits, stopping, place)),
-                        Some(tls) => tasks.spawn("connection", async move {
-                            let Some(stream) = encrypted(&tls, stream, &limits, &stopping).await else { return };
-                            serve(stream, reader, router.layer(Extension(Https)), limits, stopping, place).await;
-                        }),
-                    }
+                    let tls = tls.clone();
+                    tasks.spawn("connection", async move {
+                        let Some(tls) = tls else {
+                            return serve(stream, reader, router, limits, stopping, place).await;
+                        };
+                        let Some(stream) = encrypted(&tls, stream, &limits, &stopping).await else { return };
+                        serve(stream, reader, router.layer(Extension(Https)), limits, stopping, place).await;
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");

@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::accounts::AccountsError;
 use super::tls::CertificateError;
+use crate::accounts::AccountsError;
 use crate::peer::remote::ClientError;
 use crate::store::StoreError;
 

@@ -1,4 +1,5 @@
-//! Functions of design documents: filters and map functions, written by users, run in QuickJS as CouchDB runs them.
+//! Functions of design documents: filters, map functions and validations, written by users, run in QuickJS as CouchDB runs
+//! them.
 //!
 //! A function sees its documents, the request, CouchDB's globals (`isArray`, `sum`, `log`, `toJSON`, `emit`) and, through
 //! `require`, the modules of its own design document; no files, no network, no clock to wait for. A call may take so
@@ -32,6 +33,19 @@ pub enum Kind {
     Filter,
     /// `function (doc)`: whether it emits.
     Map,
+    /// `function (newDoc, oldDoc, userCtx, secObj)`: whether it throws.
+    Validation,
+}
+
+impl Kind {
+    /// Its name in `room.js`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Map => "map",
+            Self::Validation => "validation",
+        }
+    }
 }
 
 /// A function to be run.
@@ -62,6 +76,11 @@ impl ScriptError {
         Self { error: error.into(), reason: reason.into() }
     }
 
+    /// A function that ended without an answer: none does.
+    pub fn no_answer() -> Self {
+        Self::new("InternalError", "the function gave no answer")
+    }
+
     fn timed_out() -> Self {
         // CouchDB's words where it kills the process.
         Self::new("os_process_error", "OS process timed out.")
@@ -69,6 +88,11 @@ impl ScriptError {
 
     fn is_timeout(&self) -> bool {
         *self == Self::timed_out()
+    }
+
+    /// Whether the function threw it of itself, so that its interpreter is as good as before.
+    pub fn is_verdict(&self) -> bool {
+        !self.is_timeout() && self.error != "InternalError"
     }
 }
 
@@ -178,9 +202,15 @@ pub struct Running {
 }
 
 impl Running {
-    /// Asks the function about a document. After an error the interpreter is of no more use.
+    /// Asks the function about a document, a validation about `[newDoc,oldDoc]`. After an error the interpreter is of no more
+    /// use, unless it [is a verdict](ScriptError::is_verdict).
     pub fn passes(&self, doc: &[u8]) -> Result<bool, ScriptError> {
         self.admission.noted(self.interpreter.passes(doc, self.admission.limits()))
+    }
+
+    /// Throws the interpreter away.
+    pub fn forget(self) {
+        self.admission.interpreters.lanes.ended(&self.admission.place);
     }
 
     /// Keeps the interpreter for whoever asks next.

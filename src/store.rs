@@ -6,7 +6,7 @@
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
 //! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while
-//! they are read), `edit`, `settings`, `database`, `filter`.
+//! they are read), `edit`, `settings`, `database`, `validation`, `filter`.
 
 mod error;
 pub mod revtree;
@@ -17,6 +17,8 @@ mod keys;
 mod varint;
 mod prepared;
 mod settings;
+mod replaced;
+mod stubs;
 mod work;
 mod write;
 mod writer;
@@ -28,6 +30,7 @@ mod edit;
 mod new_rev;
 mod database;
 mod caches;
+mod validation;
 mod filter;
 #[cfg(test)]
 mod tests;

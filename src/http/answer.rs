@@ -304,7 +304,9 @@ pub(super) mod tests {
             let parts = DocParts::parse(doc.as_bytes()).unwrap();
             Edit::new(&parts, (&*parts.id.clone().unwrap()).into(), true, Vec::new()).unwrap()
         };
-        db.write(docs.iter().map(edit).collect(), Durability::Unsynced).await.unwrap();
+        db.write(docs.iter().map(edit).collect(), &crate::access::Caller::server_admin(), Durability::Unsynced)
+            .await
+            .unwrap();
         (db, directory)
     }
 

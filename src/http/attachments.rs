@@ -8,7 +8,7 @@ mod ranges;
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE,
@@ -20,6 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use serde_json::json;
 
+use crate::access::Caller;
 use crate::document::{Digest, DocId, DocParts, DocumentError, Encoding, Rev, Revisions, validate_id};
 use crate::store::{Attachment, AttachmentData, Database, DocOptions, Edit, EditKind, NewAttachment, OpenAttachment};
 use crate::store::{Snapshot, StoreError, Uploaded};
@@ -134,6 +135,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// `PUT /{db}/{doc}/{attachment}`; makes the document if there is none.
 pub async fn put(
     AttachmentPath { db, id, name }: AttachmentPath,
+    Extension(caller): Extension<Arc<Caller>>,
     query: Query,
     payload: Payload,
 ) -> Result<Response, ApiError> {
@@ -155,7 +157,7 @@ pub async fn put(
             data: AttachmentData::Uploaded { content_type, upload: blob },
         },
     );
-    let rev = write_one(&db, revision.into_edit(id.clone()), durability(&headers)).await?;
+    let rev = write_one(&db, revision.into_edit(id.clone()), &caller, durability(&headers)).await?;
     let body = json!({ "ok": true, "id": id.as_str(), "rev": rev });
     let segments = [db.name().as_str(), id.as_str()].into_iter().chain(name.split('/')).collect::<Vec<_>>();
     Ok(answer::located(answer::json(StatusCode::CREATED, &body), &headers, &segments))
@@ -194,6 +196,7 @@ async fn upload(
 /// `DELETE /{db}/{doc}/{attachment}?rev=`.
 pub async fn delete(
     AttachmentPath { db, id, name }: AttachmentPath,
+    Extension(caller): Extension<Arc<Caller>>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -202,7 +205,7 @@ pub async fn delete(
     if !revision.remove(&name) {
         return Err(ApiError::MissingAttachment);
     }
-    let rev = write_one(&db, revision.into_edit(id.clone()), durability(&headers)).await?;
+    let rev = write_one(&db, revision.into_edit(id.clone()), &caller, durability(&headers)).await?;
     Ok(answer::json(StatusCode::OK, &json!({ "ok": true, "id": id.as_str(), "rev": rev })))
 }
 

@@ -7,6 +7,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
+use crate::access::Denied;
+
 use super::answer;
 use super::error::ApiError;
 use super::query::Query;
@@ -20,7 +22,14 @@ pub fn is_wanted(query: &Query) -> bool {
 /// nothing can be written at all, the client hears of it.
 pub fn answer(id: &str, written: Result<(), ApiError>) -> Result<Response, ApiError> {
     match written {
-        Err(refused @ (ApiError::Conflict | ApiError::MissingStub(_))) => {
+        Err(
+            refused @ (ApiError::Conflict
+            | ApiError::MissingStub(_)
+            | ApiError::InvalidDesign(_)
+            | ApiError::Compilation(_)
+            | ApiError::Script(_)
+            | ApiError::Denied(Denied::MayNotDesign { .. })),
+        ) => {
             tracing::debug!(error = %refused, "a document of `batch=ok` was refused");
         }
         written => written?,

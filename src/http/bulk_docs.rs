@@ -9,14 +9,16 @@
 //! may block.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::access::Caller;
 use crate::document::{DocId, DocParts, DocumentError, Rev, local_id, validate_id};
 use crate::json;
 use crate::store::{Edit, EditKind};
@@ -33,7 +35,12 @@ use super::{AppState, answer};
 const DOC_COST: usize = 1536;
 
 /// The handler.
-pub async fn post(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+pub async fn post(
+    State(state): State<AppState>,
+    Db(db): Db,
+    Extension(caller): Extension<Arc<Caller>>,
+    payload: Payload,
+) -> Result<Response, ApiError> {
     let (durability, room) = (durability(payload.headers()), state.question_memory());
     let body = payload.json().await?;
     // Kept to the end: what is written counts among the bodies in memory as long as it waits for its turn.
@@ -47,7 +54,7 @@ pub async fn post(State(state): State<AppState>, Db(db): Db, payload: Payload) -
     let (Parsed { edits, local, new_edits }, held) = tasks::blocking("parse _bulk_docs", read).await??;
     // Revisions that come with their history are known before they are written, and told where one isn't.
     let sent = edits.iter().map(|(place, edit)| (*place, edit.id.clone(), brought(edit))).collect::<Vec<_>>();
-    let results = db.write(edits.into_iter().map(|(_, edit)| edit).collect(), durability).await?;
+    let results = db.write(edits.into_iter().map(|(_, edit)| edit).collect(), &caller, durability).await?;
     let mut answers = Vec::new();
     for ((place, id, brought), result) in sent.into_iter().zip(results) {
         answers.extend(told((id, brought), result.map_err(Into::into), new_edits).map(|row| (place, row)));

@@ -8,12 +8,15 @@
 //! which tells a replication, where it is smaller, that its target has those bytes already.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use axum::extract::Extension;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
+use crate::access::Caller;
 use crate::document::{DocId, DocParts, DocumentError, Rev, Revisions, local_id, validate_id};
 use crate::store::{Attachment, AttachmentData, Database, DocOptions, Edit, EditKind, NewAttachment};
 use crate::store::{Snapshot, StoreError};
@@ -32,6 +35,7 @@ const TRIES: u32 = 3;
 pub async fn document(
     method: Method,
     DocPath { db, id }: DocPath,
+    Extension(caller): Extension<Arc<Caller>>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -42,7 +46,7 @@ pub async fn document(
     loop {
         let (which, id) = (which.clone(), id.clone());
         let original = db.read(move |snapshot| Original::read(snapshot, &which, &id)).await??;
-        match original.write(&db, &destination, &headers).await {
+        match original.write(&db, &caller, &destination, &headers).await {
             // Whoever edited the original took them from it: its newest revision is copied, or the named one is gone.
             Err(ApiError::MissingStub(_)) if tries < TRIES => tries += 1,
             written => return written,
@@ -51,12 +55,17 @@ pub async fn document(
 }
 
 /// `COPY /{db}/_local/{id}`.
-pub async fn local(method: Method, DocPath { db, id }: DocPath, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn local(
+    method: Method,
+    DocPath { db, id }: DocPath,
+    Extension(caller): Extension<Arc<Caller>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     is_meant(&method)?;
     let destination = Destination::of(&headers)?;
     let (_, body) = db.local_doc(id.as_str()).await?.ok_or(ApiError::Missing)?;
     let original = Original { body, deleted: false, attachments: Vec::new() };
-    original.write(&db, &destination, &headers).await
+    original.write(&db, &caller, &destination, &headers).await
 }
 
 fn is_meant(method: &Method) -> Result<(), ApiError> {
@@ -125,10 +134,16 @@ impl Original {
         Ok(Ok(Self { body, deleted: leaf.deleted, attachments }))
     }
 
-    async fn write(self, db: &Database, to: &Destination, headers: &HeaderMap) -> Result<Response, ApiError> {
+    async fn write(
+        self,
+        db: &Database,
+        author: &Caller,
+        to: &Destination,
+        headers: &HeaderMap,
+    ) -> Result<Response, ApiError> {
         let rev = match local_id(&to.id) {
             Some(local) => db.put_local_doc(local, to.rev.as_deref(), Some(self.body)).await??,
-            None => write_one(db, self.into_edit(to), durability(headers)).await?.to_string(),
+            None => write_one(db, self.into_edit(to), author, durability(headers)).await?.to_string(),
         };
         let body = json!({ "ok": true, "id": to.id, "rev": rev });
         let mut response = answer::json(StatusCode::CREATED, &body);

@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::access::Caller;
 use crate::document::{DocId, DocParts, Rev, Revisions, local_id, validate_id};
 use crate::multipart;
 use crate::store::{AttachmentsAs, Database, DocRecord, Durability, Edit, EditKind, Leaf};
@@ -107,7 +108,12 @@ pub async fn get(
 }
 
 /// `PUT /{db}/{doc}`, as JSON or with its attachments as `multipart/related`.
-pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) -> Result<Response, ApiError> {
+pub async fn put(
+    DocPath { db, id }: DocPath,
+    Extension(caller): Extension<Arc<Caller>>,
+    query: Query,
+    payload: Payload,
+) -> Result<Response, ApiError> {
     validate_id(id.as_str())?;
     let headers = payload.headers().clone();
     let (text, uploaded, in_batch) = match related_boundary(&headers) {
@@ -117,11 +123,16 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
         }
         None => (payload.whole().await?, Vec::new(), batch::is_wanted(&query)),
     };
-    write(db, Some(id), text, uploaded, &query, &headers, in_batch).await
+    write(db, &caller, Some(id), (text, uploaded), &query, &headers, in_batch).await
 }
 
 /// `POST /{db}`: a document that brings its id, or gets one.
-pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Response, ApiError> {
+pub async fn create(
+    Db(db): Db,
+    Extension(caller): Extension<Arc<Caller>>,
+    query: Query,
+    payload: Payload,
+) -> Result<Response, ApiError> {
     let headers = payload.headers().clone();
     let text = payload.json().await?;
     let sent = text.clone();
@@ -130,7 +141,7 @@ pub async fn create(Db(db): Db, query: Query, payload: Payload) -> Result<Respon
         NewLocalDoc::parse(&sent).map(|doc| Some((id, doc)))
     });
     let Some((id, doc)) = local.await?? else {
-        return write(db, None, text, Vec::new(), &query, &headers, batch::is_wanted(&query)).await;
+        return write(db, &caller, None, (text, Vec::new()), &query, &headers, batch::is_wanted(&query)).await;
     };
     let written = doc.write(&db, local_id(&id).unwrap_or_default(), !query.flag_or("new_edits", true)?).await;
     if batch::is_wanted(&query) {
@@ -149,9 +160,9 @@ fn related_boundary(headers: &HeaderMap) -> Option<String> {
 
 async fn write(
     db: Arc<Database>,
+    caller: &Caller,
     id: Option<DocId>,
-    text: Bytes,
-    uploaded: Vec<(String, Uploaded)>,
+    (text, uploaded): (Bytes, Vec<(String, Uploaded)>),
     query: &Query,
     headers: &HeaderMap,
     in_batch: bool,
@@ -161,9 +172,9 @@ async fn write(
     let edit = tasks::blocking("parse document", move || edit(&text, id, replicated, outside, uploaded)).await??;
     let (id, status) = (edit.id.clone(), if edit.deleted { StatusCode::OK } else { StatusCode::CREATED });
     if in_batch {
-        return batch::answer(id.as_str(), write_one(&db, edit, Durability::Unsynced).await.map(drop));
+        return batch::answer(id.as_str(), write_one(&db, edit, caller, Durability::Unsynced).await.map(drop));
     }
-    let rev = write_one(&db, edit, durability(headers)).await?;
+    let rev = write_one(&db, edit, caller, durability(headers)).await?;
     let response = answer::written(status, id.as_str(), &rev);
     Ok(answer::located(response, headers, &[db.name().as_str(), id.as_str()]))
 }
@@ -195,13 +206,18 @@ fn edit(
 }
 
 /// Writes one edit; what the store refuses is an error.
-pub async fn write_one(db: &Database, edit: Edit, durability: Durability) -> Result<Rev, ApiError> {
-    let mut results = db.write(vec![edit], durability).await?;
+pub async fn write_one(db: &Database, edit: Edit, author: &Caller, durability: Durability) -> Result<Rev, ApiError> {
+    let mut results = db.write(vec![edit], author, durability).await?;
     Ok(results.pop().ok_or(ApiError::Crashed)??)
 }
 
 /// `DELETE /{db}/{doc}?rev=`.
-pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn delete(
+    DocPath { db, id }: DocPath,
+    Extension(caller): Extension<Arc<Caller>>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let parent = parent(&query, &headers)?;
     let wanted = id.clone();
     db.read(move |snapshot| RequestedRev::default().find(snapshot, wanted.as_str())).await??;
@@ -212,7 +228,7 @@ pub async fn delete(DocPath { db, id }: DocPath, query: Query, headers: HeaderMa
         body: b"{}".to_vec(),
         attachments: Vec::new(),
     };
-    let rev = write_one(&db, edit, durability(&headers)).await?;
+    let rev = write_one(&db, edit, &caller, durability(&headers)).await?;
     Ok(answer::written(StatusCode::OK, id.as_str(), &rev))
 }
 

@@ -63,6 +63,12 @@ pub enum ApiError {
     MissingStub(String),
     #[error("no such range")]
     RangeNotSatisfiable,
+    #[error("{0}")]
+    InvalidDesign(String),
+    #[error("{0}")]
+    Compilation(String),
+    #[error(transparent)]
+    Script(ScriptError),
     #[error("too large")]
     TooLarge,
     #[error("the body came too slowly")]
@@ -144,6 +150,9 @@ impl ApiError {
                 let reason = "Requested range not satisfiable";
                 (StatusCode::RANGE_NOT_SATISFIABLE, "requested_range_not_satisfiable", reason.into())
             }
+            Self::InvalidDesign(reason) => (StatusCode::BAD_REQUEST, "invalid_design_doc", reason.into()),
+            Self::Compilation(reason) => (StatusCode::BAD_REQUEST, "compilation_error", reason.into()),
+            Self::Script(error) => script(error),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request entity is too large".into()),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request's body came too slowly.".into()),
             Self::BadContentType(reason) => {
@@ -282,10 +291,11 @@ fn script(error: &ScriptError) -> Shown<'static> {
 }
 
 /// What CouchDB's query server and the language themselves call errors.
-const SCRIPT_ERRORS: [&str; 12] = [
+const SCRIPT_ERRORS: [&str; 13] = [
     "compilation_error",
     "invalid_require_path",
     "os_process_error",
+    "unknown_error",
     "unnamed_error",
     "Error",
     "EvalError",
@@ -354,6 +364,10 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Conflict => Self::Conflict,
             stub @ Refusal::MissingStub { .. } => Self::MissingStub(stub.to_string()),
+            Refusal::Script(error) => Self::Script(error),
+            Refusal::Denied(denied) => denied.into(),
+            Refusal::InvalidDesign(reason) => Self::InvalidDesign(reason),
+            Refusal::Compilation(reason) => Self::Compilation(reason),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Javascript;
 
-use super::{Code, Kind, ScriptError};
+use super::{Code, ScriptError};
 
 /// Far less than the stack of a thread that may block (2 MiB), since QuickJS' own functions need some beside it.
 const STACK_BYTES: usize = 512 << 10;
@@ -55,7 +55,7 @@ impl Interpreter {
             })?;
             let design = ctx.json_parse(code.design.as_slice())?;
             let room: Function<'_> = ctx.eval(ROOM)?;
-            answered(room.call((design, code.source.as_str(), code.kind == Kind::Map, log))?)
+            answered(room.call((design, code.source.as_str(), code.kind.name(), log))?)
         });
         answer.map(|_| interpreter)
     }

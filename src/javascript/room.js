@@ -7,7 +7,7 @@
   const evaluate = eval; // called by this name, it runs as a script: global and not strict
   const { apply, ownKeys } = Reflect;
   const { freeze, defineProperty, hasOwn } = Object;
-  const { stringify } = JSON;
+  const { parse, stringify } = JSON;
   const { isArray } = Array;
   const global = globalThis;
   const toText = String;
@@ -26,13 +26,22 @@
     return slice(wellFormed(text), 0, LONGEST);
   };
 
+  // What a validation throws that is neither an error nor a refusal, as CouchDB answers it.
+  const unknown = (thrown) => {
+    const keys = typeof thrown == "object" ? ownKeys(thrown) : [];
+    return ["unknown_error", brief(keys.length == 1 ? thrown[keys[0]] : thrown)];
+  };
+
   // A thrown value as CouchDB's query server reads it: the error's name and the reason.
-  const describe = (thrown) => {
+  const describe = (thrown, isValidation) => {
     try {
       if (isArray(thrown) && (thrown[0] === "error" || thrown[0] === "fatal")) return [brief(thrown[1]), brief(thrown[2])];
       if (thrown === null) return ["InternalError", "null was thrown, as it is where memory runs out"];
+      if (typeof thrown == "object") {
+        for (const name of ["forbidden", "unauthorized"]) if (name in thrown) return [name, brief(thrown[name])];
+      }
+      if (isValidation && !(thrown instanceof Error)) return unknown(thrown);
       if (typeof thrown != "object") return ["unnamed_error", brief(thrown)];
-      for (const name of ["forbidden", "unauthorized"]) if (name in thrown) return [name, brief(thrown[name])];
       if (thrown.error && thrown.reason) return [brief(thrown.error), brief(thrown.reason)];
       if (thrown.name) return [brief(thrown.name), brief(thrown.message ?? thrown)];
       return ["unnamed_error", brief(thrown)];
@@ -49,7 +58,7 @@
     return value;
   };
 
-  return (design, source, isMap, log) => {
+  return (design, source, kind, log) => {
     frozen(design);
     const modules = { __proto__: null };
     let emitted = false;
@@ -117,17 +126,26 @@
       return emitted;
     };
 
+    // `edit`: the new document and the old one. Whoever writes and the security object are made anew for each call, since a
+    // function may change them.
+    const validation = (compiled, edit) => {
+      const context = parse(request);
+      apply(compiled, design, [edit[0], edit[1], context[0], context[1]]);
+      return true;
+    };
+
     try {
       const compiled = compile();
-      const asked = isMap ? map : filter;
+      const asked = { __proto__: null, filter, map, validation }[kind];
+      const isValidation = kind === "validation";
       const room = {
         __proto__: null,
-        begin: (value) => void (request = value),
+        begin: (value) => void (request = isValidation ? stringify(value) : value),
         passes: (doc) => {
           try {
             return asked(compiled, doc);
           } catch (error) {
-            return describe(error);
+            return describe(error, isValidation);
           }
         },
       };

@@ -200,7 +200,7 @@ impl LocalPeer {
         })
         .await
         .map_err(StoreError::from)?;
-        let written = database.write(edits, Durability::Unsynced).await?;
+        let written = database.write(edits, &self.caller, Durability::Unsynced).await?;
         refused.extend(docs.into_iter().zip(written).filter_map(|((id, rev), written)| {
             written.err().map(|refusal| failure(id, rev, refused_by_store(&refusal)))
         }));

@@ -5,7 +5,7 @@
 
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use redb::ReadableDatabase;
@@ -22,10 +22,11 @@ use super::prepared::Prepared;
 use super::ranks::Ranks;
 use super::read::Snapshot;
 use super::settings::{DatabaseSettings, Setting};
+use super::validation::Rules;
 use super::work::{Durability, LocalParent, Refusal, Work, WriterHandle};
 use super::writer;
 use super::{DbName, StoreError};
-use crate::access::Security;
+use crate::access::{Caller, Security};
 use crate::config::StoreSettings;
 use crate::document::Rev;
 use crate::javascript::Interpreters;
@@ -111,6 +112,8 @@ pub struct Database {
     instance_start_time: String,
     path: Box<Path>,
     interpreters: Interpreters,
+    /// What writes were last judged by; none before the first write. Guards nothing else; never held across an await.
+    rules: Mutex<Option<Arc<Rules>>>,
     /// After the engine, since the engine fills it.
     _cache: Cache,
 }
@@ -148,6 +151,7 @@ impl Database {
             instance_start_time,
             path: path.into(),
             interpreters,
+            rules: Mutex::default(),
             _cache: cache,
         })
     }
@@ -155,6 +159,20 @@ impl Database {
     /// Its name.
     pub fn name(&self) -> &DbName {
         &self.name
+    }
+
+    pub(super) fn writer(&self) -> &WriterHandle {
+        &self.writer
+    }
+
+    /// What writes were last judged by.
+    pub(super) fn known_rules(&self) -> Option<Arc<Rules>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what writes are judged by.
+    pub(super) fn keep_rules(&self, rules: Arc<Rules>) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(rules);
     }
 
     /// Who runs functions of design documents.
@@ -252,21 +270,25 @@ impl Database {
     }
 
     /// Writes documents in one transaction with whatever else waits; answers in order, one revision or refusal an edit.
+    ///
+    /// `author` is who asks for it: design documents judge by that (`validation.rs`).
     pub async fn write(
         &self,
         edits: Vec<Edit>,
+        author: &Caller,
         durability: Durability,
     ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
         let takes_time = |edit: &Edit| {
             let inline = |attachment: &NewAttachment| matches!(attachment.data, AttachmentData::Inline { .. });
             matches!(edit.kind, EditKind::New { .. }) || edit.attachments.iter().any(inline)
         };
-        let prepare = |edits: Vec<Edit>| edits.into_iter().map(Prepared::new).collect::<Result<Vec<_>, _>>();
+        let prepare =
+            |edits: Vec<Edit>| edits.into_iter().enumerate().map(Prepared::new).collect::<Result<Vec<_>, _>>();
         let edits = match edits.iter().any(takes_time) {
             true => tasks::blocking("prepare edits", move || prepare(edits)).await??,
             false => prepare(edits)?,
         };
-        self.writer.write(edits, durability).await
+        self.write_judged(edits, author, durability).await
     }
 
     /// Reads `_local/{id}` (`id` without the prefix): its revision `0-N` and its body, a JSON object.

@@ -227,6 +227,7 @@ fn code(snapshot: &Snapshot, filter: &Filter, database: String) -> Result<Option
     let path: &[&str] = match kind {
         Kind::Filter => &["filters", name],
         Kind::Map => &["views", name, "map"],
+        Kind::Validation => &["validate_doc_update"],
     };
     let mut member = &document;
     for key in path {

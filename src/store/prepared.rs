@@ -7,12 +7,15 @@ use bytes::Bytes;
 use super::StoreError;
 use super::attachments::{self, Stored};
 use super::edit::{AttachmentData, Edit, EditKind};
+use super::replaced::Old;
 use crate::document::{Digest, DocId};
 use crate::term::Shape;
 
 /// An edit that is ready for its transaction.
 #[derive(Debug)]
 pub(super) struct Prepared {
+    /// Its place in its call.
+    pub(super) place: usize,
     pub(super) id: DocId,
     pub(super) kind: EditKind,
     pub(super) deleted: bool,
@@ -20,6 +23,17 @@ pub(super) struct Prepared {
     /// The shape of the body, which the revision id of a new edit needs.
     pub(super) shape: Option<Shape>,
     pub(super) attachments: Vec<PreparedAttachment>,
+    /// By validations, if it was.
+    pub(super) judged: Option<Judged>,
+}
+
+/// What an edit was judged under.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// How often what judges writes had been changed.
+    pub(super) generation: u64,
+    /// What it replaces; `None` if that doesn't matter.
+    pub(super) old: Option<Old>,
 }
 
 #[derive(Debug)]
@@ -39,7 +53,7 @@ pub(super) enum PreparedData {
 
 impl Prepared {
     /// Prepares an edit, which may take long.
-    pub(super) fn new(edit: Edit) -> Result<Self, StoreError> {
+    pub(super) fn new((place, edit): (usize, Edit)) -> Result<Self, StoreError> {
         let attachments = edit.attachments.into_iter().map(|attachment| {
             let data = match attachment.data {
                 AttachmentData::Inline { content_type, data, gzip } => {
@@ -53,6 +67,8 @@ impl Prepared {
             Ok(PreparedAttachment { name: attachment.name, revpos: attachment.revpos, data })
         });
         Ok(Self {
+            place,
+            judged: None,
             shape: matches!(edit.kind, EditKind::New { .. }).then(|| Shape::of(&edit.body)),
             attachments: attachments.collect::<Result<_, StoreError>>()?,
             id: edit.id,

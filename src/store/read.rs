@@ -228,6 +228,14 @@ impl Snapshot {
         }
     }
 
+    /// The attachments of a stored body.
+    pub(super) fn stored_attachments(&self, body: u64) -> Result<Vec<Attachment>, StoreError> {
+        match self.bodies.get(body)? {
+            Some(stored) => Body::decode(stored.value())?.attachments(),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Makes an attachment that this snapshot shows readable to its end, whatever becomes of its document.
     pub fn hold(&self, attachment: Attachment) -> Result<OpenAttachment, StoreError> {
         let blob = self.blob(&attachment)?;

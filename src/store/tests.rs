@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::access::Caller;
 use crate::document::{Digest, DocParts, Rev};
 
 mod attachments;
@@ -42,7 +43,7 @@ impl Bench {
     async fn write(&self, id: &str, json: &str, replicated: bool) -> Result<Rev, Refusal> {
         let parts = DocParts::parse(json.as_bytes()).unwrap();
         let edit = Edit::new(&parts, id.into(), replicated, Vec::new()).unwrap();
-        self.database.write(vec![edit], Durability::Unsynced).await.unwrap().remove(0)
+        self.database.write(vec![edit], &Caller::server_admin(), Durability::Unsynced).await.unwrap().remove(0)
     }
 
     async fn json(&self, id: &str, options: DocOptions) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Whoever has a [`WriterHandle`] may ask; `writer.rs` has the writer, `write.rs` its transactions.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -11,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::StoreError;
 use super::prepared::Prepared;
 use super::settings::Setting;
+use crate::access::Denied;
 use crate::document::Rev;
+use crate::javascript::ScriptError;
 
 /// When a write is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,18 @@ pub enum Refusal {
         /// The attachment.
         name: String,
     },
+    /// What a validation threw, or why it can't be asked.
+    #[error("{}", .0.reason)]
+    Script(ScriptError),
+    /// A design document, which its author may not write.
+    #[error(transparent)]
+    Denied(Denied),
+    /// 400: a design document that makes no sense.
+    #[error("{0}")]
+    InvalidDesign(String),
+    /// 400: a design document with a function that doesn't compile.
+    #[error("{0}")]
+    Compilation(String),
 }
 
 /// What a `_local` document is written over.
@@ -50,10 +65,25 @@ pub(super) enum LocalParent {
 /// What the writer is asked for.
 #[derive(Debug)]
 pub(super) enum Work {
-    Edits { edits: Vec<Prepared>, durability: Durability },
-    Local { id: String, parent: LocalParent, body: Option<Vec<u8>> },
-    Chunks { blob: u64, first: u32, data: Bytes },
-    Discard { blob: u64 },
+    /// If they were judged under this generation of what judges them, and by what they replace now.
+    Edits {
+        edits: Vec<Prepared>,
+        generation: u64,
+        durability: Durability,
+    },
+    Local {
+        id: String,
+        parent: LocalParent,
+        body: Option<Vec<u8>>,
+    },
+    Chunks {
+        blob: u64,
+        first: u32,
+        data: Bytes,
+    },
+    Discard {
+        blob: u64,
+    },
     Set(Setting),
     Sync,
 }
@@ -72,6 +102,8 @@ impl Work {
 #[derive(Debug)]
 pub(super) enum Done {
     Written(Vec<Result<Rev, Refusal>>),
+    /// Nothing: they are to be judged again.
+    Again(Vec<Prepared>),
     Local(Result<String, Refusal>),
     Nothing,
 }
@@ -87,6 +119,8 @@ pub(super) struct WriterHandle {
     pub(super) ended: CancellationToken,
     /// Why it gave up, if it did.
     pub(super) failure: Arc<OnceLock<Arc<StoreError>>>,
+    /// How often design documents and the security object were changed since the opening; told after the commit, before anybody is answered.
+    pub(super) generation: Arc<AtomicU64>,
 }
 
 impl WriterHandle {
@@ -102,15 +136,9 @@ impl WriterHandle {
         self.failure.get().map_or(StoreError::Closing, |failure| StoreError::WriteFailed(failure.clone()))
     }
 
-    pub(super) async fn write(
-        &self,
-        edits: Vec<Prepared>,
-        durability: Durability,
-    ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
-        match self.ask(Work::Edits { edits, durability }).await? {
-            Done::Written(written) => Ok(written),
-            _ => Err(StoreError::Closing),
-        }
+    /// How often what judges writes was changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     pub(super) async fn put_local(

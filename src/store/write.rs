@@ -19,13 +19,14 @@ use super::edit::EditKind;
 use super::keys::{
     self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SETTINGS, SeqEntry, UPLOADS,
 };
-use super::prepared::Prepared;
+use super::prepared::{Judged, Prepared};
 use super::read::DocRecord;
+use super::replaced::{Old, new_edit_parent};
 use super::revtree::{NewLeaf, RevTree};
 use super::settings::Setting;
 use super::work::{LocalParent, Refusal};
 use super::{StoreError, new_rev};
-use crate::document::{DocId, MAX_POS, Rev, Revisions};
+use crate::document::{DocId, Rev, Revisions};
 use crate::term::Shape;
 
 /// The tables of one write transaction.
@@ -42,6 +43,8 @@ pub(super) struct Transaction<'t> {
     pub(super) info: Info,
     /// Revisions of a path that are kept.
     revs_limit: usize,
+    /// How often what judges writes was changed, this transaction's own changes among them.
+    pub(super) generation: u64,
     /// What this transaction adds to and takes from `seq_counts`.
     count_changes: BTreeMap<u64, i64>,
     /// Blobs that no document refers to any more: dropped after this transaction, for somebody may read them.
@@ -52,7 +55,12 @@ pub(super) struct Transaction<'t> {
 }
 
 impl<'t> Transaction<'t> {
-    pub(super) fn new(transaction: &'t WriteTransaction, info: Info, revs_limit: usize) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        transaction: &'t WriteTransaction,
+        info: Info,
+        revs_limit: usize,
+        generation: u64,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
             transaction,
             docs: transaction.open_table(DOCS)?,
@@ -65,6 +73,7 @@ impl<'t> Transaction<'t> {
             uploads: transaction.open_table(UPLOADS)?,
             info,
             revs_limit,
+            generation,
             count_changes: BTreeMap::new(),
             freed: Vec::new(),
             changed: Vec::new(),
@@ -84,13 +93,30 @@ impl<'t> Transaction<'t> {
         Ok(self.info)
     }
 
+    /// Whether all edits of a call replace what they were judged by; what was judged of those that don't is forgotten.
+    pub(super) fn are_judged(&self, edits: &mut [Prepared]) -> Result<bool, StoreError> {
+        let mut all = true;
+        for edit in edits {
+            let Some(Judged { old: Some(old), .. }) = &edit.judged else { continue };
+            let tree = match self.docs.get(edit.id.as_str())? {
+                Some(stored) => DocRecord::decode(stored.value())?.tree,
+                None => RevTree::default(),
+            };
+            if Old::find(&tree, &edit.kind, edit.deleted).as_ref() != Ok(old) {
+                edit.judged = None;
+                all = false;
+            }
+        }
+        Ok(all)
+    }
+
     /// Applies one edit. A refused edit changes nothing.
     pub(super) fn edit(&mut self, edit: Prepared) -> Result<Result<Rev, Refusal>, StoreError> {
         let record = match self.docs.get(edit.id.as_str())? {
             Some(stored) => Some(DocRecord::decode(stored.value())?),
             None => None,
         };
-        let Prepared { id, kind, deleted, body, shape, attachments } = edit;
+        let Prepared { id, kind, deleted, body, shape, attachments, .. } = edit;
         let (old_seq, mut tree) = match record {
             Some(DocRecord { seq, tree }) => (Some(seq), tree),
             None => (None, RevTree::default()),
@@ -217,6 +243,7 @@ impl<'t> Transaction<'t> {
 
     /// Writes a document's record, and moves its row to the feed's end.
     fn put_record(&mut self, id: &DocId, old_seq: Option<u64>, seq: u64, tree: &RevTree) -> Result<(), StoreError> {
+        self.generation += u64::from(id.is_design());
         if let Some(old) = old_seq {
             self.seqs.remove(old)?;
             *self.count_changes.entry(keys::seq_bucket(old)).or_default() -= 1;
@@ -247,8 +274,9 @@ impl<'t> Transaction<'t> {
     pub(super) fn set(&mut self, setting: Setting) -> Result<(), StoreError> {
         let (name, text) = setting.stored();
         self.transaction.open_table(SETTINGS)?.insert(name, text.as_str())?;
-        if let Setting::RevsLimit(limit) = setting {
-            self.revs_limit = limit;
+        match setting {
+            Setting::RevsLimit(limit) => self.revs_limit = limit,
+            Setting::Security(_) => self.generation += 1,
         }
         self.changed.push(setting);
         Ok(())
@@ -279,27 +307,5 @@ impl<'t> Transaction<'t> {
         keys::LocalRecord { number, json: body }.encode(&mut self.scratch);
         self.local.insert(id, self.scratch.as_slice())?;
         Ok(Ok(keys::local_rev(number)))
-    }
-}
-
-/// The leaf that a new edit replaces, or the refusal.
-///
-/// A document that is deleted is made anew on top of its winning deletion, by an edit that names no parent; it can't be
-/// deleted again, nor edited by the name of its deletion (`couch_db_updater:merge_rev_tree/4`). Of a document that was
-/// never here the author may know more: his edit goes over the revision that he names. None goes over the greatest
-/// generation: nobody could read the revision after it.
-fn new_edit_parent(tree: &RevTree, named: Option<&Revisions>, deletes: bool) -> Result<Option<Revisions>, Refusal> {
-    let parent = match (named, tree.winner()) {
-        (None, None) => None,
-        (Some(named), None) => Some(named.clone()),
-        (None, Some(winner)) if winner.deleted && !deletes => Some(Revisions::single(winner.rev)),
-        (Some(named), Some(winner)) if !winner.deleted && tree.leaf(&named.newest()).is_some() => {
-            Some(Revisions::single(named.newest()))
-        }
-        _ => return Err(Refusal::Conflict),
-    };
-    match parent {
-        Some(parent) if parent.start >= MAX_POS => Err(Refusal::Conflict),
-        parent => Ok(parent),
     }
 }

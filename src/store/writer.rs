@@ -13,6 +13,7 @@
 //! for example, the engine does nothing more with the file, and the writer ends: the database is opened anew by whoever
 //! asks for it next, as after a crash.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -57,7 +58,9 @@ pub(super) fn start(
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
-    let mut writer = Writer { engine, info, latest: latest.clone(), holds, told, free: Vec::new() };
+    let generation = Arc::new(AtomicU64::new(0));
+    let mut writer =
+        Writer { engine, info, generation: generation.clone(), latest: latest.clone(), holds, told, free: Vec::new() };
     if info.unsynced || stored.is_none() || has_uploads(&writer.engine)? {
         // Makes the tables, and drops the blobs that no document refers to: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
@@ -65,7 +68,8 @@ pub(super) fn start(
     let (requests, queue) = mpsc::channel(QUEUE);
     tell(&latest, info.update_seq);
     let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
-    let handle = WriterHandle { requests, closing: closing.clone(), ended: ended.clone(), failure: Arc::default() };
+    let handle =
+        WriterHandle { requests, closing: closing.clone(), ended: ended.clone(), failure: Arc::default(), generation };
     let running = run(writer, queue, closing, handle.failure.clone(), settings.sync_interval);
     let end = ended.drop_guard();
     tasks.spawn("database writer", async move {
@@ -155,6 +159,8 @@ struct Writer {
     engine: Arc<redb::Database>,
     /// What the file says of itself; `unsynced` is the mark.
     info: Info,
+    /// How often what judges writes was changed; the writer alone counts.
+    generation: Arc<AtomicU64>,
     /// Is told of it before anybody is answered: whoever has written must find a source ahead of what was copied before.
     latest: Arc<watch::Sender<u64>>,
     holds: Holds,
@@ -208,15 +214,19 @@ impl Writer {
         let mut transaction = self.engine.begin_write()?;
         transaction.set_durability(if sync { redb::Durability::Immediate } else { redb::Durability::None })?;
         transaction.set_quick_repair(sync);
-        let mut tables = Transaction::new(&transaction, self.info, self.told.revs_limit())?;
+        let (revs_limit, generation) = (self.told.revs_limit(), self.generation.load(Ordering::Relaxed));
+        let mut tables = Transaction::new(&transaction, self.info, revs_limit, generation)?;
         let done = work(&mut tables)?;
         let (freed, changed) = (std::mem::take(&mut tables.freed), std::mem::take(&mut tables.changed));
+        let generation = tables.generation;
         let mut info = tables.finish()?;
         info.unsynced = durability == Durability::Unsynced;
         transaction.open_table(INFO)?.insert((), info.encode())?;
         transaction.commit()?;
         self.info = info;
         changed.into_iter().for_each(|setting| self.told.change(setting));
+        // Whoever reads it finds the settings changed too.
+        self.generation.store(generation, Ordering::Release);
         tell(&self.latest, info.update_seq);
         self.free.extend(self.holds.free(freed));
         Ok(done)
@@ -225,8 +235,11 @@ impl Writer {
 
 fn apply(transaction: &mut Transaction<'_>, work: Work) -> Result<Done, StoreError> {
     Ok(match work {
-        Work::Edits { edits, .. } => {
-            Done::Written(edits.into_iter().map(|edit| transaction.edit(edit)).collect::<Result<_, _>>()?)
+        Work::Edits { mut edits, generation, .. } => {
+            match generation == transaction.generation && transaction.are_judged(&mut edits)? {
+                true => Done::Written(edits.into_iter().map(|edit| transaction.edit(edit)).collect::<Result<_, _>>()?),
+                false => Done::Again(edits),
+            }
         }
         Work::Local { id, parent, body } => Done::Local(transaction.put_local(&id, &parent, body.as_deref())?),
         Work::Chunks { blob, first, data } => {

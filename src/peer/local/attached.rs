@@ -81,7 +81,7 @@ impl LocalPeer {
             Ok(edit) => edit,
             Err(error) => return Ok(Put::Refused(bad_document(&error))),
         };
-        match database.write(vec![edit], Durability::Unsynced).await?.pop() {
+        match database.write(vec![edit], &self.caller, Durability::Unsynced).await?.pop() {
             Some(Err(refusal @ Refusal::MissingStub { .. })) => {
                 Err(PeerError::MissingStub { database: self.name.to_string(), reason: refusal.to_string() })
             }

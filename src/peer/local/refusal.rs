@@ -16,6 +16,10 @@ pub(super) fn refused_by_store(refusal: &Refusal) -> Why {
     let error = match refusal {
         Refusal::Conflict => "conflict",
         Refusal::MissingStub { .. } => "missing_stub",
+        Refusal::Script(error) => &error.error,
+        Refusal::Denied(_) => "unauthorized",
+        Refusal::InvalidDesign(_) => "invalid_design_doc",
+        Refusal::Compilation(_) => "compilation_error",
     };
     Why::new(error, refusal.to_string())
 }

@@ -49,7 +49,7 @@ async fn an_upload_of_many_chunks_is_read_back_from_any_offset() {
     let json = br#"{"_rev":"1-a","_attachments":{"x":{"content_type":"application/octet-stream","follows":true}}}"#;
     let parts = DocParts::parse(json).unwrap();
     let edit = Edit::new(&parts, "a".into(), true, vec![("x".into(), uploaded)]).unwrap();
-    bench.database.write(vec![edit], Durability::Synced).await.unwrap().remove(0).unwrap();
+    bench.database.write(vec![edit], &Caller::server_admin(), Durability::Synced).await.unwrap().remove(0).unwrap();
     let bench = bench.reopen().await;
     let found = bench.database.read(|snapshot| {
         let record = snapshot.document("a")?.unwrap();
@@ -99,7 +99,7 @@ async fn write_attached(bench: &Bench, rev: &str, byte: u8) -> Rev {
     let json = format!(r#"{{{rev}"_attachments":{{"x":{{"content_type":"image/png","follows":true}}}}}}"#);
     let parts = DocParts::parse(json.as_bytes()).unwrap();
     let edit = Edit::new(&parts, "a".into(), false, vec![("x".into(), uploaded)]).unwrap();
-    bench.database.write(vec![edit], Durability::Unsynced).await.unwrap().remove(0).unwrap()
+    bench.database.write(vec![edit], &Caller::server_admin(), Durability::Unsynced).await.unwrap().remove(0).unwrap()
 }
 
 /// Waits until the file has so many chunks.

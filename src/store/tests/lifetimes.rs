@@ -65,7 +65,7 @@ async fn whoever_waits_for_a_database_hears_of_writes_after_it_was_closed_and_op
     let edit = Edit::new(&parts, "x".into(), false, Vec::new()).unwrap();
     let again = store.reopen(&name("a"), &updates).await.unwrap();
     assert!(!updates.has_changed().unwrap());
-    again.write(vec![edit], Durability::Unsynced).await.unwrap().remove(0).unwrap();
+    again.write(vec![edit], &Caller::server_admin(), Durability::Unsynced).await.unwrap().remove(0).unwrap();
     updates.changed().await.unwrap();
     assert_eq!(*updates.borrow(), 1);
 }

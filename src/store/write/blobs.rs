@@ -3,12 +3,13 @@
 use redb::ReadableTable as _;
 
 use super::Transaction;
-use crate::document::{Digest, DocId, Rev, Revisions};
+use crate::document::{DocId, Revisions};
 use crate::store::StoreError;
 use crate::store::attachments::{Attachment, CHUNK_BYTES, Stored};
 use crate::store::keys::{BlobRef, Body};
 use crate::store::prepared::{PreparedAttachment, PreparedData};
 use crate::store::revtree::RevTree;
+use crate::store::stubs;
 use crate::store::work::Refusal;
 
 impl Transaction<'_> {
@@ -50,46 +51,16 @@ impl Transaction<'_> {
                 },
                 PreparedData::Packed { content_type, stored, .. } => make(content_type, stored),
                 PreparedData::Uploaded { content_type, upload } => make(content_type, &upload.stored),
-                PreparedData::Stub { digest } => match self.stub(tree, ancestors, &attachment, *digest)? {
-                    Some(stored) => stored,
-                    None => return Ok(Err(missing())),
-                },
+                PreparedData::Stub { digest } => {
+                    match stubs::find(tree, ancestors, &attachment, *digest, |body| self.attachments(body))? {
+                        Some(stored) => stored,
+                        None => return Ok(Err(missing())),
+                    }
+                }
             });
             data.push(attachment.data);
         }
         Ok(Ok((resolved, data)))
-    }
-
-    /// The attachment that a stub stands for: of the nearest ancestor that is a leaf, else of any leaf that shows the
-    /// very digest under that name. One of another `revpos` than the stub's is another attachment
-    /// (`couch_att:merge_stubs/2`).
-    fn stub(
-        &self,
-        tree: &RevTree,
-        ancestors: Option<&Revisions>,
-        stub: &PreparedAttachment,
-        digest: Option<Digest>,
-    ) -> Result<Option<Attachment>, StoreError> {
-        let meant =
-            |stored: &Attachment| stored.name == stub.name && stub.revpos.is_none_or(|revpos| stored.revpos == revpos);
-        let path = ancestors.into_iter().flat_map(|path| {
-            path.ids.iter().zip(0..).map(|(hash, age)| Rev { pos: path.start - age, hash: hash.clone() })
-        });
-        let nearest = path.filter_map(|rev| tree.leaf(&rev)).next();
-        if let Some(leaf) = &nearest {
-            let found = self.attachments(leaf.body)?.into_iter().find(meant);
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        let Some(digest) = digest else { return Ok(None) };
-        for leaf in tree.leaves() {
-            let same = |attachment: &Attachment| meant(attachment) && attachment.digest == digest;
-            if let Some(found) = self.attachments(leaf.body)?.into_iter().find(same) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
     }
 
     fn attachments(&self, body: u64) -> Result<Vec<Attachment>, StoreError> {

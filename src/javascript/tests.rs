@@ -67,6 +67,73 @@ async fn a_map_passes_what_it_emits_something_for() {
     assert_eq!(ask_all(&interpreters(), map, &docs).await.unwrap(), [true, false, true]);
 }
 
+async fn judged(source: &str, edit: &str) -> Result<(), (String, String)> {
+    let (interpreters, validation) = (interpreters(), code(source, Kind::Validation));
+    loop {
+        let (admission, _guard) =
+            interpreters.admit(validation.clone(), r#"[{"name":"ann","roles":[]},{"s":1}]"#.into()).await;
+        let (short, edit) = (admission.is_short(), edit.to_owned());
+        let asked = crate::tasks::blocking("ask", move || admission.start()?.passes(edit.as_bytes())).await.unwrap();
+        match asked {
+            Err(error) if short && worth_another_try(&error) => {}
+            Err(ScriptError { error, reason }) => return Err((error, reason)),
+            Ok(passes) => return Ok(assert!(passes)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_validation_passes_what_it_does_not_throw_for() {
+    let validation = "function (newDoc, oldDoc, userCtx, secObj) {
+        if (newDoc.n < (oldDoc ? oldDoc.n : 0)) throw {forbidden: userCtx.name + secObj.s + typeof require('lib/is') };
+        return false }";
+    judged(validation, r#"[{"n":1},null]"#).await.unwrap();
+    judged(validation, r#"[{"n":1},{"n":1}]"#).await.unwrap();
+    let thrown = judged(validation, r#"[{"n":1},{"n":2}]"#).await.unwrap_err();
+    assert_eq!(thrown, ("forbidden".into(), "ann1object".into()));
+}
+
+/// What CouchDB 3.5.0 answers; but for `1` and `true`, which pass there, and what is no text, which it gives as JSON.
+#[tokio::test]
+async fn whatever_a_validation_throws_refuses() {
+    for (thrown, error, reason) in [
+        ("{unauthorized: 'no'}", "unauthorized", "no"),
+        ("{forbidden: ''}", "forbidden", ""),
+        ("{forbidden: {a: [1]}}", "forbidden", r#"{"a":[1]}"#),
+        ("'text'", "unknown_error", "text"),
+        ("{a: 'x'}", "unknown_error", "x"),
+        ("1", "unknown_error", "1"),
+        ("{}", "unknown_error", "{}"),
+        ("['error', 'foo', 'bar']", "foo", "bar"),
+        ("new Error('e')", "Error", "e"),
+        ("nowhere.x", "ReferenceError", "nowhere is not defined"),
+    ] {
+        let thrown = judged(&format!("function () {{ throw {thrown} }}"), "[{},null]").await.unwrap_err();
+        assert_eq!(thrown, (error.into(), reason.into()));
+    }
+    assert_eq!(judged("function () { for (;;) {} }", "[{},null]").await.unwrap_err().0, "os_process_error");
+    assert_eq!(judged("function (", "[{},null]").await.unwrap_err().0, "compilation_error");
+    let hoard = "function () { var a = []; for (;;) a.push(new Array(1000).join('x')) }";
+    assert_eq!(judged(hoard, "[{},null]").await.unwrap_err().0, "InternalError");
+}
+
+/// A function that makes its caller an admin would do so for whoever comes next.
+#[tokio::test]
+async fn what_a_validation_does_to_its_arguments_ends_with_the_call() {
+    let interpreters = interpreters();
+    let promoting = "function (newDoc, oldDoc, userCtx, secObj) {
+        if (userCtx.roles.length || secObj.admins) throw {forbidden: 'promoted'};
+        userCtx.roles.push('_admin'); secObj.admins = 1 }";
+    let (admission, _guard) =
+        interpreters.admit(code(promoting, Kind::Validation), r#"[{"roles":[]},{}]"#.into()).await;
+    let asked = crate::tasks::blocking("ask", move || {
+        let running = admission.start()?;
+        running.passes(b"[{},null]")?;
+        running.passes(b"[{},null]")
+    });
+    assert_eq!(asked.await.unwrap(), Ok(true));
+}
+
 #[tokio::test]
 async fn modules_are_those_of_the_design_document() {
     let even = "function (doc) { return require('lib/is').even(doc.n) && require('lib/up').t == 5 && this._id == '_design/d' }";

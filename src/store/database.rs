@@ -165,6 +165,12 @@ impl Database {
         &self.writer
     }
 
+    /// How often anybody read.
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> u64 {
+        self.holds.reads()
+    }
+
     /// What writes were last judged by.
     pub(super) fn known_rules(&self) -> Option<Arc<Rules>> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()

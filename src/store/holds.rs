@@ -63,6 +63,12 @@ impl Holds {
         SnapshotGuard { holds: self.clone(), writer: writer.clone(), number }
     }
 
+    /// How many snapshots were taken.
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> u64 {
+        self.state().next
+    }
+
     /// Tells that no document refers to the blobs any more, after that was committed; answers those that may go now.
     pub(super) fn free(&self, blobs: Vec<u64>) -> Vec<u64> {
         let mut state = self.state();

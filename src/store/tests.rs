@@ -9,6 +9,7 @@ use crate::document::{Digest, DocParts, Rev};
 
 mod attachments;
 mod lifetimes;
+mod validations;
 
 struct Bench {
     store: Store,

@@ -25,6 +25,7 @@ mod small_attachments;
 mod bulk;
 mod changes_feed;
 mod filters;
+mod validation;
 mod peer_contract;
 mod replications;
 mod checkpoints;

@@ -6,12 +6,12 @@
 //! `_local` documents aren't judged (`couch_db:validate_doc_update/3`).
 //!
 //! Judging takes its time, so it happens outside the writer's transaction, against a snapshot, and is checked within it: the
-//! writer counts the writes of design documents (the *generation* of the [`Rules`]) and looks up what each edit
-//! replaces. If either isn't what an edit was judged under, nothing of the call is written, and those edits are judged
+//! writer counts the writes of design documents and of the security object (the *generation* of the [`Rules`]), and looks
+//! up what each edit replaces. If either isn't what an edit was judged under, nothing of the call is written, and those edits are judged
 //! again. So no write is answered under rules that were replaced before it.
 //!
 //! A database without such functions pays one comparison of generations a call. The rules are read at the first write after an
-//! opening, and at the first one after a design document was written.
+//! opening, and at the first one after either was written.
 
 mod design;
 mod documents;
@@ -26,7 +26,7 @@ use self::cases::Cases;
 use super::prepared::Prepared;
 use super::work::{Done, Durability, Refusal, Work};
 use super::{Database, StoreError};
-use crate::access::Caller;
+use crate::access::{Caller, Denied};
 use crate::document::Rev;
 use crate::javascript::{Code, Kind, Running, ScriptError, worth_another_try};
 use crate::tasks;
@@ -62,13 +62,13 @@ impl Database {
 
     /// The rules as they are now.
     async fn rules(&self) -> Result<Arc<Rules>, StoreError> {
-        // Read before the snapshot is taken: at worst the rules are newer than their generation, and read once more.
+        // Read before the rest: at worst the rules are newer than their generation, and read once more.
         let generation = self.writer().generation();
         if let Some(rules) = self.known_rules().filter(|rules| rules.generation == generation) {
             return Ok(rules);
         }
-        let database = self.name().to_string();
-        let rules = self.read(move |snapshot| Rules::read(snapshot, generation, &database)).await?;
+        let (database, security) = (self.name().to_string(), self.security());
+        let rules = self.read(move |snapshot| Rules::read(snapshot, generation, security, &database)).await?;
         let rules = Arc::new(rules);
         self.keep_rules(rules.clone());
         Ok(rules)
@@ -83,9 +83,9 @@ impl Database {
         author: &Caller,
         refused: &mut Vec<(usize, Refusal)>,
     ) -> Result<Vec<Prepared>, StoreError> {
-        let mut cases = self.judge_designs(Cases::new(rules, edits), author).await?;
+        let mut cases = self.judge_designs(Cases::new(rules, edits), rules.security.may_design(author)).await?;
         let user = json!({ "db": self.name().as_str(), "name": author.name, "roles": author.roles });
-        let request: Arc<str> = format!("[{user},{}]", rules.security).into();
+        let request: Arc<str> = format!("[{user},{}]", rules.security.json()).into();
         for function in &rules.functions {
             cases.restart();
             while cases.skip_closed() {
@@ -100,11 +100,10 @@ impl Database {
 
 impl Database {
     /// Judges the design documents among a call's edits.
-    async fn judge_designs(&self, cases: Cases, author: &Caller) -> Result<Cases, StoreError> {
+    async fn judge_designs(&self, cases: Cases, right: Result<(), Denied>) -> Result<Cases, StoreError> {
         if !cases.has_designs() {
             return Ok(cases);
         }
-        let right = author.may_write_designs();
         let (mut cases, functions) =
             tasks::blocking("check design documents", move || cases.check_designs(right)).await??;
         for (case, function) in functions {

@@ -1,5 +1,6 @@
 //! What the store refuses, in CouchDB's words.
 
+use crate::access::Denied;
 use crate::document::{DocId, DocumentError, Rev};
 use crate::peer::failure::{Failure, Why};
 use crate::store::Refusal;
@@ -17,6 +18,7 @@ pub(super) fn refused_by_store(refusal: &Refusal) -> Why {
         Refusal::Conflict => "conflict",
         Refusal::MissingStub { .. } => "missing_stub",
         Refusal::Script(error) => &error.error,
+        Refusal::Denied(Denied::MayNotDesign { known: true }) => "forbidden",
         Refusal::Denied(_) => "unauthorized",
         Refusal::InvalidDesign(_) => "invalid_design_doc",
         Refusal::Compilation(_) => "compilation_error",

@@ -213,8 +213,12 @@ async fn design_documents_are_the_admins_and_make_sense() {
     let ann = Caller { name: Some("ann".into()), ..Caller::default() };
     let edits = || vec![edit("_design/d", "{}"), edit("a", "{}")];
     let written = bench.database.write(edits(), &ann, Durability::Unsynced).await.unwrap();
-    assert_eq!(written[0], Err(Refusal::Denied(crate::access::Denied::NotDatabaseAdmin)));
+    assert_eq!(written[0], Err(Refusal::Denied(crate::access::Denied::MayNotDesign { known: true })));
     assert!(written[1].is_ok());
+    let security = crate::access::Security::parse(br#"{"admins":{"names":["ann"]}}"#).unwrap();
+    bench.database.set_security(security).await.unwrap();
+    let written = bench.database.write(vec![edit("_design/ann", "{}")], &ann, Durability::Unsynced).await.unwrap();
+    assert!(written[0].is_ok());
     let views = |map: &str| serde_json::json!({ "views": { "v": { "map": map } } }).to_string();
     bench.put("_design/d", &views("function (doc) { emit(doc.n) }")).await.unwrap();
     let refusal = bench.put("_design/e", &views("function (")).await.unwrap_err();
@@ -225,4 +229,20 @@ async fn design_documents_are_the_admins_and_make_sense() {
     );
     let refusal = bench.put("_design/e", r#"{"views":[]}"#).await;
     assert_eq!(refusal, Err(Refusal::InvalidDesign("`views` field must have object type".into())));
+}
+
+#[tokio::test]
+async fn a_validation_is_told_who_writes_and_what_the_security_object_says_now() {
+    let bench = bench().await;
+    let function =
+        "function (newDoc, oldDoc, userCtx, secObj) { throw {forbidden: JSON.stringify([userCtx, secObj])} }";
+    bench.put("_design/d", &serde_json::json!({ "validate_doc_update": function }).to_string()).await.unwrap();
+    let ann = Caller { name: Some("ann".into()), roles: vec!["cook".into()], ..Caller::default() };
+    for security in [r#"{"x":1}"#, r#"{"x":2,"members":{}}"#] {
+        let parsed = crate::access::Security::parse(security.as_bytes()).unwrap();
+        bench.database.set_security(parsed).await.unwrap();
+        let written = bench.database.write(vec![edit("a", "{}")], &ann, Durability::Unsynced).await.unwrap();
+        let told = format!(r#"[{{"db":"db","name":"ann","roles":["cook"]}},{security}]"#);
+        assert_eq!(written, [Err(forbidden(&told))]);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::Security;
 use crate::javascript::{Code, Kind};
 use crate::json;
 use crate::store::StoreError;
@@ -12,16 +13,21 @@ use crate::store::read::render::DocOptions;
 /// What writes are judged by.
 #[derive(Debug)]
 pub(in crate::store) struct Rules {
-    /// How often design documents had been written when these were read.
+    /// How often any of this had been changed when it was read.
     pub(super) generation: u64,
     /// One of each design document that has one, in the order of their ids.
     pub(super) functions: Vec<Arc<Code>>,
-    /// The security object, as JSON.
-    pub(super) security: Box<str>,
+    pub(super) security: Arc<Security>,
 }
 
 impl Rules {
-    pub(super) fn read(snapshot: &Snapshot, generation: u64, database: &str) -> Result<Self, StoreError> {
+    /// Reads the design documents.
+    pub(super) fn read(
+        snapshot: &Snapshot,
+        generation: u64,
+        security: Arc<Security>,
+        database: &str,
+    ) -> Result<Self, StoreError> {
         let mut functions = Vec::new();
         snapshot.documents(Some("_design/"), |id, record| {
             if !id.starts_with("_design/") {
@@ -37,7 +43,7 @@ impl Rules {
             functions.push(Arc::new(Code { database: database.to_owned(), design, source, kind: Kind::Validation }));
             Ok(true)
         })?;
-        Ok(Self { generation, functions, security: "{}".into() })
+        Ok(Self { generation, functions, security })
     }
 
     /// Whether an edit is still to be judged.

@@ -42,7 +42,13 @@ impl Place {
         let id = parts.id.clone().unwrap().as_ref().into();
         let edit = Edit::new(&parts, id, false, Vec::new()).unwrap();
         let users = self.store.database(&DbName::parse(USERS).unwrap()).await.unwrap();
-        users.write(vec![edit], &crate::access::Caller::server_admin(), Durability::Synced).await.unwrap().remove(0).unwrap().to_string()
+        users
+            .write(vec![edit], &crate::access::Caller::server_admin(), Durability::Synced)
+            .await
+            .unwrap()
+            .remove(0)
+            .unwrap()
+            .to_string()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod cors;
 mod couchdb_ini;
 pub mod options;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -223,6 +224,8 @@ pub struct StoreSettings {
     pub cache_bytes: usize,
     /// How long an unsynced write may stay so.
     pub sync_interval: Duration,
+    /// Rounds of a new user's password: those of `auth`.
+    pub password_iterations: NonZeroU32,
     /// Limits of design documents' functions.
     pub javascript: Javascript,
 }
@@ -233,6 +236,7 @@ impl Default for StoreSettings {
             open_databases: 500,
             cache_bytes: 256 << 20,
             sync_interval: Duration::from_secs(1),
+            password_iterations: Auth::default().iterations,
             javascript: Javascript::default(),
         }
     }

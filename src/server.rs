@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 pub use self::start_error::StartError;
 use crate::accounts::Accounts;
-use crate::config::Config;
+use crate::config::{Config, StoreSettings};
 use crate::databases::Databases;
 use crate::http::{self, AppState};
 use crate::jobs::Jobs;
@@ -130,7 +130,8 @@ fn not_listening(config: &Config, source: io::Error) -> StartError {
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
     let dir = &config.data_dir;
-    Store::open(dir, config.store.clone()).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
+    let settings = StoreSettings { password_iterations: config.auth.iterations, ..config.store.clone() };
+    Store::open(dir, settings).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
 }
 
 fn jobs(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Result<Jobs, StartError> {

@@ -15,6 +15,7 @@ mod name;
 mod registry;
 mod keys;
 mod varint;
+mod passwords;
 mod prepared;
 mod settings;
 mod replaced;

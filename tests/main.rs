@@ -13,6 +13,7 @@ mod rights;
 mod cors;
 mod sessions;
 mod tls;
+mod users;
 mod databases;
 mod endpoints;
 mod documents;

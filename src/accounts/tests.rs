@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::access::Caller;
 use crate::config::StoreSettings;
 use crate::document::DocParts;
 use crate::store::{Durability, Edit};
@@ -32,6 +33,11 @@ impl Place {
 
     /// Writes a user's document as it is.
     async fn write(&self, name: &str, rev: Option<&str>, mut document: Value) -> String {
+        document["type"] = "user".into();
+        document["name"] = name.into();
+        if document["roles"].is_null() {
+            document["roles"] = json!([]);
+        }
         document["_id"] = format!("org.couchdb.user:{name}").into();
         document["_rev"] = rev.into();
         if rev.is_none() {
@@ -43,7 +49,7 @@ impl Place {
         let edit = Edit::new(&parts, id, false, Vec::new()).unwrap();
         let users = self.store.database(&DbName::parse(USERS).unwrap()).await.unwrap();
         users
-            .write(vec![edit], &crate::access::Caller::server_admin(), Durability::Synced)
+            .write(vec![edit], &Caller::server_admin(), Durability::Synced)
             .await
             .unwrap()
             .remove(0)

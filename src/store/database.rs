@@ -3,6 +3,7 @@
 //! Readers take snapshots on threads that may block; they neither wait for the writer nor hold it up. Every write is a
 //! request to the database's writer (`writer.rs`), which says what survives a crash.
 
+use std::num::NonZeroU32;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use super::caches::Cache;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::holds::{Holds, OpenAttachment};
 use super::keys::{ATTS, LOCAL, LocalRecord, local_rev};
+use super::passwords::hash_passwords;
 use super::prepared::Prepared;
 use super::ranks::Ranks;
 use super::read::Snapshot;
@@ -112,6 +114,7 @@ pub struct Database {
     instance_start_time: String,
     path: Box<Path>,
     interpreters: Interpreters,
+    password_iterations: NonZeroU32,
     /// What writes were last judged by; none before the first write. Guards nothing else; never held across an await.
     rules: Mutex<Option<Arc<Rules>>>,
     /// After the engine, since the engine fills it.
@@ -151,6 +154,7 @@ impl Database {
             instance_start_time,
             path: path.into(),
             interpreters,
+            password_iterations: settings.password_iterations,
             rules: Mutex::default(),
             _cache: cache,
         })
@@ -284,6 +288,10 @@ impl Database {
         author: &Caller,
         durability: Durability,
     ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
+        let edits = match self.name.is_users() {
+            true => hash_passwords(edits, self.password_iterations).await?,
+            false => edits,
+        };
         let takes_time = |edit: &Edit| {
             let inline = |attachment: &NewAttachment| matches!(attachment.data, AttachmentData::Inline { .. });
             matches!(edit.kind, EditKind::New { .. }) || edit.attachments.iter().any(inline)

@@ -16,6 +16,7 @@
 mod design;
 mod documents;
 mod cases;
+mod users;
 mod rules;
 
 use std::sync::Arc;
@@ -84,6 +85,9 @@ impl Database {
         refused: &mut Vec<(usize, Refusal)>,
     ) -> Result<Vec<Prepared>, StoreError> {
         let mut cases = self.judge_designs(Cases::new(rules, edits), rules.security.may_design(author)).await?;
+        if rules.users {
+            cases = self.judge_users(cases, author, rules.security.is_admin(author)).await?;
+        }
         let user = json!({ "db": self.name().as_str(), "name": author.name, "roles": author.roles });
         let request: Arc<str> = format!("[{user},{}]", rules.security.json()).into();
         for function in &rules.functions {
@@ -110,6 +114,16 @@ impl Database {
             if let Some(error) = self.compile(&function.source).await?.err() {
                 cases.refuse(case, function.failed(&error.reason));
             }
+        }
+        Ok(cases)
+    }
+
+    /// Judges the user documents among a call's edits.
+    async fn judge_users(&self, mut cases: Cases, author: &Caller, is_admin: bool) -> Result<Cases, StoreError> {
+        cases.restart();
+        while cases.skip_closed() {
+            let author = author.clone();
+            cases = self.read(move |snapshot| cases.judge_users(snapshot, &author, is_admin)).await?;
         }
         Ok(cases)
     }

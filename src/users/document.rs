@@ -55,13 +55,16 @@ pub struct Unhashed {
 const PASSWORD_MEMBERS: [&str; 8] =
     ["derived_key", "iterations", "password", "password_scheme", "password_sha", "preserve_salt", "pbkdf2_prf", "salt"];
 
+/// Whether it may be the caller's document, whatever is in it: to others it isn't there.
+pub fn may_be_own(id: &str, caller: &Caller, is_db_admin: bool) -> Result<(), Refusal> {
+    let owner = id.strip_prefix(ID_PREFIX);
+    let may = is_db_admin || caller.name.is_none() || caller.name.as_deref() == owner;
+    if may { Ok(()) } else { Err(Refusal::NotFound) }
+}
+
 /// Whether the caller may write this. A password that isn't hashed by now can't be.
 pub fn validate(write: &Write<'_>, caller: &Caller, is_db_admin: bool) -> Result<(), Refusal> {
-    let owner = write.id.strip_prefix(ID_PREFIX);
-    let may_try = is_db_admin || caller.name.is_none() || caller.name.as_deref() == owner;
-    if !may_try {
-        return Err(Refusal::NotFound);
-    }
+    may_be_own(write.id, caller, is_db_admin)?;
     // Design documents are for database admins, which is asked where all of them are written.
     if write.id.starts_with("_design/") {
         return if is_db_admin { Ok(()) } else { Err(Refusal::NotFound) };

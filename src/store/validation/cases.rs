@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::design::{self, ViewFunction};
 use super::documents::Documents;
 use super::rules::Rules;
-use crate::access::Denied;
+use super::users;
+use crate::access::{Caller, Denied};
 use crate::javascript::{Admission, Running, ScriptError, worth_another_try};
 use crate::store::StoreError;
 use crate::store::prepared::{Judged, Prepared};
@@ -127,6 +128,29 @@ impl Cases {
         }
         if let Ok(function) = function {
             function.finish();
+        }
+        Ok(self)
+    }
+
+    /// Judges user documents, for a while. Blocks.
+    pub(super) fn judge_users(
+        mut self,
+        snapshot: &Snapshot,
+        author: &Caller,
+        is_admin: bool,
+    ) -> Result<Self, StoreError> {
+        let (started, mut text) = (Instant::now(), Vec::new());
+        while self.skip_closed() && started.elapsed() < TURN {
+            text.clear();
+            let case = &mut self.cases[self.next];
+            let judged = match users::owned(case.edit.id.as_str(), author, is_admin) {
+                Ok(()) if case.question(snapshot, self.generation, &mut text)? => users::judge(&text, author, is_admin),
+                owned => owned,
+            };
+            if let Err(error) = judged {
+                case.verdict = Verdict::Refused(Refusal::Script(error));
+            }
+            self.next += 1;
         }
         Ok(self)
     }

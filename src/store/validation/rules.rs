@@ -17,6 +17,8 @@ pub(in crate::store) struct Rules {
     pub(super) generation: u64,
     /// One of each design document that has one, in the order of their ids.
     pub(super) functions: Vec<Arc<Code>>,
+    /// Whether documents are users'.
+    pub(super) users: bool,
     pub(super) security: Arc<Security>,
 }
 
@@ -43,12 +45,12 @@ impl Rules {
             functions.push(Arc::new(Code { database: database.to_owned(), design, source, kind: Kind::Validation }));
             Ok(true)
         })?;
-        Ok(Self { generation, functions, security })
+        Ok(Self { generation, functions, users: database == "_users", security })
     }
 
     /// Whether an edit is still to be judged.
     pub(super) fn concern(&self, edit: &Prepared) -> bool {
         let judged = edit.judged.as_ref().is_some_and(|judged| judged.generation == self.generation);
-        (edit.id.is_design() || !self.functions.is_empty()) && !judged
+        (edit.id.is_design() || self.users || !self.functions.is_empty()) && !judged
     }
 }

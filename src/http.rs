@@ -49,6 +49,7 @@ mod local_docs;
 mod bulk_docs;
 mod bulk_get;
 mod revs_diff;
+mod purge;
 mod all_docs;
 mod changes;
 
@@ -59,6 +60,7 @@ use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::answer::Answers;
+use self::auth::server_admins_of_database;
 use self::auth::{Routes, designers, everybody, maintainers, members, members_of_others, replicators, server_admins};
 pub use self::open_requests::Reader;
 use self::open_requests::RequestPermits;
@@ -93,6 +95,13 @@ pub fn router(state: AppState) -> Router {
         .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))
         .route("/{db}/_missing_revs", members(post(revs_diff::missing_revs)))
         .route("/{db}/_ensure_full_commit", members(post(databases::ensure_full_commit)))
+        .route("/{db}/_purge", server_admins_of_database(post(purge::purge)))
+        .route(
+            "/{db}/_purged_infos_limit",
+            server_admins_of_database(get(purge::infos_limit).put(purge::set_infos_limit)),
+        )
+        .route("/{db}/_compact", maintainers(post(databases::compact)))
+        .route("/{db}/_compact/{doc}", maintainers(post(databases::compact_views)))
         .route("/{db}/_view_cleanup", maintainers(post(databases::cleanup)))
         .route("/{db}/_nouveau_cleanup", maintainers(post(databases::cleanup)))
         .route("/{db}/_security", members(get(databases::security)).and(designers(put(databases::set_security))))
@@ -123,7 +132,7 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 40] = [
+const ABSENT: [(&str, &str); 37] = [
     ("/_scheduler", "scheduler"),
     ("/_replicator", "replications that are documents"),
     ("/_global_changes", "feed of all databases"),
@@ -143,12 +152,9 @@ const ABSENT: [(&str, &str); 40] = [
     ("/{db}/_all_docs/queries", "several queries at once"),
     ("/{db}/_local_docs/queries", "several queries at once"),
     ("/{db}/_partition", "partitions"),
-    ("/{db}/_purge", "purging"),
-    ("/{db}/_purged_infos", "purging"),
-    ("/{db}/_purged_infos_limit", "purging"),
-    ("/{db}/_auto_purge", "purging"),
+    ("/{db}/_purged_infos", "memory of purges"),
+    ("/{db}/_auto_purge", "purging by itself"),
     ("/{db}/_time_seq", "times of changes"),
-    ("/{db}/_compact", "compaction on request"),
     ("/{db}/_shards", "shards"),
     ("/{db}/_sync_shards", "shards"),
     ("/{db}/_temp_view", "views"),

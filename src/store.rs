@@ -5,8 +5,8 @@
 //! and, up to a number, while they are not. Everything that blocks runs on threads that may.
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
-//! transaction), `writer` (who runs them, and what survives a crash), `read`, `attachments`, `holds` (whose bytes stay while
-//! they are read), `edit`, `settings`, `database`, `validation`, `filter`.
+//! transaction), `writer` (who runs them, and what survives a crash), `compaction`, `read`, `attachments`, `holds` (whose
+//! bytes stay while they are read), `edit`, `settings`, `database`, `validation`, `filter`.
 
 mod error;
 pub mod revtree;
@@ -22,7 +22,11 @@ mod replaced;
 mod stubs;
 mod work;
 mod write;
+mod changed;
+mod copied;
+mod engine;
 mod writer;
+mod compaction;
 mod read;
 mod attachments;
 mod holds;
@@ -99,6 +103,8 @@ struct Inner {
     changing: [tokio::sync::Mutex<Closed>; LOCKS],
     /// Held by whoever closes databases that have become too many; nothing that waits for it holds another lock.
     closing_excess: tokio::sync::Mutex<()>,
+    /// Held by the one database that is compacted: it takes the disk's time from the others.
+    compacting: tokio::sync::Mutex<()>,
     tasks: Tasks,
     /// Shared by all databases, so that their number is bounded.
     interpreters: Interpreters,
@@ -130,6 +136,7 @@ impl Store {
                 open: DashMap::new(),
                 updates: DashMap::new(),
                 closing_excess: tokio::sync::Mutex::default(),
+                compacting: tokio::sync::Mutex::default(),
                 changing: std::array::from_fn(|_| tokio::sync::Mutex::default()),
                 tasks: Tasks::default(),
             };
@@ -220,6 +227,17 @@ impl Store {
         }
         let database = self.inner.clone().open_file(name.clone(), file).await?;
         Ok(self.keep_open(name, database))
+    }
+
+    /// Has a database's file compacted some time, one after the other; [`DatabaseStats::compact_running`] tells until when. One
+    /// that is being compacted already needn't be asked for again.
+    pub fn compact(&self, database: Arc<Database>) {
+        let Some(compaction) = database.begin_compaction() else { return };
+        let inner = self.inner.clone();
+        drop(self.inner.tasks.spawn("compact a database", async move {
+            let _turn = inner.compacting.lock().await;
+            compaction.run().await;
+        }));
     }
 
     /// The names of all databases, sorted.

@@ -2,7 +2,10 @@
 //!
 //! The moments are drawn from a seed, which a failure tells; `COUCHREP_SEED` draws the same ones again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use couchrep::tasks::Tasks;
@@ -19,21 +22,36 @@ const BATCH: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_moment_loses_no_synced_write_and_tears_no_batch() {
+    crash_again_and_again(false, 5..150).await;
+}
+
+/// The file is changed for a smaller one all the time, and so in the middle of that too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_while_the_file_is_compacted_loses_no_synced_write_and_tears_no_batch() {
+    crash_again_and_again(true, 20..1000).await;
+}
+
+/// After so many milliseconds each time.
+async fn crash_again_and_again(compacting: bool, after_ms: Range<u64>) {
     let seed = std::env::var("COUCHREP_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     let mut moments = StdRng::seed_from_u64(seed);
     let (dir, client) = (tempfile::tempdir().unwrap(), client());
     let mut process = Process::start(dir.path());
     ask(&client, Method::PUT, process.url("/db"), None, 201).await;
-    let mut acknowledged = Vec::new();
+    let (mut acknowledged, mut changed_files) = (Vec::new(), BTreeSet::from([file(dir.path())]));
 
     for crash in 0..CRASHES {
         let tasks = Tasks::default();
         let writer =
             |writer| write_until_cut(client.clone(), process.url("/db/_bulk_docs"), format!("{crash}-{writer}"));
         let writing: Vec<_> = (0..WRITERS).map(|number| tasks.spawn("writer", writer(number))).collect();
+        if compacting {
+            drop(tasks.spawn("compactor", compact_until_cut(client.clone(), process.url("/db/_compact"))));
+        }
         // The moment is meant to be any.
-        tokio::time::sleep(Duration::from_millis(moments.random_range(5..150))).await;
+        tokio::time::sleep(Duration::from_millis(moments.random_range(after_ms.clone()))).await;
         process.kill();
+        changed_files.insert(file(dir.path()));
         for batches in writing {
             acknowledged.extend(batches.await.unwrap());
         }
@@ -51,6 +69,15 @@ async fn a_kill_at_any_moment_loses_no_synced_write_and_tears_no_batch() {
         }
     }
     assert!(acknowledged.len() > CRASHES, "only {} batches were written in all", acknowledged.len());
+    assert_eq!(changed_files.len() > 1, compacting, "the file is another one after a compaction");
+}
+
+/// Which file the one database is in.
+fn file(data_dir: &Path) -> u64 {
+    let entries = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = entries(&data_dir.join("databases")).flat_map(|directory| entries(&directory).collect::<Vec<_>>());
+    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "redb")).unwrap();
+    std::fs::metadata(file).unwrap().ino()
 }
 
 /// Writes batches one after the other until the connection breaks; the names of those that were acknowledged.
@@ -68,6 +95,14 @@ async fn write_until_cut(client: Client, url: String, writer: String) -> Vec<Str
         acknowledged.push(batch);
     }
     acknowledged
+}
+
+/// Has the database compacted again and again, until the connection breaks.
+async fn compact_until_cut(client: Client, url: String) {
+    let request = || client.post(&url).header("Content-Type", "application/json").send();
+    while let Ok(answer) = request().await {
+        assert_eq!(answer.status(), 202);
+    }
 }
 
 /// How many documents of each batch are there, after checking that feed and documents agree.

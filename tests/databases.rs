@@ -94,3 +94,25 @@ async fn a_full_commit_tells_the_instance() {
     assert_eq!(answer.status, 201);
     assert_eq!(answer.json(), json!({ "ok": true, "instance_start_time": info["instance_start_time"] }));
 }
+
+/// As CouchDB 3.5.0 answers it; that it gives space back is the store's own test.
+#[tokio::test]
+async fn a_compaction_is_begun_and_ends() {
+    let server = with_db().await;
+    assert_eq!(get(&server, "/db").await.json()["compact_running"], json!(false));
+    let body = vec![7; 3_000_000];
+    let put = request(&server, "PUT", "/db/a/x.bin").header("Content-Type", "application/octet-stream").body(body);
+    let rev = send(put).await.rev();
+    assert_eq!(ask(&server, "DELETE", &format!("/db/a?rev={rev}"), "").await.status, 200);
+    let size = async || get(&server, "/db").await.json()["sizes"]["file"].as_u64().unwrap();
+    let before = size().await;
+    let answer = ask(&server, "POST", "/db/_compact", "").await;
+    assert_eq!((answer.status, answer.text()), (202, "{\"ok\":true}\n"));
+    while get(&server, "/db").await.json()["compact_running"] == json!(true) {}
+    let after = size().await;
+    assert!(after + 2_000_000 < before, "{before} {after}");
+    let answer = send(request(&server, "POST", "/db/_compact")).await;
+    assert_eq!((answer.status, &answer.json()["error"]), (415, &json!("bad_content_type")));
+    let answer = ask(&server, "POST", "/db/_view_cleanup", "").await;
+    assert_eq!((answer.status, answer.text()), (202, "{\"ok\":true}\n"));
+}

@@ -22,6 +22,7 @@ mod ranges;
 mod copying;
 mod client_headers;
 mod lists;
+mod purging;
 mod small_attachments;
 mod bulk;
 mod changes_feed;

@@ -8,7 +8,7 @@ use std::future::{Ready, ready};
 
 use axum::routing::any;
 
-use super::auth::{Routes, everybody, maintainers, members, server_admins, server_admins_of_database};
+use super::auth::{Routes, everybody, members, server_admins, server_admins_of_database};
 use super::error::ApiError;
 
 /// Adds what is absent: each path, and all below it, with the feature that it is.
@@ -21,8 +21,7 @@ pub fn add(mut routes: Routes, absent: &[(&'static str, &'static str)]) -> Route
         });
         let whom = match name {
             "_utils" | "favicon.ico" => everybody,
-            "_purge" | "_purged_infos_limit" | "_sync_shards" => server_admins_of_database,
-            "_compact" | "_view_cleanup" => maintainers,
+            "_sync_shards" => server_admins_of_database,
             _ if path.starts_with("/{db}") => members,
             _ => server_admins,
         };

@@ -8,9 +8,10 @@ use serde_json::json;
 use crate::access::Security;
 use crate::store::{DbName, StoreError};
 
+use super::documents::RequestedRev;
 use super::error::ApiError;
 use super::query::Query;
-use super::request::{Db, NamePath, Payload};
+use super::request::{Db, DocPath, NamePath, Payload};
 use super::{AppState, answer};
 
 /// Of a security object: it stays in memory as long as its database is open.
@@ -74,6 +75,21 @@ pub fn select<'a>(mut names: Vec<&'a str>, query: &Query) -> Result<Vec<&'a str>
 
 fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// `POST /{db}/_compact`: the file gives back what is free in it, later; `compact_running` tells until when.
+pub async fn compact(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
+    payload.json().await?;
+    state.store.compact(db);
+    Ok(answer::json(StatusCode::ACCEPTED, &json!({ "ok": true })))
+}
+
+/// `POST /{db}/_compact/{ddoc}`: a design document has no index to compact.
+pub async fn compact_views(DocPath { db, id }: DocPath, payload: Payload) -> Result<Response, ApiError> {
+    payload.json().await?;
+    let id = format!("_design/{id}");
+    db.read(move |snapshot| RequestedRev::default().find(snapshot, &id)).await??;
+    Ok(answer::json(StatusCode::ACCEPTED, &json!({ "ok": true })))
 }
 
 /// `POST /{db}/_view_cleanup` and its like: no index is there to be left over.

@@ -253,6 +253,8 @@ fn store(error: &StoreError) -> Shown<'static> {
         StoreError::BadGzip(_) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
         StoreError::WriteFailed(cause) => store(cause),
         StoreError::TextGone
+        | StoreError::Overtaken
+        | StoreError::Unnamed(_)
         | StoreError::Damaged(_)
         | StoreError::Io(_)
         | StoreError::Engine(_)

@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +17,9 @@ use tokio::sync::watch;
 use super::attachments::CHUNK_BYTES;
 use super::attachments::Upload;
 use super::caches::Cache;
+use super::compaction;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
+use super::engine::Engine;
 use super::holds::{Holds, OpenAttachment};
 use super::keys::{ATTS, LOCAL, LocalRecord, local_rev};
 use super::passwords::hash_passwords;
@@ -25,12 +28,12 @@ use super::ranks::Ranks;
 use super::read::Snapshot;
 use super::settings::{DatabaseSettings, Setting};
 use super::validation::Rules;
-use super::work::{Durability, LocalParent, Refusal, Work, WriterHandle};
+use super::work::{Done, Durability, LocalParent, Refusal, Work, WriterHandle};
 use super::writer;
 use super::{DbName, StoreError};
 use crate::access::{Caller, Security};
 use crate::config::StoreSettings;
-use crate::document::Rev;
+use crate::document::{DocId, Rev};
 use crate::javascript::Interpreters;
 use crate::tasks::{self, Tasks};
 
@@ -78,6 +81,12 @@ pub struct DatabaseStats {
     pub file_size: u64,
     /// Bytes of bodies of leaves and of attachments.
     pub active_size: u64,
+    /// Documents that purges named.
+    pub purge_seq: u64,
+    /// How many purges are to be remembered.
+    pub purged_infos_limit: u64,
+    /// Whether the file is being compacted, or is about to.
+    pub compact_running: bool,
     /// Microseconds since 1970, as text; changes when unsynced writes may have been lost.
     pub instance_start_time: String,
 }
@@ -88,14 +97,14 @@ impl DatabaseStats {
         json!({
             "instance_start_time": self.instance_start_time,
             "db_name": name,
-            "purge_seq": 0,
+            "purge_seq": self.purge_seq,
             "update_seq": self.update_seq,
             "sizes": { "file": self.file_size, "external": self.active_size, "active": self.active_size },
             "props": {},
             "doc_del_count": self.doc_del_count,
             "doc_count": self.doc_count,
             "disk_format_version": 8,
-            "compact_running": false,
+            "compact_running": self.compact_running,
             "cluster": { "q": 1, "n": 1, "w": 1, "r": 1 },
         })
     }
@@ -105,7 +114,7 @@ impl DatabaseStats {
 #[derive(Debug)]
 pub struct Database {
     name: DbName,
-    engine: Arc<redb::Database>,
+    engine: Engine,
     writer: WriterHandle,
     holds: Holds,
     settings: DatabaseSettings,
@@ -117,8 +126,32 @@ pub struct Database {
     password_iterations: NonZeroU32,
     /// What writes were last judged by; none before the first write. Guards nothing else; never held across an await.
     rules: Mutex<Option<Arc<Rules>>>,
+    compacting: AtomicBool,
     /// After the engine, since the engine fills it.
-    _cache: Cache,
+    cache: Cache,
+}
+
+/// The right to compact a database's file, and the database, which stays open for it.
+pub(super) struct Compaction(Arc<Database>);
+
+impl Drop for Compaction {
+    fn drop(&mut self) {
+        self.0.compacting.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Compaction {
+    /// Compacts it. What comes of it stands in the log.
+    pub(super) async fn run(self) {
+        let Database { name, writer, path, cache, .. } = &*self.0;
+        match compaction::compact(writer, path, cache.bytes()).await {
+            Ok(()) => tracing::info!(db = %name, "compacted"),
+            Err(StoreError::Closing) => tracing::debug!(db = %name, "not compacted: the database was closed"),
+            Err(error) => {
+                tracing::warn!(db = %name, error = &error as &dyn std::error::Error, "not compacted");
+            }
+        }
+    }
 }
 
 impl Database {
@@ -133,14 +166,15 @@ impl Database {
         cache: Cache,
     ) -> Result<Self, StoreError> {
         let engine = redb::Database::builder().set_cache_size(cache.bytes()).create(path);
-        let engine = Arc::new(engine.map_err(|error| match error {
+        let engine = Engine::new(engine.map_err(|error| match error {
             // Somebody still reads what was closed.
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Closing,
             error => error.into(),
         })?);
+        compaction::discard_left_over(path)?;
         let heard = updates.subscribe();
         let holds = Holds::default();
-        let told = DatabaseSettings::read(&engine)?;
+        let told = DatabaseSettings::read(&engine.now())?;
         let (writer, instance_start_time) =
             writer::start(engine.clone(), settings, tasks, updates, holds.clone(), told.clone())?;
         Ok(Self {
@@ -156,7 +190,8 @@ impl Database {
             interpreters,
             password_iterations: settings.password_iterations,
             rules: Mutex::default(),
-            _cache: cache,
+            compacting: AtomicBool::new(false),
+            cache,
         })
     }
 
@@ -193,14 +228,18 @@ impl Database {
     /// Numbers for `GET /{db}`.
     pub async fn stats(&self) -> Result<DatabaseStats, StoreError> {
         let (path, instance_start_time) = (self.path.clone(), self.instance_start_time.clone());
+        let compact_running = self.compacting.load(Ordering::Relaxed);
         self.read(move |snapshot| {
-            let info = snapshot.info();
+            let (info, purges) = (snapshot.info(), snapshot.purges()?);
             Ok(DatabaseStats {
                 doc_count: info.doc_count,
                 doc_del_count: info.doc_del_count,
                 update_seq: info.update_seq,
                 file_size: std::fs::metadata(path)?.len(),
                 active_size: info.active_size,
+                purge_seq: purges.purge_seq,
+                purged_infos_limit: purges.infos_limit,
+                compact_running,
                 instance_start_time,
             })
         })
@@ -252,18 +291,18 @@ impl Database {
         snapshot: Option<Arc<Snapshot>>,
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (engine, ranks, reading) = (self.engine.clone(), self.ranks.clone(), self.holds.read(&self.writer));
+        let (engine, ranks, reading) = (self.engine.now(), self.ranks.clone(), self.holds.read(&self.writer));
         self.blocking("read a database", move || match snapshot {
             Some(snapshot) => work(&snapshot),
-            None => work(&Snapshot::new(&engine, reading, ranks)?),
+            None => work(&Snapshot::new(engine, reading, ranks)?),
         })
         .await
     }
 
     /// Takes a snapshot to be read more than once. Whoever keeps it keeps the database open too: with this handle.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let (engine, ranks, reading) = (self.engine.clone(), self.ranks.clone(), self.holds.read(&self.writer));
-        self.blocking("take a snapshot", move || Snapshot::new(&engine, reading, ranks).map(Arc::new)).await
+        let (engine, ranks, reading) = (self.engine.now(), self.ranks.clone(), self.holds.read(&self.writer));
+        self.blocking("take a snapshot", move || Snapshot::new(engine, reading, ranks).map(Arc::new)).await
     }
 
     /// Reads on a thread that may block. Where the disk fails, the engine is done with the file: it is opened anew.
@@ -305,9 +344,24 @@ impl Database {
         self.write_judged(edits, author, durability).await
     }
 
+    /// Purges the leaves among these revisions, synced; answers which of each document's were leaves, in order.
+    ///
+    /// They go as if they had never been written: out of the feed, the counts and the history of what is left.
+    pub async fn purge(&self, documents: Vec<(DocId, Vec<Rev>)>) -> Result<Vec<Vec<Rev>>, StoreError> {
+        match self.writer.ask(Work::Purge { documents }).await? {
+            Done::Purged(purged) => Ok(purged),
+            _ => Err(StoreError::Closing),
+        }
+    }
+
+    /// Sets how many purges are to be remembered.
+    pub async fn set_purged_infos_limit(&self, limit: u64) -> Result<(), StoreError> {
+        self.writer.ask(Work::PurgedInfosLimit(limit)).await.map(drop)
+    }
+
     /// Reads `_local/{id}` (`id` without the prefix): its revision `0-N` and its body, a JSON object.
     pub async fn local_doc(&self, id: &str) -> Result<Option<(String, Vec<u8>)>, StoreError> {
-        let (engine, id) = (self.engine.clone(), id.to_owned());
+        let (engine, id) = (self.engine.now(), id.to_owned());
         self.blocking("read a _local document", move || {
             let local = engine.begin_read()?.open_table(LOCAL)?;
             let Some(stored) = local.get(id.as_str())? else { return Ok(None) };
@@ -340,7 +394,7 @@ impl Database {
 
     /// `_local` documents in the order of their ids. A part of them, if they are long: the last row says where to go on.
     pub async fn local_docs(&self, range: LocalRange) -> Result<Vec<LocalRow>, StoreError> {
-        let engine = self.engine.clone();
+        let engine = self.engine.now();
         self.blocking("read _local documents", move || {
             let local = engine.begin_read()?.open_table(LOCAL)?;
             let after = range.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -379,7 +433,7 @@ impl Database {
         if offset >= attachment.attachment().stored_length {
             return Ok(Bytes::new());
         }
-        let (engine, blob) = (self.engine.clone(), attachment.blob());
+        let (engine, blob) = (self.engine.now(), attachment.blob());
         self.blocking("read an attachment", move || {
             let transaction = engine.begin_read()?;
             let first = (offset / CHUNK_BYTES as u64) as u32;
@@ -403,9 +457,32 @@ impl Database {
         self.writer.is_closed()
     }
 
-    /// Whether only the writer holds the file: a read runs to its end even if its caller is gone.
+    /// Begins to compact the file; `None` if somebody does already.
+    pub(super) fn begin_compaction(self: Arc<Self>) -> Option<Compaction> {
+        (!self.compacting.swap(true, Ordering::Relaxed)).then(|| Compaction(self))
+    }
+
+    /// Where its file is.
+    #[cfg(test)]
+    pub(super) fn file(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its engine of now.
+    #[cfg(test)]
+    pub(super) fn engine(&self) -> Arc<redb::Database> {
+        self.engine.now()
+    }
+
+    /// Whether its file is being compacted, or is about to.
+    #[cfg(test)]
+    pub(super) fn is_compacting(&self) -> bool {
+        self.compacting.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody holds the file but to write to it again: a read runs to its end even if its caller is gone.
     pub(super) fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.engine) <= 2
+        self.engine.is_idle()
     }
 
     /// Ends the writer after a sync; later writes are answered [`StoreError::Closing`].

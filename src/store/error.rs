@@ -23,12 +23,16 @@ pub enum StoreError {
     /// A document's revision went while its text was read.
     #[error("a document was changed or deleted while it was read")]
     TextGone,
+    #[error("a database is changed faster than it can be compacted")]
+    Overtaken,
     #[error("a stored record is damaged: {0}")]
     Damaged(&'static str),
     #[error("the data directory")]
     Io(#[from] io::Error),
     #[error("the storage engine")]
     Engine(#[source] Box<redb::Error>),
+    #[error("the directory of a compacted file")]
+    Unnamed(#[source] io::Error),
     #[error("the write failed")]
     WriteFailed(#[source] Arc<StoreError>),
     #[error(transparent)]
@@ -79,4 +83,12 @@ macro_rules! engine_errors {
     )*};
 }
 
-engine_errors!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);
+engine_errors!(
+    DatabaseError,
+    TransactionError,
+    TableError,
+    StorageError,
+    CommitError,
+    SetDurabilityError,
+    CompactionError
+);

@@ -12,6 +12,9 @@
 //! | `uploads` | blob | nothing: a blob that no document refers to, yet or any more; dropped at the next opening |
 //! | `info` | nothing | [`Info`] |
 //! | `settings` | `security`, `revs_limit` | what was set, as text ([`super::settings`]); absent from files that never had one |
+//! | `purges` | nothing | [`Purges`]; absent in files that are older than purges |
+//!
+//! Compaction copies them all, and must know each of them ([`super::compaction`]).
 //!
 //! One edit is one update seq and brings one leaf, so a body's key needs nothing but that seq. Integers are varints
 //! within records; keys of integers are in the engine's own order, which is numeric.
@@ -45,6 +48,8 @@ pub const INFO: TableDefinition<'_, (), [u64; 6]> = TableDefinition::new("info")
 
 /// What a database was told about itself.
 pub const SETTINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("settings");
+/// Purges.
+pub const PURGES: TableDefinition<'_, (), [u64; 2]> = TableDefinition::new("purges");
 
 /// The row of `seq_counts` that counts a row of the feed.
 pub fn seq_bucket(seq: u64) -> u64 {
@@ -90,6 +95,34 @@ impl Info {
     pub fn decode(stored: [u64; 6]) -> Self {
         let [doc_count, doc_del_count, update_seq, active_size, instance_start_time, unsynced] = stored;
         Self { doc_count, doc_del_count, update_seq, active_size, instance_start_time, unsynced: unsynced != 0 }
+    }
+}
+
+/// What was purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purges {
+    /// Documents that purges named.
+    pub purge_seq: u64,
+    /// How many purges are to be remembered.
+    pub infos_limit: u64,
+}
+
+impl Default for Purges {
+    /// None yet, and CouchDB's default for `_purged_infos_limit`.
+    fn default() -> Self {
+        Self { purge_seq: 0, infos_limit: 1000 }
+    }
+}
+
+impl Purges {
+    /// As it is stored.
+    pub fn encode(&self) -> [u64; 2] {
+        [self.purge_seq, self.infos_limit]
+    }
+
+    /// From what is stored.
+    pub fn decode([purge_seq, infos_limit]: [u64; 2]) -> Self {
+        Self { purge_seq, infos_limit }
     }
 }
 

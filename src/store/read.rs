@@ -8,12 +8,16 @@
 pub mod render;
 pub mod text;
 
+use std::sync::Arc;
+
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::StoreError;
 use super::attachments::Attachment;
 use super::holds::{OpenAttachment, SnapshotGuard};
-use super::keys::{self, ATT_REFS, BODIES, BlobRef, Body, DOCS, INFO, Info, SEQ_COUNTS, SEQS, SeqEntry};
+use super::keys::{
+    self, ATT_REFS, BODIES, BlobRef, Body, DOCS, INFO, Info, PURGES, Purges, SEQ_COUNTS, SEQS, SeqEntry,
+};
 use super::ranks::{self, Rank, Ranks};
 use super::revtree::{Leaf, RevTree};
 use super::varint;
@@ -81,11 +85,13 @@ pub struct Snapshot {
     /// So that what it shows can be held.
     reading: SnapshotGuard,
     ranks: Ranks,
+    /// A file that was compacted meanwhile stays open as long as it is read.
+    _engine: Arc<redb::Database>,
 }
 
 impl Snapshot {
     /// Takes a snapshot of now, after `reading` began.
-    pub(super) fn new(engine: &redb::Database, reading: SnapshotGuard, ranks: Ranks) -> Result<Self, StoreError> {
+    pub(super) fn new(engine: Arc<redb::Database>, reading: SnapshotGuard, ranks: Ranks) -> Result<Self, StoreError> {
         let transaction = engine.begin_read()?;
         let stored = transaction.open_table(INFO)?.get(())?.map(|stored| Info::decode(stored.value()));
         Ok(Self {
@@ -96,11 +102,23 @@ impl Snapshot {
             reading,
             ranks,
             transaction,
+            _engine: engine,
         })
     }
 
     pub(super) fn info(&self) -> Info {
         self.info
+    }
+
+    /// What was purged.
+    pub(super) fn purges(&self) -> Result<Purges, StoreError> {
+        let table = match self.transaction.open_table(PURGES) {
+            Ok(table) => table,
+            // Nothing was written to the file since it was made by an older couchrep.
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Purges::default()),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(table.get(())?.map(|stored| Purges::decode(stored.value())).unwrap_or_default())
     }
 
     /// The newest update's seq.

@@ -16,6 +16,7 @@
 
 mod encoding;
 mod merge;
+mod purge;
 #[cfg(test)]
 mod tests;
 

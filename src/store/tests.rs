@@ -8,6 +8,7 @@ use crate::access::Caller;
 use crate::document::{Digest, DocParts, Rev};
 
 mod attachments;
+mod compaction;
 mod lifetimes;
 mod validations;
 

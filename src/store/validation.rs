@@ -56,7 +56,7 @@ impl Database {
                 Done::Written(written) if refused.is_empty() => return Ok(written),
                 Done::Written(written) => return Ok(in_order(refused, places.into_iter().zip(written).collect())),
                 Done::Again(again) => edits = again,
-                Done::Local(_) | Done::Nothing => return Err(StoreError::Closing),
+                _ => return Err(StoreError::Closing),
             }
         }
     }

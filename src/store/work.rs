@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
+use super::copied::{FileCopy, Round};
 use super::prepared::Prepared;
 use super::settings::Setting;
 use crate::access::Denied;
-use crate::document::Rev;
+use crate::document::{DocId, Rev};
 use crate::javascript::ScriptError;
 
 /// When a write is safe.
@@ -84,8 +85,20 @@ pub(super) enum Work {
     Discard {
         blob: u64,
     },
+    Purge {
+        documents: Vec<(DocId, Vec<Rev>)>,
+    },
+    PurgedInfosLimit(u64),
     Set(Setting),
     Sync,
+    /// Note what is changed from here on.
+    CompactionBegins,
+    /// Hand over what was noted.
+    CompactionRound,
+    /// Go over to this file.
+    Compacted(Box<FileCopy>),
+    /// Note no more.
+    CompactionEnds,
 }
 
 impl Work {
@@ -93,8 +106,20 @@ impl Work {
         match self {
             Self::Edits { durability, .. } => *durability,
             Self::Chunks { .. } | Self::Discard { .. } => Durability::Unsynced,
-            Self::Local { .. } | Self::Set(_) | Self::Sync => Durability::Synced,
+            Self::CompactionBegins | Self::CompactionRound | Self::Compacted(_) | Self::CompactionEnds => {
+                Durability::Unsynced
+            }
+            Self::Local { .. } | Self::Purge { .. } | Self::PurgedInfosLimit(_) | Self::Set(_) | Self::Sync => {
+                Durability::Synced
+            }
         }
+    }
+}
+
+impl Work {
+    /// Whether it is a step of a compaction: done between two transactions, not within one.
+    pub(super) fn is_compaction(&self) -> bool {
+        matches!(self, Self::CompactionBegins | Self::CompactionRound | Self::Compacted(_) | Self::CompactionEnds)
     }
 }
 
@@ -105,6 +130,8 @@ pub(super) enum Done {
     /// Nothing: they are to be judged again.
     Again(Vec<Prepared>),
     Local(Result<String, Refusal>),
+    Purged(Vec<Vec<Rev>>),
+    Round(Box<Round>),
     Nothing,
 }
 

@@ -9,15 +9,18 @@
 //! `couch_key_tree:merge/2`, one row in the feed a document.
 
 mod blobs;
+mod purge;
 
 use std::collections::BTreeMap;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::attachments::Attachment;
+use super::changed::Changed;
 use super::edit::EditKind;
 use super::keys::{
-    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, Info, LOCAL, SEQ_COUNTS, SEQS, SETTINGS, SeqEntry, UPLOADS,
+    self, ATT_REFS, ATTS, BODIES, BlobRef, Body, DOCS, Info, LOCAL, PURGES, Purges, SEQ_COUNTS, SEQS, SETTINGS,
+    SeqEntry, UPLOADS,
 };
 use super::prepared::{Judged, Prepared};
 use super::read::DocRecord;
@@ -40,11 +43,14 @@ pub(super) struct Transaction<'t> {
     atts: Table<'t, (u64, u32), &'static [u8]>,
     att_refs: Table<'t, [u8; 16], (u64, u64)>,
     uploads: Table<'t, u64, ()>,
+    purges_table: Table<'t, (), [u64; 2]>,
     pub(super) info: Info,
     /// Revisions of a path that are kept.
     revs_limit: usize,
     /// How often what judges writes was changed, this transaction's own changes among them.
     pub(super) generation: u64,
+    /// As they are after this transaction.
+    purges: Purges,
     /// What this transaction adds to and takes from `seq_counts`.
     count_changes: BTreeMap<u64, i64>,
     /// Blobs that no document refers to any more: dropped after this transaction, for somebody may read them.
@@ -52,6 +58,8 @@ pub(super) struct Transaction<'t> {
     /// Settings that this transaction changes.
     pub(super) changed: Vec<Setting>,
     scratch: Vec<u8>,
+    /// Where changed keys are noted, while the file is copied.
+    noted: &'t mut Option<Changed>,
 }
 
 impl<'t> Transaction<'t> {
@@ -60,9 +68,14 @@ impl<'t> Transaction<'t> {
         info: Info,
         revs_limit: usize,
         generation: u64,
+        noted: &'t mut Option<Changed>,
     ) -> Result<Self, StoreError> {
+        let purges_table = transaction.open_table(PURGES)?;
+        let purges = purges_table.get(())?.map(|stored| Purges::decode(stored.value()));
         Ok(Self {
             transaction,
+            purges_table,
+            purges: purges.unwrap_or_default(),
             docs: transaction.open_table(DOCS)?,
             seqs: transaction.open_table(SEQS)?,
             seq_counts: transaction.open_table(SEQ_COUNTS)?,
@@ -78,7 +91,27 @@ impl<'t> Transaction<'t> {
             freed: Vec::new(),
             changed: Vec::new(),
             scratch: Vec::new(),
+            noted,
         })
+    }
+
+    /// Notes a key that is changed.
+    fn note(&mut self, note: impl FnOnce(&mut Changed)) {
+        if let Some(changed) = self.noted {
+            note(changed);
+        }
+    }
+
+    fn note_doc(&mut self, id: &DocId) {
+        self.note(|changed| _ = changed.docs.insert(id.as_str().into()));
+    }
+
+    fn note_seq(&mut self, seq: u64) {
+        self.note(|changed| _ = changed.seqs.insert(seq));
+    }
+
+    fn note_digest(&mut self, digest: [u8; 16]) {
+        self.note(|changed| _ = changed.att_refs.insert(digest));
     }
 
     /// Writes what was gathered meanwhile; the numbers are to be stored by the caller.
@@ -89,6 +122,10 @@ impl<'t> Transaction<'t> {
                 0 => drop(self.seq_counts.remove(bucket)?),
                 count => drop(self.seq_counts.insert(bucket, count)?),
             }
+        }
+        let before = self.purges_table.get(())?.map(|stored| Purges::decode(stored.value()));
+        if self.purges != before.unwrap_or_default() {
+            self.purges_table.insert((), self.purges.encode())?;
         }
         Ok(self.info)
     }
@@ -194,6 +231,7 @@ impl<'t> Transaction<'t> {
                 self.scratch.clear();
                 DocRecord::encode(seq, &tree, &mut self.scratch);
                 self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+                self.note_doc(id);
                 return Ok(Ok(path.newest()));
             }
             for leaf in merged.dropped {
@@ -214,6 +252,8 @@ impl<'t> Transaction<'t> {
         head.copy_from_slice(&self.scratch);
         rest.copy_from_slice(json);
         self.info.active_size += json.len() as u64;
+        drop(place);
+        self.note(|changed| _ = changed.bodies.insert(seq));
         Ok(())
     }
 
@@ -224,8 +264,10 @@ impl<'t> Transaction<'t> {
         let attachments = record.attachments()?;
         self.info.active_size = self.info.active_size.saturating_sub(record.json.len() as u64);
         drop(stored);
+        self.note(|changed| _ = changed.bodies.insert(body));
         for attachment in attachments {
             let digest = attachment.digest.0;
+            self.note_digest(digest);
             let Some(known) = self.att_refs.get(digest)?.map(|stored| BlobRef::decode(stored.value())) else {
                 continue;
             };
@@ -246,6 +288,7 @@ impl<'t> Transaction<'t> {
         self.generation += u64::from(id.is_design());
         if let Some(old) = old_seq {
             self.seqs.remove(old)?;
+            self.note_seq(old);
             *self.count_changes.entry(keys::seq_bucket(old)).or_default() -= 1;
         }
         *self.count_changes.entry(keys::seq_bucket(seq)).or_default() += 1;
@@ -255,6 +298,8 @@ impl<'t> Transaction<'t> {
         self.scratch.clear();
         DocRecord::encode(seq, tree, &mut self.scratch);
         self.docs.insert(id.as_str(), self.scratch.as_slice())?;
+        self.note_seq(seq);
+        self.note_doc(id);
         Ok(())
     }
 
@@ -298,6 +343,7 @@ impl<'t> Transaction<'t> {
         {
             return Ok(Err(Refusal::Conflict));
         }
+        self.note(|changed| _ = changed.local.insert(id.into()));
         let Some(body) = body else {
             self.local.remove(id)?;
             return Ok(Ok(keys::local_rev(0)));

@@ -23,6 +23,10 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
+use super::changed::Changed;
+use super::compaction;
+use super::copied::Round;
+use super::engine::Engine;
 use super::holds::Holds;
 use super::keys::{INFO, Info, UPLOADS};
 use super::settings::DatabaseSettings;
@@ -42,14 +46,14 @@ const SEQ_GAP: u64 = 1 << 20;
 ///
 /// Answers where to ask, and `instance_start_time`; `latest` is told the newest update's seq as it changes.
 pub(super) fn start(
-    engine: Arc<redb::Database>,
+    engine: Engine,
     settings: &StoreSettings,
     tasks: &Tasks,
     latest: Arc<watch::Sender<u64>>,
     holds: Holds,
     told: DatabaseSettings,
 ) -> Result<(WriterHandle, String), StoreError> {
-    let stored = stored_info(&engine)?;
+    let stored = stored_info(&engine.now())?;
     let mut info = stored.unwrap_or_default();
     if info.unsynced {
         info.update_seq += SEQ_GAP;
@@ -59,9 +63,17 @@ pub(super) fn start(
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
     let generation = Arc::new(AtomicU64::new(0));
-    let mut writer =
-        Writer { engine, info, generation: generation.clone(), latest: latest.clone(), holds, told, free: Vec::new() };
-    if info.unsynced || stored.is_none() || has_uploads(&writer.engine)? {
+    let mut writer = Writer {
+        engine,
+        info,
+        generation: generation.clone(),
+        latest: latest.clone(),
+        holds,
+        told,
+        free: Vec::new(),
+        noted: None,
+    };
+    if info.unsynced || stored.is_none() || has_uploads(&writer.engine.now())? {
         // Makes the tables, and drops the blobs that no document refers to: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
     }
@@ -156,7 +168,7 @@ fn tell(latest: &watch::Sender<u64>, update_seq: u64) {
 
 /// The writer's own state: it alone begins write transactions.
 struct Writer {
-    engine: Arc<redb::Database>,
+    engine: Engine,
     /// What the file says of itself; `unsynced` is the mark.
     info: Info,
     /// How often what judges writes was changed; the writer alone counts.
@@ -167,12 +179,61 @@ struct Writer {
     told: DatabaseSettings,
     /// Blobs that nobody needs any more, to be dropped by the next transaction.
     free: Vec<u64>,
+    /// What is changed while the file is copied.
+    noted: Option<Changed>,
 }
 
 impl Writer {
-    /// Applies a group of requests in one transaction, and answers all of them. Fails if the engine is done with the
-    /// file.
+    /// Serves a group of requests, and answers all of them. Fails if the engine is done with the file.
     fn serve(&mut self, group: Vec<(Work, Option<Reply>)>) -> Result<(), Arc<StoreError>> {
+        let (steps, group): (Vec<_>, Vec<_>) = group.into_iter().partition(|(work, _)| work.is_compaction());
+        if !group.is_empty() {
+            self.write(group)?;
+        }
+        for (step, reply) in steps {
+            let done = self.compact(step).map_err(Arc::new);
+            // The old file is out of use, and nobody knows which of both a power cut would leave: written to no more.
+            let unnamed = done.as_ref().err().filter(|error| matches!(***error, StoreError::Unnamed(_))).cloned();
+            // Whoever asked may have gone.
+            let _ = reply.map(|reply| reply.send(done.map_err(StoreError::WriteFailed)));
+            unnamed.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+
+    /// Does a step of a compaction, between two transactions.
+    fn compact(&mut self, step: Work) -> Result<Done, StoreError> {
+        match step {
+            Work::CompactionBegins => self.round(Changed::default()),
+            Work::CompactionRound => {
+                let changed = self.noted.take().ok_or(StoreError::Overtaken)?;
+                self.round(changed)
+            }
+            Work::Compacted(copy) => {
+                let changed = self.noted.take().ok_or(StoreError::Overtaken)?;
+                let info = Info { unsynced: false, ..self.info };
+                let path = copy.path.clone();
+                compaction::finish(*copy, changed, info, &self.engine)?;
+                self.info = info;
+                compaction::sync_name(&path)?;
+                Ok(Done::Nothing)
+            }
+            _ => {
+                self.noted = None;
+                Ok(Done::Nothing)
+            }
+        }
+    }
+
+    /// Hands over what was changed so far, and notes what is changed from here on.
+    fn round(&mut self, changed: Changed) -> Result<Done, StoreError> {
+        let round = Round::new(changed, &self.engine.now())?;
+        self.noted = Some(Changed::default());
+        Ok(Done::Round(Box::new(round)))
+    }
+
+    /// Applies a group of requests in one transaction, and answers all of them.
+    fn write(&mut self, group: Vec<(Work, Option<Reply>)>) -> Result<(), Arc<StoreError>> {
         let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         // Whoever asked may have gone.
         let answer = |reply: Option<Reply>, answer| {
@@ -211,11 +272,11 @@ impl Writer {
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let sync = durability == Durability::Synced || !self.info.unsynced;
-        let mut transaction = self.engine.begin_write()?;
+        let mut transaction = self.engine.now().begin_write()?;
         transaction.set_durability(if sync { redb::Durability::Immediate } else { redb::Durability::None })?;
         transaction.set_quick_repair(sync);
         let (revs_limit, generation) = (self.told.revs_limit(), self.generation.load(Ordering::Relaxed));
-        let mut tables = Transaction::new(&transaction, self.info, revs_limit, generation)?;
+        let mut tables = Transaction::new(&transaction, self.info, revs_limit, generation, &mut self.noted)?;
         let done = work(&mut tables)?;
         let (freed, changed) = (std::mem::take(&mut tables.freed), std::mem::take(&mut tables.changed));
         let generation = tables.generation;
@@ -229,6 +290,9 @@ impl Writer {
         self.generation.store(generation, Ordering::Release);
         tell(&self.latest, info.update_seq);
         self.free.extend(self.holds.free(freed));
+        if self.noted.as_ref().is_some_and(Changed::is_too_much) {
+            self.noted = None;
+        }
         Ok(done)
     }
 }
@@ -257,6 +321,17 @@ fn apply(transaction: &mut Transaction<'_>, work: Work) -> Result<Done, StoreErr
             transaction.set(setting)?;
             Done::Nothing
         }
-        Work::Sync => Done::Nothing,
+        Work::Purge { documents } => {
+            let purge = |(id, revs): (_, Vec<_>)| transaction.purge(&id, &revs);
+            Done::Purged(documents.into_iter().map(purge).collect::<Result<_, _>>()?)
+        }
+        Work::PurgedInfosLimit(limit) => {
+            transaction.set_purged_infos_limit(limit);
+            Done::Nothing
+        }
+        // Steps of a compaction are no part of a transaction.
+        Work::Sync | Work::CompactionBegins | Work::CompactionRound | Work::Compacted(_) | Work::CompactionEnds => {
+            Done::Nothing
+        }
     })
 }

@@ -183,6 +183,35 @@ proptest! {
         }
     }
 
+    /// What is left is what the paths of the other leaves make.
+    #[test]
+    fn a_purge_leaves_the_paths_of_the_other_leaves(paths in any_paths(), picks in vec(any::<Index>(), 0..4), inner in any::<Index>()) {
+        let mut tree = grow(&paths);
+        let (before, leaves) = (tree.clone(), tree.leaves());
+        let mut wanted: Vec<Rev> = picks.iter().map(|pick| pick.get(&leaves).rev.clone()).collect();
+        wanted.push(inner.get(&tree.nodes).rev.clone());
+        wanted.push(rev("9-unknown"));
+        let purged = tree.purge(&wanted);
+        let expected: Vec<_> = leaves.iter().filter(|leaf| wanted.contains(&leaf.rev)).cloned().collect();
+        prop_assert_eq!(purged.len(), expected.len());
+        prop_assert!(expected.iter().all(|leaf| purged.contains(leaf)));
+        let kept: Vec<_> = leaves.into_iter().filter(|leaf| !expected.contains(leaf)).collect();
+        prop_assert_eq!(tree.leaves(), kept.clone());
+        let model = Model::of(&before);
+        let ancestors = |node: &Rev| kept.iter().any(|leaf| model.descends(&leaf.rev, node));
+        let nodes: BTreeSet<_> = model.nodes.iter().filter(|node| ancestors(node)).cloned().collect();
+        let edges = model.edges.iter().filter(|(child, _)| nodes.contains(child)).cloned().collect();
+        prop_assert_eq!(Model::of(&tree), Model { nodes, edges });
+        let mut stored = Vec::new();
+        tree.encode(&mut stored);
+        prop_assert_eq!(RevTree::decode(&stored).unwrap(), tree.clone());
+        // What was purged may come back.
+        for path in expected.iter().map(|leaf| before.path(&leaf.rev).unwrap()) {
+            tree.merge(&path, data(&path), UNLIMITED);
+        }
+        prop_assert_eq!(tree.leaves().len(), before.leaves().len());
+    }
+
     #[test]
     fn stemming_keeps_the_leaf_and_truncates_its_path(length in 1..40_usize, limit in 0..40_usize) {
         let ids: Vec<_> = (0..length).map(hash).collect();

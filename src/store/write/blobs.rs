@@ -99,6 +99,7 @@ impl Transaction<'_> {
             }
         };
         self.att_refs.insert(attachment.digest.0, booked.encode())?;
+        self.note_digest(attachment.digest.0);
         Ok(())
     }
 
@@ -107,6 +108,7 @@ impl Transaction<'_> {
         for (chunk, number) in data.chunks(CHUNK_BYTES).zip(first..) {
             self.atts.insert((blob, number), chunk)?;
         }
+        self.note(|changed| _ = changed.blobs.insert(blob));
         Ok(())
     }
 
@@ -119,6 +121,7 @@ impl Transaction<'_> {
     /// Drops a blob's bytes.
     pub(in crate::store) fn discard(&mut self, blob: u64) -> Result<(), StoreError> {
         self.atts.retain_in((blob, 0)..=(blob, u32::MAX), |_, _| false)?;
+        self.note(|changed| _ = changed.blobs.insert(blob));
         self.uploads.remove(blob)?;
         Ok(())
     }

@@ -5,6 +5,10 @@
 //! long, refuses what it is asked about. A design document itself is asked for by [`design`]: only admins write it.
 //! `_local` documents aren't judged (`couch_db:validate_doc_update/3`).
 //!
+//! Otherwise than CouchDB 3.5 on purpose: whatever is thrown refuses, `1` and `true` too; a reason that is no text is told as
+//! JSON text; what can't be read of a refusal refuses one document, not its whole call. Bodies of leaves alone are stored, so
+//! `oldDoc` is `null` where CouchDB still has an inner revision's body that hasn't been compacted away.
+//!
 //! Judging takes its time, so it happens outside the writer's transaction, against a snapshot, and is checked within it: the
 //! writer counts the writes of design documents and of the security object (the *generation* of the [`Rules`]), and looks
 //! up what each edit replaces. If either isn't what an edit was judged under, nothing of the call is written, and those edits are judged

@@ -10,6 +10,7 @@ mod failures;
 mod verifying;
 mod asking;
 mod rights;
+mod rights_matrix;
 mod cors;
 mod sessions;
 mod tls;

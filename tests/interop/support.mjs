@@ -28,16 +28,34 @@ export const inMemory = () => new PouchDB(`memory-${randomUUID()}`, { adapter: '
 /** PouchDB's face of a database on a server; the database is made where absent. */
 export const at = (server, name) => new PouchDB(`${server.url}/${name}`);
 
-/** Starts couchrep on a free port: `{ url, stop }`. */
-export async function startCouchrep() {
+/** The same, as one of the server's users, whose password is `pw-` and his name; it must be there. */
+export const asUser = (server, name, user) =>
+  new PouchDB(`${server.url}/${name}`, { auth: { username: user, password: `pw-${user}` }, skip_setup: true });
+
+/**
+ * Starts couchrep on a free port: `{ url, stop, kill, restart }`. After `kill` (it gets no time for anything), `restart`
+ * starts it again on the same port, with the same data.
+ */
+export async function startCouchrep({ admin, args = [] } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'couchrep-'));
-  const child = spawn(binary, ['serve', '--listen', '127.0.0.1:0', '--data-dir', dir], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, COUCHREP_LOG: 'warn' },
-  });
-  const [line] = await once(createInterface(child.stdout), 'line');
-  const url = /listens on (http:[^,]+),/.exec(line)[1];
-  return { url, stop: () => end(child, dir) };
+  const env = { ...process.env, COUCHREP_LOG: 'warn' };
+  if (admin) env.COUCHREP_ADMIN = `${admin.name}:${admin.password}`;
+  let child;
+  const start = async (listen) => {
+    child = spawn(binary, ['serve', '--listen', listen, '--data-dir', dir, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env,
+    });
+    const [line] = await once(createInterface(child.stdout), 'line');
+    return /listens on (http:[^,]+),/.exec(line)[1];
+  };
+  const url = await start('127.0.0.1:0');
+  const kill = async () => {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  };
+  return { url, stop: () => end(child, dir), kill, restart: () => start(new URL(url).host) };
 }
 
 /** Runs couchrep as a command to its end: its exit code, and what it said. */

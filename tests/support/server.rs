@@ -25,8 +25,17 @@ impl Server {
 
     /// Starts one with an admin, whose credentials [`Server::url`] carries.
     pub async fn with_admin(name: &str, password: &str) -> Self {
+        Self::with_admin_and(name, password, |_| ()).await
+    }
+
+    /// The same, with other settings.
+    pub async fn with_admin_and(name: &str, password: &str, change: impl FnOnce(&mut Config)) -> Self {
         let admin = Admin { name: name.into(), password: password.into() };
-        let mut server = Self::with_config(|config| config.admins.push(admin)).await;
+        let mut server = Self::with_config(|config| {
+            config.admins.push(admin);
+            change(config);
+        })
+        .await;
         server.credentials = format!("{name}:{password}@");
         server
     }

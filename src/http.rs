@@ -60,8 +60,10 @@ use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::answer::Answers;
-use self::auth::server_admins_of_database;
-use self::auth::{Routes, designers, everybody, maintainers, members, members_of_others, replicators, server_admins};
+use self::auth::{
+    Routes, designers, everybody, listers, maintainers, members, members_of_others, replicators, server_admins,
+    server_admins_of_database,
+};
 pub use self::open_requests::Reader;
 use self::open_requests::RequestPermits;
 pub use self::session_cookie::Https;
@@ -87,9 +89,9 @@ pub fn router(state: AppState) -> Router {
             members(get(databases::info).post(documents::create))
                 .and(server_admins(put(databases::create).delete(databases::delete))),
         )
-        .route("/{db}/_all_docs", members_of_others(get(all_docs::get).post(all_docs::post)))
+        .route("/{db}/_all_docs", listers(get(all_docs::get).post(all_docs::post)))
         .route("/{db}/_design_docs", members_of_others(get(all_docs::get_design).post(all_docs::post_design)))
-        .route("/{db}/_changes", members_of_others(get(changes::get).post(changes::post)))
+        .route("/{db}/_changes", listers(get(changes::get).post(changes::post)))
         .route("/{db}/_bulk_docs", members(post(bulk_docs::post)))
         .route("/{db}/_bulk_get", members_of_others(post(bulk_get::post)))
         .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))

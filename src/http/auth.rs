@@ -33,6 +33,8 @@ enum For {
     Members,
     /// Members, but of the users' database server admins, since what all its documents say is nobody else's.
     MembersOfOthers,
+    /// The same; server admins are asked for first.
+    Listers,
     /// Members who are admins of the database, to change it.
     Designers,
     /// Members who are admins of the database, to clean it up.
@@ -68,6 +70,8 @@ guards! {
     members => Members;
     /// For members of the database, but of the users' database for server admins.
     members_of_others => MembersOfOthers;
+    /// The same, where CouchDB asks for server admins first.
+    listers => Listers;
     /// For admins of the database, to change it.
     designers => Designers;
     /// For admins of the database, to clean it up.
@@ -85,7 +89,7 @@ async fn check(
         For::Everybody => return Ok(next.run(request).await),
         For::Replicators => caller.may_replicate()?,
         For::ServerAdmins | For::ServerAdminsOfDatabase => caller.may_administer()?,
-        For::Members | For::MembersOfOthers | For::Designers | For::Maintainers => {}
+        For::Members | For::MembersOfOthers | For::Listers | For::Designers | For::Maintainers => {}
     }
     if !matches!(whom, For::Replicators | For::ServerAdmins) {
         let (mut parts, body) = request.into_parts();
@@ -94,7 +98,7 @@ async fn check(
             caller.may_administer()?;
         }
         let db = path.open(&state).await?;
-        if whom == For::MembersOfOthers && db.name().is_users() {
+        if whom == For::Listers && db.name().is_users() {
             caller.may_administer()?;
         }
         let security = db.security();
@@ -102,6 +106,7 @@ async fn check(
         match whom {
             For::Designers => security.may_design(&caller)?,
             For::Maintainers => security.may_maintain(&caller)?,
+            For::MembersOfOthers if db.name().is_users() => caller.may_administer()?,
             // A copy reads what it copies.
             _ if db.name().is_users()
                 && !security.is_admin(&caller)

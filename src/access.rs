@@ -20,7 +20,7 @@ const ADMIN: &str = "_admin";
 pub struct Caller {
     /// The user's name; `None` for nobody in particular.
     pub name: Option<String>,
-    /// What he counts as besides.
+    /// His roles.
     pub roles: Vec<String>,
     /// The request's `Authorization` as it came. It enters the ids of replications between databases without a URL.
     pub authorization: Option<SecretString>,

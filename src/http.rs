@@ -1,4 +1,4 @@
-//! The HTTP face: CouchDB's API, as much of it as replication needs, over the store and the jobs.
+//! The HTTP face: CouchDB's API, but for what [`ABSENT`] names, over the store and the jobs.
 //!
 //! Every route stands in [`router`], and what CouchDB has besides in [`ABSENT`]; one file a resource holds the handlers.
 //! Handlers own no long work: a replication is a job's task, a long answer is written by a task that ends when the client
@@ -11,8 +11,9 @@
 //! [`error`] knows what errors look like.
 //!
 //! Where it differs from CouchDB 3.5 on purpose: update seqs are integers; `multipart/…` is answered only where
-//! `Accept` names it, not to `*/*`; `POST /_session` is 404 where there are no admins, which makes
-//! CouchDB's replicator fall back to Basic; `batch=ok` is written, unsynced, before it is answered; `offset` of `_all_docs` is about right only, if somebody writes while it is counted.
+//! `Accept` names it, not to `*/*`; `POST /_session` is 404 where there are no admins, so that CouchDB's replicator sends
+//! Basic credentials; a write with `batch=ok` is done before it is answered, but not yet synced; `offset` of `_all_docs` is
+//! only about right while somebody writes.
 
 mod answer;
 mod path;
@@ -94,8 +95,8 @@ pub fn router(state: AppState) -> Router {
         .route("/{db}/_changes", listers(get(changes::get).post(changes::post)))
         .route("/{db}/_bulk_docs", members(post(bulk_docs::post)))
         .route("/{db}/_bulk_get", members_of_others(post(bulk_get::post)))
-        .route("/{db}/_revs_diff", members(post(revs_diff::revs_diff)))
-        .route("/{db}/_missing_revs", members(post(revs_diff::missing_revs)))
+        .route("/{db}/_revs_diff", members_of_others(post(revs_diff::revs_diff)))
+        .route("/{db}/_missing_revs", members_of_others(post(revs_diff::missing_revs)))
         .route("/{db}/_ensure_full_commit", members(post(databases::ensure_full_commit)))
         .route("/{db}/_purge", server_admins_of_database(post(purge::purge)))
         .route(

@@ -246,6 +246,9 @@ async fn may_run(databases: &Databases, caller: &Caller, request: &Request) -> R
     if request.create_target && matches!(request.target, Endpoint::Local(_)) {
         caller.may_make_databases()?;
     }
+    if matches!(&request.source, Endpoint::Local(name) if name.is_users()) {
+        caller.may_administer()?;
+    }
     for endpoint in [&request.source, &request.target] {
         if let Endpoint::Local(name) = endpoint {
             databases.may_open(name, caller).await?;

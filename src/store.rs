@@ -124,7 +124,7 @@ impl Store {
     pub async fn open(directory: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         tasks::blocking("open the store", move || {
-            std::fs::create_dir_all(&directory)?;
+            make_private(&directory)?;
             let (registry, files) = Registry::open(&directory)?;
             let inner = Inner {
                 directory,
@@ -308,6 +308,14 @@ impl OpenDatabase {
         // The engine writes and syncs once more.
         Ok(tasks::blocking("close a database", move || drop(self)).await?)
     }
+}
+
+/// Makes a directory that nobody else may look into: hashes of passwords will be in it.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(directory)
 }
 
 /// Whether nobody has the database: neither its handle, nor its file by a read that outlived its caller.

@@ -39,6 +39,8 @@ async fn a_server_with_a_certificate_speaks_tls_and_replicates_with_itself() {
     let body = json!({ "source": format!("{url}/a"), "target": format!("{url}/b"), "create_target": true });
     ask(&client, Method::POST, format!("{url}/_replicate"), Some(&body), 200).await;
     assert_eq!(ask(&client, Method::GET, format!("{url}/b/doc"), None, 200).await["n"], 1);
+    let put = client.put(format!("{url}/a/where")).header("content-type", "application/json").body("{}");
+    assert_eq!(put.send().await.unwrap().headers()["location"], format!("{url}/a/where"));
     server.stop().await;
 }
 
@@ -67,7 +69,7 @@ async fn a_certificate_that_cant_be_used_is_told_at_the_start() {
         ("cert.pem", "other.pem", "it can't be used with that key"),
         ("cert.pem", "nothing.pem", "expected a PEM file with an unencrypted key"),
         ("nowhere.pem", "key.pem", "expected a PEM file with a certificate and its chain"),
-        ("nothing.pem", "key.pem", ""),
+        ("nothing.pem", "key.pem", "expected a PEM file with a certificate and its chain"),
     ] {
         let files = TlsFiles { cert: dir.path().join(cert), key: dir.path().join(key) };
         let started = couchrep::server::Server::start(config(dir.path(), files)).await;

@@ -30,7 +30,7 @@ struct Group {
     roles: Vec<String>,
 }
 
-/// Why something is no security object, in the words of CouchDB's source; its answer is 500 `no_majority`.
+/// Why something is no security object, in the words of CouchDB's source. CouchDB itself answers 500 `no_majority`; here it is a 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecurityError {
     /// Not an object.

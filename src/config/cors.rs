@@ -70,13 +70,27 @@ impl Cors {
         self.enabled && self.origins.iter().any(|own| own == "*" || own.eq_ignore_ascii_case(origin))
     }
 
-    /// Whether they may do so in the name of whoever is logged in.
+    /// Whether its pages may write with nothing but the cookie of whoever is logged in. Only an origin that is named: with `*`
+    /// any page whatever could.
     pub fn trusts(&self, origin: &str) -> bool {
-        self.credentials && self.admits(origin)
+        self.enabled && self.credentials && self.origins.iter().any(|own| own.eq_ignore_ascii_case(origin))
     }
 }
 
 /// The elements of a list as CouchDB writes one: `a, b`.
 pub fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|element| !element.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_admits_all_origins_and_trusts_none() {
+        let cors = |origins| Cors { enabled: true, credentials: true, origins: list(origins), ..Cors::default() };
+        assert!(cors("*").admits("https://a.example") && !cors("*").trusts("https://a.example"));
+        assert!(cors("*, https://a.example").trusts("https://A.example") && !cors("*").trusts("null"));
+        assert!(!Cors { enabled: false, ..cors("https://a.example") }.admits("https://a.example"));
+    }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -167,21 +167,14 @@ pub fn written(status: StatusCode, id: &str, rev: &Rev) -> Response {
     response
 }
 
-/// Adds a `Location`: the segments below the address under which the client knows this server.
-pub fn located(mut response: Response, request: &HeaderMap, segments: &[&str]) -> Response {
+/// Adds a `Location`: a path of these segments, before which the server's address is put
+/// ([`super::envelope`]).
+pub fn located(mut response: Response, segments: &[&str]) -> Response {
     let path: String = segments.iter().flat_map(|segment| ["/".into(), encoded(segment)]).collect();
-    if let Ok(location) = HeaderValue::from_str(&format!("{}{path}", address(request))) {
+    if let Ok(location) = HeaderValue::from_str(&path) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
-}
-
-/// Where the client found this server, as it or the proxy before us says (`chttpd:absolute_uri/2`).
-fn address(request: &HeaderMap) -> String {
-    let header = |name: &str| request.get(name).and_then(|value| value.to_str().ok());
-    let host = header("x-forwarded-host").or(header(HOST.as_str())).unwrap_or_default();
-    let secure = header("x-forwarded-ssl") == Some("on") || header("x-forwarded-proto") == Some("https");
-    format!("{}://{host}", if secure { "https" } else { "http" })
 }
 
 /// What `couch_util:url_encode/1` leaves as it is.
@@ -338,10 +331,8 @@ pub(super) mod tests {
 
     #[test]
     fn locations_are_encoded_as_couchdb_does() {
-        let mut request = HeaderMap::new();
-        request.insert(HOST, "127.0.0.1:5994".parse().unwrap());
-        let response = located(text(StatusCode::CREATED, vec![]), &request, &["src", "_design/d"]);
-        assert_eq!(response.headers()[LOCATION], "http://127.0.0.1:5994/src/_design%2Fd");
+        let response = located(text(StatusCode::CREATED, vec![]), &["src", "_design/d"]);
+        assert_eq!(response.headers()[LOCATION], "/src/_design%2Fd");
     }
 
     #[test]

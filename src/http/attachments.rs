@@ -160,7 +160,7 @@ pub async fn put(
     let rev = write_one(&db, revision.into_edit(id.clone()), &caller, durability(&headers)).await?;
     let body = json!({ "ok": true, "id": id.as_str(), "rev": rev });
     let segments = [db.name().as_str(), id.as_str()].into_iter().chain(name.split('/')).collect::<Vec<_>>();
-    Ok(answer::located(answer::json(StatusCode::CREATED, &body), &headers, &segments))
+    Ok(answer::located(answer::json(StatusCode::CREATED, &body), &segments))
 }
 
 async fn upload(

@@ -148,7 +148,7 @@ impl Original {
         let body = json!({ "ok": true, "id": to.id, "rev": rev });
         let mut response = answer::json(StatusCode::CREATED, &body);
         response.headers_mut().extend(answer::etag(rev));
-        Ok(answer::located(response, headers, &[db.name().as_str(), &to.id]))
+        Ok(answer::located(response, &[db.name().as_str(), &to.id]))
     }
 
     fn into_edit(self, to: &Destination) -> Edit {

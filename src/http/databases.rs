@@ -1,7 +1,7 @@
 //! Databases: made, described, listed, deleted, synced.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
@@ -14,17 +14,13 @@ use super::query::Query;
 use super::request::{Db, DocPath, NamePath, Payload};
 use super::{AppState, answer};
 
-/// Of a security object: it stays in memory as long as its database is open.
-const MAX_SECURITY_BYTES: usize = 1 << 20;
+/// Bytes of a security object, which stays in memory while its database is open, and of a `_revs_limit`.
+const MAX_SETTING_BYTES: usize = 1 << 20;
 
 /// `PUT /{db}`. `q`, `n` and other parameters of clusters are ignored.
-pub async fn create(
-    State(state): State<AppState>,
-    NamePath(name): NamePath,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub async fn create(State(state): State<AppState>, NamePath(name): NamePath) -> Result<Response, ApiError> {
     state.store.create(&DbName::parse(&name)?).await?;
-    Ok(answer::located(answer::json(StatusCode::CREATED, &json!({ "ok": true })), &headers, &[&name]))
+    Ok(answer::located(answer::json(StatusCode::CREATED, &json!({ "ok": true })), &[&name]))
 }
 
 /// `DELETE /{db}`.
@@ -111,7 +107,7 @@ pub async fn security(Db(db): Db) -> Response {
 
 /// `PUT /{db}/_security`. That of the users' database stays as it is, as in CouchDB, unless a setting allows it.
 pub async fn set_security(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
-    let text = payload.limited(MAX_SECURITY_BYTES).whole().await?;
+    let text = payload.limited(MAX_SETTING_BYTES).whole().await?;
     if db.name().is_users() && !state.config.users_db_security_editable {
         return Err(ApiError::UsersSecurity);
     }
@@ -126,7 +122,7 @@ pub async fn revs_limit(Db(db): Db) -> Response {
 
 /// `PUT /{db}/_revs_limit`: a number, for what is written from then on.
 pub async fn set_revs_limit(Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
-    let text = payload.limited(MAX_SECURITY_BYTES).whole().await?;
+    let text = payload.limited(MAX_SETTING_BYTES).whole().await?;
     let limit = serde_json::from_slice::<usize>(&text).ok().filter(|limit| *limit > 0);
     db.set_revs_limit(limit.ok_or_else(|| ApiError::bad_request("`_revs_limit` must be a positive integer."))?).await?;
     Ok(answer::json(StatusCode::OK, &json!({ "ok": true })))

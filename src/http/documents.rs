@@ -149,7 +149,7 @@ pub async fn create(
     }
     let rev = written?;
     let response = answer::json(StatusCode::CREATED, &json!({ "ok": true, "id": id, "rev": rev }));
-    Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
+    Ok(answer::located(response, &[db.name().as_str(), &id]))
 }
 
 fn related_boundary(headers: &HeaderMap) -> Option<String> {
@@ -176,7 +176,7 @@ async fn write(
     }
     let rev = write_one(&db, edit, caller, durability(headers)).await?;
     let response = answer::written(status, id.as_str(), &rev);
-    Ok(answer::located(response, headers, &[db.name().as_str(), id.as_str()]))
+    Ok(answer::located(response, &[db.name().as_str(), id.as_str()]))
 }
 
 fn edit(

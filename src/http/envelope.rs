@@ -1,11 +1,11 @@
-//! What stands around every answer: CouchDB's headers and the body of a 405.
+//! What stands around every answer: CouchDB's headers, whole URLs in `Location`, and the body of a 405.
 //!
 //! `Server` starts with a CouchDB release, since clients look there for what they may ask for.
 
 use std::sync::atomic::Ordering;
 
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, SERVER};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, LOCATION, SERVER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::COUCHDB_VERSION;
 use super::error::ApiError;
 use super::request::BodyTime;
+use super::session_cookie;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-couch-request-id");
 const BODY_TIME: HeaderName = HeaderName::from_static("x-couchdb-body-time");
@@ -25,11 +26,15 @@ pub async fn complete(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(time.clone());
     let span =
         tracing::debug_span!("request", request.id = %id, method = %request.method(), path = request.uri().path());
+    let address = Address::of(&request);
     let mut response = next.run(request).instrument(span).await;
     if let Some(allowed) = bare_405(&response) {
         response = ApiError::MethodNotAllowed(allowed).into_response();
     }
     let headers = response.headers_mut();
+    if let Some(location) = headers.get(LOCATION).and_then(|path| address.with(path)) {
+        headers.insert(LOCATION, location);
+    }
     let multipart = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"multipart/"));
     if !multipart {
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("must-revalidate"));
@@ -42,6 +47,27 @@ pub async fn complete(mut request: Request, next: Next) -> Response {
     }
     headers.insert(BODY_TIME, time.0.load(Ordering::Relaxed).into());
     response
+}
+
+/// Where the client found this server, as it or the proxy before us says (`chttpd:absolute_uri/2`).
+struct Address {
+    host: Option<HeaderValue>,
+    https: bool,
+}
+
+impl Address {
+    fn of(request: &Request) -> Self {
+        let headers = request.headers();
+        let host = headers.get("x-forwarded-host").or_else(|| headers.get(HOST)).cloned();
+        Self { host, https: session_cookie::is_https(request) }
+    }
+
+    /// A path of this server as a whole URL; `None` if it is one already.
+    fn with(&self, path: &HeaderValue) -> Option<HeaderValue> {
+        let path = path.to_str().ok().filter(|path| path.starts_with('/'))?;
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        format!("{}://{host}{path}", if self.https { "https" } else { "http" }).parse().ok()
+    }
 }
 
 fn server() -> String {

@@ -39,6 +39,8 @@ pub enum ApiError {
     Security(#[from] SecurityError),
     #[error("the users' security object")]
     UsersSecurity,
+    #[error("another site's name")]
+    ForeignHost,
     #[error(transparent)]
     Refused(#[from] Refused),
     #[error("{0}")]
@@ -121,6 +123,10 @@ impl ApiError {
             }
             Self::Denied(error) => denied(*error),
             Self::Security(error) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
+            Self::ForeignHost => {
+                let reason = "Without admins only requests to localhost or an address are answered.";
+                (StatusCode::FORBIDDEN, "forbidden", reason.into())
+            }
             Self::UsersSecurity => {
                 let reason = "You can't edit the security object of the user database.";
                 (StatusCode::FORBIDDEN, "forbidden", reason.into())

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, SET_COOKIE};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -45,6 +45,9 @@ struct Identified {
 /// Finds out who asks; what comes after it finds an `Arc<Caller>` and a [`ProvenBy`] in the request's extensions.
 pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let (settings, headers) = (&state.config.auth, request.headers());
+    if !state.accounts.has_admins() && !is_asked_by_address(headers, &state.config.listen) {
+        return Err(ApiError::ForeignHost);
+    }
     let Identified { caller, by, renewed } = identified(&state.accounts, settings, headers, address(&request)).await?;
     if caller.name.is_none() && state.accounts.has_admins() && is_closed(settings, &request) {
         return Err(ApiError::NotLoggedIn("Authentication required."));
@@ -61,6 +64,20 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
         session_cookie::set(&mut response, &value, settings, https);
     }
     Ok(response)
+}
+
+/// Whether a request says that it is for this machine. Where everyone is admin, a page of any site could be: its own name may
+/// lead here as soon as its browser has loaded it. A number, `localhost` and the name listened on can't be such a site's.
+fn is_asked_by_address(headers: &HeaderMap, listen: &str) -> bool {
+    let Some(host) = headers.get(HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = |text: &str| {
+        let port = text.rfind(':').filter(|at| text[at + 1..].bytes().all(|byte| byte.is_ascii_digit()));
+        let name = &text[..port.unwrap_or(text.len())];
+        name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
+    };
+    let asked = name(host);
+    asked.is_empty() || asked == "localhost" || asked.parse::<IpAddr>().is_ok() || asked == name(listen)
 }
 
 const COOKIE_HANDLER: &str = "cookie";
@@ -182,6 +199,18 @@ mod tests {
         for values in [&[][..], &["AuthSession="], &["authsession=a"], &["XAuthSession=a"]] {
             assert_eq!(found(values), None, "{values:?}");
         }
+    }
+
+    #[test]
+    fn where_everyone_is_admin_no_other_sites_name_leads_here() {
+        let is = |host: &str| is_asked_by_address(&headers("host", &[host]), "couch.local:5984");
+        for host in ["127.0.0.1:5984", "127.0.0.1", "[::1]:5984", "localhost:5984", "LOCALHOST", "couch.local:5984"] {
+            assert!(is(host), "{host}");
+        }
+        for host in ["evil.example:5984", "localhost.evil.example", "127.0.0.1.evil.example:5984", "couch.local.x"] {
+            assert!(!is(host), "{host}");
+        }
+        assert!(is_asked_by_address(&HeaderMap::new(), "127.0.0.1:5984"), "a client of HTTP/1.0");
     }
 
     #[test]

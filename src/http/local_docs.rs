@@ -56,7 +56,7 @@ pub async fn put(DocPath { db, id }: DocPath, query: Query, payload: Payload) ->
     }
     let rev = written?;
     let response = answer::json(status, &json!({ "ok": true, "id": id, "rev": rev }));
-    Ok(answer::located(response, &headers, &[db.name().as_str(), &id]))
+    Ok(answer::located(response, &[db.name().as_str(), &id]))
 }
 
 /// `DELETE /{db}/_local/{id}?rev=`.

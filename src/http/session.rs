@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, FromRequest, Request, State};
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
@@ -53,8 +53,7 @@ pub async fn log_in(State(state): State<AppState>, query: Query, request: Reques
         return Err(ApiError::NoSessions);
     }
     let (https, address) = (is_https(&request), identify::address(&request));
-    let headers = request.headers().clone();
-    let (next, fail) = (location(&query, "next", &headers, https)?, location(&query, "fail", &headers, https)?);
+    let (next, fail) = (location(&query, "next")?, location(&query, "fail")?);
     let payload = Payload::from_request(request, &state).await?;
     let Login { name, password } = Login::read(payload).await?;
 
@@ -75,7 +74,7 @@ pub async fn log_in(State(state): State<AppState>, query: Query, request: Reques
 /// `DELETE /_session`: takes the cookie back.
 pub async fn log_out(State(state): State<AppState>, query: Query, request: Request) -> Result<Response, ApiError> {
     let https = is_https(&request);
-    let next = location(&query, "next", request.headers(), https)?;
+    let next = location(&query, "next")?;
     let answer = answer::json(StatusCode::OK, &json!({ "ok": true }));
     Ok(with_cookie(redirected(answer, next), "", &state, https))
 }
@@ -95,16 +94,13 @@ fn redirected(mut response: Response, location: Option<HeaderValue>) -> Response
 }
 
 /// Where a browser wants to go: a path of this server, and nowhere else.
-fn location(query: &Query, name: &str, headers: &HeaderMap, https: bool) -> Result<Option<HeaderValue>, ApiError> {
+fn location(query: &Query, name: &str) -> Result<Option<HeaderValue>, ApiError> {
     let Some(path) = query.get(name) else { return Ok(None) };
     let wrong = || ApiError::bad_request("path must begin with a /.");
     if !path.starts_with('/') {
         return Err(wrong());
     }
-    let host = |name: &str| headers.get(name).and_then(|host| host.to_str().ok());
-    let host = host("x-forwarded-host").or(host("host")).unwrap_or_default();
-    let scheme = if https { "https" } else { "http" };
-    HeaderValue::from_str(&format!("{scheme}://{host}{path}")).map(Some).map_err(|_| wrong())
+    HeaderValue::from_str(path).map(Some).map_err(|_| wrong())
 }
 
 /// What somebody logs in with.

@@ -67,6 +67,18 @@ impl LocalPeer {
         Ok(database)
     }
 
+    /// The same, to read its documents. Those of the users' database are for server admins, as over HTTP, where lists of
+    /// them are: hashes of passwords are among them.
+    async fn readable(&self) -> Result<Arc<Database>, PeerError> {
+        let database = self.database().await?;
+        if self.name.is_users()
+            && let Err(denied) = self.caller.may_administer()
+        {
+            return Err(PeerError::Unauthorized { database: self.name.to_string(), reason: Some(denied.to_string()) });
+        }
+        Ok(database)
+    }
+
     /// What a store's error means to a replication.
     fn explain(&self, error: StoreError) -> PeerError {
         match error {
@@ -103,6 +115,7 @@ impl LocalPeer {
     /// See [`super::Peer::design_doc`].
     pub async fn design_doc(&self, name: &str) -> Result<Option<Bytes>, PeerError> {
         let id = format!("_design/{name}");
+        self.readable().await?;
         self.read(move |snapshot| {
             let Some(record) = snapshot.document(&id)? else { return Ok(None) };
             let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else { return Ok(None) };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -27,7 +27,7 @@ pub enum CertificateError {
         expected: &'static str,
         /// Why it isn't.
         #[source]
-        source: rustls::pki_types::pem::Error,
+        source: pem::Error,
     },
     /// A certificate and a key that don't go together, or are of a kind that is not known.
     #[error("--tls-cert {}: it can't be used with that key", cert.display())]
@@ -50,6 +50,7 @@ pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, CertificateError> {
     };
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(wrong("--tls-cert", &files.cert, "a PEM file with a certificate and its chain"))?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(wrong(
         "--tls-key",

@@ -15,7 +15,8 @@
 //! puts there is whole and synced. No write is made to the new file before the rename itself is synced, so that either
 //! file that a power cut may leave under the name has all that was ever answered. Unsynced writes are synced by that too.
 //!
-//! A compaction that fails, because the disk is full for example, leaves the database as it was. The copy takes as much
+//! A compaction that fails before the rename, because the disk is full for example, leaves the database as it was. If only the sync
+//! of the rename fails, or the process ends before it, the next opening syncs it before anything is written. The copy takes as much
 //! disk as the database needs, beside it, and a page cache more, as long as it takes. `instance_start_time`, seqs and blobs'
 //! numbers stay, so that neither feeds, replications, uploads nor downloads notice. Nothing is copied to a closed database.
 

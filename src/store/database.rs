@@ -172,6 +172,8 @@ impl Database {
             error => error.into(),
         })?);
         compaction::discard_left_over(path)?;
+        // A compaction may have ended between its rename and the sync of that.
+        compaction::sync_name(path)?;
         let heard = updates.subscribe();
         let holds = Holds::default();
         let told = DatabaseSettings::read(&engine.now())?;
@@ -291,7 +293,8 @@ impl Database {
         snapshot: Option<Arc<Snapshot>>,
         work: impl FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (engine, ranks, reading) = (self.engine.now(), self.ranks.clone(), self.holds.read(&self.writer));
+        // What is read is held before the engine is taken: else a compaction may come between.
+        let (reading, engine, ranks) = (self.holds.read(&self.writer), self.engine.now(), self.ranks.clone());
         self.blocking("read a database", move || match snapshot {
             Some(snapshot) => work(&snapshot),
             None => work(&Snapshot::new(engine, reading, ranks)?),
@@ -301,7 +304,8 @@ impl Database {
 
     /// Takes a snapshot to be read more than once. Whoever keeps it keeps the database open too: with this handle.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let (engine, ranks, reading) = (self.engine.now(), self.ranks.clone(), self.holds.read(&self.writer));
+        // What is read is held before the engine is taken: else a compaction may come between.
+        let (reading, engine, ranks) = (self.holds.read(&self.writer), self.engine.now(), self.ranks.clone());
         self.blocking("take a snapshot", move || Snapshot::new(engine, reading, ranks).map(Arc::new)).await
     }
 
@@ -328,7 +332,10 @@ impl Database {
         durability: Durability,
     ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
         let edits = match self.name.is_users() {
-            true => hash_passwords(edits, self.password_iterations).await?,
+            true => {
+                let is_admin = self.security().is_admin(author);
+                hash_passwords(edits, (author, is_admin), self.password_iterations).await?
+            }
             false => edits,
         };
         let takes_time = |edit: &Edit| {

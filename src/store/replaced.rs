@@ -60,6 +60,22 @@ pub(super) fn new_edit_parent(
 
 /// The newest revision of a path that is a leaf: the only ones whose bodies are stored.
 pub(super) fn nearest_leaf(tree: &RevTree, path: &Revisions) -> Option<Leaf> {
+    leaves_on(tree, path).next().map(|(_, leaf)| leaf)
+}
+
+/// As much of a path as its author was judged by: up to the nearest leaf, and, of a revision that is known, up to before any
+/// other one. Whoever makes up ancestors would else replace leaves that no function was asked about.
+pub(super) fn judged_part(tree: &RevTree, mut path: Revisions) -> Revisions {
+    let known = usize::from(tree.contains(&path.newest()));
+    let other = leaves_on(tree, &path).map(|(age, _)| age).find(|age| *age >= known);
+    if let Some(age) = other {
+        path.ids.truncate(age + 1 - known);
+    }
+    path
+}
+
+/// The leaves on a path, the newest first, each with its distance from the path's end.
+fn leaves_on<'a>(tree: &'a RevTree, path: &'a Revisions) -> impl Iterator<Item = (usize, Leaf)> + 'a {
     let revs = path.ids.iter().zip(0..).map(|(hash, age)| Rev { pos: path.start - age, hash: hash.clone() });
-    revs.filter_map(|rev| tree.leaf(&rev)).next()
+    revs.enumerate().filter_map(|(age, rev)| Some((age, tree.leaf(&rev)?)))
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Transaction`] applies edits one after the other, each seeing those before it, and keeps every table in step: a
 //! document's record, its one row in the feed, the bodies of its leaves and no others, attachments' references. It
-//! blocks, and knows nothing of who waits for it: the database's writer does (`database.rs`). Nothing of it is seen by
+//! blocks, and knows nothing of who waits for it: the database's writer does (`writer.rs`). Nothing of it is seen by
 //! readers, or survives, unless the whole commits.
 //!
 //! Rules from CouchDB: `couch_db:prep_and_validate_update/6` (which parent a new edit may have),
@@ -24,7 +24,7 @@ use super::keys::{
 };
 use super::prepared::{Judged, Prepared};
 use super::read::DocRecord;
-use super::replaced::{Old, new_edit_parent};
+use super::replaced::{Old, judged_part, new_edit_parent};
 use super::revtree::{NewLeaf, RevTree};
 use super::settings::Setting;
 use super::work::{LocalParent, Refusal};
@@ -153,10 +153,16 @@ impl<'t> Transaction<'t> {
             Some(stored) => Some(DocRecord::decode(stored.value())?),
             None => None,
         };
-        let Prepared { id, kind, deleted, body, shape, attachments, .. } = edit;
+        let Prepared { id, kind, deleted, body, shape, attachments, judged, .. } = edit;
         let (old_seq, mut tree) = match record {
             Some(DocRecord { seq, tree }) => (Some(seq), tree),
             None => (None, RevTree::default()),
+        };
+        let kind = match kind {
+            EditKind::Replicated { path } if judged.is_some() => {
+                EditKind::Replicated { path: judged_part(&tree, path) }
+            }
+            kind => kind,
         };
         // Whose attachments stubs stand for: the revision's ancestors, nearest first.
         let (ancestors, generation) = match &kind {

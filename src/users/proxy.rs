@@ -6,8 +6,12 @@
 
 use ring::hmac;
 
-/// Whether the token is this name's.
+/// Whether the token is this name's. No name has a colon: with one, the tag of a session's cookie, which is made under the same
+/// secret, could pass for a token.
 pub fn is_token(token: &str, name: &str, secret: &str) -> bool {
+    if name.contains(':') {
+        return false;
+    }
     let Ok(tag) = hex::decode(token) else { return false };
     let is = |algorithm| hmac::verify(&hmac::Key::new(algorithm, secret.as_bytes()), name.as_bytes(), &tag).is_ok();
     is(hmac::HMAC_SHA256) || is(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY)
@@ -37,6 +41,8 @@ mod tests {
             assert!(is_token(token, "foo", "92de07df7e7a3fe14808cef90a7cc0d91"), "{token}");
             assert!(!is_token(token, "fop", "92de07df7e7a3fe14808cef90a7cc0d91"), "{token}");
             assert!(!is_token(token, "foo", ""), "{token}");
+            let session = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"s"), b"foo:6B08D201");
+            assert!(!is_token(&hex::encode(session), "foo:6B08D201", "s"));
         }
         for token in ["", "zz", "22047ebd"] {
             assert!(!is_token(token, "foo", "92de07df7e7a3fe14808cef90a7cc0d91"), "{token}");

@@ -32,7 +32,7 @@ pub struct Tokens {
 pub struct Claims {
     /// Who asks.
     pub name: String,
-    /// What he counts as besides.
+    /// His roles.
     pub roles: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct BadKey {
     problem: &'static str,
 }
 
-/// Its length says nothing of who may be trusted, only of what is read for nothing.
+/// It isn't three parts of base64url, or what they say is no JSON object.
 const MALFORMED: TokenError = TokenError::Bad("Malformed token");
 
 impl Tokens {

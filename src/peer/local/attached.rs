@@ -25,7 +25,7 @@ impl LocalPeer {
         atts_since: &[Rev],
         mut share: Share,
     ) -> Result<Opened, PeerError> {
-        let database = self.database().await?;
+        let database = self.readable().await?;
         let (asked_id, asked) = (id.clone(), rev.clone());
         let size = database.read(move |snapshot| {
             let Some(record) = snapshot.document(asked_id.as_str())? else { return Ok(0) };

@@ -31,6 +31,7 @@ impl LocalBulkGet {
         // More room at once makes larger pieces; without it, documents come in smaller ones.
         share.keep(cost(max_bytes));
         share.try_hold(cost(max_bytes));
+        self.peer.readable().await?;
         while !self.wanted.is_empty() {
             let mut wanted = std::mem::take(&mut self.wanted);
             let (held, max_document, inline) = (share.bytes(), share.max_document(), self.inline);

@@ -27,7 +27,7 @@ pub struct LocalChanges {
 impl LocalPeer {
     /// See [`crate::peer::Peer::changes_answer`].
     pub async fn changes_answer(&self, query: &ChangesQuery, most: Option<usize>) -> Result<LocalChanges, PeerError> {
-        let database = self.database().await?;
+        let database = self.readable().await?;
         let filter = self.ready(&database, query).await?;
         let snapshot = match most {
             Some(_) => None,

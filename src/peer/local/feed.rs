@@ -19,7 +19,7 @@ const REV_BYTES: usize = 45;
 impl LocalPeer {
     /// See [`crate::peer::Peer::changes`].
     pub async fn changes(&self, query: &ChangesQuery) -> Result<ChangesPage, PeerError> {
-        let database = self.database().await?;
+        let database = self.readable().await?;
         let filter = self.ready(&database, query).await?;
         let (since, size) = (parse_seq(&query.since), (query.limit, query.max_bytes));
         self.read_page(&database, None, since, size, &filter).await.map_err(|error| self.explain(error))

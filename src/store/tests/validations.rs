@@ -165,6 +165,7 @@ async fn an_edit_is_judged_by_what_it_replaces_when_it_is_written() {
     // Many tell the writer different parents at once: those that find the lock are refused, whoever comes first.
     bench.write("b", r#"{"_rev":"1-a"}"#, true).await.unwrap();
     let lock = r#"{"_revisions":{"start":2,"ids":["b","a"]},"locked":true}"#;
+    let before = bench.database.update_seq();
     let (locked, after) = tokio::join!(bench.write("b", lock, true), bench.write("b", third, true));
     locked.unwrap();
     let leaves = bench.feed(0).await.pop().unwrap().3;
@@ -172,6 +173,27 @@ async fn an_edit_is_judged_by_what_it_replaces_when_it_is_written() {
         Ok(rev) => assert_eq!(leaves, [rev.to_string()]),
         Err(refusal) => assert_eq!((refusal, leaves), (forbidden("locked"), vec!["2-b".to_owned()])),
     }
+    // Had the other one come after the lock and been written, there would be two updates.
+    assert_eq!(bench.database.update_seq(), before + 1);
+}
+
+/// Whoever sends a revision again, with ancestors that he has made up, replaced another's leaf without being judged.
+#[tokio::test]
+async fn made_up_ancestors_replace_no_leaf_that_nobody_was_judged_by() {
+    let bench = bench().await;
+    let function =
+        "function (newDoc, oldDoc) { if (oldDoc && oldDoc.owner != newDoc.owner) throw {forbidden: 'not yours'} }";
+    bench.put("_design/d", &serde_json::json!({ "validate_doc_update": function }).to_string()).await.unwrap();
+    bench.write("a", r#"{"_rev":"1-a","owner":"ann"}"#, true).await.unwrap();
+    bench.write("a", r#"{"_revisions":{"start":5,"ids":["z"]},"owner":"bob"}"#, true).await.unwrap();
+    let claim = r#"{"_revisions":{"start":5,"ids":["z","y","x","w","a"]},"owner":"bob"}"#;
+    bench.write("a", claim, true).await.unwrap();
+    let leaves = |feed: Vec<(u64, String, bool, Vec<String>)>| feed.into_iter().find(|row| row.1 == "a").unwrap().3;
+    assert_eq!(leaves(bench.feed(0).await), ["5-z", "1-a"]);
+    // Over two leaves at once: judged by the nearer, which is his own.
+    let both = r#"{"_revisions":{"start":6,"ids":["q","z","y","x","w","a"]},"owner":"bob"}"#;
+    bench.write("a", both, true).await.unwrap();
+    assert_eq!(leaves(bench.feed(0).await), ["6-q", "1-a"]);
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ pub(super) fn judge(text: &[u8], author: &Caller, is_admin: bool) -> Result<(), 
     let documents = serde_json::from_slice::<(Document, Option<Document>)>(text);
     // What serde can't read, though the store could, is no user.
     let (new, old) = documents.map_err(|_| refused(Refusal::Forbidden("doc.type must be user".into())))?;
+    // A deleted user is nobody, whose roles nobody keeps.
+    let old = old.filter(|old| old.get("_deleted") != Some(&Value::Bool(true)));
     let id = new.get("_id").and_then(Value::as_str).unwrap_or_default();
     let deleted = new.get("_deleted") == Some(&Value::Bool(true));
     let write = Write { id, deleted, body: &new, old: old.as_ref() };

@@ -44,10 +44,10 @@ async fn a_location_is_where_the_client_found_the_proxy() {
     for (number, (headers, start)) in [
         (&[("X-Forwarded-Host", "example.org")][..], "http://example.org"),
         (&[("X-Forwarded-Host", "example.org:99"), ("X-Forwarded-Proto", "https")], "https://example.org:99"),
-        (&[("Host", "a.org"), ("X-Forwarded-Ssl", "on")], "https://a.org"),
-        (&[("Host", "a.org"), ("X-Forwarded-Ssl", "off"), ("X-Forwarded-Proto", "https")], "https://a.org"),
-        (&[("Host", "a.org"), ("X-Forwarded-Proto", "ftp")], "http://a.org"),
-        (&[("Host", "a.org"), ("X-Forwarded-Proto", "HTTPS")], "http://a.org"),
+        (&[("Host", "nearby"), ("X-Forwarded-Ssl", "on")], "https://nearby"),
+        (&[("Host", "nearby"), ("X-Forwarded-Ssl", "off"), ("X-Forwarded-Proto", "https")], "https://nearby"),
+        (&[("Host", "nearby"), ("X-Forwarded-Proto", "ftp")], "http://nearby"),
+        (&[("Host", "nearby"), ("X-Forwarded-Proto", "HTTPS")], "http://nearby"),
     ]
     .into_iter()
     .enumerate()

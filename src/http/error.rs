@@ -124,7 +124,7 @@ impl ApiError {
             Self::Denied(error) => denied(*error),
             Self::Security(error) => (StatusCode::BAD_REQUEST, "bad_request", error.to_string().into()),
             Self::ForeignHost => {
-                let reason = "Without admins only requests to localhost or an address are answered.";
+                let reason = "Without admins only requests to an address or a name without a dot are answered.";
                 (StatusCode::FORBIDDEN, "forbidden", reason.into())
             }
             Self::UsersSecurity => {

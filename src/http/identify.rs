@@ -67,7 +67,7 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
 }
 
 /// Whether a request says that it is for this machine. Where everyone is admin, a page of any site could be: its own name may
-/// lead here as soon as its browser has loaded it. A number, `localhost` and the name listened on can't be such a site's.
+/// lead here as soon as its browser has loaded it. A number, a name without a dot and the name listened on can't be such a site's.
 fn is_asked_by_address(headers: &HeaderMap, listen: &str) -> bool {
     let Some(host) = headers.get(HOST) else { return true };
     let Ok(host) = host.to_str() else { return false };
@@ -77,7 +77,7 @@ fn is_asked_by_address(headers: &HeaderMap, listen: &str) -> bool {
         name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
     };
     let asked = name(host);
-    asked.is_empty() || asked == "localhost" || asked.parse::<IpAddr>().is_ok() || asked == name(listen)
+    !asked.contains('.') || asked.parse::<IpAddr>().is_ok() || asked == name(listen)
 }
 
 const COOKIE_HANDLER: &str = "cookie";
@@ -204,7 +204,15 @@ mod tests {
     #[test]
     fn where_everyone_is_admin_no_other_sites_name_leads_here() {
         let is = |host: &str| is_asked_by_address(&headers("host", &[host]), "couch.local:5984");
-        for host in ["127.0.0.1:5984", "127.0.0.1", "[::1]:5984", "localhost:5984", "LOCALHOST", "couch.local:5984"] {
+        for host in [
+            "127.0.0.1:5984",
+            "127.0.0.1",
+            "[::1]:5984",
+            "localhost:5984",
+            "LOCALHOST",
+            "couch:5984",
+            "couch.local:5984",
+        ] {
             assert!(is(host), "{host}");
         }
         for host in ["evil.example:5984", "localhost.evil.example", "127.0.0.1.evil.example:5984", "couch.local.x"] {

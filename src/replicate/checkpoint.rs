@@ -232,7 +232,7 @@ mod tests {
             Peer::Local(LocalPeer::new(
                 store.clone(),
                 DbName::parse(name).unwrap(),
-                std::sync::Arc::default(),
+                std::sync::Arc::new(crate::access::Caller::server_admin()),
                 Pulse::default(),
             ))
         };

@@ -30,7 +30,7 @@ impl Source {
         let peer = Peer::Local(LocalPeer::new(
             store.clone(),
             DbName::parse("src").unwrap(),
-            std::sync::Arc::default(),
+            std::sync::Arc::new(crate::access::Caller::server_admin()),
             Pulse::default(),
         ));
         peer.create().await.unwrap();

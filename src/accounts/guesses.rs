@@ -6,8 +6,8 @@
 //! here only for passwords that aren't remembered, so a client that works doesn't wait while others guess from beside it.
 //!
 //! An address is an IPv4 address or the /64 of an IPv6 one, which is what one customer has. Addresses of this machine are
-//! counted with the name only: behind a proxy on the same machine everybody comes from there. What is counted is forgotten
-//! after [`FORGOTTEN`], or when it is the longest unused of too many.
+//! counted with the name only: behind a proxy on the same machine everybody comes from there. A count is forgotten after
+//! [`FORGOTTEN`], or, if there are too many, when it is the one that was used longest ago.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};

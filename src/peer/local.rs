@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 use self::refusal::{bad_document, failure, refused_by_store};
 use super::{Change, DatabaseInfo, LocalDoc, PeerError, Written};
-use crate::access::Caller;
+use crate::access::{Caller, Denied};
 use crate::document::{DocBatch, DocParts, Wanted};
 use crate::effort::pulse::Pulse;
 use crate::store::{Database, DbName, DocOptions, Durability, Edit, LocalRange, Snapshot, Store, StoreError};
@@ -59,11 +59,7 @@ impl LocalPeer {
 
     async fn database(&self) -> Result<Arc<Database>, PeerError> {
         let database = self.store.database(&self.name).await.map_err(|error| self.explain(error))?;
-        let may = database.security().may_open(&self.caller);
-        may.map_err(|denied| PeerError::Unauthorized {
-            database: self.name.to_string(),
-            reason: Some(denied.to_string()),
-        })?;
+        database.security().may_open(&self.caller).map_err(|denied| self.unauthorized(denied))?;
         Ok(database)
     }
 
@@ -71,12 +67,14 @@ impl LocalPeer {
     /// them are: hashes of passwords are among them.
     async fn readable(&self) -> Result<Arc<Database>, PeerError> {
         let database = self.database().await?;
-        if self.name.is_users()
-            && let Err(denied) = self.caller.may_administer()
-        {
-            return Err(PeerError::Unauthorized { database: self.name.to_string(), reason: Some(denied.to_string()) });
+        if self.name.is_users() {
+            self.caller.may_administer().map_err(|denied| self.unauthorized(denied))?;
         }
         Ok(database)
+    }
+
+    fn unauthorized(&self, denied: Denied) -> PeerError {
+        PeerError::Unauthorized { database: self.name.to_string(), reason: Some(denied.to_string()) }
     }
 
     /// What a store's error means to a replication.

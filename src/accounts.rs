@@ -5,34 +5,29 @@
 //! cookie of a session that a password began, by a signed token, or by the word of a proxy; what makes the last three true
 //! stands in [`crate::users`].
 //!
-//! A session is in its cookie and nowhere else. It ends with its time, with a new password, or with a new secret; the secret
-//! and the salts of administrators are therefore kept in the data directory ([`kept`]).
+//! A session is in its cookie and nowhere else. It ends with its time, with a new password, or with a new secret.
+//!
+//! Settings are asked for each time, since they may change.
 
 mod refused;
-mod kept;
 mod people;
 mod guesses;
 mod passwords;
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use std::{collections::BTreeMap, io};
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 
 use self::passwords::Passwords;
 use self::people::People;
-use crate::config::auth::Auth;
-use crate::config::{Admin, Config, Password};
+use crate::config::Config;
 use crate::store::{DbName, Store, StoreError};
-use crate::tasks::{self, Panicked};
 use crate::users::cookie::{self, Cookie};
 use crate::users::token::{BadKey, Claims, Tokens};
 use crate::users::{Account, proxy};
-use crate::uuids;
 
 pub use self::refused::Refused;
 
@@ -49,12 +44,11 @@ pub struct Accounts {
 }
 
 struct Inner {
-    admins: Vec<Admin>,
+    settings: watch::Receiver<Arc<Config>>,
     people: People,
     passwords: Passwords,
-    secret: SecretString,
-    tokens: Tokens,
-    settings: Auth,
+    /// Of the settings beside them. Locked to look and to replace them.
+    tokens: Mutex<(Arc<Config>, Arc<Tokens>)>,
 }
 
 /// Somebody whom a cookie proves.
@@ -68,58 +62,62 @@ pub struct Session {
 /// Why nobody could log in.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountsError {
-    /// What is kept can't be read or written.
-    #[error("could not use {}", path.display())]
-    Kept {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// A key of the settings can't be used.
     #[error(transparent)]
     Key(#[from] BadKey),
     /// `_users` can't be made.
     #[error("could not make the database _users")]
     Users(#[source] StoreError),
-    /// Hashing crashed.
-    #[error(transparent)]
-    Panicked(#[from] Panicked),
 }
 
 impl Accounts {
-    /// Reads what is kept, hashes the passwords of administrators that aren't hashed yet, and makes `_users` if there are
-    /// administrators, so that they can add people at once.
-    pub async fn open(config: &Config, store: Store) -> Result<Self, AccountsError> {
-        let settings = config.auth.clone();
-        let tokens = Tokens::new(&settings.jwt)?;
-        let (dir, admins, iterations) = (config.data_dir.clone(), config.admins.clone(), settings.iterations);
-        let given = settings.secret.clone();
-        let opening = move || Ok::<_, AccountsError>((secret(&dir, given)?, hashed(&dir, admins, iterations)?));
-        let (secret, admins) = tasks::blocking("read who may log in", opening).await??;
+    /// Everybody whom the settings and the store name. Makes `_users` if there are administrators, so that they can add people at
+    /// once.
+    pub async fn open(settings: watch::Receiver<Arc<Config>>, store: Store) -> Result<Self, AccountsError> {
+        let config = settings.borrow().clone();
+        let tokens = Tokens::new(&config.auth.jwt)?;
         let users = DbName::parse(USERS).map_err(AccountsError::Users)?;
-        if !admins.is_empty() {
-            match store.create(&users).await {
-                Ok(_) | Err(StoreError::AlreadyExists) => {}
-                Err(error) => return Err(AccountsError::Users(error)),
-            }
-        }
-        let passwords = Passwords::new(settings.iterations);
-        let people = People::new(store, users);
-        Ok(Self { inner: Arc::new(Inner { admins, people, passwords, secret, tokens, settings }) })
+        let passwords = Passwords::new(config.auth.iterations);
+        let (people, tokens) = (People::new(store, users), Mutex::new((config, Arc::new(tokens))));
+        let accounts = Self { inner: Arc::new(Inner { settings, people, passwords, tokens }) };
+        accounts.make_users().await.map_err(AccountsError::Users)?;
+        Ok(accounts)
+    }
+
+    /// Makes `_users` if there are administrators and it isn't there.
+    pub async fn make_users(&self) -> Result<(), StoreError> {
+        if self.has_admins() { self.inner.people.make().await } else { Ok(()) }
     }
 
     /// Whether there are administrators. Without any, everyone is one.
     pub fn has_admins(&self) -> bool {
-        !self.inner.admins.is_empty()
+        !self.settings().admins.is_empty()
+    }
+
+    fn settings(&self) -> Arc<Config> {
+        self.inner.settings.borrow().clone()
+    }
+
+    /// What checks tokens by the settings as they are now; `None` if they aren't looked at.
+    fn tokens(&self, config: &Arc<Config>) -> Option<Arc<Tokens>> {
+        if !config.auth.handlers.jwt {
+            return None;
+        }
+        let mut tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&tokens.0, config) {
+            // Whoever changed the settings has tried the same; keys that can't be used are none.
+            let new = Tokens::new(&config.auth.jwt).ok()?;
+            *tokens = (Arc::clone(config), Arc::new(new));
+        }
+        Some(Arc::clone(&tokens.1)).filter(|tokens| !tokens.is_empty())
     }
 
     /// How people prove who they are, by CouchDB's names.
     pub fn handlers(&self) -> Vec<&'static str> {
+        let config = self.settings();
         let mut handlers = vec!["cookie", "default"];
-        handlers.extend((!self.inner.tokens.is_empty()).then_some("jwt"));
-        handlers.extend(self.inner.settings.proxy.enabled.then_some("proxy"));
+        handlers.extend(self.tokens(&config).map(|_| "jwt"));
+        handlers.extend(config.auth.handlers.proxy.then_some("proxy"));
         handlers
     }
 
@@ -142,10 +140,11 @@ impl Accounts {
     /// Whose session a cookie's value is. A cookie that is forged, expired, or of nobody any more, is nobody's.
     pub async fn by_cookie(&self, value: &str) -> Result<Option<Session>, Refused> {
         let Some(cookie) = Cookie::parse(value)? else { return Ok(None) };
-        let timeout = self.timeout();
+        let config = self.settings();
+        let timeout = i64::try_from(config.auth.timeout.as_secs()).unwrap_or(i64::MAX);
         let Some(left) = cookie.left(now(), timeout) else { return Ok(None) };
         let Some(account) = self.find(cookie.name()).await? else { return Ok(None) };
-        if !cookie.is_signed(self.inner.secret.expose_secret(), &account.salt) {
+        if !cookie.is_signed(secret(&config), &account.salt) {
             return Ok(None);
         }
         let account = without_conflicts(account)?;
@@ -156,35 +155,30 @@ impl Accounts {
 
     /// A new cookie's value for somebody who has proven who he is.
     pub fn cookie(&self, account: &Account) -> String {
-        cookie::sign(&account.name, now(), self.inner.secret.expose_secret(), &account.salt)
+        cookie::sign(&account.name, now(), secret(&self.settings()), &account.salt)
     }
 
     /// Whom a JSON web token is for; `None` if tokens aren't looked at.
     pub fn by_token(&self, token: &str) -> Result<Option<Claims>, Refused> {
-        if self.inner.tokens.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(self.inner.tokens.check(token, now())?))
+        let tokens = self.tokens(&self.settings());
+        Ok(tokens.map(|tokens| tokens.check(token, now())).transpose()?)
     }
 
     /// Whether a proxy's word for this name is to be believed.
     pub fn believes_proxy(&self, name: &str, token: Option<&str>) -> bool {
-        let proxy = &self.inner.settings.proxy;
-        let signed = || token.is_some_and(|token| proxy::is_token(token, name, self.inner.secret.expose_secret()));
-        proxy.enabled && (!proxy.use_secret || signed())
+        let config = self.settings();
+        let signed = || token.is_some_and(|token| proxy::is_token(token, name, secret(&config)));
+        config.auth.handlers.proxy && (!config.auth.proxy.use_secret || signed())
     }
 
     async fn find(&self, name: &str) -> Result<Option<Account>, StoreError> {
         let person = self.inner.people.find(name).await?;
-        let admin = self.inner.admins.iter().find(|admin| admin.name == name);
+        let config = self.settings();
+        let admin = config.admins.iter().find(|admin| admin.name == name);
         Ok(match admin {
             Some(admin) => Some(Account::of_admin(admin, person.as_deref())),
             None => person.map(|person| (*person).clone()),
         })
-    }
-
-    fn timeout(&self) -> i64 {
-        i64::try_from(self.inner.settings.timeout.as_secs()).unwrap_or(i64::MAX)
     }
 }
 
@@ -192,57 +186,15 @@ fn without_conflicts(account: Account) -> Result<Account, Refused> {
     if account.conflicts { Err(Refused::Conflicts) } else { Ok(account) }
 }
 
+/// What cookies and a proxy's tokens are signed with.
+fn secret(config: &Config) -> &str {
+    config.auth.secret.as_ref().expect("settings have one").expose_secret()
+}
+
 /// Seconds since 1970.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-const SECRET_FILE: &str = "session.secret";
-const ADMINS_FILE: &str = "admins.hashed";
-
-/// The secret of the settings, else the kept one, else a new one, which is kept.
-fn secret(dir: &Path, given: Option<SecretString>) -> Result<SecretString, AccountsError> {
-    if let Some(secret) = given {
-        return Ok(secret);
-    }
-    let path = dir.join(SECRET_FILE);
-    let read = || match kept::read(&path)? {
-        Some(text) if text.trim().is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
-        Some(text) => Ok(text.trim().to_owned()),
-        None => {
-            let secret = uuids::random();
-            kept::write(&path, &secret).map(|()| secret)
-        }
-    };
-    let secret = read();
-    secret.map(SecretString::from).map_err(|source| AccountsError::Kept { path, source })
-}
-
-/// The administrators, each with a hash: a password that isn't hashed gets the hash that is kept for it, else a new one,
-/// which is kept. A hash of another password is replaced, and one of somebody who isn't named any more is forgotten.
-fn hashed(dir: &Path, mut admins: Vec<Admin>, iterations: NonZeroU32) -> Result<Vec<Admin>, AccountsError> {
-    if admins.iter().all(|admin| admin.password.salt().is_some()) {
-        return Ok(admins);
-    }
-    let path = dir.join(ADMINS_FILE);
-    let failed = |source| AccountsError::Kept { path: path.clone(), source };
-    let text = kept::read(&path).map_err(failed)?.unwrap_or_else(|| "{}".into());
-    let old: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
-    let mut new = BTreeMap::new();
-    for admin in &mut admins {
-        let Password::Plain(password) = &admin.password else { continue };
-        let known = old.get(&admin.name).and_then(|hash| Admin::new(&admin.name, hash).ok());
-        let known = known.map(|known| known.password).filter(|known| known.is(password.expose_secret()));
-        let hash = known.unwrap_or_else(|| Password::hash(password.expose_secret(), &uuids::random(), iterations));
-        new.extend(hash.hashed_text().map(|text| (admin.name.clone(), text)));
-        admin.password = hash;
-    }
-    if new != old {
-        let text = serde_json::to_string_pretty(&new).map_err(|error| failed(error.into()))?;
-        kept::write(&path, &text).map_err(failed)?;
-    }
-    Ok(admins)
 }
 
 #[cfg(test)]

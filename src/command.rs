@@ -45,8 +45,19 @@ pub struct UsageError(pub String);
 
 const LEVELS: &str = "error, warn, info, debug or trace; or directives such as info,couchrep::replicate=debug";
 
+/// Changes what is logged, as [`log`] takes it.
+type ChangeLog = Box<dyn Fn(&str) -> anyhow::Result<()>>;
+
 /// Writes the log to `writer`, coloured where stderr is a terminal.
-fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> anyhow::Result<()> {
+fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> anyhow::Result<ChangeLog> {
+    let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(stderr().is_terminal());
+    let log = log.with_env_filter(log_filter(filter)?).with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    Ok(Box::new(move |filter| Ok(handle.reload(log_filter(filter)?)?)))
+}
+
+fn log_filter(filter: &str) -> anyhow::Result<EnvFilter> {
     let directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty());
     for directive in directives {
         // To tracing any word is the name of somebody who may log, and so a misspelt level silences everything.
@@ -55,11 +66,8 @@ fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static
             return Err(UsageError(format!("--log: `{directive}` is no level: {LEVELS}")).into());
         }
     }
-    let filter = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|_| UsageError(format!("--log must be a level or directives: {LEVELS}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(stderr().is_terminal()).init();
-    Ok(())
+    let wrong = |_| UsageError(format!("--log must be a level or directives: {LEVELS}"));
+    Ok(EnvFilter::builder().parse(filter).map_err(wrong)?)
 }
 
 /// Runs a command to its end. What still runs then has had its deadline; the process doesn't wait for it.

@@ -5,10 +5,12 @@
 //! description of each option, and lays them over the others; the rest of the crate only sees [`Config`].
 
 mod admin;
+mod check;
 pub mod auth;
 pub mod connection;
 pub mod cors;
 mod couchdb_ini;
+pub mod keys;
 pub mod options;
 
 use std::num::NonZeroU32;

@@ -37,6 +37,7 @@ mod welcome;
 mod session;
 mod replication;
 mod nodes;
+mod config;
 mod databases;
 mod dbs_info;
 mod rendered;
@@ -73,7 +74,10 @@ pub(crate) use self::state::COUCHDB_VERSION;
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
-    let places = RequestPermits::new(state.config.http.max_requests, state.config.http.max_slow_readers);
+    let places = {
+        let limits = &state.settings.current().http;
+        RequestPermits::new(limits.max_requests, limits.max_slow_readers)
+    };
     let routes = Routes::new(&state)
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
@@ -82,6 +86,18 @@ pub fn router(state: AppState) -> Router {
         .route("/_all_dbs", server_admins(get(databases::list)))
         .route("/_dbs_info", server_admins(get(dbs_info::get).post(dbs_info::post)))
         .route("/_membership", server_admins(get(nodes::membership)))
+        .route("/_node/{node}", server_admins(get(nodes::name)))
+        .route("/_node/{node}/{*rest}", server_admins(any(absent::answer("_node", "statistics of nodes"))))
+        .route("/_node/{node}/_config", server_admins(get(config::all)))
+        .route("/_node/{node}/_config/_reload", server_admins(post(config::reload)))
+        .route("/_node/{node}/_config/{section}", server_admins(get(config::section)))
+        .route(
+            "/_node/{node}/_config/{section}/{key}",
+            server_admins(get(config::get).put(config::put).delete(config::delete)),
+        )
+        .route("/_config", server_admins(get(config::all)))
+        .route("/_config/{section}", server_admins(get(config::section)))
+        .route("/_config/{section}/{key}", server_admins(get(config::get).put(config::put).delete(config::delete)))
         .route("/_replicate", replicators(any(replication::replicate)))
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
         .route("/_active_tasks", server_admins(get(replication::active_tasks)))
@@ -135,12 +151,11 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 37] = [
+const ABSENT: [(&str, &str); 36] = [
     ("/_scheduler", "scheduler"),
     ("/_replicator", "replications that are documents"),
     ("/_global_changes", "feed of all databases"),
     ("/_db_updates", "feed of all databases"),
-    ("/_node", "settings and statistics of nodes"),
     ("/_cluster_setup", "cluster"),
     ("/_reshard", "shards"),
     ("/_reload_query_servers", "query servers"),

@@ -31,13 +31,14 @@ use crate::jobs::Jobs;
 use crate::peer::remote::Clients;
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
 /// A server that listens.
 pub struct Server {
     addr: SocketAddr,
-    config: Config,
+    settings: Settings,
     store: Store,
     jobs: Jobs,
     /// Accepts, and serves every connection.
@@ -47,12 +48,14 @@ pub struct Server {
 impl Server {
     /// Binds, opens the store, and serves from then on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let settings = Settings::open(config).await?;
+        let config = settings.current();
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(&config).await?;
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let store = open_store(&config).await?;
         let uuid = identity::uuid(&config).await?;
-        let accounts = Accounts::open(&config, store.clone()).await?;
+        let accounts = Accounts::open(settings.watch(), store.clone()).await?;
         let connections = Tasks::default();
         let jobs = jobs(&config, &store, addr, &uuid)?;
         let router = http::router(AppState {
@@ -61,14 +64,19 @@ impl Server {
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
             answers: http::Answers::new(config.http.max_answers_bytes),
             accounts,
-            config: Arc::new(config.clone()),
+            settings: settings.clone(),
             uuid: uuid.clone(),
             tasks: connections.clone(),
         });
         connections
             .spawn("accept", connections::accept((listener, tls), router, config.http.clone(), connections.clone()));
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, config, store, jobs, connections })
+        Ok(Self { addr, settings, store, jobs, connections })
+    }
+
+    /// Its settings, which may change.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Where it listens: the real port, where 0 was asked for.
@@ -82,18 +90,19 @@ impl Server {
         if addr.ip().is_unspecified() {
             addr.set_ip(if addr.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
         }
-        let scheme = if self.config.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.settings.current().tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{addr}")
     }
 
     /// Ends everything in order; with the default deadlines, within ten seconds.
     pub async fn stop(self) {
+        let config = self.settings.current();
         self.jobs.stop();
-        if !self.jobs.drained(self.config.replicator.stop_deadline).await {
+        if !self.jobs.drained(config.replicator.stop_deadline).await {
             tracing::warn!("replications were still running at the deadline; they go on from their last checkpoints");
         }
         self.connections.stop();
-        if !self.connections.ended_within(self.config.http.drain_deadline).await {
+        if !self.connections.ended_within(config.http.drain_deadline).await {
             tracing::warn!("requests were still open at the deadline");
         }
         if timeout(CLOSE_DEADLINE, self.store.close()).await.is_err() {

@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A room stands on one floor, and rooms of one floor don't know each other.
 const FLOORS: [&[&str]; 16] = [
-    &["json", "tasks", "percent", "uuids"],
+    &["json", "tasks", "percent", "uuids", "data_file"],
     &["document", "config"],
     &["multipart", "term", "selector", "javascript", "access", "effort"],
     &["users"],
     &["store"],
-    &["endpoint", "accounts"],
+    &["endpoint", "accounts", "settings"],
     &["peer"],
     &["databases"],
     &["replicate"],

@@ -13,6 +13,7 @@ mod rights;
 mod rights_matrix;
 mod cors;
 mod sessions;
+mod settings;
 mod tls;
 mod users;
 mod databases;

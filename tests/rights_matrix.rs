@@ -78,6 +78,8 @@ async fn server() -> Server {
         let doc = json!({ "name": name, "password": "pw", "roles": roles, "type": "user" });
         server.put(&format!("/_users/org.couchdb.user:{name}"), doc, 201).await;
     }
+    // CouchDB's had this set.
+    server.put("/_node/_local/_config/log/level", json!("warning"), 200).await;
     let members = json!({ "names": ["m_member"], "roles": ["staff"] });
     for (name, security) in [
         ("m_db", Some(json!({ "admins": { "names": ["m_dba"], "roles": [] }, "members": members }))),

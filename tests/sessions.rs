@@ -225,6 +225,7 @@ async fn nobody_but_users_is_answered_where_the_settings_say_so() {
 async fn a_token_says_who_asks_where_its_key_is_known() {
     let server = Server::with_config(|config| {
         config.admins.push(couchrep::config::Admin::new("root", "hunter2").unwrap());
+        config.auth.handlers.jwt = true;
         config.auth.jwt.keys.push("hmac:_default=aGVsbG8=".parse().unwrap());
     })
     .await;
@@ -258,7 +259,7 @@ async fn a_proxy_is_believed_where_the_settings_say_so_and_it_signs() {
     let server = Server::with_config(|config| {
         config.admins.push(couchrep::config::Admin::new("root", "hunter2").unwrap());
         config.auth.secret = Some("92de07df7e7a3fe14808cef90a7cc0d91".into());
-        config.auth.proxy.enabled = true;
+        config.auth.handlers.proxy = true;
     })
     .await;
     let session = who(&server, &headers).await;

@@ -166,3 +166,27 @@ async fn users_replicate_what_they_may_between_servers() {
     assert_eq!(result["history"][0]["docs_written"], 1, "{result}");
     as_user(&there, "ann:apple", Method::GET, "/db/doc", &Value::Null, 200).await;
 }
+
+/// Whoever's document has conflicts can't log in: with one request anybody could have kept anybody out.
+#[tokio::test]
+async fn nobody_else_brings_a_conflict_into_a_users_document() {
+    let server = server().await;
+    as_user(&server, "root:hunter2", Method::PUT, ANN, &ann(), 201).await;
+    let branch = json!({ "_rev": "1-abc", "name": "ann", "type": "user", "roles": [] });
+    let path = format!("{ANN}?new_edits=false");
+    let refusal = json!({ "error": "forbidden", "reason": "You may only update your own user document." });
+    let anonymous = ask(&client(), Method::PUT, server.anonymous_url(&path), Some(&branch), 403);
+    assert_eq!(anonymous.await, refusal);
+    let mut row = branch.clone();
+    row["_id"] = "org.couchdb.user:ann".into();
+    let bulk = json!({ "new_edits": false, "docs": [row] });
+    let rows = ask(&client(), Method::POST, server.anonymous_url("/_users/_bulk_docs"), Some(&bulk), 201).await;
+    assert_eq!(rows[0]["reason"], refusal["reason"]);
+    as_user(&server, "ann:apple", Method::GET, "/_session", &Value::Null, 200).await;
+    // Where nobody is, there is nobody to keep out; and an admin may.
+    let bob = json!({ "_rev": "1-abc", "name": "bob", "type": "user", "roles": [], "password": "pear" });
+    let url = server.anonymous_url("/_users/org.couchdb.user:bob?new_edits=false");
+    ask(&client(), Method::PUT, url, Some(&bob), 201).await;
+    as_user(&server, "root:hunter2", Method::PUT, &path, &branch, 201).await;
+    as_user(&server, "ann:apple", Method::GET, "/_session", &Value::Null, 401).await;
+}

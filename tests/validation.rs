@@ -1,5 +1,7 @@
 //! `validate_doc_update`: what design documents refuse isn't written, by whatever way it comes.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use serde_json::{Value, json};
 
 use crate::support::{Server, client};
@@ -183,4 +185,35 @@ async fn a_replication_counts_and_lists_what_its_target_refuses() {
         let ids: Vec<_> = server.leaves(target).await.into_iter().map(|leaf| leaf.id).collect();
         assert_eq!(ids, ["_design/even", "doc0000", "doc0002", "doc0004", "doc0006", "doc0008"]);
     }
+}
+
+/// A function that takes too long on a busy machine has refused nothing: its documents were passed over for good.
+#[tokio::test]
+async fn a_validation_that_runs_out_of_time_is_asked_again_before_a_document_is_given_up() {
+    let server = Server::with_config(|config| config.store.javascript.call_time = Duration::from_millis(100)).await;
+    server.database("source").await;
+    for id in ["slow", "quick"] {
+        server.put(&format!("/source/{id}"), json!({ "is": id }), 201).await;
+    }
+    let attached = json!({ "is": "slow", "_attachments": { "a.txt": { "data": "YQ==" } } });
+    server.put("/source/with_file", attached, 201).await;
+    server.put("/target", Value::Null, 201).await;
+    let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() + 3000;
+    let function = format!("function (doc) {{ while (doc.is == 'slow' && Date.now() < {until}); }}");
+    server.put("/target/_design/slow", json!({ "validate_doc_update": function }), 201).await;
+    let done = server.replicate(json!({ "source": "source", "target": "target" })).await;
+    assert_eq!(done["history"][0]["doc_write_failures"], 0, "{done}");
+    for id in ["slow", "quick", "with_file"] {
+        server.get(&format!("/target/{id}"), 200).await;
+    }
+
+    let ever = json!({ "validate_doc_update": "function (doc) { while (doc.is == 'slow'); }" });
+    server.put("/other", Value::Null, 201).await;
+    server.put("/other/_design/slow", ever, 201).await;
+    let done = server.replicate(json!({ "source": "source", "target": "other", "retries_per_request": 2 })).await;
+    assert_eq!((&done["history"][0]["doc_write_failures"], &done["ok"]), (&json!(2), &json!(true)), "{done}");
+    server.get("/other/quick", 200).await;
+    // A write that nobody hears of is no way round it.
+    let unheard = server.put("/other/new?batch=ok", json!({ "is": "slow" }), 500).await;
+    assert_eq!(unheard["error"], "os_process_error");
 }

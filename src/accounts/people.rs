@@ -42,6 +42,14 @@ impl People {
         Self { store, users, known: Mutex::new(known) }
     }
 
+    /// Makes the database if it isn't there.
+    pub(super) async fn make(&self) -> Result<(), StoreError> {
+        match self.store.create(&self.users).await {
+            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Who has this name; `None` for nobody.
     pub(super) async fn find(&self, name: &str) -> Result<Option<Arc<Account>>, StoreError> {
         let database = match self.store.database(&self.users).await {

@@ -1,10 +1,14 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use std::num::NonZeroU32;
+
 use super::*;
 use crate::access::Caller;
-use crate::config::StoreSettings;
+use crate::config::auth::Auth;
+use crate::config::{Admin, StoreSettings};
 use crate::document::DocParts;
+use crate::settings::Settings;
 use crate::store::{Durability, Edit};
 
 /// `secret`, in CouchDB 3.4's form.
@@ -28,7 +32,8 @@ impl Place {
         let mut config = Config { data_dir: self.dir.path().into(), admins, ..Config::default() };
         config.auth.iterations = NonZeroU32::new(10).unwrap();
         change(&mut config.auth);
-        Accounts::open(&config, self.store.clone()).await.unwrap()
+        let settings = Settings::open(config).await.unwrap();
+        Accounts::open(settings.watch(), self.store.clone()).await.unwrap()
     }
 
     /// Writes a user's document as it is.
@@ -107,7 +112,7 @@ async fn sessions_of_plain_admins_survive_a_restart_and_no_other_password() {
     let place = Place::new().await;
     let accounts = place.accounts(&[("root", "open"), ("gone", "x")], |_| ()).await;
     let cookie = accounts.cookie(&log_in(&accounts, "root", "open").await.unwrap());
-    let kept = || std::fs::read_to_string(place.dir.path().join(ADMINS_FILE)).unwrap();
+    let kept = || std::fs::read_to_string(place.dir.path().join("admins.hashed")).unwrap();
     let hashes = kept();
     assert!(hashes.contains("-pbkdf2:sha256-") && !hashes.contains("open"), "{hashes}");
 
@@ -148,29 +153,14 @@ async fn a_cookie_lasts_for_its_time_and_is_renewed_after_a_tenth_of_it() {
 }
 
 #[tokio::test]
-async fn a_secret_is_made_once_and_a_damaged_one_is_an_error() {
-    let place = Place::new().await;
-    let path = place.dir.path().join(SECRET_FILE);
-    place.accounts(&[], |_| ()).await;
-    let made = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(made.trim().len(), 32);
-    place.accounts(&[], |_| ()).await;
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), made);
-    std::fs::write(&path, "\n").unwrap();
-    let config = Config { data_dir: place.dir.path().into(), ..Config::default() };
-    let error = Accounts::open(&config, place.store.clone()).await.err().unwrap();
-    assert!(error.to_string().contains(SECRET_FILE), "{error}");
-}
-
-#[tokio::test]
 async fn a_proxys_word_counts_only_where_it_is_asked_for_and_signed() {
     let place = Place::new().await;
     let secret = || Some(SecretString::from("92de07df7e7a3fe14808cef90a7cc0d91"));
     let token = Some("0a60ae371f04a1f4850c8cc1dffcfa55fddab926");
     let off = place.accounts(&[], |auth| auth.secret = secret()).await;
     assert!(!off.believes_proxy("foo", token));
-    let on = place.accounts(&[], |auth| (auth.secret, auth.proxy.enabled) = (secret(), true)).await;
+    let on = place.accounts(&[], |auth| (auth.secret, auth.handlers.proxy) = (secret(), true)).await;
     assert!(on.believes_proxy("foo", token) && !on.believes_proxy("bar", token) && !on.believes_proxy("foo", None));
-    let open = place.accounts(&[], |auth| (auth.proxy.enabled, auth.proxy.use_secret) = (true, false)).await;
+    let open = place.accounts(&[], |auth| (auth.handlers.proxy, auth.proxy.use_secret) = (true, false)).await;
     assert!(open.believes_proxy("foo", None));
 }

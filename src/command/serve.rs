@@ -2,13 +2,15 @@
 
 use std::io::{self, Write, stderr};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use couchrep::config::{Config, Options};
 use couchrep::server::Server;
+use tokio::sync::watch;
 
 use super::signals::Signals;
-use super::{Exit, block_on, log};
+use super::{ChangeLog, Exit, block_on, log};
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "\
@@ -25,12 +27,12 @@ Examples:
 /// Serves.
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let config = options.config()?;
-    log(&config.log, stderr)?;
-    block_on(serve_until_signal(config))?;
+    let change_log = log(&config.log, stderr)?;
+    block_on(serve_until_signal(config, &change_log))?;
     Ok(Exit::Done)
 }
 
-async fn serve_until_signal(config: Config) -> anyhow::Result<()> {
+async fn serve_until_signal(config: Config, change_log: &ChangeLog) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
     let data_dir = config.data_dir.clone();
     let server = Server::start(config).await?;
@@ -38,12 +40,32 @@ async fn serve_until_signal(config: Config) -> anyhow::Result<()> {
     // Nobody may be reading what a server prints; it serves all the same.
     let _ = greet(&server.url(), &data_dir);
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = follow_level(server.settings().watch(), change_log) => unreachable!("settings last as long as their server"),
+    };
     tracing::info!(signal, "stopping; a second signal ends it at once");
     tokio::select! {
         biased;
         () = server.stop() => Ok(()),
         signal = signals.next() => anyhow::bail!("ended by a second {signal} before everything was put away"),
+    }
+}
+
+/// Logs what the settings say, which may change. Ends with them.
+async fn follow_level(mut settings: watch::Receiver<Arc<Config>>, change_log: &ChangeLog) {
+    let mut level = String::new();
+    loop {
+        let now = settings.borrow_and_update().log.clone();
+        if now != level
+            && let Err(error) = change_log(&now)
+        {
+            tracing::error!(%error, "the log's level stays what it was");
+        }
+        level = now;
+        if settings.changed().await.is_err() {
+            return;
+        }
     }
 }
 

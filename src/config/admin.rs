@@ -52,6 +52,12 @@ pub(super) const MAX_ITERATIONS: u32 = 10_000_000;
 impl Admin {
     /// An administrator with this password, hashed or not. The error never shows it.
     pub fn new(name: &str, password: &str) -> Result<Self, &'static str> {
+        match name {
+            "" => return Err("needs a name"),
+            // What is sent at a login ends the name with one.
+            name if name.contains(':') => return Err("may not have a colon"),
+            _ => {}
+        }
         Ok(Self { name: name.to_owned(), password: Password::parse(password)? })
     }
 }
@@ -111,13 +117,15 @@ impl Password {
         }
     }
 
-    /// A hash of [`Password::hash`] as CouchDB writes it into `[admins]`; `None` for all others.
+    /// A hash as CouchDB writes it into `[admins]`; `None` for a password as it is.
     pub fn hashed_text(&self) -> Option<String> {
         match self {
-            Self::Pbkdf2 { prf, iterations, salt, key } if *prf == pbkdf2::PBKDF2_HMAC_SHA256 => {
-                Some(format!("-pbkdf2:sha256-{},{salt},{iterations}", hex::encode(key)))
+            Self::Plain(_) => None,
+            Self::Pbkdf2 { prf, iterations, salt, key } => {
+                let (name, ..) = ALGORITHMS.into_iter().find(|(_, known, _)| known == prf)?;
+                Some(format!("-pbkdf2:{name}-{},{salt},{iterations}", hex::encode(key)))
             }
-            _ => None,
+            Self::Simple { salt, digest } => Some(format!("-hashed-{},{salt}", hex::encode(digest))),
         }
     }
 
@@ -161,15 +169,16 @@ fn pbkdf2(text: &str) -> Result<Password, &'static str> {
 
 const PRF: &str = "has a hash of a kind that can't be checked: sha, sha256, sha384 and sha512 can";
 
-/// A pseudo-random function by CouchDB's name, and the bytes that it makes.
+/// Pseudo-random functions by CouchDB's names, and the bytes that they make.
+const ALGORITHMS: [(&str, pbkdf2::Algorithm, usize); 4] = [
+    ("sha", pbkdf2::PBKDF2_HMAC_SHA1, digest::SHA1_OUTPUT_LEN),
+    ("sha256", pbkdf2::PBKDF2_HMAC_SHA256, digest::SHA256_OUTPUT_LEN),
+    ("sha384", pbkdf2::PBKDF2_HMAC_SHA384, digest::SHA384_OUTPUT_LEN),
+    ("sha512", pbkdf2::PBKDF2_HMAC_SHA512, digest::SHA512_OUTPUT_LEN),
+];
+
 fn algorithm(prf: &str) -> Option<(pbkdf2::Algorithm, usize)> {
-    match prf {
-        "sha" => Some((pbkdf2::PBKDF2_HMAC_SHA1, digest::SHA1_OUTPUT_LEN)),
-        "sha256" => Some((pbkdf2::PBKDF2_HMAC_SHA256, digest::SHA256_OUTPUT_LEN)),
-        "sha384" => Some((pbkdf2::PBKDF2_HMAC_SHA384, digest::SHA384_OUTPUT_LEN)),
-        "sha512" => Some((pbkdf2::PBKDF2_HMAC_SHA512, digest::SHA512_OUTPUT_LEN)),
-        _ => None,
-    }
+    ALGORITHMS.into_iter().find(|(name, ..)| *name == prf).map(|(_, algorithm, bytes)| (algorithm, bytes))
 }
 
 impl From<&str> for Password {
@@ -208,6 +217,8 @@ mod tests {
             let password = Admin::new("root", hash).unwrap().password;
             assert!(password.is("pass wörd"), "{hash}");
             assert!(!password.is("pass word") && !password.is("") && !password.is(hash), "{hash}");
+            let shown = Admin::new("root", &password.hashed_text().unwrap()).unwrap().password;
+            assert!(shown.is("pass wörd"), "{hash}");
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Under the names of CouchDB's `[chttpd_auth]`, `[jwt_auth]` and `[jwt_keys]` where it has them.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Settings of sessions, tokens and proxies.
 #[derive(Debug, Clone)]
@@ -27,9 +28,11 @@ pub struct Auth {
     pub require_valid_user: bool,
     /// The same, but `/_up` is.
     pub require_valid_user_except_for_up: bool,
-    /// What checks JSON web tokens; without keys there are none.
+    /// What is believed besides cookies and passwords.
+    pub handlers: Handlers,
+    /// What checks JSON web tokens.
     pub jwt: Jwt,
-    /// Whether, and how, a proxy says who asks.
+    /// How a proxy says who asks.
     pub proxy: Proxy,
 }
 
@@ -44,10 +47,20 @@ impl Default for Auth {
             same_site: None,
             require_valid_user: false,
             require_valid_user_except_for_up: false,
+            handlers: Handlers::default(),
             jwt: Jwt::default(),
             proxy: Proxy::default(),
         }
     }
+}
+
+/// What is believed besides cookies and passwords.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handlers {
+    /// JSON web tokens.
+    pub jwt: bool,
+    /// A proxy's word. Without this every header of it is ignored.
+    pub proxy: bool,
 }
 
 /// The cookie's `SameSite`: whether a browser sends it with what other sites ask for.
@@ -74,6 +87,16 @@ impl FromStr for SameSite {
     }
 }
 
+impl fmt::Display for SameSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Lax => "lax",
+            Self::Strict => "strict",
+        })
+    }
+}
+
 /// What checks JSON web tokens.
 #[derive(Debug, Clone)]
 pub struct Jwt {
@@ -97,8 +120,8 @@ impl Default for Jwt {
 pub struct JwtKey {
     /// What it is for, which no token can change.
     pub kind: JwtKeyKind,
-    /// The `kid` of tokens; `_default` for those without one.
-    pub kid: String,
+    /// Its name in `[jwt_keys]`: `hmac:KID`.
+    pub name: String,
     /// Base64 of a secret, or a public key as PEM, whose line breaks may be written `\n`.
     pub key: SecretString,
 }
@@ -117,14 +140,24 @@ pub enum JwtKeyKind {
 impl JwtKey {
     /// Reads a line of `[jwt_keys]`: `hmac:kid` and the key. The error never shows it.
     pub fn new(name: &str, key: &str) -> Result<Self, &'static str> {
-        let (kind, kid) = name.split_once(':').ok_or("must be named hmac:KID, rsa:KID or ec:KID")?;
+        let (kind, _) = name.split_once(':').ok_or("must be named hmac:KID, rsa:KID or ec:KID")?;
         let kind = match kind {
             "hmac" => JwtKeyKind::Hmac,
             "rsa" => JwtKeyKind::Rsa,
             "ec" => JwtKeyKind::Ec,
             _ => return Err("must be of the kind hmac, rsa or ec"),
         };
-        Ok(Self { kind, kid: kid.to_owned(), key: key.into() })
+        Ok(Self { kind, name: name.to_owned(), key: key.into() })
+    }
+
+    /// The `kid` of tokens; `_default` for those without one.
+    pub fn kid(&self) -> &str {
+        self.name.split_once(':').map_or("", |(_, kid)| kid)
+    }
+
+    /// The key, if everybody may know it.
+    pub fn public(&self) -> Option<&str> {
+        (self.kind != JwtKeyKind::Hmac).then(|| self.key.expose_secret())
     }
 }
 
@@ -192,11 +225,19 @@ impl FromStr for RequiredClaims {
     }
 }
 
-/// Whether, and how, a proxy says who asks.
+impl fmt::Display for RequiredClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { exp, nbf, iat, kid, typ, iss } = self;
+        let flags = [(exp, "exp"), (nbf, "nbf"), (iat, "iat"), (kid, "kid"), (typ, "typ")];
+        let names = flags.into_iter().filter_map(|(is, name)| is.then_some(name.to_owned()));
+        let issuer = iss.iter().map(|iss| format!("{{iss, \"{iss}\"}}"));
+        f.write_str(&names.chain(issuer).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// How a proxy says who asks.
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    /// Off, every header of these is ignored.
-    pub enabled: bool,
     /// Whether the proxy must show that it has the secret. Without it, whoever reaches the server is whom he likes.
     pub use_secret: bool,
     /// The header of the name.
@@ -210,7 +251,6 @@ pub struct Proxy {
 impl Default for Proxy {
     fn default() -> Self {
         Self {
-            enabled: false,
             use_secret: true,
             x_auth_username: "X-Auth-CouchDB-UserName".into(),
             x_auth_roles: "X-Auth-CouchDB-Roles".into(),
@@ -238,7 +278,7 @@ mod tests {
     #[test]
     fn a_key_says_what_it_is_for_and_is_never_shown() {
         let key: JwtKey = "hmac:_default=aGVsbG8=".parse().unwrap();
-        assert_eq!((key.kind, key.kid.as_str()), (JwtKeyKind::Hmac, "_default"));
+        assert_eq!((key.kind, key.kid()), (JwtKeyKind::Hmac, "_default"));
         assert!(!format!("{key:?}").contains("aGVs"));
         for broken in ["aGVsbG8=", "hmac=aGVsbG8=", "oct:a=aGVsbG8="] {
             assert!(!broken.parse::<JwtKey>().unwrap_err().contains("aGVs"));

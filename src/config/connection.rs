@@ -3,6 +3,7 @@
 //! The names are those of CouchDB's `[replicator]` section, in the settings as in an endpoint's `tls` object. Unlike
 //! CouchDB, certificates are verified unless somebody says otherwise.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -87,6 +88,12 @@ impl FromStr for SocketOptions {
             options.set(key.trim(), value.trim())?;
         }
         Ok(options)
+    }
+}
+
+impl fmt::Display for SocketOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{{keepalive, {}}}, {{nodelay, {}}}]", self.keepalive, self.nodelay)
     }
 }
 

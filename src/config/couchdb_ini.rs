@@ -1,19 +1,11 @@
-//! Takes a CouchDB's `local.ini` as it is: `[replicator]`, `[admins]`, `[cors]`, what is said of logins in `[chttpd]`,
-//! `[chttpd_auth]`, `[jwt_auth]` and `[jwt_keys]`, and some keys of `[couchdb]`.
+//! Takes a CouchDB's `local.ini` as it is: what [`Setting`] knows of it.
 //!
-//! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys of other
-//! sections are left alone, and so are keys of `[replicator]` that have no meaning here (`max_jobs`, `auth_plugins`, and
-//! `ssl_certificate_max_depth`, since rustls has a limit of its own); a value that can't be taken is an error that names
-//! its section and key and never shows a password.
+//! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys that have no
+//! meaning here are left alone (`max_jobs`, `auth_plugins`, and `ssl_certificate_max_depth`, since rustls has a limit of its
+//! own); a value that can't be taken is an error that names its section and key and never shows a password.
 
-use std::time::Duration;
-
-use secrecy::SecretString;
-
-use super::auth::{Auth, Jwt, JwtKey};
-use super::connection::Tls;
-use super::cors::{Cors, list};
-use super::{Admin, Config};
+use super::Config;
+use super::keys::Setting;
 
 /// What is wrong in the file, and in which line.
 pub(super) struct Problem {
@@ -25,10 +17,8 @@ pub(super) struct Problem {
 
 /// Lays a file over the settings.
 pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
-    let (mut section, mut admins) = (String::new(), Vec::new());
-    let mut tls = Tls::default();
-    // CouchDB's default, for proxies that it lets in.
-    let mut proxy_use_secret = false;
+    let mut section = "";
+    let mut says_proxy_use_secret = false;
     for (line, text) in (1..).zip(text.lines()) {
         let text = text.trim();
         let wrong = |problem: String| Problem { line, problem };
@@ -36,120 +26,35 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
             continue;
         }
         if let Some(name) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-            section = name.trim().to_owned();
+            section = name.trim();
             continue;
         }
         let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected `key = value`".into()))?;
         // As in CouchDB, a semicolon after a space begins a comment.
-        let value = value.split(" ;").next().unwrap_or_default().trim();
-        let key = key.trim();
-        let taken = match section.as_str() {
-            "admins" => Admin::new(key, value).map(|admin| admins.push(admin)),
-            "couchdb" if key == "uuid" => {
-                config.uuid = Some(value.to_owned());
-                Ok(())
-            }
-            "couchdb" if key == "users_db_security_editable" => {
-                boolean(value).map(|editable| config.users_db_security_editable = editable)
-            }
-            "chttpd" if key == "enable_cors" => boolean(value).map(|enabled| config.cors.enabled = enabled),
-            "cors" => cors(key, value, &mut config.cors),
-            "chttpd" | "chttpd_auth" | "couch_httpd_auth" => auth(key, value, &mut config.auth, &mut proxy_use_secret),
-            "jwt_auth" => jwt(key, value, &mut config.auth.jwt),
-            "jwt_keys" => JwtKey::new(key, value).map(|key| config.auth.jwt.keys.push(key)),
-            "replicator" => replicator(key, value, config, &mut tls),
-            _ => Ok(()),
+        let (key, value) = (key.trim(), value.split(" ;").next().unwrap_or_default().trim());
+        says_proxy_use_secret |= key == "proxy_use_secret";
+        let taken = match (section, key, Setting::named(section, key)) {
+            ("replicator", "password", _) => Err("belongs to an encrypted key, which can't be read: decrypt the key"),
+            ("jwt_auth", "roles_claim_path", _) => Err("can't be had, roles_claim_name can"),
+            (.., Some(setting)) => setting.take(config, value),
+            (.., None) => Ok(()),
         };
         taken.map_err(|problem| wrong(format!("[{section}] {key} {problem}")))?;
     }
-    if let Some(problem) = tls.problem() {
+    if let Some(problem) = config.replicator.tls.problem() {
         return Err(Problem { line: text.lines().count(), problem: format!("[replicator] {problem}") });
     }
-    config.replicator.tls = tls.over(&config.replicator.tls);
-    if !admins.is_empty() {
-        config.admins = admins;
-    }
-    if config.auth.proxy.enabled {
-        config.auth.proxy.use_secret = proxy_use_secret;
+    // CouchDB's default, for proxies that it lets in.
+    if config.auth.handlers.proxy && !says_proxy_use_secret {
+        config.auth.proxy.use_secret = false;
     }
     Ok(())
-}
-
-fn replicator(key: &str, value: &str, config: &mut Config, tls: &mut Tls) -> Result<(), &'static str> {
-    let to = &mut config.replicator;
-    match key {
-        "worker_processes" => to.worker_processes = positive(value)?,
-        "worker_batch_size" => to.worker_batch_size = positive(value)?,
-        "http_connections" => to.http_connections = positive(value)?,
-        "connection_timeout" => to.connection_timeout = Duration::from_millis(positive(value)?),
-        "checkpoint_interval" => to.checkpoint_interval = Duration::from_millis(positive(value)?),
-        "retries_per_request" => to.retries_per_request = positive(value)?,
-        "socket_options" => to.socket_options = value.parse()?,
-        "verify_ssl_certificates" => tls.verify_ssl_certificates = Some(boolean(value)?),
-        "ssl_trusted_certificates_file" => tls.ssl_trusted_certificates_file = Some(value.into()),
-        "cert_file" => tls.cert_file = Some(value.into()),
-        "key_file" => tls.key_file = Some(value.into()),
-        "password" => return Err("belongs to an encrypted key, which can't be read: decrypt the key"),
-        _ => {}
-    }
-    Ok(())
-}
-
-fn cors(key: &str, value: &str, to: &mut Cors) -> Result<(), &'static str> {
-    let lower = |value: &str| list(&value.to_ascii_lowercase());
-    match key {
-        "origins" => to.origins = list(value),
-        "credentials" => to.credentials = boolean(value)?,
-        "headers" => to.headers = lower(value),
-        "methods" => to.methods = list(value),
-        "exposed_headers" => to.exposed_headers = lower(value),
-        "max_age" => to.max_age = Duration::from_secs(positive(value)?),
-        _ => {}
-    }
-    Ok(())
-}
-
-fn auth(key: &str, value: &str, to: &mut Auth, proxy_use_secret: &mut bool) -> Result<(), &'static str> {
-    let text = || (!value.is_empty()).then(|| value.to_owned());
-    match key {
-        "timeout" => to.timeout = Duration::from_secs(positive(value)?),
-        "secret" => to.secret = text().map(SecretString::from),
-        "iterations" => to.iterations = positive::<u32>(value)?.try_into().map_err(|_| "must be a positive integer")?,
-        "allow_persistent_cookies" => to.allow_persistent_cookies = boolean(value)?,
-        "cookie_domain" => to.cookie_domain = text(),
-        "same_site" => to.same_site = text().map(|when| when.parse()).transpose()?,
-        "require_valid_user" => to.require_valid_user = boolean(value)?,
-        "require_valid_user_except_for_up" => to.require_valid_user_except_for_up = boolean(value)?,
-        "authentication_handlers" => to.proxy.enabled = value.contains("proxy_authentication_handler"),
-        "proxy_use_secret" => *proxy_use_secret = boolean(value)?,
-        "x_auth_username" => to.proxy.x_auth_username = value.to_owned(),
-        "x_auth_roles" => to.proxy.x_auth_roles = value.to_owned(),
-        "x_auth_token" => to.proxy.x_auth_token = value.to_owned(),
-        _ => {}
-    }
-    Ok(())
-}
-
-fn jwt(key: &str, value: &str, to: &mut Jwt) -> Result<(), &'static str> {
-    match key {
-        "required_claims" => to.required_claims = value.parse()?,
-        "roles_claim_name" => to.roles_claim_name = value.to_owned(),
-        "roles_claim_path" => return Err("can't be had, roles_claim_name can"),
-        _ => {}
-    }
-    Ok(())
-}
-
-fn positive<N: std::str::FromStr + Default + PartialEq>(value: &str) -> Result<N, &'static str> {
-    value.parse().ok().filter(|number| *number != N::default()).ok_or("must be a positive integer")
-}
-
-fn boolean(value: &str) -> Result<bool, &'static str> {
-    value.parse().map_err(|_| "must be true or false")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn read(text: &str) -> Result<Config, String> {
@@ -191,11 +96,11 @@ mod tests {
         assert_eq!((auth.timeout, auth.iterations.get()), (Duration::from_secs(60), 10));
         assert!(auth.secret.is_some() && auth.require_valid_user && !auth.allow_persistent_cookies);
         assert_eq!(auth.same_site, Some(crate::config::auth::SameSite::Lax));
-        assert!(auth.proxy.enabled && !auth.proxy.use_secret, "as CouchDB's");
+        assert!(auth.handlers.proxy && !auth.proxy.use_secret, "as CouchDB's");
         assert_eq!((auth.jwt.keys.len(), auth.jwt.required_claims.iss.as_deref()), (1, Some("me")));
         let proxy =
             read("[chttpd]\nauthentication_handlers = {couch_httpd_auth, cookie_authentication_handler}\n").unwrap();
-        assert!(!proxy.auth.proxy.enabled && proxy.auth.proxy.use_secret);
+        assert!(!proxy.auth.handlers.proxy && proxy.auth.proxy.use_secret);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use clap::{Arg, Args};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::admin::MAX_ITERATIONS;
 use super::{Config, TlsFiles, couchdb_ini};
 pub use auth::AuthOptions;
 pub use sections::{CorsOptions, HttpOptions, ReplicatorOptions, StoreOptions};
@@ -191,7 +190,7 @@ impl Options {
         }
         file.lay_over(&mut config)?;
         self.lay_over(&mut config)?;
-        check(&config)?;
+        config.check()?;
         Ok(config)
     }
 
@@ -240,40 +239,4 @@ impl Options {
 
 fn text(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
-}
-
-fn check(config: &Config) -> Result<(), ConfigError> {
-    let is_hex = |uuid: &String| uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let (replicator, http) = (&config.replicator, &config.http);
-    let is_address = |address: &String| {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@']));
-        port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    };
-    let rules = [
-        (config.uuid.as_ref().is_none_or(is_hex), "--uuid", "must be 32 hex digits"),
-        (config.hostname.as_ref().is_none_or(|name| !name.is_empty()), "--hostname", "must not be empty"),
-        (config.local_address.as_ref().is_none_or(is_address), "--local-address", "must be HOST:PORT"),
-        (config.auth.timeout.as_secs() > 0, "--session-timeout", "must be at least 1s"),
-        (config.auth.iterations.get() <= MAX_ITERATIONS, "--password-iterations", "must be at most 10,000,000"),
-        (replicator.worker_batch_size > 0, "--worker-batch-size", "must be at least 1"),
-        (replicator.worker_processes > 0, "--worker-processes", "must be at least 1"),
-        (replicator.retries_per_request > 0, "--retries-per-request", "must be at least 1"),
-        (replicator.http_connections > 0, "--http-connections", "must be at least 1"),
-        (replicator.connections_per_server > 0, "--connections-per-server", "must be at least 1"),
-        (replicator.batch_bytes > 0, "--batch-bytes", "must be at least 1"),
-        (replicator.memory_budget >= replicator.batch_bytes, "--memory-budget", "must be at least --batch-bytes"),
-        (!replicator.heartbeat.is_zero(), "--heartbeat", "must be more than nothing"),
-        (http.max_bodies_bytes >= http.max_body_bytes, "--max-bodies-bytes", "must be at least --max-body-bytes"),
-        (!http.body_pause.is_zero(), "--body-pause", "must be more than nothing"),
-        (http.max_requests > 0, "--max-requests", "must be at least 1"),
-        (http.max_slow_readers > 0, "--max-slow-readers", "must be at least 1"),
-        (!http.reader_pause.is_zero(), "--reader-pause", "must be more than nothing"),
-        (http.max_connections > 0, "--max-connections", "must be at least 1"),
-        (http.max_header_bytes >= 8192, "--max-header-bytes", "must be at least 8KiB"),
-        (config.store.open_databases > 0, "--open-databases", "must be at least 1"),
-    ];
-    match rules.into_iter().find(|(holds, ..)| !holds) {
-        Some((_, option, problem)) => Err(ConfigError::Value { option, problem }),
-        None => Ok(()),
-    }
 }

@@ -18,18 +18,24 @@ pub fn is_wanted(query: &Query) -> bool {
     query.get("batch") == Some("ok")
 }
 
+/// Whether an error is a verdict on the document.
+fn is_refusal(error: &ApiError) -> bool {
+    match error {
+        ApiError::Conflict
+        | ApiError::MissingStub(_)
+        | ApiError::InvalidDesign(_)
+        | ApiError::Compilation(_)
+        | ApiError::Denied(Denied::MayNotDesign { .. }) => true,
+        ApiError::Script(error) => error.is_verdict(),
+        _ => false,
+    }
+}
+
 /// Answers such a write: 202, without a revision. A document that is refused is logged and no more, as in CouchDB; but if
 /// nothing can be written at all, the client hears of it.
 pub fn answer(id: &str, written: Result<(), ApiError>) -> Result<Response, ApiError> {
     match written {
-        Err(
-            refused @ (ApiError::Conflict
-            | ApiError::MissingStub(_)
-            | ApiError::InvalidDesign(_)
-            | ApiError::Compilation(_)
-            | ApiError::Script(_)
-            | ApiError::Denied(Denied::MayNotDesign { .. })),
-        ) => {
+        Err(refused) if is_refusal(&refused) => {
             tracing::debug!(error = %refused, "a document of `batch=ok` was refused");
         }
         written => written?,

@@ -26,7 +26,8 @@ const NAMED: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, E
 
 /// Answers the questions that browsers ask first, and tells them with every answer who may read it.
 pub async fn tell(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let cors = &state.config.cors;
+    let config = state.settings.current();
+    let cors = &config.cors;
     let origin = match request.headers().get(ORIGIN) {
         Some(origin) if cors.enabled => origin.clone(),
         _ => return next.run(request).await,

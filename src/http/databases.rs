@@ -108,7 +108,7 @@ pub async fn security(Db(db): Db) -> Response {
 /// `PUT /{db}/_security`. That of the users' database stays as it is, as in CouchDB, unless a setting allows it.
 pub async fn set_security(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
     let text = payload.limited(MAX_SETTING_BYTES).whole().await?;
-    if db.name().is_users() && !state.config.users_db_security_editable {
+    if db.name().is_users() && !state.settings.current().users_db_security_editable {
         return Err(ApiError::UsersSecurity);
     }
     db.set_security(Security::parse(&text)?).await?;

@@ -20,6 +20,7 @@ use crate::json::JsonError;
 use crate::multipart::MultipartError;
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
+use crate::settings;
 use crate::store::{FilterError, Refusal, StoreError};
 use crate::tasks::Panicked;
 use crate::users::token::TokenError;
@@ -39,6 +40,10 @@ pub enum ApiError {
     Security(#[from] SecurityError),
     #[error("the users' security object")]
     UsersSecurity,
+    #[error("no such node: {0}")]
+    NoNode(String),
+    #[error(transparent)]
+    Settings(#[from] settings::Refused),
     #[error("another site's name")]
     ForeignHost,
     #[error(transparent)]
@@ -131,6 +136,8 @@ impl ApiError {
                 let reason = "You can't edit the security object of the user database.";
                 (StatusCode::FORBIDDEN, "forbidden", reason.into())
             }
+            Self::NoNode(_) => (StatusCode::NOT_FOUND, "not_found", self.to_string().into()),
+            Self::Settings(refused) => setting(refused),
             Self::Refused(refused) => login(refused),
             Self::NotLoggedIn(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", (*reason).into()),
             Self::CrossOrigin => {
@@ -187,6 +194,18 @@ const BUSY: Shown<'static> = (
 
 const CLOSING: Shown<'static> =
     (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", Cow::Borrowed("The server is shutting down."));
+
+fn setting(refused: &settings::Refused) -> Shown<'static> {
+    use settings::Refused;
+    match refused {
+        Refused::NotSet => (StatusCode::NOT_FOUND, "not_found", refused.to_string().into()),
+        Refused::LastAdmin => (StatusCode::FORBIDDEN, "forbidden", refused.to_string().into()),
+        Refused::Unknown(_) | Refused::Value { .. } | Refused::Beside(_) | Refused::JwtKey(_) => {
+            (StatusCode::BAD_REQUEST, "bad_request", refused.to_string().into())
+        }
+        Refused::Failed(_) => INTERNAL,
+    }
+}
 
 /// 401 tells a client to log in, 403 that it wouldn't help.
 fn denied(error: Denied) -> Shown<'static> {

@@ -44,8 +44,9 @@ struct Identified {
 
 /// Finds out who asks; what comes after it finds an `Arc<Caller>` and a [`ProvenBy`] in the request's extensions.
 pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let (settings, headers) = (&state.config.auth, request.headers());
-    if !state.accounts.has_admins() && !is_asked_by_address(headers, &state.config.listen) {
+    let config = state.settings.current();
+    let (settings, headers) = (&config.auth, request.headers());
+    if !state.accounts.has_admins() && !is_asked_by_address(headers, &config.listen) {
         return Err(ApiError::ForeignHost);
     }
     let Identified { caller, by, renewed } = identified(&state.accounts, settings, headers, address(&request)).await?;
@@ -53,7 +54,7 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
         return Err(ApiError::NotLoggedIn("Authentication required."));
     }
     if by == ProvenBy(Some(COOKIE_HANDLER)) {
-        cross_origin::check(request.method(), headers, &state.config.cors)?;
+        cross_origin::check(request.method(), headers, &config.cors)?;
     }
     let https = session_cookie::is_https(&request);
     request.extensions_mut().insert(Arc::new(caller));
@@ -140,7 +141,7 @@ async fn proven(
         return Ok(is(claims.name, claims.roles, "jwt"));
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if settings.proxy.enabled
+    if settings.handlers.proxy
         && let Some(name) = text(&settings.proxy.x_auth_username)
         && accounts.believes_proxy(name, text(&settings.proxy.x_auth_token))
     {

@@ -58,6 +58,17 @@ pub struct AttachmentPath {
 /// The database's name as the path has it, valid or not.
 pub struct NamePath(pub String);
 
+/// This node, which the path names; a path without a node means it too.
+pub struct ThisNode;
+
+/// The setting that the path names.
+pub struct SettingPath {
+    /// The section.
+    pub section: String,
+    /// The key; empty if the path names a section alone.
+    pub key: String,
+}
+
 type PathParams = HashMap<String, String>;
 
 async fn params(parts: &mut Parts, state: &AppState) -> Result<PathParams, ApiError> {
@@ -128,6 +139,26 @@ impl FromRequestParts<AppState> for NamePath {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         Ok(Self(name(&mut params(parts, state).await?)?))
+    }
+}
+
+impl FromRequestParts<AppState> for ThisNode {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        match params(parts, state).await?.remove("node") {
+            Some(node) if node != "_local" && node != state.jobs.node() => Err(ApiError::NoNode(node)),
+            _ => Ok(Self),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for SettingPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let mut params = params(parts, state).await?;
+        Ok(Self { section: take(&mut params, "section"), key: take(&mut params, "key") })
     }
 }
 
@@ -208,9 +239,9 @@ impl FromRequest<AppState> for Payload {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let time = parts.extensions.get().cloned().unwrap_or_default();
-        let limits = &state.config.http;
-        let memory = Arc::clone(&state.bodies);
-        Ok(Self { body, headers: parts.headers, limit: limits.max_body_bytes, memory, pause: limits.body_pause, time })
+        let config = state.settings.current();
+        let (limit, pause) = (config.http.max_body_bytes, config.http.body_pause);
+        Ok(Self { body, headers: parts.headers, limit, memory: Arc::clone(&state.bodies), pause, time })
     }
 }
 

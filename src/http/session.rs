@@ -80,7 +80,7 @@ pub async fn log_out(State(state): State<AppState>, query: Query, request: Reque
 }
 
 fn with_cookie(mut response: Response, value: &str, state: &AppState, https: bool) -> Response {
-    session_cookie::set(&mut response, value, &state.config.auth, https);
+    session_cookie::set(&mut response, value, &state.settings.current().auth, https);
     response
 }
 

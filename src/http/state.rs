@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 use super::answer::Answers;
 use super::question::QuestionMemory;
 use crate::accounts::Accounts;
-use crate::config::Config;
 use crate::jobs::Jobs;
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::tasks::Tasks;
 
@@ -28,8 +28,8 @@ pub struct AppState {
     pub answers: Answers,
     /// Who may log in.
     pub accounts: Accounts,
-    /// All settings.
-    pub config: Arc<Config>,
+    /// All settings, which may change.
+    pub settings: Settings,
     /// The server's uuid.
     pub uuid: String,
     /// The owner of the tasks that write long answers; they end feeds cleanly when it is told to stop.
@@ -39,6 +39,6 @@ pub struct AppState {
 impl AppState {
     /// Memory for what is made of questions.
     pub fn question_memory(&self) -> QuestionMemory {
-        QuestionMemory::new(Arc::clone(&self.bodies), self.config.http.max_bodies_bytes)
+        QuestionMemory::new(Arc::clone(&self.bodies), self.settings.current().http.max_bodies_bytes)
     }
 }

@@ -32,7 +32,7 @@ pub async fn up() -> Response {
 /// `GET /_uuids?count=`: ids for new documents, in CouchDB's `sequential` order.
 pub async fn fresh_uuids(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
     let count = query.number("count")?.unwrap_or(1);
-    if count > state.config.http.max_uuids as u64 {
+    if count > state.settings.current().http.max_uuids as u64 {
         return Err(ApiError::bad_request("count parameter too large"));
     }
     let uuids = (0..count).map(|_| uuids::sequential()).collect::<Vec<_>>();

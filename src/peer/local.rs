@@ -18,8 +18,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use self::refusal::{bad_document, failure, refused_by_store};
-use super::{Change, DatabaseInfo, LocalDoc, PeerError, Written};
+use self::refusal::{bad_document, blame, failure, refused_by_store};
+use super::{Blame, Change, DatabaseInfo, Doubt, LocalDoc, PeerError, Written};
 use crate::access::{Caller, Denied};
 use crate::document::{DocBatch, DocParts, Wanted};
 use crate::effort::pulse::Pulse;
@@ -212,10 +212,16 @@ impl LocalPeer {
         .await
         .map_err(StoreError::from)?;
         let written = database.write(edits, &self.caller, Durability::Unsynced).await?;
-        refused.extend(docs.into_iter().zip(written).filter_map(|((id, rev), written)| {
-            written.err().map(|refusal| failure(id, rev, refused_by_store(&refusal)))
-        }));
-        Ok(Written { refused, doubtful: Vec::new() })
+        let mut doubtful = Vec::new();
+        for ((id, rev), written) in docs.into_iter().zip(written) {
+            let Err(refusal) = written else { continue };
+            let failure = failure(id, rev, refused_by_store(&refusal));
+            match blame(&refusal) {
+                Blame::Document => refused.push(failure),
+                blame => doubtful.push(Doubt { failure, blame }),
+            }
+        }
+        Ok(Written { refused, doubtful })
     }
 
     /// See [`super::Peer::ensure_full_commit`].

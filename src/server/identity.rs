@@ -1,17 +1,15 @@
 //! Who the server is, as far as replication ids depend on it.
 //!
 //! The uuid is taken as given, else made once and kept in the data dir. It must stay the same over restarts, or no
-//! checkpoint is found again. It is written beside its place and moved there, so a crash leaves either none or a whole
-//! one.
+//! checkpoint is found again.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::path::Path;
 
 use super::start_error::StartError;
 use crate::config::Config;
 use crate::replicate::id::Identity;
-use crate::{tasks, uuids};
+use crate::{data_file, tasks, uuids};
 
 const FILE: &str = "server.uuid";
 
@@ -42,32 +40,22 @@ pub async fn uuid(config: &Config) -> Result<String, StartError> {
 }
 
 fn read_or_make(dir: &Path) -> io::Result<String> {
-    match fs::read_to_string(dir.join(FILE)) {
-        Ok(text) => {
-            let uuid = text.trim();
-            let whole = uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let damaged = || io::Error::new(ErrorKind::InvalidData, format!("{FILE} doesn't hold 32 hex digits"));
-            whole.then(|| uuid.to_owned()).ok_or_else(damaged)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => make(dir),
-        Err(error) => Err(error),
-    }
-}
-
-fn make(dir: &Path) -> io::Result<String> {
-    fs::create_dir_all(dir)?;
-    let uuid = uuids::random();
-    let unfinished = dir.join(format!("{FILE}.new"));
-    let mut file = File::create(&unfinished)?;
-    writeln!(file, "{uuid}")?;
-    file.sync_all()?;
-    fs::rename(unfinished, dir.join(FILE))?;
-    File::open(dir)?.sync_all()?;
-    Ok(uuid)
+    let path = dir.join(FILE);
+    let Some(text) = data_file::read(&path)? else {
+        let uuid = uuids::random();
+        data_file::write(&path, &uuid)?;
+        return Ok(uuid);
+    };
+    let uuid = text.trim();
+    let whole = uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} doesn't hold 32 hex digits"));
+    whole.then(|| uuid.to_owned()).ok_or_else(damaged)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::tls::CertificateError;
 use crate::accounts::AccountsError;
 use crate::peer::remote::ClientError;
+use crate::settings::SettingsError;
 use crate::store::StoreError;
 
 /// Why the server didn't start.
@@ -36,6 +37,9 @@ pub enum StartError {
     /// There is no HTTP client to replicate with.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The settings can't be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// Nobody could log in.
     #[error(transparent)]
     Accounts(#[from] AccountsError),

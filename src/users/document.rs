@@ -4,9 +4,10 @@
 //! `couch_users_db:before_doc_update/3`), and the validation of CouchDB's `_design/_auth`, in its words. It holds for
 //! replicated documents too. On the way out ([`after_read`]) each sees his own document and nobody else's.
 //!
-//! On purpose it is stricter than CouchDB in four things: a name is a text (`_design/_auth` fails at a number, and lets a
+//! On purpose it is stricter than CouchDB in five things: a name is a text (`_design/_auth` fails at a number, and lets a
 //! list pass whose text makes the id); only a name that both have makes a deletion one's own; a password that is no text
-//! isn't shown in the refusal, and isn't taken in a deletion.
+//! isn't shown in the refusal, and isn't taken in a deletion; and nobody but himself and admins brings a conflict
+//! (`new_edits=false`) into somebody's document, which would keep him out.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -40,6 +41,8 @@ pub struct Write<'a> {
     pub body: &'a Map<String, Value>,
     /// The body that is replaced.
     pub old: Option<&'a Map<String, Value>>,
+    /// Whether it comes beside a document that lives, and replaces none of it.
+    pub is_branch: bool,
 }
 
 /// A user document with a new password.
@@ -117,6 +120,10 @@ fn validate_user(write: &Write<'_>, caller: &Caller, is_db_admin: bool) -> Resul
     let Some(name) = name.filter(|name| write.id.strip_prefix(ID_PREFIX) == Some(name)) else {
         return forbidden("Doc ID must be of the form org.couchdb.user:name");
     };
+    // Whoever's document has conflicts can't log in.
+    if write.is_branch && !is_db_admin && caller.name.as_deref() != Some(name) {
+        return forbidden("You may only update your own user document.");
+    }
     if write.old.is_some_and(|old| old.get("name").and_then(Value::as_str) != Some(name)) {
         return forbidden("Usernames can not be changed.");
     }

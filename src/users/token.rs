@@ -62,8 +62,8 @@ impl Tokens {
     /// Checks with these keys. Without any, nobody needs to be asked.
     pub fn new(settings: &Jwt) -> Result<Self, BadKey> {
         let key = |key: &JwtKey| {
-            let read = read_key(key).map_err(|problem| BadKey { kid: key.kid.clone(), problem })?;
-            Ok(((key.kind, key.kid.clone()), read))
+            let read = read_key(key).map_err(|problem| BadKey { kid: key.kid().to_owned(), problem })?;
+            Ok(((key.kind, key.kid().to_owned()), read))
         };
         let keys = settings.keys.iter().map(key).collect::<Result<_, _>>()?;
         Ok(Self { keys, required: settings.required_claims.clone(), roles_claim: settings.roles_claim_name.clone() })

@@ -99,12 +99,13 @@ impl AuthOptions {
         let keys = keys.collect::<Result<Vec<JwtKey>, _>>().map_err(wrong("--jwt-key"))?;
         if !keys.is_empty() {
             to.jwt.keys = keys;
+            to.handlers.jwt = true;
         }
         if let Some(claims) = jwt_required_claims {
             to.jwt.required_claims = claims.parse::<RequiredClaims>().map_err(wrong("--jwt-required-claims"))?;
         }
+        to.handlers.proxy = proxy_auth.unwrap_or(to.handlers.proxy);
         let proxy = &mut to.proxy;
-        proxy.enabled = proxy_auth.unwrap_or(proxy.enabled);
         proxy.use_secret = proxy_use_secret.unwrap_or(proxy.use_secret);
         for (name, to) in [
             (jwt_roles_claim_name, &mut to.jwt.roles_claim_name),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt as _};
 
 use super::LocalPeer;
-use super::refusal::{bad_document, refused_by_store};
+use super::refusal::{bad_document, blame, refused_by_store};
 use crate::document::{Announced, AttachmentHead, AttachmentPiece, DocId, DocParts, Rev};
 use crate::effort::budget::{STREAMED_JSON_BYTES, Share, cost};
 use crate::effort::pulse::Pulse;
 use crate::peer::documents::{AttachedDoc, Opened, Put};
-use crate::peer::error::PeerError;
+use crate::peer::error::{Blame, PeerError};
 use crate::peer::failure::Why;
 use crate::store::{
     AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, Leaf, OpenAttachment, Refusal, Upload, Uploaded,
@@ -85,7 +85,13 @@ impl LocalPeer {
             Some(Err(refusal @ Refusal::MissingStub { .. })) => {
                 Err(PeerError::MissingStub { database: self.name.to_string(), reason: refusal.to_string() })
             }
-            Some(Err(refusal)) => Ok(Put::Refused(refused_by_store(&refusal))),
+            Some(Err(refusal)) => match blame(&refusal) {
+                Blame::Document => Ok(Put::Refused(refused_by_store(&refusal))),
+                blame => {
+                    let request = format!("{}/{id}", self.name);
+                    Err(PeerError::Answered { request, status: None, why: refused_by_store(&refusal), blame })
+                }
+            },
             Some(Ok(_)) | None => Ok(Put::Written),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::access::Denied;
 use crate::document::{DocId, DocumentError, Rev};
+use crate::peer::error::Blame;
 use crate::peer::failure::{Failure, Why};
 use crate::store::Refusal;
 
@@ -11,6 +12,15 @@ pub(super) fn failure(id: DocId, rev: Rev, why: Why) -> Failure {
 
 pub(super) fn bad_document(error: &DocumentError) -> Why {
     Why::new("doc_validation", error.to_string())
+}
+
+/// Whose fault a refusal is. A validation that ran out of its time or memory has given no verdict: it may pass the same document
+/// when the machine has less to do.
+pub(super) fn blame(refusal: &Refusal) -> Blame {
+    match refusal {
+        Refusal::Script(error) if !error.is_verdict() => Blame::Unclear { worded: true },
+        _ => Blame::Document,
+    }
 }
 
 pub(super) fn refused_by_store(refusal: &Refusal) -> Why {

@@ -27,6 +27,8 @@ pub(super) struct Cases {
 
 struct Case {
     edit: Prepared,
+    /// Whether it was found to be a branch beside a document that lives.
+    is_branch: bool,
     verdict: Verdict,
 }
 
@@ -45,7 +47,7 @@ impl Cases {
             if open {
                 edit.judged = None;
             }
-            Case { edit, verdict: if open { Verdict::Open } else { Verdict::Closed } }
+            Case { edit, is_branch: false, verdict: if open { Verdict::Open } else { Verdict::Closed } }
         });
         Self { generation: rules.generation, cases: cases.collect(), next: 0 }
     }
@@ -144,7 +146,9 @@ impl Cases {
             text.clear();
             let case = &mut self.cases[self.next];
             let judged = match users::owned(case.edit.id.as_str(), author, is_admin) {
-                Ok(()) if case.question(snapshot, self.generation, &mut text)? => users::judge(&text, author, is_admin),
+                Ok(()) if case.question(snapshot, self.generation, &mut text)? => {
+                    users::judge(&text, case.is_branch, author, is_admin)
+                }
                 owned => owned,
             };
             if let Err(error) = judged {
@@ -158,7 +162,7 @@ impl Cases {
     /// The edits that weren't refused.
     pub(super) fn finish(self, refused: &mut Vec<(usize, Refusal)>) -> Vec<Prepared> {
         let mut passed = Vec::with_capacity(self.cases.len());
-        for Case { edit, verdict } in self.cases {
+        for Case { edit, verdict, .. } in self.cases {
             match verdict {
                 Verdict::Refused(refusal) => refused.push((edit.place, refusal)),
                 Verdict::Open | Verdict::Closed => passed.push(edit),
@@ -189,6 +193,7 @@ impl Case {
                 return Ok(false);
             }
         };
+        self.is_branch = documents.is_branch();
         let old = Some(documents.old.clone());
         match &self.edit.judged {
             None => self.edit.judged = Some(Judged { generation, old }),

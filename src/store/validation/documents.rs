@@ -32,6 +32,12 @@ impl Documents {
         Ok(Old::find(tree, &edit.kind, edit.deleted).map(|old| Self { record, old }))
     }
 
+    /// Whether the edit is a branch beside a document that lives, and replaces none of it.
+    pub(super) fn is_branch(&self) -> bool {
+        let lives = |record: &DocRecord| record.tree.winner().is_some_and(|winner| !winner.deleted);
+        self.old == Old::Nothing && self.record.as_ref().is_some_and(lives)
+    }
+
     /// Appends `[newDoc,oldDoc]`, or tells why there can be no such edit.
     pub(super) fn write(
         &self,

@@ -11,8 +11,8 @@ pub(super) fn owned(id: &str, author: &Caller, is_admin: bool) -> Result<(), Scr
     may_be_own(id, author, is_admin).map_err(refused)
 }
 
-/// Judges one document; `text` is `[newDoc,oldDoc]`.
-pub(super) fn judge(text: &[u8], author: &Caller, is_admin: bool) -> Result<(), ScriptError> {
+/// Judges one document; `text` is `[newDoc,oldDoc]`, and `is_branch` says that it comes beside a living one.
+pub(super) fn judge(text: &[u8], is_branch: bool, author: &Caller, is_admin: bool) -> Result<(), ScriptError> {
     type Document = Map<String, Value>;
     let documents = serde_json::from_slice::<(Document, Option<Document>)>(text);
     // What serde can't read, though the store could, is no user.
@@ -21,7 +21,7 @@ pub(super) fn judge(text: &[u8], author: &Caller, is_admin: bool) -> Result<(), 
     let old = old.filter(|old| old.get("_deleted") != Some(&Value::Bool(true)));
     let id = new.get("_id").and_then(Value::as_str).unwrap_or_default();
     let deleted = new.get("_deleted") == Some(&Value::Bool(true));
-    let write = Write { id, deleted, body: &new, old: old.as_ref() };
+    let write = Write { id, deleted, body: &new, old: old.as_ref(), is_branch };
     validate(&write, author, is_admin).map_err(refused)
 }
 

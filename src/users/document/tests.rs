@@ -15,7 +15,7 @@ fn written(name: &str, body: &Value, old: Option<&Value>, caller: &Caller, is_db
     let unhashed = take_password(body.to_string().as_bytes());
     let body = unhashed
         .map_or(body.clone(), |unhashed| serde_json::from_slice(&unhashed.hash(NonZeroU32::new(10).unwrap())).unwrap());
-    let write = Write { id: &id, deleted: false, body: body.as_object().unwrap(), old };
+    let write = Write { id: &id, deleted: false, body: body.as_object().unwrap(), old, is_branch: false };
     validate(&write, caller, is_db_admin).map_err(|refusal| refusal.to_string())?;
     Ok(body)
 }
@@ -132,8 +132,13 @@ fn a_document_is_deleted_by_its_user_or_a_server_admin() {
     let old = json!({ "name": "ann", "type": "user", "roles": [] });
     let (nameless, empty) = (json!({}), Map::new());
     let delete = |old: Option<&Value>, caller: &Caller, is_db_admin| {
-        let write =
-            Write { id: "org.couchdb.user:ann", deleted: true, body: &empty, old: old.and_then(Value::as_object) };
+        let write = Write {
+            id: "org.couchdb.user:ann",
+            deleted: true,
+            body: &empty,
+            old: old.and_then(Value::as_object),
+            is_branch: false,
+        };
         validate(&write, caller, is_db_admin).map_err(|refusal| refusal.to_string())
     };
     let only_admins = Err("Only admins may delete other user docs.".to_owned());

@@ -9,8 +9,9 @@
 //! An interpreter serves one function of one revision of a design document in one database, since its globals outlive a
 //! call, as they do in CouchDB. It is compiled once and kept for the next feed that asks: [`Interpreters`] lends them out.
 //! So many run at once; whoever comes later waits for one that ends, which its time limit makes certain. [`lanes`] says who
-//! runs next, so that endless functions keep no others waiting.
+//! runs next, so that endless functions keep no others waiting, and [`calls`] what becomes of those that can't be stopped.
 
+mod calls;
 mod interpreter;
 mod lanes;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Javascript;
 
+use self::calls::Started;
 use self::interpreter::{Interpreter, Limits};
 use self::lanes::{LanePermit, Lanes};
 
@@ -84,6 +86,13 @@ impl ScriptError {
     fn timed_out() -> Self {
         // CouchDB's words where it kills the process.
         Self::new("os_process_error", "OS process timed out.")
+    }
+
+    fn barred() -> Self {
+        Self::new(
+            "InternalError",
+            "another function of this database can't be stopped: no function of it runs meanwhile",
+        )
     }
 
     fn is_timeout(&self) -> bool {
@@ -169,12 +178,20 @@ impl Admission {
     }
 
     fn interpreter(&self) -> Result<Interpreter, ScriptError> {
+        if self.place.is_barred() {
+            return Err(ScriptError::barred());
+        }
+        let _call = self.call();
         let interpreter = match self.interpreters.take_idle(&self.code) {
             Some(interpreter) => interpreter,
             None => Interpreter::compile(&self.code, self.limits())?,
         };
         interpreter.begin(&self.request, self.limits())?;
         Ok(interpreter)
+    }
+
+    fn call(&self) -> Started<'_> {
+        self.place.call(&self.interpreters.lanes)
     }
 
     fn limits(&self) -> Limits<'_> {
@@ -205,6 +222,7 @@ impl Running {
     /// Asks the function about a document, a validation about `[newDoc,oldDoc]`. After an error the interpreter is of no more
     /// use, unless it [is a verdict](ScriptError::is_verdict).
     pub fn passes(&self, doc: &[u8]) -> Result<bool, ScriptError> {
+        let _call = self.admission.call();
         self.admission.noted(self.interpreter.passes(doc, self.admission.limits()))
     }
 

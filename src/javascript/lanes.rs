@@ -14,13 +14,15 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Code;
+use super::calls::{Calls, Places, Started};
 
 /// The time of a call in the quick lane. Filters take microseconds; compiling a large library takes some ten milliseconds.
 const QUICK: Duration = Duration::from_millis(200);
@@ -34,6 +36,9 @@ const TRIES: u32 = 3;
 /// Functions that are remembered at most; those that took long longest ago are forgotten first.
 const MOST_REMEMBERED: usize = 1000;
 
+/// How often whoever waits looks for calls that can't be stopped.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The two lanes.
 #[derive(Debug)]
 pub struct Lanes {
@@ -45,6 +50,7 @@ pub struct Lanes {
     last: Arc<Semaphore>,
     /// Never held across an await.
     memory: Mutex<Memory>,
+    calls: Calls,
 }
 
 #[derive(Debug, Default)]
@@ -71,11 +77,24 @@ pub struct LanePermit {
     pub time: Duration,
     /// Whether this is the slow lane.
     slow: bool,
+    database: Arc<str>,
+    /// Whether the database has a call that can't be stopped, so that no other is to begin.
+    barred: bool,
     /// The lane's place, the design document's turn, and that of the functions that ran out of time too often.
-    _permits: [Option<OwnedSemaphorePermit>; 3],
+    places: Places,
 }
 
 impl LanePermit {
+    /// A call begins, and ends when this is dropped.
+    pub fn call<'a>(&self, lanes: &'a Lanes) -> Started<'a> {
+        lanes.calls.begin(&self.database, self.time, &self.places)
+    }
+
+    /// Whether no call may begin.
+    pub fn is_barred(&self) -> bool {
+        self.barred
+    }
+
     /// Whether a call that runs out of time here gets more elsewhere.
     pub fn is_quick(&self) -> bool {
         !self.slow
@@ -89,34 +108,57 @@ impl Lanes {
         let quick = places.saturating_sub(slow).max(1);
         let lane = |places| Arc::new(Semaphore::new(places));
         let (quick, slow, last) = (lane(quick), lane(slow), lane(1));
-        Self { call_time, remembered: REMEMBERED, quick, slow, last, memory: Mutex::default() }
+        Self { call_time, remembered: REMEMBERED, quick, slow, last, memory: Mutex::default(), calls: Calls::default() }
+    }
+
+    /// The same, where calls that can't be stopped are given up after so long.
+    #[cfg(test)]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { calls: Calls::with_grace(grace), ..self }
     }
 
     /// Waits for a place.
     pub async fn place(&self, code: &Code) -> LanePermit {
         let function = hash(code);
+        let permit = |time, slow, places: [Option<OwnedSemaphorePermit>; 3]| {
+            let (database, barred) = (code.database.as_str().into(), self.calls.is_barred(&code.database));
+            let places = Arc::new(Mutex::new(places.into_iter().flatten().collect()));
+            LanePermit { function, time, slow, database, barred, places }
+        };
+        self.calls.give_up_overdue();
         if self.timeouts(function).is_none() {
-            let permit = take(&self.quick).await;
+            let place = self.take(&self.quick).await;
             // Others may have found out meanwhile that it takes long.
             if self.timeouts(function).is_none() {
-                let time = QUICK.min(self.call_time);
-                return LanePermit { function, time, slow: false, _permits: [permit, None, None] };
+                return permit(QUICK.min(self.call_time), false, [place, None, None]);
             }
         }
         let design = self.turn(hash(&(&code.database, &code.design)));
         let mut last = None;
         let turn = loop {
             if last.is_none() && self.runs_out(function) {
-                last = take(&self.last).await;
+                last = self.take(&self.last).await;
             }
-            let turn = take(&design).await;
+            let turn = self.take(&design).await;
             // Whoever waits for the last place keeps no turn: other functions of the design document may be good.
             if last.is_some() || !self.runs_out(function) {
                 break turn;
             }
         };
-        let permit = take(&self.slow).await;
-        LanePermit { function, time: self.call_time, slow: true, _permits: [permit, turn, last] }
+        let place = self.take(&self.slow).await;
+        permit(self.call_time, true, [place, turn, last])
+    }
+
+    /// Waits for a place, and has an eye on those who have one.
+    async fn take(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let mut place = pin!(places.clone().acquire_owned());
+        loop {
+            match timeout(LOOK, &mut place).await {
+                // The semaphores are never closed.
+                Ok(place) => return place.ok(),
+                Err(_) => self.calls.give_up_overdue(),
+            }
+        }
     }
 
     /// Remembers that a call ran out of its time.
@@ -174,11 +216,6 @@ impl Lanes {
     }
 }
 
-async fn take(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    // The semaphores are never closed.
-    places.clone().acquire_owned().await.ok()
-}
-
 fn hash(what: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
@@ -192,6 +229,23 @@ mod tests {
 
     fn code(source: &str) -> Code {
         Code { database: "db".into(), design: b"{}".to_vec(), source: source.into(), kind: Kind::Filter }
+    }
+
+    /// A call that can't be stopped kept its place for ever, and six of them stopped all functions.
+    #[tokio::test]
+    async fn a_call_that_can_not_be_stopped_gives_its_place_to_others_and_bars_its_database() {
+        let lanes = Lanes::new(1, Duration::from_millis(10)).with_grace(Duration::from_millis(10));
+        let held = lanes.place(&code("endless")).await;
+        let call = held.call(&lanes);
+        let of_others = Code { database: "other".into(), ..code("good") };
+        let other = lanes.place(&of_others).await;
+        assert!(!other.is_barred());
+        drop(other);
+        assert!(lanes.place(&code("good")).await.is_barred());
+        drop(call);
+        assert!(!lanes.place(&code("good")).await.is_barred(), "it has ended");
+        drop(held);
+        assert_eq!(lanes.quick.available_permits(), 1, "no place was given back twice");
     }
 
     async fn run_out(lanes: &Lanes, code: &Code) {
@@ -236,7 +290,7 @@ mod tests {
         for _ in 0..TRIES {
             lanes.ran_out(&first);
         }
-        let last = take(&lanes.last).await;
+        let last = lanes.take(&lanes.last).await;
         drop(first);
         assert!(futures::poll!(&mut second).is_pending());
         drop(last);

@@ -295,6 +295,29 @@ async fn a_function_stops_where_nobody_waits_for_it() {
     stopped.unwrap().unwrap_err();
 }
 
+/// What QuickJS doesn't look up from: its own library at a very long array.
+#[tokio::test]
+async fn a_function_that_can_not_be_stopped_keeps_nobody_else_waiting() {
+    let settings = Javascript { call_time: Duration::from_millis(100), interpreters: 1, ..Javascript::default() };
+    let lanes = Lanes::new(1, settings.call_time).with_grace(Duration::from_millis(100));
+    let interpreters = Interpreters { settings, lanes: Arc::new(lanes), idle: Arc::default() };
+    let deaf = code("function () { return [].reverse.call({length: 4e7}) }", Kind::Filter);
+    let elsewhere = |source: &str| {
+        Arc::new(Code { database: "other".into(), ..Arc::into_inner(code(source, Kind::Filter)).unwrap() })
+    };
+    let (admission, _guard) = interpreters.admit(deaf.clone(), "{}".into()).await;
+    let mut endless = Box::pin(crate::tasks::blocking("ask", move || admission.start()?.passes(b"{}")));
+    assert!(futures::poll!(&mut endless).is_pending());
+    let good = ask_all(&interpreters, elsewhere("function () { return true }"), &["{}"]).await;
+    assert_eq!(good.unwrap(), [true]);
+    assert!(futures::poll!(&mut endless).is_pending(), "it goes on");
+    let barred = ask_all(&interpreters, code("function () { return true }", Kind::Filter), &["{}"]).await.unwrap_err();
+    assert!(barred.reason.contains("can't be stopped") && !barred.is_verdict(), "{barred}");
+    _ = endless.await.unwrap();
+    let good = ask_all(&interpreters, code("function () { return true }", Kind::Filter), &["{}"]).await;
+    assert_eq!(good.unwrap(), [true]);
+}
+
 /// The first, short try of a function that takes longer.
 async fn ask_short(interpreters: &Interpreters, code: &Arc<Code>) {
     let (admission, _guard) = interpreters.admit(code.clone(), "{}".into()).await;

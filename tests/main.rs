@@ -56,4 +56,5 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod random;
+mod fuzzed;
 mod couchdb;

@@ -211,7 +211,7 @@ fn skips(text: &[u8], place: usize, elements: &[String]) {
     while let Some(element) = cutter.next(&text[dropped..]) {
         found.push(String::from_utf8(text[dropped..][element].to_vec()).unwrap());
     }
-    assert_eq!(found, expected);
+    assert_eq!(found, expected, "skipped at {place}");
     assert!(cutter.finished());
 }
 

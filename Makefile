@@ -1,4 +1,4 @@
-# make run, make test, make check (what CI runs), make test-contract, make bench.
+# make run, make test, make check (what CI runs), make test-contract, make fuzz, make bench.
 
 PEERS := tests/interop/node_modules/.package-lock.json
 LINTER := tests/contract/node_modules/.package-lock.json
@@ -10,7 +10,7 @@ RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo next
 # Where cargo builds: CARGO_TARGET_DIR or a configuration file may say so. Asked only by who needs it.
 TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: run test rust-test interop test-contract check fmt lint lint-openapi doc deny bench
+.PHONY: run test rust-test interop test-contract check fmt lint lint-openapi doc deny fuzz bench
 
 run:
 	cargo run --release
@@ -38,6 +38,7 @@ check:
 
 fmt:
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
@@ -67,6 +68,14 @@ doc:
 deny:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; \
 	else echo "cargo-deny isn't installed: licences, advisories and bans are unchecked"; fi
+
+# Looks for an input that breaks a property of fuzz/properties: make fuzz FUZZ=json SECONDS=600 (or multipart, revtree, cookie,
+# token). Tells how long it ran and how many inputs it tried, and fails if one broke a property; else it keeps what it learnt in
+# fuzz/corpus, which tests/fuzzed.rs replays. The first run builds all dependencies anew: a C++ compiler is needed.
+FUZZ ?= json
+SECONDS ?= 60
+fuzz:
+	fuzz/run.sh $(FUZZ) $(SECONDS)
 
 # BENCH passes options on: make bench BENCH="--docs 20000"
 bench: $(PEERS)

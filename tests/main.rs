@@ -57,4 +57,5 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod random;
+mod fuzzed;
 mod couchdb;

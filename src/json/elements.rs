@@ -104,7 +104,11 @@ impl Elements {
     /// one that hadn't ended.
     pub fn skip(&mut self) -> bool {
         let in_hand = self.start.take().is_some();
-        self.skipping |= in_hand;
+        // Not `|=`: rustc since 1.92 miscompiles that where a caller branches on the answer, and skips an element though
+        // none was in hand (rust-lang/rust#158206).
+        if in_hand {
+            self.skipping = true;
+        }
         in_hand
     }
 

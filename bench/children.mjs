@@ -11,11 +11,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const binary = process.env.COUCHREP_BIN ?? join(root, 'target/release/couchrep');
+const ownBinary = process.env.COUCHREP_BIN ?? join(root, 'target/release/couchrep');
 const pouchdbServer = join(root, 'tests/interop/node_modules/pouchdb-server/bin/pouchdb-server');
 
 // Linux counts CPU time in hundredths of a second, whatever the kernel's own clock.
 const TICKS_PER_S = 100;
+
+const newDir = () => mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'couchrep-bench-'));
 
 /** Every child that hasn't been stopped. */
 const running = new Set();
@@ -65,12 +67,17 @@ class Server {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  /** Ends it and starts it anew on the same data: memory and CPU count from nothing. */
-  async restart() {
+  /** Ends it and keeps its data. */
+  async end() {
     running.delete(this);
     const ended = once(this.child, 'exit');
     this.child.kill('SIGTERM');
     await ended;
+  }
+
+  /** Ends it and starts it anew on the same data: memory and CPU count from nothing. */
+  async restart() {
+    await this.end();
     return startCouchrep(this.dir);
   }
 }
@@ -83,13 +90,21 @@ export function cpuS(pid) {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
 }
 
-/** Starts couchrep on a free port. */
-export async function startCouchrep(dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'couchrep-bench-'))) {
+/** The same, of a process and of those that it started: CouchDB has its JavaScript run by others. */
+export function familyCpuS(pid) {
+  const children = readdirSync(`/proc/${pid}/task`).flatMap((task) =>
+    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean),
+  );
+  return children.reduce((sum, child) => sum + familyCpuS(child), cpuS(pid));
+}
+
+/** Starts couchrep on a free port, this build of it or another `binary`; without an `admin`, `name:password`, everyone is one. */
+export async function startCouchrep(dir = newDir(), { binary = ownBinary, admin } = {}) {
   // The port changes, ids stay: a replication of local names is known again after a restart.
   const args = ['serve', '--listen', '127.0.0.1:0', '--local-address', '127.0.0.1:5984', '--data-dir', dir];
   const child = spawn(binary, [...args, '--log', 'error'], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, COUCHREP_LOG: 'warn' },
+    env: { ...process.env, COUCHREP_LOG: 'warn', ...(admin && { COUCHREP_ADMIN: admin }) },
   });
   const failed = once(child, 'exit').then(([code]) => Promise.reject(new Error(`couchrep ended with ${code}`)));
   const [line] = await Promise.race([once(createInterface(child.stdout), 'line'), failed]);
@@ -116,9 +131,28 @@ export async function startPouchdbServer() {
   return server;
 }
 
+/** The process that listens on a URL's port on this machine, if it is on this machine and may be looked at. */
+export function listener(url) {
+  const { hostname, port } = new URL(url);
+  if (!['127.0.0.1', 'localhost', '[::1]'].includes(hostname)) return undefined;
+  const hex = Number(port || 80).toString(16).toUpperCase().padStart(4, '0');
+  const tables = ['tcp', 'tcp6'].flatMap((name) => readFileSync(`/proc/net/${name}`, 'utf8').split('\n').slice(1));
+  const LISTEN = '0A';
+  const row = tables.map((line) => line.trim().split(/\s+/)).find(([, at, , state]) => at?.endsWith(`:${hex}`) && state === LISTEN);
+  const holds = (pid) => {
+    try {
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${row[9]}]`);
+    } catch {
+      // Not ours, or gone meanwhile.
+      return false;
+    }
+  };
+  return row && readdirSync('/proc').filter((name) => /^\d+$/.test(name)).find(holds);
+}
+
 /** Runs couchrep as a command to its end. */
 export async function runCouchrep(...args) {
-  const child = spawn(binary, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const child = spawn(ownBinary, args, { stdio: ['ignore', 'ignore', 'inherit'] });
   const [code] = await once(child, 'exit');
   if (code !== 0) throw new Error(`couchrep ${args[0]} ended with ${code}`);
 }

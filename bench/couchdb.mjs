@@ -8,13 +8,12 @@
 // compacted in the middle of a run.
 
 import { randomUUID } from 'node:crypto';
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { cpuS, runCouchrep, startCouchrep, stopAll } from './children.mjs';
+import { cpuS, listener, runCouchrep, startCouchrep, stopAll } from './children.mjs';
 import { ask, fillAttached, fillSmall } from './data.mjs';
 import { farAway } from './relay.mjs';
-import { number, table } from './table.mjs';
+import { median, number, table } from './table.mjs';
 
 const ATTACHMENT_BYTES = 20_000;
 // With it, a document has 1.2 KB.
@@ -61,12 +60,11 @@ const SCENARIOS = {
 
 /**
  * Measures between two CouchDBs, `url1,url2` with an admin's credentials in each.
- * Options: `only`, `scale` (of all counts), `rounds`, `who` (`couchdb,couchrep`), `at` (`source`, `target`).
+ * Options: `names` (of scenarios), `scale` (of all counts), `rounds`, `who` (`couchdb,couchrep`), `at` (`source`, `target`).
  */
-export async function couchdb(urls, { only, scale, rounds, who, at }) {
+export async function couchdb(urls, { names = Object.keys(SCENARIOS), scale, rounds, who, at }) {
   const [one, other] = urls.split(',').map((url) => url.replace(/\/+$/, ''));
   if (!other) throw new Error('--couchdb needs two URLs: --couchdb http://admin:pass@one:5984,http://admin:pass@other:5984');
-  const names = only?.split(',') ?? Object.keys(SCENARIOS);
   const unknown = names.find((name) => !(name in SCENARIOS));
   if (unknown) throw new Error(`${unknown} is none of ${Object.keys(SCENARIOS).join(', ')}`);
   const restore = [await configure(one), await configure(other)];
@@ -203,10 +201,8 @@ function cells({ couchdb, couchrep }) {
   ];
 }
 
-const median = (values) => values.toSorted((one, other) => one - other)[Math.floor((values.length - 1) / 2)];
-
 /** Tells a CouchDB what it is to do meanwhile, in memory only. Answers how to tell it what it did before. */
-async function configure(url) {
+export async function configure(url) {
   const config = `${url}/_node/_local/_config`;
   const put = (section, key, value) => ask('PUT', `${config}/${section}/${key}`, value, { 'X-Couch-Persist': 'false' });
   const before = [];
@@ -220,23 +216,4 @@ async function configure(url) {
   return async () => {
     for (const change of before) await put(...change);
   };
-}
-
-/** The process that listens on a URL's port on this machine, if it is on this machine and may be looked at. */
-function listener(url) {
-  const { hostname, port } = new URL(url);
-  if (!['127.0.0.1', 'localhost', '[::1]'].includes(hostname)) return undefined;
-  const hex = Number(port || 80).toString(16).toUpperCase().padStart(4, '0');
-  const tables = ['tcp', 'tcp6'].flatMap((name) => readFileSync(`/proc/net/${name}`, 'utf8').split('\n').slice(1));
-  const LISTEN = '0A';
-  const row = tables.map((line) => line.trim().split(/\s+/)).find(([, at, , state]) => at?.endsWith(`:${hex}`) && state === LISTEN);
-  const holds = (pid) => {
-    try {
-      return readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${row[9]}]`);
-    } catch {
-      // Not ours, or gone meanwhile.
-      return false;
-    }
-  };
-  return row && readdirSync('/proc').filter((name) => /^\d+$/.test(name)).find(holds);
 }

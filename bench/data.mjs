@@ -55,7 +55,8 @@ function* noise(bytes, seed) {
   }
 }
 
-function smallDoc(n, textBytes = 800) {
+/** A document of about 1 KB, of `textBytes` and 200 bytes more. */
+export function smallDoc(n, textBytes = 800) {
   return {
     _id: `doc-${String(n).padStart(8, '0')}`,
     type: 'recipe',

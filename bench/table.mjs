@@ -1,10 +1,13 @@
-// Markdown tables, printed row by row as results come in.
+// Markdown tables, printed row by row as results come in, and the numbers in them.
 
 import { availableParallelism, cpus } from 'node:os';
 
 /** A number as people write it. */
 export const number = (value, digits = 0) =>
   value.toLocaleString('en', { maximumFractionDigits: digits, minimumFractionDigits: digits });
+
+/** The middle one; of an even number, the lower of the two. */
+export const median = (values) => values.toSorted((one, other) => one - other)[Math.floor((values.length - 1) / 2)];
 
 /** Prints a title and a head; `row` prints a line below it. */
 export function table(title, columns) {

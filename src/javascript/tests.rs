@@ -301,7 +301,7 @@ async fn a_function_that_can_not_be_stopped_keeps_nobody_else_waiting() {
     let settings = Javascript { call_time: Duration::from_millis(100), interpreters: 1, ..Javascript::default() };
     let lanes = Lanes::new(1, settings.call_time).with_grace(Duration::from_millis(100));
     let interpreters = Interpreters { settings, lanes: Arc::new(lanes), idle: Arc::default() };
-    let deaf = code("function () { return [].reverse.call({length: 4e7}) }", Kind::Filter);
+    let deaf = code("function () { return [].reverse.call({length: 4e8}) }", Kind::Filter);
     let elsewhere = |source: &str| {
         Arc::new(Code { database: "other".into(), ..Arc::into_inner(code(source, Kind::Filter)).unwrap() })
     };

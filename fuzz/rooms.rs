@@ -1,9 +1,9 @@
 //! The rooms of couchrep that are fuzzed, compiled without the rest of the house.
 //!
-//! They do no I/O and need little, so that this builds in a minute where the server takes ten, and a change can be tried at
-//! once. What they need of rooms that aren't here is written below: the store's error, a boundary's id, and the types that axum has
-//! of `http`.
-//! The properties call them by the names that they have in couchrep; there, `tests/fuzzed.rs` holds the server's own to them.
+//! They do no I/O and need little: this builds in a fraction of the server's time, and coverage is theirs alone. What they
+//! need of rooms that aren't here is written below: the store's error, a boundary's id, and the types that axum has of
+//! `http`. The properties call them by the names that they have in couchrep; there, `tests/fuzzed.rs` holds the server's own
+//! to them.
 
 #![allow(dead_code, reason = "what is here for others has no others here")]
 

@@ -35,7 +35,7 @@ merged=work/$target.merged
 rm -rf "$merged"
 mkdir -p "$merged"
 find "corpus/$target" -type f -regextype posix-extended -not -regex '.*/[0-9a-f]{40}' -exec cp {} "$merged" \;
-"$fuzzer" -set_cover_merge=1 -max_len=2048 -timeout=30 "$merged" "corpus/$target" "work/$target" >>"$log" 2>&1
+"$fuzzer" -set_cover_merge=1 -use_counters=0 -max_len=2048 -timeout=30 "$merged" "corpus/$target" "work/$target" >>"$log" 2>&1
 rm -rf "corpus/$target" "work/$target"
 mv "$merged" "corpus/$target"
 echo "$target: clean; $(find "corpus/$target" -type f | wc -l) inputs kept, $(du -sb "corpus/$target" | cut -f1) bytes"

@@ -26,10 +26,13 @@ pub fn holds(input: &[u8]) {
     }
 }
 
+/// Names and values, sorted.
+type Headers = Vec<(String, Vec<u8>)>;
+
 /// The parts that came, headers and data, and how the body ended. Data that came before an error counts.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Parts {
-    parts: Vec<(Vec<(String, Vec<u8>)>, Vec<u8>)>,
+    parts: Vec<(Headers, Vec<u8>)>,
     error: Option<&'static str>,
 }
 
@@ -193,7 +196,7 @@ fn plainly(body: &[u8], boundary: &str) -> Parts {
 }
 
 /// The first 32 headers of a head, each after a line end.
-fn plain_headers(head: &[u8]) -> Vec<(String, Vec<u8>)> {
+fn plain_headers(head: &[u8]) -> Headers {
     let (mut headers, mut rest) = (Vec::new(), head);
     while let Some(line) = rest.strip_prefix(b"\r\n") {
         let length = line.windows(2).position(|window| window == b"\r\n").unwrap_or(line.len());

@@ -192,7 +192,7 @@ fn any_steps(mut choices: Choices<'_>) {
         } else {
             let edit = if step < 4 { edit(&mut choices, &model) } else { None };
             let path = edit.unwrap_or_else(|| path(&mut choices, &model.nodes, base));
-            let limit = if step % 2 == 0 { UNLIMITED } else { choices.below(8) };
+            let limit = if step.is_multiple_of(2) { UNLIMITED } else { choices.below(8) };
             let data = NewLeaf { deleted: choices.flag(), attached: choices.flag(), body: choices.number() };
             let unknown = !model.nodes.contains(&path.newest());
             let merged = tree.merge(&path, data, limit);

@@ -26,7 +26,7 @@ use self::people::People;
 use crate::config::Config;
 use crate::store::{DbName, Store, StoreError};
 use crate::users::cookie::{self, Cookie};
-use crate::users::token::{BadKey, Claims, Tokens};
+use crate::users::token::{Claims, Tokens};
 use crate::users::{Account, proxy};
 
 pub use self::refused::Refused;
@@ -47,8 +47,14 @@ struct Inner {
     settings: watch::Receiver<Arc<Config>>,
     people: People,
     passwords: Passwords,
-    /// Of the settings beside them. Locked to look and to replace them.
-    tokens: Mutex<(Arc<Config>, Arc<Tokens>)>,
+    /// Made when they are asked for. Locked to look and to replace them.
+    tokens: Mutex<Option<CachedTokens>>,
+}
+
+/// What checks tokens by certain settings.
+struct CachedTokens {
+    config: Arc<Config>,
+    tokens: Arc<Tokens>,
 }
 
 /// Somebody whom a cookie proves.
@@ -62,9 +68,6 @@ pub struct Session {
 /// Why nobody could log in.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountsError {
-    /// A key of the settings can't be used.
-    #[error(transparent)]
-    Key(#[from] BadKey),
     /// `_users` can't be made.
     #[error("could not make the database _users")]
     Users(#[source] StoreError),
@@ -74,19 +77,19 @@ impl Accounts {
     /// Everybody whom the settings and the store name. Makes `_users` if there are administrators, so that they can add people at
     /// once.
     pub async fn open(settings: watch::Receiver<Arc<Config>>, store: Store) -> Result<Self, AccountsError> {
-        let config = settings.borrow().clone();
-        let tokens = Tokens::new(&config.auth.jwt)?;
         let users = DbName::parse(USERS).map_err(AccountsError::Users)?;
-        let passwords = Passwords::new(config.auth.iterations);
-        let (people, tokens) = (People::new(store, users), Mutex::new((config, Arc::new(tokens))));
-        let accounts = Self { inner: Arc::new(Inner { settings, people, passwords, tokens }) };
-        accounts.make_users().await.map_err(AccountsError::Users)?;
+        let passwords = Passwords::new(settings.borrow().auth.iterations);
+        let people = People::new(store, users);
+        let accounts = Self { inner: Arc::new(Inner { settings, people, passwords, tokens: Mutex::default() }) };
+        if accounts.has_admins() {
+            accounts.make_users().await.map_err(AccountsError::Users)?;
+        }
         Ok(accounts)
     }
 
-    /// Makes `_users` if there are administrators and it isn't there.
+    /// Makes `_users` if it isn't there.
     pub async fn make_users(&self) -> Result<(), StoreError> {
-        if self.has_admins() { self.inner.people.make().await } else { Ok(()) }
+        self.inner.people.make().await
     }
 
     /// Whether there are administrators. Without any, everyone is one.
@@ -103,13 +106,17 @@ impl Accounts {
         if !config.auth.handlers.jwt {
             return None;
         }
-        let mut tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&tokens.0, config) {
-            // Whoever changed the settings has tried the same; keys that can't be used are none.
-            let new = Tokens::new(&config.auth.jwt).ok()?;
-            *tokens = (Arc::clone(config), Arc::new(new));
-        }
-        Some(Arc::clone(&tokens.1)).filter(|tokens| !tokens.is_empty())
+        let mut cached = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = match cached.as_ref().filter(|cached| Arc::ptr_eq(&cached.config, config)) {
+            Some(cached) => cached.tokens.clone(),
+            None => {
+                // Settings with keys that can't be used are refused.
+                let tokens = Arc::new(Tokens::new(&config.auth.jwt).ok()?);
+                *cached = Some(CachedTokens { config: config.clone(), tokens: tokens.clone() });
+                tokens
+            }
+        };
+        Some(tokens).filter(|tokens| !tokens.is_empty())
     }
 
     /// How people prove who they are, by CouchDB's names.

@@ -45,11 +45,19 @@ pub struct UsageError(pub String);
 
 const LEVELS: &str = "error, warn, info, debug or trace; or directives such as info,couchrep::replicate=debug";
 
-/// Changes what is logged, as [`log`] takes it.
-type ChangeLog = Box<dyn Fn(&str) -> anyhow::Result<()>>;
+/// Sets what is logged from then on.
+type SetLogFilter = Box<dyn Fn(&str) -> anyhow::Result<()>>;
 
 /// Writes the log to `writer`, coloured where stderr is a terminal.
-fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> anyhow::Result<ChangeLog> {
+fn log(filter: &str, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> anyhow::Result<()> {
+    log_reloadable(filter, writer).map(drop)
+}
+
+/// The same, where the filter may change.
+fn log_reloadable(
+    filter: &str,
+    writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> anyhow::Result<SetLogFilter> {
     let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(stderr().is_terminal());
     let log = log.with_env_filter(log_filter(filter)?).with_filter_reloading();
     let handle = log.reload_handle();

@@ -5,13 +5,13 @@
 //! description of each option, and lays them over the others; the rest of the crate only sees [`Config`].
 
 mod admin;
-mod check;
 pub mod auth;
 pub mod connection;
 pub mod cors;
-mod couchdb_ini;
 pub mod keys;
+mod couchdb_ini;
 pub mod options;
+mod check;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;

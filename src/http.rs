@@ -87,7 +87,7 @@ pub fn router(state: AppState) -> Router {
         .route("/_dbs_info", server_admins(get(dbs_info::get).post(dbs_info::post)))
         .route("/_membership", server_admins(get(nodes::membership)))
         .route("/_node/{node}", server_admins(get(nodes::name)))
-        .route("/_node/{node}/{*rest}", server_admins(any(absent::answer("_node", "statistics of nodes"))))
+        .route("/_node/{node}/{*rest}", server_admins(any(absent::answer("_node", "other parts of a node"))))
         .route("/_node/{node}/_config", server_admins(get(config::all)))
         .route("/_node/{node}/_config/_reload", server_admins(post(config::reload)))
         .route("/_node/{node}/_config/{section}", server_admins(get(config::section)))

@@ -8,8 +8,8 @@
 //!
 //! An interpreter serves one function of one revision of a design document in one database, since its globals outlive a
 //! call, as they do in CouchDB. It is compiled once and kept for the next feed that asks: [`Interpreters`] lends them out.
-//! So many run at once; whoever comes later waits for one that ends, which its time limit makes certain. [`lanes`] says who
-//! runs next, so that endless functions keep no others waiting, and [`calls`] what becomes of those that can't be stopped.
+//! So many run at once; whoever comes later waits for one that ends or is given up. [`lanes`] says who runs next, so that
+//! endless functions keep no others waiting, and [`calls`] what becomes of those that can't be stopped.
 
 mod calls;
 mod interpreter;
@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Javascript;
 
-use self::calls::Started;
+use self::calls::RunningCall;
 use self::interpreter::{Interpreter, Limits};
 use self::lanes::{LanePermit, Lanes};
 
@@ -178,10 +178,7 @@ impl Admission {
     }
 
     fn interpreter(&self) -> Result<Interpreter, ScriptError> {
-        if self.place.is_barred() {
-            return Err(ScriptError::barred());
-        }
-        let _call = self.call();
+        let _call = self.call()?;
         let interpreter = match self.interpreters.take_idle(&self.code) {
             Some(interpreter) => interpreter,
             None => Interpreter::compile(&self.code, self.limits())?,
@@ -190,8 +187,8 @@ impl Admission {
         Ok(interpreter)
     }
 
-    fn call(&self) -> Started<'_> {
-        self.place.call(&self.interpreters.lanes)
+    fn call(&self) -> Result<RunningCall<'_>, ScriptError> {
+        self.place.call(&self.interpreters.lanes).ok_or_else(ScriptError::barred)
     }
 
     fn limits(&self) -> Limits<'_> {
@@ -222,7 +219,7 @@ impl Running {
     /// Asks the function about a document, a validation about `[newDoc,oldDoc]`. After an error the interpreter is of no more
     /// use, unless it [is a verdict](ScriptError::is_verdict).
     pub fn passes(&self, doc: &[u8]) -> Result<bool, ScriptError> {
-        let _call = self.admission.call();
+        let _call = self.admission.call()?;
         self.admission.noted(self.interpreter.passes(doc, self.admission.limits()))
     }
 

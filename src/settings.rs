@@ -4,30 +4,32 @@
 //! What was put is kept in the data directory and counts at the next start too, over options and files, as the last of CouchDB's
 //! `ini` files does. A setting that is deleted is what it is by default, until a start gives it again. One change is made
 //! after another: it is checked beside all other settings, kept, and then shown to everybody at once; if it can't be kept,
-//! nothing has changed.
+//! nothing has changed. A change that nobody waits for any more is made all the same.
 //!
-//! Whoever asks for a setting each time ([`Settings::current`]) sees changes: logins, `[cors]`, the log's level. Others have read
-//! theirs at the start: `[replicator]`, `uuid`, `iterations`.
+//! Whoever asks for a setting each time ([`Settings::current`]) sees changes. What was read at the start alone stays as it was:
+//! `[replicator]`, `uuid`, and `iterations` for users' passwords.
 //!
-//! No password is kept or shown as it came ([`own`]). The last administrator can't be deleted: everybody would be one.
+//! No password of an administrator is kept or shown as it came ([`secrets`]); keys of tokens and the secret are kept as they came,
+//! in a file for its owner alone, and not shown. A damaged file, or a setting in it that can't be taken any more, stops the start.
+//! The last administrator can't be deleted: everybody would be one.
 
 mod error;
-mod own;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
-use crate::config::Config;
-use crate::config::keys::Setting;
+use crate::config::keys::{HIDDEN, Setting};
+use crate::config::{Config, ConfigError};
 use crate::data_file;
 use crate::tasks;
 use crate::users::token::Tokens;
 
-pub use self::error::{Named, Refused, SettingsError};
+pub use self::error::{SettingName, SettingRefused, SettingsError};
 
 /// Values by section and key.
 pub type Sections = BTreeMap<String, BTreeMap<String, String>>;
@@ -61,12 +63,12 @@ impl Settings {
         let opening = move || {
             let kept = read(&config.data_dir)?;
             lay_over(&kept, &mut config)?;
-            own::complete(&mut config)?;
+            secrets::complete(&mut config)?;
             Tokens::new(&config.auth.jwt)?;
             Ok::<_, SettingsError>((config, kept))
         };
         let (config, kept) = tasks::blocking("read settings", opening).await??;
-        warn_of(&config);
+        warn_of_risks(&config);
         let (current, _) = watch::channel(Arc::new(config));
         Ok(Self { inner: Arc::new(Inner { current, kept: Arc::new(Mutex::new(kept)) }) })
     }
@@ -76,7 +78,7 @@ impl Settings {
         self.inner.current.borrow().clone()
     }
 
-    /// As they are, again and again.
+    /// Tells of every change.
     pub fn watch(&self) -> watch::Receiver<Arc<Config>> {
         self.inner.current.subscribe()
     }
@@ -88,93 +90,128 @@ impl Settings {
         let mut sections = Sections::new();
         for setting in Setting::all(&config) {
             if let Some(value) = shown(setting, &config, &kept) {
-                sections.entry(setting.section().into()).or_default().insert(setting.name().into(), value);
+                sections.entry(setting.section().into()).or_default().insert(setting.key().into(), value);
             }
         }
         sections
     }
 
-    /// One of those.
-    pub async fn get(&self, section: &str, name: &str) -> Option<String> {
+    /// What [`Settings::sections`] has for one setting.
+    pub async fn get(&self, section: &str, key: &str) -> Option<String> {
         let kept = self.inner.kept.lock().await;
-        shown(Setting::named(section, name)?, &self.current(), &kept)
+        shown(Setting::named(section, key)?, &self.current(), &kept)
     }
 
     /// Makes a setting what a text says, and tells what it was; `None` if it wasn't set.
     pub async fn put(
         &self,
         section: &str,
-        name: &str,
+        key: &str,
         text: &str,
         persist: Persist,
-    ) -> Result<Option<String>, Refused> {
-        let named = || Named(section.into(), name.into());
-        let setting = Setting::named(section, name).ok_or_else(|| Refused::Unknown(named()))?;
-        let text = text.trim();
-        let take = |config: &mut Config| {
-            setting.take(config, text).map_err(|problem| Refused::Value { named: named(), problem })
-        };
-        self.change(setting, take, Some(text), persist).await
+    ) -> Result<Option<String>, SettingRefused> {
+        let unknown = || SettingRefused::Unknown(SettingName::new(section, key));
+        let setting = Setting::named(section, key).ok_or_else(unknown)?;
+        self.change(setting, Some(text.trim()), persist).await
     }
 
     /// Makes a setting what it is by default, and tells what it was.
-    pub async fn delete(&self, section: &str, name: &str, persist: Persist) -> Result<String, Refused> {
-        let setting = Setting::named(section, name).ok_or(Refused::NotSet)?;
-        let reset = |config: &mut Config| match setting.reset(config) {
-            _ if setting == Setting::Admin(name) && config.admins.is_empty() => Err(Refused::LastAdmin),
-            reset => reset.map_err(|problem| Refused::Value { named: Named(section.into(), name.into()), problem }),
-        };
-        self.change(setting, reset, None, persist).await?.ok_or(Refused::NotSet)
+    pub async fn delete(&self, section: &str, key: &str, persist: Persist) -> Result<String, SettingRefused> {
+        let setting = Setting::named(section, key).ok_or(SettingRefused::NotSet)?;
+        self.change(setting, None, persist).await?.ok_or(SettingRefused::NotSet)
     }
 
-    /// The one way to change a setting: `text` is what is kept of it. It runs to its end, even if nobody waits for it any more.
+    /// Sets a setting to a text, or resets it.
     async fn change(
         &self,
         setting: Setting<'_>,
-        change: impl FnOnce(&mut Config) -> Result<(), Refused>,
         text: Option<&str>,
         persist: Persist,
-    ) -> Result<Option<String>, Refused> {
-        let mut kept = Arc::clone(&self.inner.kept).lock_owned().await;
+    ) -> Result<Option<String>, SettingRefused> {
+        let kept = Arc::clone(&self.inner.kept).lock_owned().await;
         let config = self.current();
-        let before = shown(setting, &config, &kept);
-        if before.is_none() && text.is_none() {
-            return Ok(None);
+        let mut before = shown(setting, &config, &kept);
+        if text.is_none() {
+            // One that was deleted without persisting that comes back at the next start, and may still be deleted.
+            before = before.or_else(|| is_kept(setting, &kept).then(|| HIDDEN.into()));
+            if before.is_none() {
+                return Ok(None);
+            }
         }
         let mut changed = Config::clone(&config);
-        change(&mut changed)?;
-        changed.check()?;
-        Tokens::new(&changed.auth.jwt)?;
+        let wrong =
+            |problem| SettingRefused::Value { name: SettingName::new(setting.section(), setting.key()), problem };
+        match text {
+            Some(text) => setting.set(&mut changed, text).map_err(wrong)?,
+            None => setting.reset(&mut changed),
+        }
+        if changed.admins.is_empty() && !config.admins.is_empty() {
+            return Err(SettingRefused::LastAdmin);
+        }
+        changed.check().map_err(|error| match error {
+            ConfigError::Value { problem, .. } => wrong(problem),
+            error => error.into(),
+        })?;
 
-        let (section, name) = (setting.section(), setting.name().to_owned());
-        let (is_admin, text) = (matches!(setting, Setting::Admin(_)), text.map(str::to_owned));
-        let inner = Arc::clone(&self.inner);
-        let changing = move || {
-            own::complete_change(&mut changed)?;
-            // Of an admin's password the hash is kept.
-            let text = if is_admin { Setting::Admin(&name).show(&changed) } else { text };
-            if persist == Persist::Yes {
-                let mut new = kept.clone();
-                match text {
-                    Some(text) => _ = new.entry(section.into()).or_default().insert(name.clone(), text),
-                    None => _ = new.get_mut(section).and_then(|names| names.remove(&name)),
-                }
-                write(&changed.data_dir, &new)?;
-                *kept = new;
-            }
-            tracing::info!("[{section}] {name} was changed");
-            inner.current.send_replace(Arc::new(changed));
-            Ok::<_, SettingsError>(())
+        let change = Change {
+            section: setting.section(),
+            key: setting.key().to_owned(),
+            is_admin: matches!(setting, Setting::Admin(_)),
+            text: text.map(str::to_owned),
+            persist,
         };
-        tasks::blocking("change a setting", changing).await.map_err(SettingsError::from)??;
+        let inner = Arc::clone(&self.inner);
+        let making = move || change.make(changed, kept, &inner.current);
+        tasks::blocking("change a setting", making).await.map_err(SettingsError::from)??;
         Ok(before)
     }
 }
 
+/// A change that was checked as far as that takes no time.
+struct Change {
+    section: &'static str,
+    key: String,
+    is_admin: bool,
+    text: Option<String>,
+    persist: Persist,
+}
+
+impl Change {
+    /// Blocks.
+    fn make(
+        self,
+        mut config: Config,
+        mut kept: OwnedMutexGuard<Sections>,
+        current: &watch::Sender<Arc<Config>>,
+    ) -> Result<(), SettingRefused> {
+        let Self { section, key, is_admin, text, persist } = self;
+        Tokens::new(&config.auth.jwt)?;
+        secrets::complete_change(&mut config)?;
+        // Of an admin's password the hash is kept.
+        let text = if is_admin { Setting::Admin(&key).show(&config) } else { text };
+        if persist == Persist::Yes {
+            let mut new = kept.clone();
+            match text {
+                Some(text) => _ = new.entry(section.into()).or_default().insert(key.clone(), text),
+                None => _ = new.get_mut(section).and_then(|keys| keys.remove(&key)),
+            }
+            write(&config.data_dir, &new)?;
+            *kept = new;
+        }
+        tracing::info!(setting.section = section, setting.key = key, "a setting was changed");
+        warn_of_risks(&config);
+        current.send_replace(Arc::new(config));
+        Ok(())
+    }
+}
+
+fn is_kept(setting: Setting<'_>, kept: &Sections) -> bool {
+    kept.get(setting.section()).is_some_and(|keys| keys.contains_key(setting.key()))
+}
+
 /// What is shown of a setting: nothing, if it is what it is by default and nobody has put that.
 fn shown(setting: Setting<'_>, config: &Config, kept: &Sections) -> Option<String> {
-    let is_kept = kept.get(setting.section()).is_some_and(|names| names.contains_key(setting.name()));
-    setting.show(config).filter(|_| is_kept || !setting.is_default(config))
+    setting.show(config).filter(|_| is_kept(setting, kept) || !setting.is_default(config))
 }
 
 fn read(dir: &Path) -> Result<Sections, SettingsError> {
@@ -184,33 +221,32 @@ fn read(dir: &Path) -> Result<Sections, SettingsError> {
         true => Ok(Sections::new()),
         false => serde_json::from_str(&text).map_err(io::Error::from),
     });
-    sections.map_err(|source| SettingsError::Kept { path, source })
+    sections.map_err(|source| SettingsError::File { path, source })
 }
 
 fn write(dir: &Path, kept: &Sections) -> Result<(), SettingsError> {
     let path = dir.join(FILE);
     let text = serde_json::to_string_pretty(kept).map_err(io::Error::from);
-    text.and_then(|text| data_file::write(&path, &text)).map_err(|source| SettingsError::Kept { path, source })
+    text.and_then(|text| data_file::write(&path, &text)).map_err(|source| SettingsError::File { path, source })
 }
 
 /// Lays what was put over the settings.
 fn lay_over(kept: &Sections, config: &mut Config) -> Result<(), SettingsError> {
     let path = config.data_dir.join(FILE);
-    let settings = kept.iter().flat_map(|(section, names)| names.iter().map(move |(name, text)| (section, name, text)));
-    for (section, name, text) in settings {
-        let named = Named(section.clone(), name.clone());
-        let taken = match Setting::named(section, name) {
-            Some(setting) => setting.take(config, text).map_err(|problem| Refused::Value { named, problem }),
-            None => Err(Refused::Unknown(named)),
-        };
-        taken.map_err(|refused| SettingsError::Put { path: path.clone(), refused: Box::new(refused) })?;
-        tracing::info!("[{section}] {name} is what was put, and is kept in {}", path.display());
+    let settings = kept.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, text)| (section, key, text)));
+    for (section, key, text) in settings {
+        let set = Setting::named(section, key).ok_or("is no setting").and_then(|setting| setting.set(config, text));
+        if let Err(problem) = set {
+            let problem = format!("[{section}] {key} {problem}");
+            return Err(SettingsError::Kept { path, problem });
+        }
+        tracing::info!(setting.section = section, setting.key = key, "a setting is what was put at its time");
     }
-    config.check().map_err(|error| SettingsError::Put { path, refused: Box::new(error.into()) })
+    config.check().map_err(|error| SettingsError::Kept { path, problem: error.to_string() })
 }
 
-/// Tells of settings that are seldom meant so.
-fn warn_of(config: &Config) {
+/// Warns of settings that are seldom meant so.
+fn warn_of_risks(config: &Config) {
     let auth = &config.auth;
     if auth.handlers.proxy && !auth.proxy.use_secret {
         tracing::warn!("a proxy needs no secret: whoever reaches this server is whom he says he is");

@@ -101,7 +101,7 @@ fn default_state_dir() -> Option<PathBuf> {
 pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let request = arguments.request()?;
     let screen = Screen::new(arguments.json);
-    _ = log(arguments.databases.log(), screen.log_writer())?;
+    log(arguments.databases.log(), screen.log_writer())?;
     block_on(replicate(arguments, request, screen))
 }
 

@@ -1,5 +1,6 @@
 //! `couchrep serve`: runs the server until a signal comes, and puts everything away.
 
+use std::convert::Infallible;
 use std::io::{self, Write, stderr};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use couchrep::server::Server;
 use tokio::sync::watch;
 
 use super::signals::Signals;
-use super::{ChangeLog, Exit, block_on, log};
+use super::{Exit, SetLogFilter, block_on, log_reloadable};
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "\
@@ -27,12 +28,12 @@ Examples:
 /// Serves.
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let config = options.config()?;
-    let change_log = log(&config.log, stderr)?;
-    block_on(serve_until_signal(config, &change_log))?;
+    let set_log_filter = log_reloadable(&config.log, stderr)?;
+    block_on(serve_until_signal(config, &set_log_filter))?;
     Ok(Exit::Done)
 }
 
-async fn serve_until_signal(config: Config, change_log: &ChangeLog) -> anyhow::Result<()> {
+async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
     let data_dir = config.data_dir.clone();
     let server = Server::start(config).await?;
@@ -41,8 +42,9 @@ async fn serve_until_signal(config: Config, change_log: &ChangeLog) -> anyhow::R
     let _ = greet(&server.url(), &data_dir);
 
     let signal = tokio::select! {
+        biased;
         signal = signals.next() => signal,
-        () = follow_level(server.settings().watch(), change_log) => unreachable!("settings last as long as their server"),
+        never = follow_level(server.settings().watch(), set_log_filter) => match never {},
     };
     tracing::info!(signal, "stopping; a second signal ends it at once");
     tokio::select! {
@@ -52,19 +54,19 @@ async fn serve_until_signal(config: Config, change_log: &ChangeLog) -> anyhow::R
     }
 }
 
-/// Logs what the settings say, which may change. Ends with them.
-async fn follow_level(mut settings: watch::Receiver<Arc<Config>>, change_log: &ChangeLog) {
+/// Logs what the settings say, which may change.
+async fn follow_level(mut settings: watch::Receiver<Arc<Config>>, set_log_filter: &SetLogFilter) -> Infallible {
     let mut level = String::new();
     loop {
         let now = settings.borrow_and_update().log.clone();
         if now != level
-            && let Err(error) = change_log(&now)
+            && let Err(error) = set_log_filter(&now)
         {
             tracing::error!(%error, "the log's level stays what it was");
         }
         level = now;
         if settings.changed().await.is_err() {
-            return;
+            std::future::pending::<()>().await;
         }
     }
 }

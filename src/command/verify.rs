@@ -61,7 +61,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     arguments.selection.add_to(&mut fields);
     let request = arguments.databases.request(fields)?;
     let screen = Screen::new(arguments.json);
-    _ = log(arguments.databases.log(), screen.log_writer())?;
+    log(arguments.databases.log(), screen.log_writer())?;
     Ok(block_on(verify(arguments, request, screen)).unwrap_or_else(|error| {
         eprintln!("couchrep: {error:#}");
         Exit::Usage

@@ -1,4 +1,4 @@
-//! What the settings must be beside each other.
+//! The rules that settings must keep, each by itself and a few together.
 
 use super::Config;
 use super::admin::MAX_ITERATIONS;
@@ -34,7 +34,7 @@ impl Config {
             (!http.reader_pause.is_zero(), "--reader-pause", "must be more than nothing"),
             (http.max_connections > 0, "--max-connections", "must be at least 1"),
             (http.max_header_bytes >= 8192, "--max-header-bytes", "must be at least 8KiB"),
-            (replicator.tls.problem().is_none(), "--key-file", "needs --cert-file"),
+            (replicator.tls.problem().is_none(), "--key-file", "needs a cert_file"),
             (self.store.open_databases > 0, "--open-databases", "must be at least 1"),
         ];
         match rules.into_iter().find(|(holds, ..)| !holds) {

@@ -1,6 +1,6 @@
 //! Takes a CouchDB's `local.ini` as it is: what [`Setting`] knows of it.
 //!
-//! It lies over the defaults and under everything else. Numbers are CouchDB's: times in milliseconds. Keys that have no
+//! It lies over the defaults and under everything else. Values are CouchDB's, times in the unit of their key. Keys that have no
 //! meaning here are left alone (`max_jobs`, `auth_plugins`, and `ssl_certificate_max_depth`, since rustls has a limit of its
 //! own); a value that can't be taken is an error that names its section and key and never shows a password.
 
@@ -8,7 +8,7 @@ use super::Config;
 use super::keys::Setting;
 
 /// What is wrong in the file, and in which line.
-pub(super) struct Problem {
+pub(super) struct BadLine {
     /// Counted from 1.
     pub line: usize,
     /// Without the line's own text.
@@ -16,12 +16,12 @@ pub(super) struct Problem {
 }
 
 /// Lays a file over the settings.
-pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
+pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), BadLine> {
     let mut section = "";
     let mut says_proxy_use_secret = false;
     for (line, text) in (1..).zip(text.lines()) {
         let text = text.trim();
-        let wrong = |problem: String| Problem { line, problem };
+        let wrong = |problem: String| BadLine { line, problem };
         if text.is_empty() || text.starts_with(';') {
             continue;
         }
@@ -36,13 +36,13 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), Problem> {
         let taken = match (section, key, Setting::named(section, key)) {
             ("replicator", "password", _) => Err("belongs to an encrypted key, which can't be read: decrypt the key"),
             ("jwt_auth", "roles_claim_path", _) => Err("can't be had, roles_claim_name can"),
-            (.., Some(setting)) => setting.take(config, value),
+            (.., Some(setting)) => setting.set(config, value),
             (.., None) => Ok(()),
         };
         taken.map_err(|problem| wrong(format!("[{section}] {key} {problem}")))?;
     }
     if let Some(problem) = config.replicator.tls.problem() {
-        return Err(Problem { line: text.lines().count(), problem: format!("[replicator] {problem}") });
+        return Err(BadLine { line: text.lines().count(), problem: format!("[replicator] {problem}") });
     }
     // CouchDB's default, for proxies that it lets in.
     if config.auth.handlers.proxy && !says_proxy_use_secret {

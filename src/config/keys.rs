@@ -1,61 +1,63 @@
 //! Settings by CouchDB's names: the sections and keys of its `local.ini`, which `/_node/_local/_config` has too.
 //!
-//! One line a key says where the setting is and in which form it is written: as CouchDB writes it, times in the unit of the
-//! key, lists with commas. `[admins]` and `[jwt_keys]` have a key for each admin and each key of tokens.
+//! One line for each key says where the setting is and in which form it is written: as CouchDB writes it, times in the unit of
+//! the key, lists with commas. `[admins]` and `[jwt_keys]` have a key for each admin and each key of tokens.
 
 mod forms;
 
 use self::forms::{
-    Boolean, Form as _, HIDDEN, Handlers, Hidden, Level, List, LowerList, Maybe, MaybeBoolean, MaybePath, MaybeWord,
-    Millis, Positive, Seconds, Text, Word,
+    Boolean, Form as _, HandlerList, Level, List, LowerList, Millis, OptionalBoolean, OptionalParsed, OptionalPath,
+    OptionalText, Parsed, Positive, Seconds, Secret, Text,
 };
 use super::auth::JwtKey;
 use super::{Admin, Config};
-pub use forms::Problem;
+pub use forms::{HIDDEN, Problem};
 
-impl PartialEq for Key {
+/// A setting with a fixed section and key.
+pub struct FixedSetting {
+    section: &'static str,
+    key: &'static str,
+    show: fn(&Config) -> String,
+    set: fn(&mut Config, &str) -> Result<(), Problem>,
+    reset: fn(&mut Config),
+}
+
+impl PartialEq for FixedSetting {
     fn eq(&self, other: &Self) -> bool {
-        (self.section, self.name) == (other.section, other.name)
+        (self.section, self.key) == (other.section, other.key)
     }
 }
 
-impl Eq for Key {}
+impl Eq for FixedSetting {}
 
-/// A setting of which there is one.
-pub struct Key {
-    section: &'static str,
-    name: &'static str,
-    show: fn(&Config) -> String,
-    take: fn(&mut Config, &str) -> Result<(), Problem>,
-}
-
-macro_rules! keys {
-    ($([$section:literal] $($name:literal = $form:ident of $($field:ident).+;)+)+) => {
-        &[$($(Key {
+macro_rules! settings {
+    ($([$section:literal] $($key:literal = $form:ident of $($field:ident).+;)+)+) => {
+        &[$($(FixedSetting {
             section: $section,
-            name: $name,
+            key: $key,
             show: |config| $form::show(&config.$($field).+),
-            take: |config, text| {
-                config.$($field).+ = $form::take(text)?;
+            set: |config, text| {
+                config.$($field).+ = $form::parse(text)?;
                 Ok(())
             },
+            reset: |config| config.$($field).+ = Config::default().$($field).+,
         },)+)+]
     };
 }
 
-const KEYS: &[Key] = keys! {
+const FIXED: &[FixedSetting] = settings! {
     ["chttpd"]
-        "authentication_handlers" = Handlers of auth.handlers;
+        "authentication_handlers" = HandlerList of auth.handlers;
         "enable_cors" = Boolean of cors.enabled;
         "require_valid_user" = Boolean of auth.require_valid_user;
         "require_valid_user_except_for_up" = Boolean of auth.require_valid_user_except_for_up;
     ["chttpd_auth"]
         "allow_persistent_cookies" = Boolean of auth.allow_persistent_cookies;
-        "cookie_domain" = Maybe of auth.cookie_domain;
+        "cookie_domain" = OptionalText of auth.cookie_domain;
         "iterations" = Positive of auth.iterations;
         "proxy_use_secret" = Boolean of auth.proxy.use_secret;
-        "same_site" = MaybeWord of auth.same_site;
-        "secret" = Hidden of auth.secret;
+        "same_site" = OptionalParsed of auth.same_site;
+        "secret" = Secret of auth.secret;
         "timeout" = Seconds of auth.timeout;
         "x_auth_roles" = Text of auth.proxy.x_auth_roles;
         "x_auth_token" = Text of auth.proxy.x_auth_token;
@@ -69,22 +71,22 @@ const KEYS: &[Key] = keys! {
         "origins" = List of cors.origins;
     ["couchdb"]
         "users_db_security_editable" = Boolean of users_db_security_editable;
-        "uuid" = Maybe of uuid;
+        "uuid" = OptionalText of uuid;
     ["jwt_auth"]
-        "required_claims" = Word of auth.jwt.required_claims;
+        "required_claims" = Parsed of auth.jwt.required_claims;
         "roles_claim_name" = Text of auth.jwt.roles_claim_name;
     ["log"]
         "level" = Level of log;
     ["replicator"]
-        "cert_file" = MaybePath of replicator.tls.cert_file;
+        "cert_file" = OptionalPath of replicator.tls.cert_file;
         "checkpoint_interval" = Millis of replicator.checkpoint_interval;
         "connection_timeout" = Millis of replicator.connection_timeout;
         "http_connections" = Positive of replicator.http_connections;
-        "key_file" = MaybePath of replicator.tls.key_file;
+        "key_file" = OptionalPath of replicator.tls.key_file;
         "retries_per_request" = Positive of replicator.retries_per_request;
-        "socket_options" = Word of replicator.socket_options;
-        "ssl_trusted_certificates_file" = MaybePath of replicator.tls.ssl_trusted_certificates_file;
-        "verify_ssl_certificates" = MaybeBoolean of replicator.tls.verify_ssl_certificates;
+        "socket_options" = Parsed of replicator.socket_options;
+        "ssl_trusted_certificates_file" = OptionalPath of replicator.tls.ssl_trusted_certificates_file;
+        "verify_ssl_certificates" = OptionalBoolean of replicator.tls.verify_ssl_certificates;
         "worker_batch_size" = Positive of replicator.worker_batch_size;
         "worker_processes" = Positive of replicator.worker_processes;
 };
@@ -92,8 +94,8 @@ const KEYS: &[Key] = keys! {
 /// A setting, by CouchDB's names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Setting<'a> {
-    /// One of those of which there is one.
-    Key(&'static Key),
+    /// One with a fixed section and key.
+    Fixed(&'static FixedSetting),
     /// An administrator's password.
     Admin(&'a str),
     /// A key of JSON web tokens.
@@ -102,35 +104,35 @@ pub enum Setting<'a> {
 
 impl<'a> Setting<'a> {
     /// The setting of this section and key; `None` for those that couchrep doesn't have. Older releases' sections are known.
-    pub fn named(section: &'a str, name: &'a str) -> Option<Self> {
+    pub fn named(section: &'a str, key: &'a str) -> Option<Self> {
         match section {
-            "admins" => Some(Self::Admin(name)),
-            "jwt_keys" => Some(Self::JwtKey(name)),
-            _ => KEYS.iter().find(|key| key.name == name && is_same(key.section, section)).map(Self::Key),
+            "admins" => Some(Self::Admin(key)),
+            "jwt_keys" => Some(Self::JwtKey(key)),
+            _ => FIXED.iter().find(|fixed| fixed.key == key && is_same(fixed.section, section)).map(Self::Fixed),
         }
     }
 
-    /// Every setting of which there may be one, and those of which there are some.
+    /// Every fixed setting, each admin and each key of tokens.
     pub fn all(config: &'a Config) -> impl Iterator<Item = Self> {
         let admins = config.admins.iter().map(|admin| Self::Admin(&admin.name));
         let jwt_keys = config.auth.jwt.keys.iter().map(|key| Self::JwtKey(&key.name));
-        KEYS.iter().map(Self::Key).chain(admins).chain(jwt_keys)
+        FIXED.iter().map(Self::Fixed).chain(admins).chain(jwt_keys)
     }
 
     /// Its section, as CouchDB 3.5 has it.
     pub fn section(self) -> &'static str {
         match self {
-            Self::Key(key) => key.section,
+            Self::Fixed(fixed) => fixed.section,
             Self::Admin(_) => "admins",
             Self::JwtKey(_) => "jwt_keys",
         }
     }
 
-    /// Its name there.
-    pub fn name(self) -> &'a str {
+    /// Its key there.
+    pub fn key(self) -> &'a str {
         match self {
-            Self::Key(key) => key.name,
-            Self::Admin(name) | Self::JwtKey(name) => name,
+            Self::Fixed(fixed) => fixed.key,
+            Self::Admin(key) | Self::JwtKey(key) => key,
         }
     }
 
@@ -138,7 +140,7 @@ impl<'a> Setting<'a> {
     /// where they are what is copied from one node to the next.
     pub fn show(self, config: &Config) -> Option<String> {
         match self {
-            Self::Key(key) => Some((key.show)(config)),
+            Self::Fixed(fixed) => Some((fixed.show)(config)),
             Self::Admin(name) => {
                 let admin = config.admins.iter().find(|admin| admin.name == name)?;
                 Some(admin.password.hashed_text().unwrap_or_else(|| HIDDEN.into()))
@@ -156,9 +158,9 @@ impl<'a> Setting<'a> {
     }
 
     /// Makes it what a text says.
-    pub fn take(self, config: &mut Config, text: &str) -> Result<(), Problem> {
+    pub fn set(self, config: &mut Config, text: &str) -> Result<(), Problem> {
         match self {
-            Self::Key(key) => (key.take)(config, text)?,
+            Self::Fixed(fixed) => (fixed.set)(config, text)?,
             Self::Admin(name) => {
                 let admin = Admin::new(name, text)?;
                 match config.admins.iter_mut().find(|admin| admin.name == name) {
@@ -178,13 +180,12 @@ impl<'a> Setting<'a> {
     }
 
     /// Makes it what it is by default.
-    pub fn reset(self, config: &mut Config) -> Result<(), Problem> {
+    pub fn reset(self, config: &mut Config) {
         match self {
-            Self::Key(key) => (key.take)(config, &(key.show)(&Config::default()))?,
+            Self::Fixed(fixed) => (fixed.reset)(config),
             Self::Admin(name) => config.admins.retain(|admin| admin.name != name),
             Self::JwtKey(name) => config.auth.jwt.keys.retain(|key| key.name != name),
         }
-        Ok(())
     }
 }
 
@@ -201,10 +202,11 @@ mod tests {
     #[test]
     fn every_setting_takes_what_it_shows() {
         let default = Config::default();
-        for key in KEYS {
+        for fixed in FIXED {
             let mut config = default.clone();
-            (key.take)(&mut config, &(key.show)(&default)).unwrap_or_else(|problem| panic!("{} {problem}", key.name));
-            assert!(Setting::Key(key).is_default(&config), "{}", key.name);
+            (fixed.set)(&mut config, &(fixed.show)(&default))
+                .unwrap_or_else(|problem| panic!("{} {problem}", fixed.key));
+            assert!(Setting::Fixed(fixed).is_default(&config), "{}", fixed.key);
         }
     }
 
@@ -224,17 +226,18 @@ mod tests {
             ("jwt_auth", "required_claims", "exp, nbf, {iss, \"me\"}"),
             ("jwt_keys", "rsa:x", "-----BEGIN PUBLIC KEY-----"),
             ("log", "level", "debug"),
+            ("log", "level", "warning"),
             ("replicator", "connection_timeout", "1500"),
             ("replicator", "socket_options", "[{keepalive, true}, {nodelay, false}]"),
             ("replicator", "verify_ssl_certificates", "false"),
             ("replicator", "cert_file", "cert.pem"),
         ] {
-            let setting = Setting::named(section, name).unwrap();
+            let setting = Setting::named(section, key).unwrap();
             let mut config = Config::default();
-            setting.take(&mut config, text).unwrap();
-            assert_eq!(setting.show(&config).as_deref(), Some(text), "{name}");
-            setting.reset(&mut config).unwrap();
-            assert!(setting.is_default(&config), "{name}");
+            setting.set(&mut config, text).unwrap();
+            assert_eq!(setting.show(&config).as_deref(), Some(text), "{key}");
+            setting.reset(&mut config);
+            assert!(setting.is_default(&config), "{key}");
         }
     }
 
@@ -243,7 +246,7 @@ mod tests {
         let mut config = Config::default();
         for (section, name) in [("chttpd_auth", "secret"), ("jwt_keys", "hmac:_default"), ("admins", "root")] {
             let setting = Setting::named(section, name).unwrap();
-            setting.take(&mut config, "c2VjcmV0").unwrap();
+            setting.set(&mut config, "c2VjcmV0").unwrap();
             assert_eq!(setting.show(&config).as_deref(), Some(HIDDEN));
         }
         assert!(Setting::named("cors", "enable_cors").is_none() && Setting::named("smoosh", "x").is_none());

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
-use crate::settings::{Persist, Refused};
+use crate::settings::{Persist, SettingRefused};
 
 use super::error::ApiError;
 use super::request::{Payload, SettingPath, ThisNode};
@@ -30,7 +30,7 @@ pub async fn section(_: ThisNode, State(state): State<AppState>, path: SettingPa
 
 /// `GET …/_config/{section}/{key}`.
 pub async fn get(_: ThisNode, State(state): State<AppState>, path: SettingPath) -> Result<Response, ApiError> {
-    let value = state.settings.get(&path.section, &path.key).await.ok_or(Refused::NotSet)?;
+    let value = state.settings.get(&path.section, &path.key).await.ok_or(SettingRefused::NotSet)?;
     Ok(answer::json(StatusCode::OK, &value))
 }
 
@@ -44,9 +44,11 @@ pub async fn put(
     let persist = persist(payload.headers());
     let body = payload.limited(MAX_VALUE_BYTES).whole().await?;
     let value = value(&body)?;
+    if path.section == "admins" {
+        // The first administrator adds people there.
+        state.accounts.make_users().await?;
+    }
     let before = state.settings.put(&path.section, &path.key, &value, persist).await?;
-    // The first administrator adds people there.
-    state.accounts.make_users().await?;
     Ok(answer::json(StatusCode::OK, &before.unwrap_or_default()))
 }
 
@@ -61,7 +63,7 @@ pub async fn delete(
     Ok(answer::json(StatusCode::OK, &before))
 }
 
-/// `POST …/_config/_reload`: nobody changes settings behind the server's back, so there is nothing to read again.
+/// `POST …/_config/_reload`: does nothing, since files are read at the start alone.
 pub async fn reload(_: ThisNode) -> Response {
     answer::json(StatusCode::OK, &json!({ "ok": true }))
 }

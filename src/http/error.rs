@@ -20,7 +20,7 @@ use crate::json::JsonError;
 use crate::multipart::MultipartError;
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
-use crate::settings;
+use crate::settings::SettingRefused;
 use crate::store::{FilterError, Refusal, StoreError};
 use crate::tasks::Panicked;
 use crate::users::token::TokenError;
@@ -43,7 +43,7 @@ pub enum ApiError {
     #[error("no such node: {0}")]
     NoNode(String),
     #[error(transparent)]
-    Settings(#[from] settings::Refused),
+    Setting(#[from] SettingRefused),
     #[error("another site's name")]
     ForeignHost,
     #[error(transparent)]
@@ -137,7 +137,7 @@ impl ApiError {
                 (StatusCode::FORBIDDEN, "forbidden", reason.into())
             }
             Self::NoNode(_) => (StatusCode::NOT_FOUND, "not_found", self.to_string().into()),
-            Self::Settings(refused) => setting(refused),
+            Self::Setting(refused) => setting(refused),
             Self::Refused(refused) => login(refused),
             Self::NotLoggedIn(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", (*reason).into()),
             Self::CrossOrigin => {
@@ -195,15 +195,18 @@ const BUSY: Shown<'static> = (
 const CLOSING: Shown<'static> =
     (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", Cow::Borrowed("The server is shutting down."));
 
-fn setting(refused: &settings::Refused) -> Shown<'static> {
-    use settings::Refused;
+fn setting(refused: &SettingRefused) -> Shown<'static> {
     match refused {
-        Refused::NotSet => (StatusCode::NOT_FOUND, "not_found", refused.to_string().into()),
-        Refused::LastAdmin => (StatusCode::FORBIDDEN, "forbidden", refused.to_string().into()),
-        Refused::Unknown(_) | Refused::Value { .. } | Refused::Beside(_) | Refused::JwtKey(_) => {
-            (StatusCode::BAD_REQUEST, "bad_request", refused.to_string().into())
+        SettingRefused::NotSet => (StatusCode::NOT_FOUND, "not_found", "unknown_config_value".into()),
+        SettingRefused::LastAdmin => {
+            let reason = "The last admin can't be deleted: without any, everyone is admin.";
+            (StatusCode::FORBIDDEN, "forbidden", reason.into())
         }
-        Refused::Failed(_) => INTERNAL,
+        SettingRefused::Unknown(_)
+        | SettingRefused::Value { .. }
+        | SettingRefused::Unreadable(_)
+        | SettingRefused::JwtKey(_) => (StatusCode::BAD_REQUEST, "bad_request", refused.to_string().into()),
+        SettingRefused::Failed(_) => INTERNAL,
     }
 }
 

@@ -2,9 +2,9 @@
 //! library (`[].reverse.call({length: 2 ** 53 - 1})`, a search for a long text in a longer one, huge `BigInt`s).
 //!
 //! Such a call keeps its thread and a core for as long as it lasts; nothing within the process can change that. What it doesn't
-//! keep is its place: whoever waits for one gives up calls that are [`GRACE`] over their time, and their places are free again.
-//! While one lasts, no function of its database runs, so that whoever may write one database's design documents takes as many
-//! threads as there are places, once.
+//! keep is its permits: whoever waits for one gives up calls that are [`GRACE`] over their time, and others have their permits.
+//! While one lasts, no other call of its database begins, so that whoever may write one database's design documents takes
+//! as many threads as there are permits, once. A call that ends after all is the last one of its admission.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,78 +16,85 @@ use tokio::time::Instant;
 /// How long a call may go on after its time: QuickJS cleans up, and the machine may be busy.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Places that a call gives back when it ends, or that are taken from it.
-pub type Places = Arc<Mutex<Vec<OwnedSemaphorePermit>>>;
+/// What an admission holds, until it ends or a call of it is given up.
+pub type Permits = Arc<Mutex<Vec<OwnedSemaphorePermit>>>;
 
 /// The calls that are under way.
 #[derive(Debug)]
 pub struct Calls {
     grace: Duration,
     /// Never held across an await.
-    calls: Mutex<HashMap<u64, Call>>,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    /// The number of the next call.
+    next: u64,
+    calls: HashMap<u64, Call>,
 }
 
 #[derive(Debug)]
 struct Call {
     database: Arc<str>,
     overdue: Instant,
-    places: Places,
+    permits: Permits,
     given_up: bool,
 }
 
 /// A call that is under way, until this is dropped.
-pub struct Started<'a> {
+pub struct RunningCall<'a> {
     calls: &'a Calls,
-    id: u64,
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        Self { grace: GRACE, calls: Mutex::default() }
-    }
+    number: u64,
 }
 
 impl Calls {
-    /// Calls that are given up after so long.
-    #[cfg(test)]
+    /// None yet.
+    pub fn new() -> Self {
+        Self::with_grace(GRACE)
+    }
+
+    /// The same, where they are given up so long after their time.
     pub fn with_grace(grace: Duration) -> Self {
-        Self { grace, ..Self::default() }
+        Self { grace, running: Mutex::default() }
     }
 
-    /// A call begins that may take so long.
-    pub fn begin(&self, database: &Arc<str>, time: Duration, places: &Places) -> Started<'_> {
-        let mut calls = self.calls();
-        let id = calls.keys().max().map_or(0, |id| id + 1);
+    /// A call begins that may take so long; `None` if its admission has lost its permits, or another call of the database can't be
+    /// stopped.
+    pub fn begin(&self, database: &Arc<str>, time: Duration, permits: &Permits) -> Option<RunningCall<'_>> {
+        let mut running = self.running();
+        let lost = permits.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if lost || running.calls.values().any(|call| call.given_up && call.database == *database) {
+            return None;
+        }
+        let number = running.next;
+        running.next += 1;
+        let (database, permits) = (database.clone(), permits.clone());
         let overdue = Instant::now() + time + self.grace;
-        calls.insert(id, Call { database: database.clone(), overdue, places: places.clone(), given_up: false });
-        Started { calls: self, id }
+        running.calls.insert(number, Call { database, overdue, permits, given_up: false });
+        Some(RunningCall { calls: self, number })
     }
 
-    /// Takes their places from calls that should have ended.
+    /// Takes their permits from calls that should have ended.
     pub fn give_up_overdue(&self) {
         let now = Instant::now();
-        for call in self.calls().values_mut().filter(|call| !call.given_up && call.overdue <= now) {
+        for call in self.running().calls.values_mut().filter(|call| !call.given_up && call.overdue <= now) {
             tracing::error!(
                 database = &*call.database,
                 "a design document's function can't be stopped: it keeps a thread until it ends or the server does"
             );
             call.given_up = true;
-            call.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            call.permits.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 
-    /// Whether a call of this database goes on that can't be stopped.
-    pub fn is_barred(&self, database: &str) -> bool {
-        self.calls().values().any(|call| call.given_up && *call.database == *database)
-    }
-
-    fn calls(&self) -> MutexGuard<'_, HashMap<u64, Call>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Started<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
-        self.calls.calls().remove(&self.id);
+        self.calls.running().calls.remove(&self.number);
     }
 }

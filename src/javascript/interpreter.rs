@@ -1,7 +1,8 @@
 //! One QuickJS with one compiled function.
 //!
 //! Documents go in as JSON text that QuickJS itself parses. What can't be interrupted can't be limited: QuickJS asks
-//! its interrupt handler in every loop, call and regular expression, and in the long loops of its own library.
+//! its interrupt handler in every loop, call and regular expression of a script, but not in every loop of its own library
+//! ([`super::calls`]).
 
 use std::time::{Duration, Instant};
 

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::Code;
-use super::calls::{Calls, Places, Started};
+use super::calls::{Calls, Permits, RunningCall};
 
 /// The time of a call in the quick lane. Filters take microseconds; compiling a large library takes some ten milliseconds.
 const QUICK: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ const TRIES: u32 = 3;
 const MOST_REMEMBERED: usize = 1000;
 
 /// How often whoever waits looks for calls that can't be stopped.
-const LOOK: Duration = Duration::from_secs(1);
+const OVERDUE_CHECK: Duration = Duration::from_secs(1);
 
 /// The two lanes.
 #[derive(Debug)]
@@ -78,21 +78,14 @@ pub struct LanePermit {
     /// Whether this is the slow lane.
     slow: bool,
     database: Arc<str>,
-    /// Whether the database has a call that can't be stopped, so that no other is to begin.
-    barred: bool,
-    /// The lane's place, the design document's turn, and that of the functions that ran out of time too often.
-    places: Places,
+    /// The lane's, the design document's, and that of the functions that ran out of time too often.
+    permits: Permits,
 }
 
 impl LanePermit {
-    /// A call begins, and ends when this is dropped.
-    pub fn call<'a>(&self, lanes: &'a Lanes) -> Started<'a> {
-        lanes.calls.begin(&self.database, self.time, &self.places)
-    }
-
-    /// Whether no call may begin.
-    pub fn is_barred(&self) -> bool {
-        self.barred
+    /// A call begins, and ends when this is dropped; `None` if none may ([`Calls::begin`]).
+    pub fn call<'a>(&self, lanes: &'a Lanes) -> Option<RunningCall<'a>> {
+        lanes.calls.begin(&self.database, self.time, &self.permits)
     }
 
     /// Whether a call that runs out of time here gets more elsewhere.
@@ -108,7 +101,7 @@ impl Lanes {
         let quick = places.saturating_sub(slow).max(1);
         let lane = |places| Arc::new(Semaphore::new(places));
         let (quick, slow, last) = (lane(quick), lane(slow), lane(1));
-        Self { call_time, remembered: REMEMBERED, quick, slow, last, memory: Mutex::default(), calls: Calls::default() }
+        Self { call_time, remembered: REMEMBERED, quick, slow, last, memory: Mutex::default(), calls: Calls::new() }
     }
 
     /// The same, where calls that can't be stopped are given up after so long.
@@ -120,10 +113,9 @@ impl Lanes {
     /// Waits for a place.
     pub async fn place(&self, code: &Code) -> LanePermit {
         let function = hash(code);
-        let permit = |time, slow, places: [Option<OwnedSemaphorePermit>; 3]| {
-            let (database, barred) = (code.database.as_str().into(), self.calls.is_barred(&code.database));
-            let places = Arc::new(Mutex::new(places.into_iter().flatten().collect()));
-            LanePermit { function, time, slow, database, barred, places }
+        let permit = |time, slow, permits: [Option<OwnedSemaphorePermit>; 3]| {
+            let permits = Arc::new(Mutex::new(permits.into_iter().flatten().collect()));
+            LanePermit { function, time, slow, database: code.database.as_str().into(), permits }
         };
         self.calls.give_up_overdue();
         if self.timeouts(function).is_none() {
@@ -153,7 +145,7 @@ impl Lanes {
     async fn take(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         let mut place = pin!(places.clone().acquire_owned());
         loop {
-            match timeout(LOOK, &mut place).await {
+            match timeout(OVERDUE_CHECK, &mut place).await {
                 // The semaphores are never closed.
                 Ok(place) => return place.ok(),
                 Err(_) => self.calls.give_up_overdue(),
@@ -234,17 +226,20 @@ mod tests {
     /// A call that can't be stopped kept its place for ever, and six of them stopped all functions.
     #[tokio::test]
     async fn a_call_that_can_not_be_stopped_gives_its_place_to_others_and_bars_its_database() {
-        let lanes = Lanes::new(1, Duration::from_millis(10)).with_grace(Duration::from_millis(10));
+        let moment = Duration::from_millis(10);
+        let lanes = Lanes::new(1, moment).with_grace(moment);
         let held = lanes.place(&code("endless")).await;
-        let call = held.call(&lanes);
+        let call = held.call(&lanes).unwrap();
         let of_others = Code { database: "other".into(), ..code("good") };
         let other = lanes.place(&of_others).await;
-        assert!(!other.is_barred());
+        assert!(other.call(&lanes).is_some());
         drop(other);
-        assert!(lanes.place(&code("good")).await.is_barred());
+        let sibling = lanes.place(&code("good")).await;
+        assert!(sibling.call(&lanes).is_none());
         drop(call);
-        assert!(!lanes.place(&code("good")).await.is_barred(), "it has ended");
-        drop(held);
+        assert!(sibling.call(&lanes).is_some(), "it has ended");
+        assert!(held.call(&lanes).is_none(), "its place is another one's");
+        drop((held, sibling));
         assert_eq!(lanes.quick.available_permits(), 1, "no place was given back twice");
     }
 

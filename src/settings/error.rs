@@ -10,67 +10,77 @@ use crate::users::token::BadKey;
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// What is kept can't be read or written.
+    /// A file can't be read or written.
     #[error("could not use {}", path.display())]
-    Kept {
+    File {
         /// The file.
         path: PathBuf,
         /// Why not.
         #[source]
         source: io::Error,
     },
-    /// Something that was put can't be taken any more.
-    #[error("could not use {}", path.display())]
-    Put {
+    /// What was put makes no sense any more.
+    #[error("could not use {}: {problem}", path.display())]
+    Kept {
         /// The file.
         path: PathBuf,
-        /// Which, and why not.
-        #[source]
-        refused: Box<Refused>,
+        /// Which, and why not; without the value.
+        problem: String,
     },
     /// A key of tokens can't be used.
     #[error(transparent)]
     JwtKey(#[from] BadKey),
-    /// Hashing crashed.
+    /// Reading, or hashing a password, crashed.
     #[error(transparent)]
     Panicked(#[from] Panicked),
 }
 
-/// A setting as it was named: section and key.
+/// A setting as it was named.
 #[derive(Debug)]
-pub struct Named(pub String, pub String);
+pub struct SettingName {
+    /// Its section.
+    pub section: String,
+    /// Its key there.
+    pub key: String,
+}
 
-impl fmt::Display for Named {
+impl SettingName {
+    pub(super) fn new(section: &str, key: &str) -> Self {
+        Self { section: section.into(), key: key.into() }
+    }
+}
+
+impl fmt::Display for SettingName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {}", self.0, self.1)
+        write!(f, "[{}] {}", self.section, self.key)
     }
 }
 
 /// Why a setting isn't changed.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum SettingRefused {
     /// couchrep doesn't have it.
     #[error("couchrep has no setting {0}")]
-    Unknown(Named),
+    Unknown(SettingName),
     /// It isn't set.
-    #[error("unknown_config_value")]
+    #[error("the setting isn't set")]
     NotSet,
-    /// The value makes no sense.
-    #[error("{named} {problem}")]
+    /// The value makes no sense, by itself or beside other settings.
+    #[error("{name} {problem}")]
     Value {
         /// The setting.
-        named: Named,
+        name: SettingName,
         /// Without the value.
         problem: &'static str,
     },
-    /// It makes no sense beside the others.
+    /// A file that is named can't be read.
     #[error(transparent)]
-    Beside(#[from] ConfigError),
+    Unreadable(#[from] ConfigError),
     /// A key of tokens can't be used.
     #[error(transparent)]
     JwtKey(#[from] BadKey),
     /// Everybody would be admin.
-    #[error("The last admin can't be deleted: without any, everyone is admin.")]
+    #[error("it is the last admin")]
     LastAdmin,
     /// It can't be kept.
     #[error(transparent)]

@@ -52,7 +52,7 @@ async fn what_is_put_counts_at_once_and_after_a_restart_and_over_options() {
     assert_eq!(settings.delete("cors", "origins", Persist::Yes).await.unwrap(), "*");
     assert!(settings.current().cors.origins.is_empty());
     assert_eq!(settings.get("cors", "origins").await, None);
-    assert!(matches!(settings.delete("cors", "origins", Persist::Yes).await, Err(Refused::NotSet)));
+    assert!(matches!(settings.delete("cors", "origins", Persist::Yes).await, Err(SettingRefused::NotSet)));
     let settings = place.open_with(|config| config.cors.origins = vec!["https://c".into()]).await;
     assert_eq!(settings.current().cors.origins, ["https://c"]);
 }
@@ -86,20 +86,39 @@ async fn passwords_of_admins_are_kept_and_shown_as_hashes_and_those_of_options_s
     let joe = settings.current().admins.iter().find(|admin| admin.name == "joe").cloned().unwrap();
     assert!(joe.password.is("s3cret pw"));
     assert_eq!(settings.delete("admins", "joe", Persist::Yes).await.unwrap(), shown);
-    assert!(matches!(settings.delete("admins", "root", Persist::Yes).await, Err(Refused::LastAdmin)));
+    assert!(matches!(settings.delete("admins", "root", Persist::Yes).await, Err(SettingRefused::LastAdmin)));
     assert!(put(&settings, "admins", "root", "").await.unwrap_err().contains("empty password"));
     assert_eq!(settings.current().admins.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_deleted_for_now_can_be_deleted_for_good() {
+    let place = Place::new();
+    let settings = place.open().await;
+    put(&settings, "admins", "root", "pw").await.unwrap();
+    put(&settings, "admins", "joe", "pw").await.unwrap();
+    settings.delete("admins", "joe", Persist::No).await.unwrap();
+    assert_eq!(settings.get("admins", "joe").await, None);
+    assert_eq!(settings.delete("admins", "joe", Persist::Yes).await.unwrap(), "*****");
+    assert_eq!(place.open().await.get("admins", "joe").await, None);
 }
 
 #[tokio::test]
 async fn what_makes_no_sense_changes_nothing() {
     let place = Place::new();
     let settings = place.open().await;
+    let before = settings.sections().await;
     for (section, name, text, problem) in [
         ("cors", "credentials", "maybe", "[cors] credentials must be true or false"),
         ("chttpd_auth", "timeout", "0", "[chttpd_auth] timeout must be a positive integer"),
-        ("replicator", "key_file", "key.pem", "--key-file needs --cert-file"),
-        ("couchdb", "uuid", "xyz", "--uuid must be 32 hex digits"),
+        ("replicator", "key_file", "key.pem", "[replicator] key_file needs a cert_file"),
+        ("couchdb", "uuid", "xyz", "[couchdb] uuid must be 32 hex digits"),
+        (
+            "chttpd",
+            "authentication_handlers",
+            "{chttpd_auth, jwt_handler}",
+            "[chttpd] authentication_handlers must name",
+        ),
         ("jwt_keys", "rsa:x", "no key", "the JWT key x"),
         ("jwt_keys", "x", "no kind", "[jwt_keys] x must be named"),
         ("smoosh", "x", "y", "couchrep has no setting [smoosh] x"),
@@ -109,7 +128,7 @@ async fn what_makes_no_sense_changes_nothing() {
         let refused = put(&settings, section, name, text).await.unwrap_err();
         assert!(refused.starts_with(problem), "{refused}");
     }
-    assert!(settings.sections().await.iter().all(|(section, _)| section == "chttpd_auth"), "the secret alone");
+    assert_eq!(settings.sections().await, before);
     assert_eq!(place.file(FILE), "");
 }
 

@@ -15,10 +15,10 @@ pub type Problem = &'static str;
 
 /// How a setting is written.
 pub trait Form<T> {
-    /// As CouchDB has it in its files.
+    /// As CouchDB writes it.
     fn show(setting: &T) -> String;
     /// Reads that.
-    fn take(text: &str) -> Result<T, Problem>;
+    fn parse(text: &str) -> Result<T, Problem>;
 }
 
 /// What is shown in place of a secret.
@@ -32,21 +32,21 @@ impl Form<bool> for Boolean {
         setting.to_string()
     }
 
-    fn take(text: &str) -> Result<bool, Problem> {
+    fn parse(text: &str) -> Result<bool, Problem> {
         text.parse().map_err(|_| "must be true or false")
     }
 }
 
 /// The same, where it may be left to the default, which is `true`.
-pub struct MaybeBoolean;
+pub struct OptionalBoolean;
 
-impl Form<Option<bool>> for MaybeBoolean {
+impl Form<Option<bool>> for OptionalBoolean {
     fn show(setting: &Option<bool>) -> String {
         setting.unwrap_or(true).to_string()
     }
 
-    fn take(text: &str) -> Result<Option<bool>, Problem> {
-        Boolean::take(text).map(Some)
+    fn parse(text: &str) -> Result<Option<bool>, Problem> {
+        Boolean::parse(text).map(Some)
     }
 }
 
@@ -58,7 +58,7 @@ impl<N: Display + FromStr> Form<N> for Positive {
         setting.to_string()
     }
 
-    fn take(text: &str) -> Result<N, Problem> {
+    fn parse(text: &str) -> Result<N, Problem> {
         let is_nothing = text.bytes().all(|byte| byte == b'0');
         text.parse().ok().filter(|_| !is_nothing).ok_or("must be a positive integer")
     }
@@ -72,8 +72,8 @@ impl Form<Duration> for Seconds {
         setting.as_secs().to_string()
     }
 
-    fn take(text: &str) -> Result<Duration, Problem> {
-        Positive::take(text).map(Duration::from_secs)
+    fn parse(text: &str) -> Result<Duration, Problem> {
+        Positive::parse(text).map(Duration::from_secs)
     }
 }
 
@@ -85,8 +85,8 @@ impl Form<Duration> for Millis {
         setting.as_millis().to_string()
     }
 
-    fn take(text: &str) -> Result<Duration, Problem> {
-        Positive::take(text).map(Duration::from_millis)
+    fn parse(text: &str) -> Result<Duration, Problem> {
+        Positive::parse(text).map(Duration::from_millis)
     }
 }
 
@@ -98,47 +98,47 @@ impl Form<String> for Text {
         setting.clone()
     }
 
-    fn take(text: &str) -> Result<String, Problem> {
+    fn parse(text: &str) -> Result<String, Problem> {
         Ok(text.to_owned())
     }
 }
 
 /// A text, of which an empty one is none.
-pub struct Maybe;
+pub struct OptionalText;
 
-impl Form<Option<String>> for Maybe {
+impl Form<Option<String>> for OptionalText {
     fn show(setting: &Option<String>) -> String {
         setting.clone().unwrap_or_default()
     }
 
-    fn take(text: &str) -> Result<Option<String>, Problem> {
+    fn parse(text: &str) -> Result<Option<String>, Problem> {
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
 }
 
 /// A file, of which an empty one is none.
-pub struct MaybePath;
+pub struct OptionalPath;
 
-impl Form<Option<PathBuf>> for MaybePath {
+impl Form<Option<PathBuf>> for OptionalPath {
     fn show(setting: &Option<PathBuf>) -> String {
         setting.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
-    fn take(text: &str) -> Result<Option<PathBuf>, Problem> {
-        Ok(Maybe::take(text)?.map(PathBuf::from))
+    fn parse(text: &str) -> Result<Option<PathBuf>, Problem> {
+        Ok(OptionalText::parse(text)?.map(PathBuf::from))
     }
 }
 
 /// A secret, which isn't shown.
-pub struct Hidden;
+pub struct Secret;
 
-impl Form<Option<SecretString>> for Hidden {
+impl Form<Option<SecretString>> for Secret {
     fn show(setting: &Option<SecretString>) -> String {
         setting.as_ref().map_or("", |_| HIDDEN).to_owned()
     }
 
-    fn take(text: &str) -> Result<Option<SecretString>, Problem> {
-        Ok(Maybe::take(text)?.map(SecretString::from))
+    fn parse(text: &str) -> Result<Option<SecretString>, Problem> {
+        Ok(OptionalText::parse(text)?.map(SecretString::from))
     }
 }
 
@@ -150,7 +150,7 @@ impl Form<Vec<String>> for List {
         setting.join(", ")
     }
 
-    fn take(text: &str) -> Result<Vec<String>, Problem> {
+    fn parse(text: &str) -> Result<Vec<String>, Problem> {
         Ok(list(text))
     }
 }
@@ -163,52 +163,57 @@ impl Form<Vec<String>> for LowerList {
         List::show(setting)
     }
 
-    fn take(text: &str) -> Result<Vec<String>, Problem> {
-        List::take(&text.to_ascii_lowercase())
+    fn parse(text: &str) -> Result<Vec<String>, Problem> {
+        List::parse(&text.to_ascii_lowercase())
     }
 }
 
 /// Something with a form of its own.
-pub struct Word;
+pub struct Parsed;
 
-impl<T: Display + FromStr<Err = Problem>> Form<T> for Word {
+impl<T: Display + FromStr<Err = Problem>> Form<T> for Parsed {
     fn show(setting: &T) -> String {
         setting.to_string()
     }
 
-    fn take(text: &str) -> Result<T, Problem> {
+    fn parse(text: &str) -> Result<T, Problem> {
         text.parse()
     }
 }
 
 /// The same, of which an empty text is none.
-pub struct MaybeWord;
+pub struct OptionalParsed;
 
-impl<T: Display + FromStr<Err = Problem>> Form<Option<T>> for MaybeWord {
+impl<T: Display + FromStr<Err = Problem>> Form<Option<T>> for OptionalParsed {
     fn show(setting: &Option<T>) -> String {
         setting.as_ref().map(T::to_string).unwrap_or_default()
     }
 
-    fn take(text: &str) -> Result<Option<T>, Problem> {
+    fn parse(text: &str) -> Result<Option<T>, Problem> {
         (!text.is_empty()).then(|| text.parse()).transpose()
     }
 }
 
-/// How people may prove who they are, as a list of Erlang's functions. Sessions and passwords always do.
-pub struct Handlers;
+/// How people may prove who they are, as a list of Erlang's functions. Sessions and passwords always may, whatever it says.
+pub struct HandlerList;
 
+const COOKIE: &str = "cookie_authentication_handler";
+const DEFAULT: &str = "default_authentication_handler";
 const PROXY: &str = "proxy_authentication_handler";
 const JWT: &str = "jwt_authentication_handler";
 
-impl Form<auth::Handlers> for Handlers {
+impl Form<auth::Handlers> for HandlerList {
     fn show(setting: &auth::Handlers) -> String {
         let further =
             [(setting.jwt, JWT), (setting.proxy, PROXY)].into_iter().filter_map(|(is, name)| is.then_some(name));
-        let all = ["cookie_authentication_handler", "default_authentication_handler"].into_iter().chain(further);
+        let all = [COOKIE, DEFAULT].into_iter().chain(further);
         all.map(|name| format!("{{chttpd_auth, {name}}}")).collect::<Vec<_>>().join(", ")
     }
 
-    fn take(text: &str) -> Result<auth::Handlers, Problem> {
+    fn parse(text: &str) -> Result<auth::Handlers, Problem> {
+        if ![COOKIE, DEFAULT, PROXY, JWT].iter().any(|handler| text.contains(handler)) {
+            return Err("must name cookie_, default_, jwt_ or proxy_authentication_handler");
+        }
         Ok(auth::Handlers { jwt: text.contains(JWT), proxy: text.contains(PROXY) })
     }
 }
@@ -218,10 +223,14 @@ pub struct Level;
 
 impl Form<String> for Level {
     fn show(setting: &String) -> String {
-        setting.clone()
+        match setting.as_str() {
+            "warn" => "warning".into(),
+            "off" => "none".into(),
+            other => other.into(),
+        }
     }
 
-    fn take(text: &str) -> Result<String, Problem> {
+    fn parse(text: &str) -> Result<String, Problem> {
         let level = match text {
             "trace" | "debug" | "info" | "warn" | "error" | "off" => text,
             "notice" => "info",

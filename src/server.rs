@@ -12,6 +12,7 @@ mod slow_reader;
 mod start_error;
 mod tls;
 pub mod identity;
+pub mod open_files;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

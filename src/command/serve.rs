@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use couchrep::config::{Config, Options};
-use couchrep::server::Server;
+use couchrep::server::{Server, open_files};
 
 use super::signals::Signals;
 use super::{Exit, block_on, log};
@@ -26,6 +26,7 @@ Examples:
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let config = options.config()?;
     log(&config.log, stderr)?;
+    open_files::allow(&config);
     block_on(serve_until_signal(config))?;
     Ok(Exit::Done)
 }

@@ -25,6 +25,7 @@ export class Connection {
   #socket;
   #answer;
   #settle;
+  #begun;
 
   /** Connects to the server of a URL. */
   static open(url) {
@@ -43,15 +44,21 @@ export class Connection {
     this.#socket = socket;
     const broken = (error) => this.#settle?.reject(error ?? new Error('the server closed the connection'));
     socket.on('data', (chunk) => {
-      if (this.#answer?.take(chunk)) this.#settle.resolve();
+      const over = this.#answer?.take(chunk);
+      if (this.#answer?.status === 200) this.#begun?.();
+      if (over) this.#settle.resolve();
     });
     socket.on('error', broken);
     socket.on('close', () => broken());
   }
 
-  /** Sends a request and waits for the end of its answer; answers the bytes of its body. Another status is an error. */
-  async send(bytes, status) {
+  /**
+   * Sends a request and waits for the end of its answer; answers the bytes of its body. Another status is an error. `begun` is
+   * called, perhaps more than once, when an answer of 200 has begun.
+   */
+  async send(bytes, status, begun) {
     this.#answer = new Answer();
+    this.#begun = begun;
     const ended = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
     this.#socket.write(bytes);
     await ended;

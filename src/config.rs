@@ -209,7 +209,7 @@ impl Default for Http {
             max_requests: 2048,
             max_slow_readers: 1024,
             reader_pause: Duration::from_secs(300),
-            max_connections: 4096,
+            max_connections: 16_384,
             max_header_bytes: 128 << 10,
             header_timeout: Duration::from_secs(120),
             drain_deadline: Duration::from_secs(1),

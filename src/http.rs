@@ -69,8 +69,8 @@ use self::auth::{
 pub use self::open_requests::Reader;
 use self::open_requests::RequestPermits;
 pub use self::session_cookie::Https;
-pub use self::state::AppState;
 pub(crate) use self::state::COUCHDB_VERSION;
+pub use self::state::{AppState, Shared};
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {

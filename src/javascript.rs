@@ -91,12 +91,17 @@ impl ScriptError {
     fn barred() -> Self {
         Self::new(
             "InternalError",
-            "another function of this database can't be stopped: no function of it runs meanwhile",
+            "a function can't be stopped, and others of its design document or database don't run meanwhile",
         )
     }
 
     fn is_timeout(&self) -> bool {
         *self == Self::timed_out()
+    }
+
+    /// Whether another function of the same design document or database can't be stopped, for which it wasn't asked.
+    pub fn is_barred(&self) -> bool {
+        *self == Self::barred()
     }
 
     /// Whether the function threw it of itself, so that its interpreter is as good as before.

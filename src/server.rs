@@ -12,6 +12,7 @@ mod slow_reader;
 mod start_error;
 mod tls;
 pub mod identity;
+pub mod open_files;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,7 +27,7 @@ pub use self::start_error::StartError;
 use crate::accounts::Accounts;
 use crate::config::{Config, StoreSettings};
 use crate::databases::Databases;
-use crate::http::{self, AppState};
+use crate::http;
 use crate::jobs::Jobs;
 use crate::peer::remote::Clients;
 use crate::replicate::Context;
@@ -48,17 +49,18 @@ pub struct Server {
 impl Server {
     /// Binds, opens the store, and serves from then on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let settings = Settings::open(config).await?;
+        let settings = Settings::read(config).await?;
         let config = settings.current();
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(&config).await?;
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let store = open_store(&config).await?;
         let uuid = identity::uuid(&config).await?;
+        settings.complete().await?;
         let accounts = Accounts::open(settings.watch(), store.clone()).await?;
         let connections = Tasks::default();
         let jobs = jobs(&config, &store, addr, &uuid)?;
-        let router = http::router(AppState {
+        let shared = http::Shared {
             store: store.clone(),
             jobs: jobs.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
@@ -67,7 +69,8 @@ impl Server {
             settings: settings.clone(),
             uuid: uuid.clone(),
             tasks: connections.clone(),
-        });
+        };
+        let router = http::router(shared.into());
         connections
             .spawn("accept", connections::accept((listener, tls), router, config.http.clone(), connections.clone()));
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");

@@ -7,7 +7,7 @@
 //! nothing has changed. A change that nobody waits for any more is made all the same.
 //!
 //! Whoever asks for a setting each time ([`Settings::current`]) sees changes. What was read at the start alone stays as it was:
-//! `[replicator]`, `uuid`, and `iterations` for users' passwords.
+//! `[replicator]`, `uuid` and `iterations`.
 //!
 //! No password of an administrator is kept or shown as it came ([`secrets`]); keys of tokens and the secret are kept as they came,
 //! in a file for its owner alone, and not shown. A damaged file, or a setting in it that can't be taken any more, stops the start.
@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
+use crate::access::{Caller, Denied};
 use crate::config::keys::{HIDDEN, Setting};
 use crate::config::{Config, ConfigError};
 use crate::data_file;
@@ -44,6 +45,8 @@ struct Inner {
     current: watch::Sender<Arc<Config>>,
     /// What was put, as the file has it. Locked as long as a change takes.
     kept: Arc<Mutex<Sections>>,
+    /// As the server was started, without what was put.
+    started: Config,
 }
 
 /// Whether a change outlives the process.
@@ -58,19 +61,30 @@ pub enum Persist {
 const FILE: &str = "config.json";
 
 impl Settings {
-    /// These settings, with what was put at some time over them, and with what the server makes itself where nothing is set.
-    pub async fn open(mut config: Config) -> Result<Self, SettingsError> {
-        let opening = move || {
-            let kept = read(&config.data_dir)?;
-            lay_over(&kept, &mut config)?;
-            secrets::complete(&mut config)?;
-            Tokens::new(&config.auth.jwt)?;
-            Ok::<_, SettingsError>((config, kept))
+    /// These settings, with what was put at some time over them. Reads and writes nothing else: whose the data directory is,
+    /// isn't known yet.
+    pub async fn read(started: Config) -> Result<Self, SettingsError> {
+        let reading = move || {
+            let kept = read(&started.data_dir)?;
+            let config = laid_over(&started, &kept)?;
+            for (section, key) in kept.iter().flat_map(|(section, keys)| keys.keys().map(move |key| (section, key))) {
+                tracing::info!(setting.section = section, setting.key = key, "a setting is what was put at its time");
+            }
+            Ok::<_, SettingsError>((config, kept, started))
         };
-        let (config, kept) = tasks::blocking("read settings", opening).await??;
-        warn_of_risks(&config);
+        let (config, kept, started) = tasks::blocking("read settings", reading).await??;
         let (current, _) = watch::channel(Arc::new(config));
-        Ok(Self { inner: Arc::new(Inner { current, kept: Arc::new(Mutex::new(kept)) }) })
+        Ok(Self { inner: Arc::new(Inner { current, kept: Arc::new(Mutex::new(kept)), started }) })
+    }
+
+    /// Has what the server makes itself where nothing is set: it is read, or made and kept.
+    pub async fn complete(&self) -> Result<(), SettingsError> {
+        let mut config = Config::clone(&self.current());
+        let completing = move || secrets::complete(&mut config).map(|()| config);
+        let config = tasks::blocking("complete settings", completing).await??;
+        warn_of_risks(&config);
+        self.inner.current.send_replace(Arc::new(config));
+        Ok(())
     }
 
     /// As they are now.
@@ -105,20 +119,30 @@ impl Settings {
     /// Makes a setting what a text says, and tells what it was; `None` if it wasn't set.
     pub async fn put(
         &self,
-        section: &str,
-        key: &str,
+        (section, key): (&str, &str),
         text: &str,
+        author: &Caller,
         persist: Persist,
     ) -> Result<Option<String>, SettingRefused> {
         let unknown = || SettingRefused::Unknown(SettingName::new(section, key));
         let setting = Setting::named(section, key).ok_or_else(unknown)?;
-        self.change(setting, Some(text.trim()), persist).await
+        let text = text.trim();
+        if text == HIDDEN {
+            let (name, problem) = (SettingName::new(section, key), "is what is shown in place of a secret");
+            return Err(SettingRefused::Value { name, problem });
+        }
+        self.change(setting, Some(text), author, persist).await
     }
 
     /// Makes a setting what it is by default, and tells what it was.
-    pub async fn delete(&self, section: &str, key: &str, persist: Persist) -> Result<String, SettingRefused> {
+    pub async fn delete(
+        &self,
+        (section, key): (&str, &str),
+        author: &Caller,
+        persist: Persist,
+    ) -> Result<String, SettingRefused> {
         let setting = Setting::named(section, key).ok_or(SettingRefused::NotSet)?;
-        self.change(setting, None, persist).await?.ok_or(SettingRefused::NotSet)
+        self.change(setting, None, author, persist).await?.ok_or(SettingRefused::NotSet)
     }
 
     /// Sets a setting to a text, or resets it.
@@ -126,10 +150,15 @@ impl Settings {
         &self,
         setting: Setting<'_>,
         text: Option<&str>,
+        author: &Caller,
         persist: Persist,
     ) -> Result<Option<String>, SettingRefused> {
         let kept = Arc::clone(&self.inner.kept).lock_owned().await;
         let config = self.current();
+        // Where there was no admin everybody was one, until there was.
+        if author.name.is_none() && !config.admins.is_empty() {
+            return Err(Denied::NotServerAdmin.into());
+        }
         let mut before = shown(setting, &config, &kept);
         if text.is_none() {
             // One that was deleted without persisting that comes back at the next start, and may still be deleted.
@@ -154,14 +183,13 @@ impl Settings {
         })?;
 
         let change = Change {
-            section: setting.section(),
-            key: setting.key().to_owned(),
+            name: SettingName::new(setting.section(), setting.key()),
             is_admin: matches!(setting, Setting::Admin(_)),
             text: text.map(str::to_owned),
             persist,
         };
         let inner = Arc::clone(&self.inner);
-        let making = move || change.make(changed, kept, &inner.current);
+        let making = move || change.make(changed, kept, &inner);
         tasks::blocking("change a setting", making).await.map_err(SettingsError::from)??;
         Ok(before)
     }
@@ -169,8 +197,7 @@ impl Settings {
 
 /// A change that was checked as far as that takes no time.
 struct Change {
-    section: &'static str,
-    key: String,
+    name: SettingName,
     is_admin: bool,
     text: Option<String>,
     persist: Persist,
@@ -182,27 +209,43 @@ impl Change {
         self,
         mut config: Config,
         mut kept: OwnedMutexGuard<Sections>,
-        current: &watch::Sender<Arc<Config>>,
+        inner: &Inner,
     ) -> Result<(), SettingRefused> {
-        let Self { section, key, is_admin, text, persist } = self;
+        let Self { name, is_admin, text, persist } = self;
         Tokens::new(&config.auth.jwt)?;
-        secrets::complete_change(&mut config)?;
+        if let Some(problem) = unreadable(&config) {
+            return Err(SettingRefused::Value { name, problem });
+        }
+        // Logins cost what they cost at the start.
+        secrets::complete_change(&mut config, inner.started.auth.iterations)?;
         // Of an admin's password the hash is kept.
-        let text = if is_admin { Setting::Admin(&key).show(&config) } else { text };
+        let text = if is_admin { Setting::Admin(&name.key).show(&config) } else { text };
         if persist == Persist::Yes {
             let mut new = kept.clone();
             match text {
-                Some(text) => _ = new.entry(section.into()).or_default().insert(key.clone(), text),
-                None => _ = new.get_mut(section).and_then(|keys| keys.remove(&key)),
+                Some(text) => _ = new.entry(name.section.clone()).or_default().insert(name.key.clone(), text),
+                None => _ = new.get_mut(&name.section).and_then(|keys| keys.remove(&name.key)),
+            }
+            // What was put for now alone isn't there at the next start.
+            let next = laid_over(&inner.started, &new)?;
+            if next.admins.is_empty() && !config.admins.is_empty() {
+                return Err(SettingRefused::LastAdmin);
             }
             write(&config.data_dir, &new)?;
             *kept = new;
         }
-        tracing::info!(setting.section = section, setting.key = key, "a setting was changed");
+        tracing::info!(setting.section = name.section, setting.key = name.key, "a setting was changed");
         warn_of_risks(&config);
-        current.send_replace(Arc::new(config));
+        inner.current.send_replace(Arc::new(config));
         Ok(())
     }
+}
+
+/// A file that the settings name and that can't be read: the next start would fail.
+fn unreadable(config: &Config) -> Option<&'static str> {
+    let tls = &config.replicator.tls;
+    let mut files = [&tls.cert_file, &tls.key_file, &tls.ssl_trusted_certificates_file].into_iter().flatten();
+    files.any(|path| std::fs::read(path).is_err()).then_some("names a file that can't be read")
 }
 
 fn is_kept(setting: Setting<'_>, kept: &Sections) -> bool {
@@ -230,19 +273,19 @@ fn write(dir: &Path, kept: &Sections) -> Result<(), SettingsError> {
     text.and_then(|text| data_file::write(&path, &text)).map_err(|source| SettingsError::File { path, source })
 }
 
-/// Lays what was put over the settings.
-fn lay_over(kept: &Sections, config: &mut Config) -> Result<(), SettingsError> {
-    let path = config.data_dir.join(FILE);
+/// The settings of the start, and over them what was put.
+fn laid_over(started: &Config, kept: &Sections) -> Result<Config, SettingsError> {
+    let mut config = started.clone();
+    let wrong = |problem: String| SettingsError::Kept { path: started.data_dir.join(FILE), problem };
     let settings = kept.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, text)| (section, key, text)));
     for (section, key, text) in settings {
-        let set = Setting::named(section, key).ok_or("is no setting").and_then(|setting| setting.set(config, text));
-        if let Err(problem) = set {
-            let problem = format!("[{section}] {key} {problem}");
-            return Err(SettingsError::Kept { path, problem });
-        }
-        tracing::info!(setting.section = section, setting.key = key, "a setting is what was put at its time");
+        let setting = Setting::named(section, key).ok_or("is no setting");
+        let set = setting.and_then(|setting| setting.set(&mut config, text));
+        set.map_err(|problem| wrong(format!("[{section}] {key} {problem}")))?;
     }
-    config.check().map_err(|error| SettingsError::Kept { path, problem: error.to_string() })
+    config.check().map_err(|error| wrong(error.to_string()))?;
+    Tokens::new(&config.auth.jwt)?;
+    Ok(config)
 }
 
 /// Warns of settings that are seldom meant so.

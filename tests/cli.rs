@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use reqwest::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::{Process, client, json};
 
@@ -102,6 +106,23 @@ fn starting_prints_what_to_try() {
     process.signal("TERM");
     process.ended_within(Duration::from_secs(30));
     assert_eq!(process.printed().matches("\n  curl ").count(), 2);
+}
+
+#[tokio::test]
+async fn more_clients_stay_connected_than_the_soft_limit_of_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::with_soft_limit_of_open_files(dir.path(), 64);
+    let addr = process.url("").replace("http://", "");
+    let clients = (0..100).map(|_| async {
+        let mut client = TcpStream::connect(&addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        client
+    });
+    let connected = timeout(Duration::from_secs(30), join_all(clients)).await;
+    assert_eq!(connected.expect("some were never answered").len(), 100);
 }
 
 #[test]

@@ -183,6 +183,14 @@ async fn nobody_else_brings_a_conflict_into_a_users_document() {
     let rows = ask(&client(), Method::POST, server.anonymous_url("/_users/_bulk_docs"), Some(&bulk), 201).await;
     assert_eq!(rows[0]["reason"], refusal["reason"]);
     as_user(&server, "ann:apple", Method::GET, "/_session", &Value::Null, 200).await;
+    // Nor where an admin has deleted such a branch before: over its deletion.
+    let deleted = json!({ "_rev": "1-dead", "_deleted": true });
+    as_user(&server, "root:hunter2", Method::PUT, &path, &deleted, 201).await;
+    let mut over = branch.clone();
+    over["_rev"] = "1-dead".into();
+    let url = server.anonymous_url(ANN);
+    assert_eq!(ask(&client(), Method::PUT, url, Some(&over), 403).await, refusal);
+    as_user(&server, "ann:apple", Method::GET, "/_session", &Value::Null, 200).await;
     // Where nobody is, there is nobody to keep out; and an admin may.
     let bob = json!({ "_rev": "1-abc", "name": "bob", "type": "user", "roles": [], "password": "pear" });
     let url = server.anonymous_url("/_users/org.couchdb.user:bob?new_edits=false");

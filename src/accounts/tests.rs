@@ -32,7 +32,8 @@ impl Place {
         let mut config = Config { data_dir: self.dir.path().into(), admins, ..Config::default() };
         config.auth.iterations = NonZeroU32::new(10).unwrap();
         change(&mut config.auth);
-        let settings = Settings::open(config).await.unwrap();
+        let settings = Settings::read(config).await.unwrap();
+        settings.complete().await.unwrap();
         Accounts::open(settings.watch(), self.store.clone()).await.unwrap()
     }
 

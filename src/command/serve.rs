@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use couchrep::config::{Config, Options};
-use couchrep::server::Server;
+use couchrep::server::{Server, open_files};
 use tokio::sync::watch;
 
 use super::signals::Signals;
@@ -29,6 +29,7 @@ Examples:
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let config = options.config()?;
     let set_log_filter = log_reloadable(&config.log, stderr)?;
+    open_files::allow(&config);
     block_on(serve_until_signal(config, &set_log_filter))?;
     Ok(Exit::Done)
 }

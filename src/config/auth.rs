@@ -147,6 +147,9 @@ impl JwtKey {
             "ec" => JwtKeyKind::Ec,
             _ => return Err("must be of the kind hmac, rsa or ec"),
         };
+        if kind != JwtKeyKind::Hmac && key.contains("PRIVATE KEY") {
+            return Err("must be a public key");
+        }
         Ok(Self { kind, name: name.to_owned(), key: key.into() })
     }
 

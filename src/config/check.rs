@@ -1,11 +1,16 @@
 //! The rules that settings must keep, each by itself and a few together.
 
+use std::time::Duration;
+
 use super::Config;
 use super::admin::MAX_ITERATIONS;
 use super::options::ConfigError;
 
+/// What a cookie's `Expires` can say, whatever the year is.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 impl Config {
-    /// Whether each setting makes sense beside the others.
+    /// Whether each setting makes sense, also beside the others.
     pub fn check(&self) -> Result<(), ConfigError> {
         let is_hex = |uuid: &String| uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
         let (replicator, http) = (&self.replicator, &self.http);
@@ -18,9 +23,18 @@ impl Config {
             (self.hostname.as_ref().is_none_or(|name| !name.is_empty()), "--hostname", "must not be empty"),
             (self.local_address.as_ref().is_none_or(is_address), "--local-address", "must be HOST:PORT"),
             (self.auth.timeout.as_secs() > 0, "--session-timeout", "must be at least 1s"),
+            (self.auth.timeout <= CENTURY, "--session-timeout", "must be at most a hundred years"),
+            (self.auth.cookie_domain.as_deref().is_none_or(is_domain), "--cookie-domain", "must be a domain"),
+            (is_header(&self.auth.proxy.x_auth_username), "--x-auth-username", "must be a header's name"),
+            (is_header(&self.auth.proxy.x_auth_roles), "--x-auth-roles", "must be a header's name"),
+            (is_header(&self.auth.proxy.x_auth_token), "--x-auth-token", "must be a header's name"),
             (self.auth.iterations.get() <= MAX_ITERATIONS, "--password-iterations", "must be at most 10,000,000"),
             (replicator.worker_batch_size > 0, "--worker-batch-size", "must be at least 1"),
             (replicator.worker_processes > 0, "--worker-processes", "must be at least 1"),
+            (replicator.worker_batch_size <= 100_000, "--worker-batch-size", "must be at most 100,000"),
+            (replicator.worker_processes <= 1000, "--worker-processes", "must be at most 1,000"),
+            (replicator.http_connections <= 10_000, "--http-connections", "must be at most 10,000"),
+            (replicator.connections_per_server <= 100_000, "--connections-per-server", "must be at most 100,000"),
             (replicator.retries_per_request > 0, "--retries-per-request", "must be at least 1"),
             (replicator.http_connections > 0, "--http-connections", "must be at least 1"),
             (replicator.connections_per_server > 0, "--connections-per-server", "must be at least 1"),
@@ -42,4 +56,13 @@ impl Config {
             None => Ok(()),
         }
     }
+}
+
+/// Whether this can stand in a cookie's `Domain`.
+fn is_domain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+}
+
+fn is_header(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }

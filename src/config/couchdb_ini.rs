@@ -36,6 +36,8 @@ pub(super) fn lay_over(text: &str, config: &mut Config) -> Result<(), BadLine> {
         let taken = match (section, key, Setting::named(section, key)) {
             ("replicator", "password", _) => Err("belongs to an encrypted key, which can't be read: decrypt the key"),
             ("jwt_auth", "roles_claim_path", _) => Err("can't be had, roles_claim_name can"),
+            // It has more words than these.
+            ("log", "level", Some(setting)) => setting.set(config, value).or(Ok(())),
             (.., Some(setting)) => setting.set(config, value),
             (.., None) => Ok(()),
         };

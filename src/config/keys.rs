@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_setting_is_shown_as_it_was_taken_and_reset_to_what_it_was() {
-        for (section, name, text) in [
+        for (section, key, text) in [
             (
                 "chttpd",
                 "authentication_handlers",

@@ -3,11 +3,14 @@
 //! Answers are those of CouchDB's `chttpd_node`: a value is a JSON string, a change is answered with what was there before. A
 //! setting that couchrep doesn't have is 400 rather than kept for nobody.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
+use crate::access::Caller;
 use crate::settings::{Persist, SettingRefused};
 
 use super::error::ApiError;
@@ -38,6 +41,7 @@ pub async fn get(_: ThisNode, State(state): State<AppState>, path: SettingPath) 
 pub async fn put(
     _: ThisNode,
     State(state): State<AppState>,
+    Extension(author): Extension<Arc<Caller>>,
     path: SettingPath,
     payload: Payload,
 ) -> Result<Response, ApiError> {
@@ -48,7 +52,7 @@ pub async fn put(
         // The first administrator adds people there.
         state.accounts.make_users().await?;
     }
-    let before = state.settings.put(&path.section, &path.key, &value, persist).await?;
+    let before = state.settings.put((&path.section, &path.key), &value, &author, persist).await?;
     Ok(answer::json(StatusCode::OK, &before.unwrap_or_default()))
 }
 
@@ -56,10 +60,11 @@ pub async fn put(
 pub async fn delete(
     _: ThisNode,
     State(state): State<AppState>,
+    Extension(author): Extension<Arc<Caller>>,
     path: SettingPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let before = state.settings.delete(&path.section, &path.key, persist(&headers)).await?;
+    let before = state.settings.delete((&path.section, &path.key), &author, persist(&headers)).await?;
     Ok(answer::json(StatusCode::OK, &before))
 }
 

@@ -206,6 +206,7 @@ fn setting(refused: &SettingRefused) -> Shown<'static> {
         | SettingRefused::Value { .. }
         | SettingRefused::Unreadable(_)
         | SettingRefused::JwtKey(_) => (StatusCode::BAD_REQUEST, "bad_request", refused.to_string().into()),
+        SettingRefused::Denied(error) => denied(*error),
         SettingRefused::Failed(_) => INTERNAL,
     }
 }

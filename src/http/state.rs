@@ -1,5 +1,6 @@
 //! What handlers work with.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -15,9 +16,12 @@ use crate::tasks::Tasks;
 /// The CouchDB release whose answers these are, for clients that look before they ask.
 pub const COUCHDB_VERSION: &str = "3.5.0";
 
-/// What handlers work with. Cheap to clone.
+/// What handlers work with. Every layer of every request clones it, so that is one pointer.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Shared>);
+
+/// What stands in it.
+pub struct Shared {
     /// The databases.
     pub store: Store,
     /// The running replications.
@@ -34,6 +38,20 @@ pub struct AppState {
     pub uuid: String,
     /// The owner of the tasks that write long answers; they end feeds cleanly when it is told to stop.
     pub tasks: Tasks,
+}
+
+impl From<Shared> for AppState {
+    fn from(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl AppState {

@@ -3,8 +3,9 @@
 //!
 //! Such a call keeps its thread and a core for as long as it lasts; nothing within the process can change that. What it doesn't
 //! keep is its permits: whoever waits for one gives up calls that are [`GRACE`] over their time, and others have their permits.
-//! While one lasts, no other call of its database begins, so that whoever may write one database's design documents takes
-//! as many threads as there are permits, once. A call that ends after all is the last one of its admission.
+//! While one lasts, no other call of its design document begins, and none of its database if [`MOST_OF_DATABASE`] of it last. There
+//! are [`MOST`] at most: further ones keep their permits, since threads are needed for other things too. A call that ends after
+//! all is the last one of its admission, and comes too late to count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,21 @@ use tokio::time::Instant;
 
 /// How long a call may go on after its time: QuickJS cleans up, and the machine may be busy.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Calls of one database that are given up before none of it begins any more.
+const MOST_OF_DATABASE: usize = 4;
+
+/// Calls that are given up, all together.
+const MOST: usize = 32;
+
+/// Of which design document a function is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The database.
+    pub database: Arc<str>,
+    /// A hash of the design document.
+    pub design: u64,
+}
 
 /// What an admission holds, until it ends or a call of it is given up.
 pub type Permits = Arc<Mutex<Vec<OwnedSemaphorePermit>>>;
@@ -36,7 +52,7 @@ struct Running {
 
 #[derive(Debug)]
 struct Call {
-    database: Arc<str>,
+    origin: Origin,
     overdue: Instant,
     permits: Permits,
     given_up: bool,
@@ -59,28 +75,31 @@ impl Calls {
         Self { grace, running: Mutex::default() }
     }
 
-    /// A call begins that may take so long; `None` if its admission has lost its permits, or another call of the database can't be
+    /// A call begins that may take so long; `None` if its admission has lost its permits, or too much of its origin can't be
     /// stopped.
-    pub fn begin(&self, database: &Arc<str>, time: Duration, permits: &Permits) -> Option<RunningCall<'_>> {
+    pub fn begin(&self, origin: &Origin, time: Duration, permits: &Permits) -> Option<RunningCall<'_>> {
         let mut running = self.running();
         let lost = permits.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if lost || running.calls.values().any(|call| call.given_up && call.database == *database) {
+        if lost || running.bars(origin) {
             return None;
         }
         let number = running.next;
         running.next += 1;
-        let (database, permits) = (database.clone(), permits.clone());
+        let (origin, permits) = (origin.clone(), permits.clone());
         let overdue = Instant::now() + time + self.grace;
-        running.calls.insert(number, Call { database, overdue, permits, given_up: false });
+        running.calls.insert(number, Call { origin, overdue, permits, given_up: false });
         Some(RunningCall { calls: self, number })
     }
 
     /// Takes their permits from calls that should have ended.
     pub fn give_up_overdue(&self) {
         let now = Instant::now();
-        for call in self.running().calls.values_mut().filter(|call| !call.given_up && call.overdue <= now) {
+        let mut running = self.running();
+        let room = MOST.saturating_sub(running.calls.values().filter(|call| call.given_up).count());
+        let overdue = running.calls.values_mut().filter(|call| !call.given_up && call.overdue <= now);
+        for call in overdue.take(room) {
             tracing::error!(
-                database = &*call.database,
+                database = &*call.origin.database,
                 "a design document's function can't be stopped: it keeps a thread until it ends or the server does"
             );
             call.given_up = true;
@@ -90,6 +109,14 @@ impl Calls {
 
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn bars(&self, origin: &Origin) -> bool {
+        let of_database = self.calls.values().filter(|call| call.given_up && call.origin.database == origin.database);
+        let (all, same) = of_database.fold((0, false), |(all, same), call| (all + 1, same || call.origin == *origin));
+        same || all >= MOST_OF_DATABASE
     }
 }
 

@@ -97,6 +97,8 @@ impl Interpreter {
         let over = move || stop.is_cancelled() || Instant::now() >= deadline;
         self.context.runtime().set_interrupt_handler(Some(Box::new(over.clone())));
         self.context.with(|ctx| match work(ctx.clone()) {
+            // QuickJS' own library answers, though it took too long.
+            Ok(_) if over() => Err(ScriptError::timed_out()),
             Ok(answer) => answer,
             Err(_) => {
                 let thrown = ctx.catch();

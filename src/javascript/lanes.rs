@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::Code;
-use super::calls::{Calls, Permits, RunningCall};
+use super::calls::{Calls, Origin, Permits, RunningCall};
 
 /// The time of a call in the quick lane. Filters take microseconds; compiling a large library takes some ten milliseconds.
 const QUICK: Duration = Duration::from_millis(200);
@@ -77,7 +77,7 @@ pub struct LanePermit {
     pub time: Duration,
     /// Whether this is the slow lane.
     slow: bool,
-    database: Arc<str>,
+    origin: Origin,
     /// The lane's, the design document's, and that of the functions that ran out of time too often.
     permits: Permits,
 }
@@ -85,7 +85,7 @@ pub struct LanePermit {
 impl LanePermit {
     /// A call begins, and ends when this is dropped; `None` if none may ([`Calls::begin`]).
     pub fn call<'a>(&self, lanes: &'a Lanes) -> Option<RunningCall<'a>> {
-        lanes.calls.begin(&self.database, self.time, &self.permits)
+        lanes.calls.begin(&self.origin, self.time, &self.permits)
     }
 
     /// Whether a call that runs out of time here gets more elsewhere.
@@ -113,9 +113,10 @@ impl Lanes {
     /// Waits for a place.
     pub async fn place(&self, code: &Code) -> LanePermit {
         let function = hash(code);
+        let origin = Origin { database: code.database.as_str().into(), design: hash(&(&code.database, &code.design)) };
         let permit = |time, slow, permits: [Option<OwnedSemaphorePermit>; 3]| {
             let permits = Arc::new(Mutex::new(permits.into_iter().flatten().collect()));
-            LanePermit { function, time, slow, database: code.database.as_str().into(), permits }
+            LanePermit { function, time, slow, origin: origin.clone(), permits }
         };
         self.calls.give_up_overdue();
         if self.timeouts(function).is_none() {
@@ -125,7 +126,7 @@ impl Lanes {
                 return permit(QUICK.min(self.call_time), false, [place, None, None]);
             }
         }
-        let design = self.turn(hash(&(&code.database, &code.design)));
+        let design = self.turn(origin.design);
         let mut last = None;
         let turn = loop {
             if last.is_none() && self.runs_out(function) {

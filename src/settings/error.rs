@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::{fmt, io};
 
+use crate::access::Denied;
 use crate::config::ConfigError;
 use crate::tasks::Panicked;
 use crate::users::token::BadKey;
@@ -82,6 +83,9 @@ pub enum SettingRefused {
     /// Everybody would be admin.
     #[error("it is the last admin")]
     LastAdmin,
+    /// The author is no admin any more.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// It can't be kept.
     #[error(transparent)]
     Failed(#[from] SettingsError),

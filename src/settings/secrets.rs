@@ -17,14 +17,14 @@ use crate::{data_file, uuids};
 /// At the start: fills in what isn't set, and hashes what isn't hashed, with the hashes of the starts before. It may take long.
 pub(super) fn complete(config: &mut Config) -> Result<(), SettingsError> {
     hash_as_before(&config.data_dir, &mut config.admins, config.auth.iterations)?;
-    complete_change(config)
+    complete_change(config, config.auth.iterations)
 }
 
 /// The same after a change.
-pub(super) fn complete_change(config: &mut Config) -> Result<(), SettingsError> {
+pub(super) fn complete_change(config: &mut Config, iterations: NonZeroU32) -> Result<(), SettingsError> {
     for admin in &mut config.admins {
         if let Password::Plain(password) = &admin.password {
-            admin.password = hash(password, config.auth.iterations);
+            admin.password = hash(password, iterations);
         }
     }
     if config.auth.secret.is_none() {
@@ -52,7 +52,7 @@ fn secret(dir: &Path) -> Result<SecretString, SettingsError> {
         }
     };
     let secret = read();
-    secret.map(SecretString::from).map_err(|source| SettingsError::Kept { path, source })
+    secret.map(SecretString::from).map_err(|source| SettingsError::File { path, source })
 }
 
 /// Gives each administrator a hash: a password that isn't hashed gets the hash that is kept for it, else a new one, which is
@@ -62,7 +62,7 @@ fn hash_as_before(dir: &Path, admins: &mut [Admin], iterations: NonZeroU32) -> R
         return Ok(());
     }
     let path = dir.join(ADMINS_FILE);
-    let failed = |source| SettingsError::Kept { path: path.clone(), source };
+    let failed = |source| SettingsError::File { path: path.clone(), source };
     let text = data_file::read(&path).map_err(failed)?.unwrap_or_else(|| "{}".into());
     let old: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
     let mut new = BTreeMap::new();

@@ -25,7 +25,9 @@ impl Place {
     async fn open_with(&self, change: impl FnOnce(&mut Config)) -> Settings {
         let mut config = self.config();
         change(&mut config);
-        Settings::open(config).await.unwrap()
+        let settings = Settings::read(config).await.unwrap();
+        settings.complete().await.unwrap();
+        settings
     }
 
     fn file(&self, name: &str) -> String {
@@ -33,8 +35,17 @@ impl Place {
     }
 }
 
-async fn put(settings: &Settings, section: &str, name: &str, text: &str) -> Result<Option<String>, String> {
-    settings.put(section, name, text, Persist::Yes).await.map_err(|refused| refused.to_string())
+async fn put(settings: &Settings, section: &str, key: &str, text: &str) -> Result<Option<String>, String> {
+    let put = settings.put((section, key), text, &admin(), Persist::Yes).await;
+    put.map_err(|refused| refused.to_string())
+}
+
+async fn delete(settings: &Settings, section: &str, key: &str) -> Result<String, SettingRefused> {
+    settings.delete((section, key), &admin(), Persist::Yes).await
+}
+
+fn admin() -> Caller {
+    Caller { name: Some("root".into()), ..Caller::server_admin() }
 }
 
 #[tokio::test]
@@ -49,10 +60,10 @@ async fn what_is_put_counts_at_once_and_after_a_restart_and_over_options() {
 
     let settings = place.open_with(|config| config.cors.origins = vec!["https://c".into()]).await;
     assert_eq!(settings.current().cors.origins, ["*"]);
-    assert_eq!(settings.delete("cors", "origins", Persist::Yes).await.unwrap(), "*");
+    assert_eq!(delete(&settings, "cors", "origins").await.unwrap(), "*");
     assert!(settings.current().cors.origins.is_empty());
     assert_eq!(settings.get("cors", "origins").await, None);
-    assert!(matches!(settings.delete("cors", "origins", Persist::Yes).await, Err(SettingRefused::NotSet)));
+    assert!(matches!(delete(&settings, "cors", "origins").await, Err(SettingRefused::NotSet)));
     let settings = place.open_with(|config| config.cors.origins = vec!["https://c".into()]).await;
     assert_eq!(settings.current().cors.origins, ["https://c"]);
 }
@@ -61,7 +72,7 @@ async fn what_is_put_counts_at_once_and_after_a_restart_and_over_options() {
 async fn a_change_that_is_not_to_last_ends_with_the_process() {
     let place = Place::new();
     let settings = place.open().await;
-    settings.put("log", "level", "warning", Persist::No).await.unwrap();
+    settings.put(("log", "level"), "warning", &admin(), Persist::No).await.unwrap();
     assert_eq!(settings.current().log, "warn");
     put(&settings, "cors", "credentials", "true").await.unwrap();
     let settings = place.open().await;
@@ -85,10 +96,38 @@ async fn passwords_of_admins_are_kept_and_shown_as_hashes_and_those_of_options_s
     assert_eq!(settings.get("admins", "root").await, root);
     let joe = settings.current().admins.iter().find(|admin| admin.name == "joe").cloned().unwrap();
     assert!(joe.password.is("s3cret pw"));
-    assert_eq!(settings.delete("admins", "joe", Persist::Yes).await.unwrap(), shown);
-    assert!(matches!(settings.delete("admins", "root", Persist::Yes).await, Err(SettingRefused::LastAdmin)));
+    assert_eq!(delete(&settings, "admins", "joe").await.unwrap(), shown);
+    assert!(matches!(delete(&settings, "admins", "root").await, Err(SettingRefused::LastAdmin)));
     assert!(put(&settings, "admins", "root", "").await.unwrap_err().contains("empty password"));
     assert_eq!(settings.current().admins.len(), 1);
+}
+
+/// A request could begin while everybody was admin and end after the first one was put.
+#[tokio::test]
+async fn nobody_changes_settings_once_there_is_an_admin() {
+    let place = Place::new();
+    let settings = place.open().await;
+    let nobody = Caller::server_admin();
+    settings.put(("admins", "root"), "pw", &nobody, Persist::Yes).await.unwrap();
+    let refused = settings.put(("admins", "evil"), "pw", &nobody, Persist::Yes).await;
+    assert!(matches!(refused, Err(SettingRefused::Denied(_))));
+    assert!(matches!(settings.delete(("admins", "root"), &nobody, Persist::Yes).await, Err(SettingRefused::Denied(_))));
+}
+
+/// The next start would have failed, or let everybody in.
+#[tokio::test]
+async fn what_is_put_for_now_alone_carries_nothing_that_lasts() {
+    let place = Place::new();
+    let settings = place.open().await;
+    put(&settings, "admins", "lasting", "pw").await.unwrap();
+    settings.put(("admins", "passing"), "pw", &admin(), Persist::No).await.unwrap();
+    assert!(matches!(delete(&settings, "admins", "lasting").await, Err(SettingRefused::LastAdmin)));
+    let pem = place.dir.path().join("pem");
+    std::fs::write(&pem, "").unwrap();
+    let pem = pem.to_str().unwrap();
+    settings.put(("replicator", "cert_file"), pem, &admin(), Persist::No).await.unwrap();
+    put(&settings, "replicator", "key_file", pem).await.unwrap_err();
+    place.open().await;
 }
 
 #[tokio::test]
@@ -97,9 +136,9 @@ async fn what_was_deleted_for_now_can_be_deleted_for_good() {
     let settings = place.open().await;
     put(&settings, "admins", "root", "pw").await.unwrap();
     put(&settings, "admins", "joe", "pw").await.unwrap();
-    settings.delete("admins", "joe", Persist::No).await.unwrap();
+    settings.delete(("admins", "joe"), &admin(), Persist::No).await.unwrap();
     assert_eq!(settings.get("admins", "joe").await, None);
-    assert_eq!(settings.delete("admins", "joe", Persist::Yes).await.unwrap(), "*****");
+    assert_eq!(delete(&settings, "admins", "joe").await.unwrap(), "*****");
     assert_eq!(place.open().await.get("admins", "joe").await, None);
 }
 
@@ -112,6 +151,14 @@ async fn what_makes_no_sense_changes_nothing() {
         ("cors", "credentials", "maybe", "[cors] credentials must be true or false"),
         ("chttpd_auth", "timeout", "0", "[chttpd_auth] timeout must be a positive integer"),
         ("replicator", "key_file", "key.pem", "[replicator] key_file needs a cert_file"),
+        ("replicator", "cert_file", "/no/such/file", "[replicator] cert_file names a file that can't be read"),
+        ("replicator", "http_connections", "99999999999", "[replicator] http_connections must be"),
+        ("replicator", "connection_timeout", "+0", "[replicator] connection_timeout must be a positive integer"),
+        ("chttpd_auth", "timeout", "9999999999999", "[chttpd_auth] timeout must be"),
+        ("chttpd_auth", "cookie_domain", "a.example; Secure", "[chttpd_auth] cookie_domain must be a domain"),
+        ("chttpd_auth", "x_auth_roles", "X Roles", "[chttpd_auth] x_auth_roles must be"),
+        ("chttpd_auth", "secret", "*****", "[chttpd_auth] secret is what is shown in place"),
+        ("jwt_keys", "rsa:y", "-----BEGIN PRIVATE KEY-----", "[jwt_keys] rsa:y must be a public key"),
         ("couchdb", "uuid", "xyz", "[couchdb] uuid must be 32 hex digits"),
         (
             "chttpd",
@@ -142,7 +189,7 @@ async fn secrets_are_kept_and_never_shown() {
     put(&settings, "jwt_keys", "hmac:_default", "czNjcmV0").await.unwrap();
     let shown = format!("{:?}", settings.sections().await);
     assert!(!shown.contains("s3cret") && !shown.contains("czNj") && !shown.contains(made.trim()), "{shown}");
-    assert_eq!(settings.delete("chttpd_auth", "secret", Persist::Yes).await.unwrap(), "*****");
+    assert_eq!(delete(&settings, "chttpd_auth", "secret").await.unwrap(), "*****");
     let secret = settings.current().auth.secret.clone().unwrap();
     assert_eq!(secrecy::ExposeSecret::expose_secret(&secret), made.trim(), "the server's own again");
 }
@@ -153,7 +200,10 @@ async fn damaged_files_are_errors() {
     for (file, text) in [("session.secret", "\n"), (FILE, "{"), (FILE, r#"{"cors":{"credentials":"x"}}"#)] {
         let path = place.dir.path().join(file);
         std::fs::write(&path, text).unwrap();
-        let error = Settings::open(place.config()).await.err().unwrap();
+        let error = match Settings::read(place.config()).await {
+            Ok(settings) => settings.complete().await.err().unwrap(),
+            Err(error) => error,
+        };
         assert!(error.to_string().contains(file), "{error}");
         std::fs::remove_file(path).unwrap();
     }
@@ -164,7 +214,8 @@ async fn damaged_files_are_errors() {
 async fn a_change_that_nobody_waits_for_is_made_all_the_same_and_one_at_a_time() {
     let place = Place::new();
     let settings = place.open().await;
-    let begun = settings.put("admins", "joe", "pw", Persist::Yes);
+    let author = admin();
+    let begun = settings.put(("admins", "joe"), "pw", &author, Persist::Yes);
     assert!(tokio::time::timeout(std::time::Duration::ZERO, begun).await.is_err());
     let changes = (1..=20).map(async |n: u32| put(&settings, "chttpd_auth", "timeout", &n.to_string()).await.unwrap());
     futures::future::join_all(changes).await;

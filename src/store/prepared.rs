@@ -34,6 +34,8 @@ pub(super) struct Judged {
     pub(super) generation: u64,
     /// What it replaces; `None` if that doesn't matter.
     pub(super) old: Option<Old>,
+    /// Whether it is a branch beside a document that lives.
+    pub(super) is_branch: bool,
 }
 
 #[derive(Debug)]

@@ -18,6 +18,16 @@ pub(super) enum Old {
 }
 
 impl Old {
+    /// Whether whatever replaces this is a branch beside a document that lives, since it replaces nothing of it that lives.
+    pub(super) fn is_branch(&self, tree: &RevTree) -> bool {
+        let replaces_living = match self {
+            Self::Known => true,
+            Self::Nothing => false,
+            Self::Leaf(leaf) => !leaf.deleted,
+        };
+        !replaces_living && tree.winner().is_some_and(|winner| !winner.deleted)
+    }
+
     /// Finds it, or why there can be no such edit.
     pub(super) fn find(tree: &RevTree, kind: &EditKind, deletes: bool) -> Result<Self, Refusal> {
         let leaf = match kind {

@@ -116,7 +116,11 @@ impl Database {
             tasks::blocking("check design documents", move || cases.check_designs(right)).await??;
         for (case, function) in functions {
             if let Some(error) = self.compile(&function.source).await?.err() {
-                cases.refuse(case, function.failed(&error.reason));
+                let refusal = match error.is_verdict() {
+                    true => function.failed(&error.reason),
+                    false => Refusal::Script(error),
+                };
+                cases.refuse(case, refusal);
             }
         }
         Ok(cases)

@@ -134,12 +134,13 @@ impl<'t> Transaction<'t> {
     pub(super) fn are_judged(&self, edits: &mut [Prepared]) -> Result<bool, StoreError> {
         let mut all = true;
         for edit in edits {
-            let Some(Judged { old: Some(old), .. }) = &edit.judged else { continue };
+            let Some(Judged { old: Some(old), is_branch, .. }) = &edit.judged else { continue };
             let tree = match self.docs.get(edit.id.as_str())? {
                 Some(stored) => DocRecord::decode(stored.value())?.tree,
                 None => RevTree::default(),
             };
-            if Old::find(&tree, &edit.kind, edit.deleted).as_ref() != Ok(old) {
+            let found = Old::find(&tree, &edit.kind, edit.deleted);
+            if found.as_ref() != Ok(old) || old.is_branch(&tree) != *is_branch {
                 edit.judged = None;
                 all = false;
             }

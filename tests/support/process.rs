@@ -52,6 +52,14 @@ impl Process {
         process
     }
 
+    /// Starts one with this soft limit of open files.
+    pub fn with_soft_limit_of_open_files(data_dir: &Path, limit: u64) -> Self {
+        let mut command = deaf(Command::new("sh"));
+        let limited = format!(r#"ulimit -Sn {limit}; exec "$0" "$@""#);
+        command.args(["-c", &limited]).arg(binary()).stderr(Stdio::inherit());
+        Self::spawn(command, data_dir)
+    }
+
     /// Sets another limit.
     pub fn limit_files(&self, kib: u64) {
         self.set_file_limit(&(kib << 10).to_string());

@@ -59,8 +59,8 @@ impl<N: Display + FromStr> Form<N> for Positive {
     }
 
     fn parse(text: &str) -> Result<N, Problem> {
-        let is_nothing = text.bytes().all(|byte| byte == b'0');
-        text.parse().ok().filter(|_| !is_nothing).ok_or("must be a positive integer")
+        let is_positive = text.bytes().all(|byte| byte.is_ascii_digit()) && text.bytes().any(|byte| byte != b'0');
+        text.parse().ok().filter(|_| is_positive).ok_or("must be a positive integer")
     }
 }
 
@@ -235,7 +235,7 @@ impl Form<String> for Level {
             "trace" | "debug" | "info" | "warn" | "error" | "off" => text,
             "notice" => "info",
             "warning" => "warn",
-            "critical" | "alert" | "emergency" => "error",
+            "err" | "critical" | "crit" | "alert" | "emergency" | "emerg" => "error",
             "none" => "off",
             _ => return Err("must be debug, info, warning, error or none"),
         };

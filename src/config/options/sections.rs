@@ -145,7 +145,7 @@ pub struct HttpOptions {
     /// A client that takes less than 16 KiB of its answer in so long is cut off [default: 5m]
     #[arg(long, value_name = "TIME")]
     pub reader_pause: Option<Span>,
-    /// Connections open at once; further ones wait [default: 4096]
+    /// Connections open at once; further ones wait [default: 16384]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<usize>,
     /// Largest request line and headers together, at least 8KiB [default: 128KiB]

@@ -18,6 +18,8 @@ pub(super) fn bad_document(error: &DocumentError) -> Why {
 /// when the machine has less to do.
 pub(super) fn blame(refusal: &Refusal) -> Blame {
     match refusal {
+        // It says nothing of the document, however often it is met.
+        Refusal::Script(error) if error.is_barred() => Blame::Passing,
         Refusal::Script(error) if !error.is_verdict() => Blame::Unclear { worded: true },
         _ => Blame::Document,
     }

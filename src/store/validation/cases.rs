@@ -27,8 +27,6 @@ pub(super) struct Cases {
 
 struct Case {
     edit: Prepared,
-    /// Whether it was found to be a branch beside a document that lives.
-    is_branch: bool,
     verdict: Verdict,
 }
 
@@ -47,7 +45,7 @@ impl Cases {
             if open {
                 edit.judged = None;
             }
-            Case { edit, is_branch: false, verdict: if open { Verdict::Open } else { Verdict::Closed } }
+            Case { edit, verdict: if open { Verdict::Open } else { Verdict::Closed } }
         });
         Self { generation: rules.generation, cases: cases.collect(), next: 0 }
     }
@@ -65,7 +63,7 @@ impl Cases {
     ) -> Result<(Self, Vec<(usize, ViewFunction)>), StoreError> {
         let mut functions = Vec::new();
         for (place, case) in self.cases.iter_mut().enumerate().filter(|(_, case)| case.is_open_design()) {
-            case.edit.judged = Some(Judged { generation: self.generation, old: None });
+            case.edit.judged = Some(Judged { generation: self.generation, old: None, is_branch: false });
             let checked = match right {
                 Ok(()) => design::check(&case.edit.body)?,
                 Err(denied) => Err(Refusal::Denied(denied)),
@@ -103,14 +101,15 @@ impl Cases {
 
     /// Asks a function about the cases that are open, for a while. Blocks.
     pub(super) fn ask(mut self, snapshot: &Snapshot, admission: Admission) -> Result<Self, StoreError> {
-        let (started, short) = (Instant::now(), admission.is_short());
+        let short = admission.is_short();
         // That the try was short is no verdict.
         let passing = |error: &ScriptError| short && worth_another_try(error);
         let function = match admission.start() {
             Err(error) if passing(&error) => return Ok(self),
             function => function,
         };
-        let mut text = Vec::new();
+        // Compiling may take longer than a turn.
+        let (started, mut text) = (Instant::now(), Vec::new());
         while self.skip_closed() && started.elapsed() < TURN {
             text.clear();
             let asked = match self.cases[self.next].question(snapshot, self.generation, &mut text)? {
@@ -147,7 +146,8 @@ impl Cases {
             let case = &mut self.cases[self.next];
             let judged = match users::owned(case.edit.id.as_str(), author, is_admin) {
                 Ok(()) if case.question(snapshot, self.generation, &mut text)? => {
-                    users::judge(&text, case.is_branch, author, is_admin)
+                    let is_branch = case.edit.judged.as_ref().is_some_and(|judged| judged.is_branch);
+                    users::judge(&text, is_branch, author, is_admin)
                 }
                 owned => owned,
             };
@@ -162,7 +162,7 @@ impl Cases {
     /// The edits that weren't refused.
     pub(super) fn finish(self, refused: &mut Vec<(usize, Refusal)>) -> Vec<Prepared> {
         let mut passed = Vec::with_capacity(self.cases.len());
-        for Case { edit, verdict, .. } in self.cases {
+        for Case { edit, verdict } in self.cases {
             match verdict {
                 Verdict::Refused(refusal) => refused.push((edit.place, refusal)),
                 Verdict::Open | Verdict::Closed => passed.push(edit),
@@ -193,11 +193,11 @@ impl Case {
                 return Ok(false);
             }
         };
-        self.is_branch = documents.is_branch();
+        let is_branch = documents.is_branch();
         let old = Some(documents.old.clone());
         match &self.edit.judged {
-            None => self.edit.judged = Some(Judged { generation, old }),
-            Some(judged) if judged.old == old => {}
+            None => self.edit.judged = Some(Judged { generation, old, is_branch }),
+            Some(judged) if judged.old == old && judged.is_branch == is_branch => {}
             // Another function was asked about another document: all of them are asked again, later.
             Some(_) => {
                 self.edit.judged = None;

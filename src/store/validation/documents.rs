@@ -32,10 +32,9 @@ impl Documents {
         Ok(Old::find(tree, &edit.kind, edit.deleted).map(|old| Self { record, old }))
     }
 
-    /// Whether the edit is a branch beside a document that lives, and replaces none of it.
+    /// See [`Old::is_branch`].
     pub(super) fn is_branch(&self) -> bool {
-        let lives = |record: &DocRecord| record.tree.winner().is_some_and(|winner| !winner.deleted);
-        self.old == Old::Nothing && self.record.as_ref().is_some_and(lives)
+        self.record.as_ref().is_some_and(|record| self.old.is_branch(&record.tree))
     }
 
     /// Appends `[newDoc,oldDoc]`, or tells why there can be no such edit.

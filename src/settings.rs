@@ -283,7 +283,10 @@ fn laid_over(started: &Config, kept: &Sections) -> Result<Config, SettingsError>
         let set = setting.and_then(|setting| setting.set(&mut config, text));
         set.map_err(|problem| wrong(format!("[{section}] {key} {problem}")))?;
     }
-    config.check().map_err(|error| wrong(error.to_string()))?;
+    // Those of the start were checked where they were read.
+    if !kept.is_empty() {
+        config.check().map_err(|error| wrong(error.to_string()))?;
+    }
     Tokens::new(&config.auth.jwt)?;
     Ok(config)
 }

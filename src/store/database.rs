@@ -154,6 +154,9 @@ impl Compaction {
     }
 }
 
+/// Bytes of new revisions that are hashed where they are asked for: some ten microseconds, as another thread takes to begin.
+const HASHED_AT_ONCE: usize = 8 << 10;
+
 impl Database {
     /// Opens the file, or makes it. Blocks.
     pub(super) fn open(
@@ -338,13 +341,13 @@ impl Database {
             }
             false => edits,
         };
-        let takes_time = |edit: &Edit| {
-            let inline = |attachment: &NewAttachment| matches!(attachment.data, AttachmentData::Inline { .. });
-            matches!(edit.kind, EditKind::New { .. }) || edit.attachments.iter().any(inline)
-        };
+        let hashed = |edit: &&Edit| matches!(edit.kind, EditKind::New { .. });
+        let inline = |attachment: &NewAttachment| matches!(attachment.data, AttachmentData::Inline { .. });
+        let takes_time = edits.iter().filter(hashed).map(|edit| edit.body.len()).sum::<usize>() > HASHED_AT_ONCE
+            || edits.iter().flat_map(|edit| &edit.attachments).any(inline);
         let prepare =
             |edits: Vec<Edit>| edits.into_iter().enumerate().map(Prepared::new).collect::<Result<Vec<_>, _>>();
-        let edits = match edits.iter().any(takes_time) {
+        let edits = match takes_time {
             true => tasks::blocking("prepare edits", move || prepare(edits)).await??,
             false => prepare(edits)?,
         };

@@ -1,4 +1,5 @@
-// The servers under measurement: started, watched through /proc, ended. Only children of this process are touched.
+// The servers under measurement: started, watched through /proc, ended. Only children of this process are started and ended; a
+// CouchDB that is measured beside them is only looked at.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -96,7 +96,7 @@ export async function store({ couchdb, beside, runs, scale }) {
     if (url) subjects.push({ name: 'CouchDB', url, pid: listener(url), databases: {} });
     if (beside) subjects.push(await couchrep('the other build', beside));
     for (const subject of subjects) await fill(subject, docs);
-    const title = `Documents of about 1 KB a second, ${number(docs)} of them in the databases that are read; medians of ${rounds}`;
+    const title = `Documents a second, of about 1 KB each, ${number(docs)} of them in the databases that are read; medians of ${rounds}`;
     const { row } = table(title, columns(subjects));
     const results = await measure(subjects, docs, rounds);
     for (const [what, runs] of results) row(what, ...cells(subjects, runs));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one target for some seconds, then keeps the smallest inputs that reach all that was reached.
 #
-# Needs a C++ compiler. libFuzzer finds its way by LLVM's coverage counters, which a stable compiler writes too if it is asked for the pass by name;
+# Needs a C++ compiler. libFuzzer needs LLVM's coverage counters. A stable compiler writes them if the pass is named;
 # these are the flags of `cargo fuzz --sanitizer none`. Dependencies are instrumented as well; build scripts aren't (--target).
 # Other flags for libFuzzer: fuzz/run.sh json 60 -rss_limit_mb=4096
 set -euo pipefail

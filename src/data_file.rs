@@ -1,6 +1,6 @@
 //! Small files in the data directory that nobody else may read.
 //!
-//! One is written beside its place and moved there, so that a crash leaves either the old one or a whole new one.
+//! A file is written beside its place and moved there, so that a crash leaves either the old one or a whole new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};

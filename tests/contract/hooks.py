@@ -33,6 +33,9 @@ def before_call(context, case, kwargs):
     if path == "/_replicate" and isinstance(body, dict):
         replication(body)
     elif isinstance(body, dict):
+        if "{docid}" in path:
+            # The path names it.
+            body.pop("_id", None)
         documents = body.get("docs", [body])
         for document in documents if isinstance(documents, list) else []:
             if isinstance(document, dict):
@@ -51,6 +54,8 @@ def consistent(document, replicated):
         # Revisions of these are others.
         document.pop("_rev", None)
         document.pop("_revisions", None)
+        if replicated:
+            document["_rev"] = "0-1"
         return
     # Names that are drawn from programs' own pass by the schema's patterns.
     attachments = document.get("_attachments")
@@ -64,11 +69,20 @@ def consistent(document, replicated):
         document.setdefault("_rev", "1-a")
 
 
+def plain(selector):
+    """Without fields whose names are paths or operators, which have a form of their own."""
+    if isinstance(selector, dict):
+        return {name: plain(value) for name, value in selector.items() if not set(name) & set(".$\\")}
+    return [plain(element) for element in selector] if isinstance(selector, list) else selector
+
+
 def replication(body):
     """Once, between databases of this server, by one way to choose."""
     body.update(zip(["source", "target"], DATABASES))
     if body.get("doc_ids") is not None:
         body.pop("selector", None)
+    if "selector" in body:
+        body["selector"] = plain(body["selector"])
     # What else belongs together, runs for ever, leads elsewhere, or cancels what must run first.
     for field in ["filter", "query_params", "continuous", "cancel", "id", "_local_id", "replication_id", "proxy",
                   "source_proxy", "target_proxy", "socket_options"]:

@@ -68,7 +68,11 @@ impl Settings {
             let kept = read(&started.data_dir)?;
             let config = laid_over(&started, &kept)?;
             for (section, key) in kept.iter().flat_map(|(section, keys)| keys.keys().map(move |key| (section, key))) {
-                tracing::info!(setting.section = section, setting.key = key, "a setting that was put wins over options and files");
+                tracing::info!(
+                    setting.section = section,
+                    setting.key = key,
+                    "a setting that was put wins over options and files"
+                );
             }
             Ok::<_, SettingsError>((config, kept, started))
         };

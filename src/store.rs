@@ -25,6 +25,7 @@ mod write;
 mod changed;
 mod copied;
 mod engine;
+mod db_updates;
 mod writer;
 mod compaction;
 mod read;
@@ -52,6 +53,7 @@ use tokio::time::{Duration, Instant};
 
 pub use attachments::{Attachment, Upload, Uploaded};
 pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
+pub use db_updates::{DbEvent, DbUpdate, DbUpdates};
 pub use edit::{AttachmentData, Edit, EditKind, NewAttachment};
 pub use error::StoreError;
 pub use filter::{Filter, FilterError, FilterRequest, FilterRun, ReadyFilter};
@@ -65,6 +67,7 @@ pub use revtree::{Leaf, RevTree};
 pub use work::{Durability, Refusal};
 
 use self::caches::Caches;
+use self::db_updates::Publisher;
 use self::registry::{FileId, Registry};
 use crate::config::StoreSettings;
 use crate::javascript::Interpreters;
@@ -98,6 +101,8 @@ struct Inner {
     /// The newest update seq of every database that was opened, as it changes: whoever waits for one needn't keep it
     /// open. Closes when the database is deleted or the store closes.
     updates: DashMap<FileId, Arc<watch::Sender<u64>>>,
+    /// What happened to which database.
+    db_updates: DbUpdates,
     /// Held while a database is made, opened, closed or deleted, each of which runs to its end once it has begun. Names
     /// are spread over them, so that one database's disk holds up few others. Nobody but [`Store::close`] holds two.
     changing: [tokio::sync::Mutex<Closed>; LOCKS],
@@ -132,6 +137,7 @@ impl Store {
                 caches: Caches::new(settings.cache_bytes),
                 settings,
                 registry: Mutex::new(registry),
+                db_updates: DbUpdates::new(files.keys()),
                 files: Mutex::new(files),
                 open: DashMap::new(),
                 updates: DashMap::new(),
@@ -245,6 +251,11 @@ impl Store {
         self.inner.files().keys().cloned().collect()
     }
 
+    /// What happened to which database since the start.
+    pub fn db_updates(&self) -> DbUpdates {
+        self.inner.db_updates.clone()
+    }
+
     /// Syncs and closes all databases; later operations answer [`StoreError::Closing`].
     pub async fn close(&self) {
         let mut changing = join_all(self.inner.changing.iter().map(tokio::sync::Mutex::lock)).await;
@@ -253,6 +264,7 @@ impl Store {
         self.inner.open.clear();
         join_all(open.iter().map(|database| database.close())).await;
         self.inner.updates.clear();
+        self.inner.db_updates.close();
     }
 
     fn file(&self, name: &DbName) -> Option<FileId> {
@@ -358,8 +370,9 @@ impl Inner {
     }
 
     fn open_at(&self, name: DbName, path: &Path, file: FileId) -> Result<Database, StoreError> {
-        let (updates, interpreters, cache) = (self.updates(file), self.interpreters.clone(), self.caches.cache());
-        Database::open(name, path, &self.settings, &self.tasks, updates, interpreters, cache)
+        let publisher = Publisher { name, latest: self.updates(file), log: self.db_updates.clone() };
+        let (interpreters, cache) = (self.interpreters.clone(), self.caches.cache());
+        Database::open(publisher, path, &self.settings, &self.tasks, interpreters, cache)
     }
 
     /// Makes a database's file, so that it is there after a power cut once a name points to it.
@@ -384,8 +397,14 @@ impl Inner {
             let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
             registry.book(&name, file)?;
             match file {
-                Some(file) => drop(self.files().insert(name, file)),
-                None => drop(self.files().remove(&name)),
+                Some(file) => {
+                    self.files().insert(name.clone(), file);
+                    self.db_updates.note(&name, DbEvent::Created);
+                }
+                None => {
+                    self.files().remove(&name);
+                    self.db_updates.note(&name, DbEvent::Deleted);
+                }
             }
             Ok(())
         })

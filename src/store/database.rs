@@ -18,6 +18,7 @@ use super::attachments::CHUNK_BYTES;
 use super::attachments::Upload;
 use super::caches::Cache;
 use super::compaction;
+use super::db_updates::Publisher;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::engine::Engine;
 use super::holds::{Holds, OpenAttachment};
@@ -160,11 +161,10 @@ const HASHED_AT_ONCE: usize = 8 << 10;
 impl Database {
     /// Opens the file, or makes it. Blocks.
     pub(super) fn open(
-        name: DbName,
+        publisher: Publisher,
         path: &Path,
         settings: &StoreSettings,
         tasks: &Tasks,
-        updates: Arc<watch::Sender<u64>>,
         interpreters: Interpreters,
         cache: Cache,
     ) -> Result<Self, StoreError> {
@@ -177,11 +177,11 @@ impl Database {
         compaction::discard_left_over(path)?;
         // A compaction may have ended between its rename and the sync of that.
         compaction::sync_name(path)?;
-        let heard = updates.subscribe();
+        let (name, updates) = (publisher.name.clone(), publisher.latest.subscribe());
         let holds = Holds::default();
         let told = DatabaseSettings::read(&engine.now())?;
         let (writer, instance_start_time) =
-            writer::start(engine.clone(), settings, tasks, updates, holds.clone(), told.clone())?;
+            writer::start(engine.clone(), settings, tasks, publisher, holds.clone(), told.clone())?;
         Ok(Self {
             name,
             engine,
@@ -189,7 +189,7 @@ impl Database {
             holds,
             settings: told,
             ranks: Ranks::default(),
-            updates: heard,
+            updates,
             instance_start_time,
             path: path.into(),
             interpreters,

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::access::Caller;
+use crate::access::{Caller, Security};
 use crate::document::{Digest, DocParts, Rev};
 
 mod attachments;
 mod compaction;
+mod db_updates;
 mod lifetimes;
 mod validations;
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{ReadableDatabase, ReadableTableMetadata};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ use super::StoreError;
 use super::changed::Changed;
 use super::compaction;
 use super::copied::Round;
+use super::db_updates::Publisher;
 use super::engine::Engine;
 use super::holds::Holds;
 use super::keys::{INFO, Info, UPLOADS};
@@ -44,12 +45,12 @@ const SEQ_GAP: u64 = 1 << 20;
 
 /// Opens a database for writing and starts its writer. Blocks.
 ///
-/// Answers where to ask, and `instance_start_time`; `latest` is told the newest update's seq as it changes.
+/// Answers where to ask, and `instance_start_time`; `publisher` is told the newest update's seq as it changes.
 pub(super) fn start(
     engine: Engine,
     settings: &StoreSettings,
     tasks: &Tasks,
-    latest: Arc<watch::Sender<u64>>,
+    publisher: Publisher,
     holds: Holds,
     told: DatabaseSettings,
 ) -> Result<(WriterHandle, String), StoreError> {
@@ -63,22 +64,18 @@ pub(super) fn start(
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
     let generation = Arc::new(AtomicU64::new(0));
-    let mut writer = Writer {
-        engine,
-        info,
-        generation: generation.clone(),
-        latest: latest.clone(),
-        holds,
-        told,
-        free: Vec::new(),
-        noted: None,
-    };
+    let mut writer =
+        Writer { engine, info, generation: generation.clone(), publisher, holds, told, free: Vec::new(), noted: None };
+    match info.unsynced {
+        // Updates that were told of before may be lost.
+        true => writer.publisher.publish(info.update_seq),
+        false => writer.publisher.begin(info.update_seq),
+    }
     if info.unsynced || stored.is_none() || has_uploads(&writer.engine.now())? {
         // Makes the tables, and drops the blobs that no document refers to: an end, clean or not, may come between.
         writer.commit(Durability::Synced, |transaction| transaction.discard_uploads())?;
     }
     let (requests, queue) = mpsc::channel(QUEUE);
-    tell(&latest, info.update_seq);
     let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
     let handle =
         WriterHandle { requests, closing: closing.clone(), ended: ended.clone(), failure: Arc::default(), generation };
@@ -162,10 +159,6 @@ async fn run(
     }
 }
 
-fn tell(latest: &watch::Sender<u64>, update_seq: u64) {
-    latest.send_if_modified(|seq| std::mem::replace(seq, update_seq) != update_seq);
-}
-
 /// The writer's own state: it alone begins write transactions.
 struct Writer {
     engine: Engine,
@@ -174,7 +167,7 @@ struct Writer {
     /// How often what judges writes was changed; the writer alone counts.
     generation: Arc<AtomicU64>,
     /// Is told of it before anybody is answered: whoever has written must find a source ahead of what was copied before.
-    latest: Arc<watch::Sender<u64>>,
+    publisher: Publisher,
     holds: Holds,
     told: DatabaseSettings,
     /// Blobs that nobody needs any more, to be dropped by the next transaction.
@@ -288,7 +281,7 @@ impl Writer {
         changed.into_iter().for_each(|setting| self.told.change(setting));
         // Whoever reads it finds the settings changed too.
         self.generation.store(generation, Ordering::Release);
-        tell(&self.latest, info.update_seq);
+        self.publisher.publish(info.update_seq);
         self.free.extend(self.holds.free(freed));
         if self.noted.as_ref().is_some_and(Changed::is_too_much) {
             self.noted = None;

@@ -15,7 +15,7 @@ use crate::access::Caller;
 
 impl Bench {
     /// Compacts the database and waits until that has ended.
-    async fn compact(&self) {
+    pub(super) async fn compact(&self) {
         self.store.compact(self.database.clone());
         while self.database.stats().await.unwrap().compact_running {
             tokio::time::sleep(Duration::from_millis(1)).await;

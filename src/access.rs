@@ -15,6 +15,9 @@ pub use self::security::{Security, SecurityError};
 /// The role of server admins.
 const ADMIN: &str = "_admin";
 
+/// The replicator's own role, which nobody else has.
+const REPLICATOR: &str = "_replicator";
+
 /// Who asks.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
@@ -59,6 +62,11 @@ impl Caller {
     /// A server admin without a name: whoever calls if there are no admins, or starts a command on this machine.
     pub fn server_admin() -> Self {
         Self { roles: vec![ADMIN.to_owned()], ..Self::default() }
+    }
+
+    /// The replicator itself, which writes states into documents that describe replications.
+    pub fn replicator() -> Self {
+        Self { roles: vec![ADMIN.to_owned(), REPLICATOR.to_owned()], ..Self::default() }
     }
 
     /// Whether nothing is forbidden to him.

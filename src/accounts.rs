@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use self::passwords::Passwords;
 use self::people::People;
+use crate::access::Caller;
 use crate::config::Config;
 use crate::store::{DbName, Store, StoreError};
 use crate::users::cookie::{self, Cookie};
@@ -158,6 +159,12 @@ impl Accounts {
         let old = (left as f64) < timeout as f64 * (1.0 - RENEWED_AFTER);
         let renewed = old.then(|| self.cookie(&account));
         Ok(Some(Session { account, renewed }))
+    }
+
+    /// Somebody as he is now, who has proven nothing: whose documents' jobs have his rights. `None` if nobody has the name.
+    pub async fn caller(&self, name: &str) -> Result<Option<Caller>, Refused> {
+        let account = self.find(name).await?;
+        Ok(account.map(|account| Caller { name: Some(account.name), roles: account.roles, ..Caller::default() }))
     }
 
     /// A new cookie's value for somebody who has proven who he is.

@@ -6,6 +6,7 @@ pub mod serve;
 pub mod replicate;
 pub mod verify;
 pub mod health;
+mod lives;
 mod databases;
 mod selection;
 mod screen;

@@ -134,6 +134,16 @@ pub struct Replicator {
     /// The shortest such pause after a peer has refused the credentials. CouchDB locks an account that fails five times in
     /// five minutes.
     pub refused_pause: Duration,
+    /// The longest pause of all jobs together at a login that is refused.
+    pub max_refused_pause: Duration,
+    /// The longest pause between two tries of a server that is down, all jobs together.
+    pub max_probe_pause: Duration,
+    /// Jobs that copy at once from or to one server.
+    pub lives_per_server: usize,
+    /// Jobs that copy at once.
+    pub lives: usize,
+    /// Whether documents that describe replications are told of passing states too.
+    pub update_docs: bool,
 }
 
 /// IBM Cloud's.
@@ -161,6 +171,11 @@ impl Default for Replicator {
             restart_pause: Duration::from_secs(5),
             max_restart_pause: Duration::from_secs(600),
             refused_pause: Duration::from_secs(120),
+            max_refused_pause: Duration::from_secs(3600),
+            max_probe_pause: Duration::from_secs(60),
+            lives_per_server: 100,
+            lives: 400,
+            update_docs: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::{Clients, RemotePeer};
 use crate::peer::{Peer, PeerError};
-use crate::store::{DbName, Store, StoreError};
+use crate::store::{DbName, DbUpdates, Store, StoreError};
 
 /// Opens databases. Cheap to clone.
 #[derive(Clone)]
@@ -65,6 +65,11 @@ impl Databases {
             Err(StoreError::NoDatabase) => Ok(()),
             Err(error) => Err(PeerError::from(error).into()),
         }
+    }
+
+    /// What happens to local databases.
+    pub fn updates(&self) -> Option<DbUpdates> {
+        self.store.as_ref().map(Store::db_updates)
     }
 
     /// Puts the store away.

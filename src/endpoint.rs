@@ -205,6 +205,11 @@ impl RemoteEndpoint {
         format!("{}/", url.trim_end_matches('/'))
     }
 
+    /// The name that logs in there, if it does with a password.
+    pub fn login(&self) -> Option<&str> {
+        self.credentials.as_ref().filter(|_| self.auth.is_none()).map(|credentials| credentials.name.as_str())
+    }
+
     /// The custom headers, which go only to this very host.
     pub fn header_map(&self) -> HeaderMap {
         let header = |(name, value): &(String, SecretString)| {

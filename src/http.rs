@@ -36,6 +36,7 @@ mod error;
 mod welcome;
 mod session;
 mod replication;
+mod scheduler;
 mod nodes;
 mod config;
 mod databases;
@@ -101,6 +102,10 @@ pub fn router(state: AppState) -> Router {
         .route("/_replicate", replicators(any(replication::replicate)))
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
         .route("/_active_tasks", server_admins(get(replication::active_tasks)))
+        .route("/_scheduler/jobs", server_admins(get(scheduler::jobs)))
+        .route("/_scheduler/jobs/{id}", server_admins(get(scheduler::job).post(scheduler::act)))
+        .route("/_scheduler/docs", server_admins(get(scheduler::documents)))
+        .route("/_scheduler/docs/{*place}", server_admins(get(scheduler::of_database)))
         .route(
             "/{db}",
             members(get(databases::info).post(documents::create))
@@ -151,9 +156,7 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 36] = [
-    ("/_scheduler", "scheduler"),
-    ("/_replicator", "replications that are documents"),
+const ABSENT: [(&str, &str); 34] = [
     ("/_global_changes", "feed of all databases"),
     ("/_db_updates", "feed of all databases"),
     ("/_cluster_setup", "cluster"),

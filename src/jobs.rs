@@ -6,21 +6,31 @@
 //! again, one of them starting, the rest joining. The bookkeeping is [`running`]'s. A job has lives, one after another, with
 //! pauses between them ([`lives`]).
 
+pub mod history;
+pub mod replication;
 pub mod running;
-pub mod lives;
+pub mod gates;
+pub mod schedule;
+pub mod wakes;
+pub mod scheduler;
+pub mod info;
+pub mod documents;
+pub mod listing;
 pub mod entry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use futures::FutureExt as _;
 use serde_json::{Map, Value};
-use tracing::Instrument as _;
 
+use self::documents::Documents;
 use self::entry::TaskEntry;
-use self::running::{Ending, Finished, RunningJobs};
+use self::replication::Replication;
+use self::running::{Cancelled, Ending, RunningJobs};
+use self::scheduler::Scheduler;
 use crate::access::Caller;
+use crate::accounts::Accounts;
 use crate::databases::Databases;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::{self, Endpoint};
@@ -28,7 +38,8 @@ use crate::peer::PeerError;
 use crate::replicate::failures::list::ListLocation;
 use crate::replicate::failures::{FailureList, RecordedFailure};
 use crate::replicate::request::{Command, Request};
-use crate::replicate::{Context, Job, Outcome, ReplicateError};
+use crate::replicate::{Context, ReplicateError};
+use crate::store::Store;
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;
@@ -40,6 +51,9 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Jobs {
     context: Context,
     running: RunningJobs,
+    scheduler: Scheduler,
+    /// Absent without accounts.
+    documents: Option<Documents>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
     sources: Arc<DashMap<(String, Option<String>), Endpoint>>,
 }
@@ -56,10 +70,18 @@ pub enum Answer {
 }
 
 impl Jobs {
-    /// No replication yet.
-    pub fn new(context: Context) -> Self {
-        let running = RunningJobs::new(context.tasks.clone());
-        Self { context, running, sources: Arc::default() }
+    /// No replication yet. `documents`: where those of documents come from, and who their owners are.
+    pub fn new(context: Context, documents: Option<(Store, Accounts)>) -> Self {
+        let running = RunningJobs::default();
+        let accounts = documents.as_ref().map(|(_, accounts)| accounts.clone());
+        let scheduler = Scheduler::new(context.clone(), running.clone(), accounts);
+        scheduler.begin();
+        let documents = documents.map(|(store, accounts)| {
+            let documents = Documents::new(store, accounts, (context.clone(), running.clone(), scheduler.clone()));
+            documents.begin();
+            documents
+        });
+        Self { context, running, scheduler, documents, sources: Arc::default() }
     }
 
     /// The name of the node that replications run on.
@@ -87,7 +109,11 @@ impl Jobs {
 
     /// The entries of `_active_tasks`, the oldest first.
     pub fn active_tasks(&self) -> Vec<Value> {
-        self.running.list().iter().filter_map(|job| serde_json::to_value(TaskEntry::of(job)).ok()).collect()
+        self.running
+            .list()
+            .iter()
+            .filter_map(|job| serde_json::to_value(TaskEntry::of(job, &self.context)).ok())
+            .collect()
     }
 
     /// What the replications with this id's base id couldn't copy, running or not: how many there are, and, after `skip` of them,
@@ -180,25 +206,31 @@ impl Jobs {
 
     /// Waits until all replications have ended; `false` if some still ran at the deadline.
     pub async fn drained(&self, deadline: Duration) -> bool {
-        self.context.tasks.ended_within(deadline).await
+        let ended = self.context.tasks.ended_within(deadline).await;
+        self.running.close();
+        ended
     }
 
     async fn run(&self, request: Request, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         may_run(&self.context.databases, caller, &request).await?;
         let (id, log_ids) = self.context.ids(&request, caller).await?;
+        let request = Arc::new(request);
         let job = |number| {
             self.remember(&id.base, &request.source, caller);
-            let ids = (id.clone(), log_ids.clone());
-            Job { number, ..Job::new(self.context.clone(), caller.clone(), request.clone(), ids) }
+            let (ids, asked) = ((id.clone(), log_ids.clone()), (request.clone(), caller.clone()));
+            Replication::new(&self.context, number, ids, asked, None)
         };
         loop {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
             }
-            let ending = self.running.start_or_join(&id, job, |job| work(job).boxed());
+            let start = |job, ended| self.scheduler.add(job, true, ended);
+            let (joined, ending) = self.running.start_or_join(&id, job, start);
             if request.continuous {
                 return Ok(Answer::Started(id.to_string()));
             }
+            // One that was there before may be pausing.
+            self.scheduler.retry(joined.number);
             match ending.await {
                 Ok(Ending::Result(result)) => {
                     let completed = |answer| Answer::Completed(id.to_string(), answer);
@@ -213,9 +245,11 @@ impl Jobs {
     async fn cancel(&self, id: &str, by_base: bool, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         let cancelled = self.running.cancel(id, by_base, |owner| caller.may_manage(owner));
         let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
+        let Cancelled { job, ended } = cancelled;
+        self.scheduler.removed(&job);
         // Winding down may take longer; what is left of it does no harm.
-        _ = tokio::time::timeout(CANCEL_PATIENCE, cancelled.ended.cancelled()).await;
-        Ok(Answer::Cancelled(cancelled.id))
+        _ = tokio::time::timeout(CANCEL_PATIENCE, ended.cancelled()).await;
+        Ok(Answer::Cancelled(job.id.to_string()))
     }
 
     /// A local name that no database can have is answered as CouchDB answers it: by its URL.
@@ -257,37 +291,6 @@ async fn may_run(databases: &Databases, caller: &Caller, request: &Request) -> R
     Ok(())
 }
 
-/// What a job's task does.
-async fn work(job: Arc<Job>) -> Result<Finished, ReplicateError> {
-    let address = &job.context.identity.address;
-    let span = tracing::info_span!(
-        "replication",
-        replication.id = job.id.to_string(),
-        source = job.request.source.display(address),
-        target = job.request.target.display(address),
-    );
-    async {
-        tracing::info!("replication started");
-        let result = lives::run(&job).await;
-        match &result {
-            Ok(outcome) => tracing::info!(seq = %outcome.committed_seq, "replication finished"),
-            Err(ReplicateError::Cancelled) => tracing::info!("replication stopped"),
-            Err(error) => tracing::warn!(error = %error.chain(), "replication failed"),
-        }
-        result.map(Finished::from)
-    }
-    .instrument(span)
-    .await
-}
-
-impl From<Outcome> for Finished {
-    fn from(outcome: Outcome) -> Self {
-        // A source that can't be asked any more has nothing new to copy.
-        let up_to_date = async move { outcome.source.up_to_date(&outcome.committed_seq).await.unwrap_or(true) };
-        Self { answer: outcome.answer, up_to_date: up_to_date.boxed() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -299,14 +302,24 @@ mod tests {
     use crate::replicate::failures::FailureFiles;
     use crate::replicate::id::{Identity, ReplicationId};
     use crate::server::Server;
-    use crate::store::{DbName, Store};
+    use crate::store::DbName;
 
-    /// A job that nobody runs.
-    pub(super) fn job(id: &str) -> Job {
+    /// What jobs share that nobody runs.
+    pub(super) fn context() -> Context {
         let settings = Arc::new(Replicator::default());
-        let clients = Clients::new(&settings).unwrap();
         let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
         let files = FailureFiles::under("nowhere".as_ref());
+        let databases = Databases::new(None, Clients::new(&settings).unwrap(), settings.clone());
+        Context::new(databases, files, settings, identity)
+    }
+
+    /// A job that nobody runs.
+    pub(super) fn job(id: &str) -> Replication {
+        job_of(&context(), id)
+    }
+
+    /// The same.
+    pub(super) fn job_of(context: &Context, id: &str) -> Replication {
         let body = json!({"source": "http://h/a", "target": "http://h/b", "continuous": id.contains("+continuous")});
         let request = match Command::parse(body.as_object().unwrap()).unwrap() {
             Command::Run(request) => request,
@@ -314,8 +327,7 @@ mod tests {
         };
         let (base, extension) = id.split_at(id.find('+').unwrap_or(id.len()));
         let id = ReplicationId { base: base.into(), extension: extension.into() };
-        let databases = Databases::new(None, clients, settings.clone());
-        Job::new(Context::new(databases, files, settings, identity), Arc::default(), request, (id, Vec::new()))
+        Replication::new(context, 0, (id, Vec::new()), (Arc::new(request), Arc::default()), None)
     }
 
     /// A replication of a local database to somewhere else would read for its caller what he may not read himself.
@@ -360,7 +372,7 @@ mod tests {
         }
         let identity = Identity { uuid: "u".into(), address: "h:1".into(), hostname: "h".into(), httpd_port: 1 };
         let files = FailureFiles::under(dir.path());
-        let jobs = Jobs::new(Context::new(databases, files, settings, identity));
+        let jobs = Jobs::new(Context::new(databases, files, settings, identity), None);
         let user = |name: &str| Arc::new(Caller { name: Some(name.into()), ..Caller::default() });
         let (ann, bob, admin) = (user("ann"), user("bob"), Arc::new(Caller::server_admin()));
         let body = json!({"source": url("a"), "target": url("b"), "continuous": true});

@@ -34,13 +34,15 @@ pub mod error;
 use futures::future::try_join;
 use serde_json::Value;
 
+pub use self::checkpoint::CaughtUp;
 pub use self::error::ReplicateError;
 use self::failures::{FailureList, sweep};
-pub use self::job::{Context, Job, Outcome};
+pub use self::job::{Context, Job, Outcome, Stage};
 use self::loss::MAX_LOSSES;
 use self::session::Ended;
 use crate::document::Seq;
-use crate::peer::{DatabaseInfo, Peer};
+use crate::effort::budget::PAGE_BYTES;
+use crate::peer::{ChangesQuery, DatabaseInfo, Filter, Peer, PeerError};
 
 /// One life of a job: from opening the databases to the answer. Ended where it stands still; what is under way then is dropped.
 ///
@@ -60,6 +62,18 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let pulse = job.progress.pulse();
     let source = job.context.databases.open(&request.source, &job.caller, pulse).await?;
     let target = job.context.databases.open(&request.target, &job.caller, pulse).await?;
+    if let Some(caught_up) = nothing_since(job, &source).await? {
+        let (answer, committed_seq, failures) = (Value::Null, caught_up.since.clone(), job.failure_list(&source));
+        job.stage.send_replace(Stage::CaughtUp);
+        return Ok(Outcome {
+            answer,
+            source,
+            committed_seq,
+            caught_up: Some(caught_up),
+            failures,
+            failures_standing: None,
+        });
+    }
     if !request.use_bulk_get {
         source.avoid_bulk_get();
     }
@@ -71,32 +85,67 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     } else {
         infos(job, &source, &target).await?
     };
+    job.stage.send_replace(Stage::Copying);
     let failures = job.failure_list(&source);
     if request.retry_failures {
         let life = job.life(&source, &target);
         let (answer, standing) = documents::copy_failed(&life, &failures, target_info.instance_start_time).await?;
         let committed_seq = source_info.update_seq;
-        return Ok(Outcome { answer, source, committed_seq, failures, failures_standing: Some(standing) });
+        let failures_standing = Some(standing);
+        return Ok(Outcome { answer, source, committed_seq, caught_up: None, failures, failures_standing });
     }
     let copied = copied(job, (&source, source_info), (&target, target_info), &failures).await;
     // What has failed is kept even if the rest failed. What isn't kept wasn't passed by a checkpoint.
     let kept = failures.keep(&job.failures).await.map_err(ReplicateError::from);
-    let (answer, committed_seq) = copied?;
+    let Copied { answer, committed_seq, caught_up } = copied?;
     kept?;
-    let failures_standing = job.stop.run_until_cancelled(sweep::standing(&failures, &target)).await.flatten();
-    Ok(Outcome { answer, source, committed_seq, failures, failures_standing })
+    // A continuous job has looked at them after its checkpoints.
+    let failures_standing = match caught_up {
+        Some(_) => None,
+        None => job.stop.run_until_cancelled(sweep::standing(&failures, &target)).await.flatten(),
+    };
+    Ok(Outcome { answer, source, committed_seq, caught_up, failures, failures_standing })
 }
 
-/// Copies what is asked for: the answer, and up to where.
+/// Whether a job that had caught up finds nothing new: then, up to where its feed has gone on. This is all that a life costs that
+/// was given in vain: one request.
+async fn nothing_since(job: &Job, source: &Peer) -> Result<Option<CaughtUp>, ReplicateError> {
+    let Some(CaughtUp { since, recorded, run }) = job.caught_up.clone() else { return Ok(None) };
+    let winners_only = job.request.winning_revs_only;
+    let query = ChangesQuery { since, limit: 1, max_bytes: PAGE_BYTES, filter: job.filter(), winners_only };
+    let page = match job.opening(&job.request.source, source.changes(&query)).await {
+        // It may be a row that is too long for a page.
+        Err(ReplicateError::Peer(error)) if matches!(*error, PeerError::TooLong { .. }) => return Ok(None),
+        page => page?,
+    };
+    let counted = page.pending.rows().is_none_or(|pending| pending == 0 || !query.filter.is_counted());
+    // Without a filter the feed goes on only with a change: another place is that of another database.
+    let stands = query.filter != Filter::None || page.last_seq == query.since;
+    if !page.changes.is_empty() || !counted || !stands {
+        return Ok(None);
+    }
+    job.progress.read(&page.last_seq);
+    job.progress.finished(&page.last_seq, None, page.pending.rows());
+    Ok(Some(CaughtUp { since: page.last_seq, recorded, run }))
+}
+
+/// What came of copying.
+struct Copied {
+    answer: Value,
+    committed_seq: Seq,
+    caught_up: Option<CaughtUp>,
+}
+
+/// Copies what is asked for.
 async fn copied(
     job: &Job,
     (source, source_info): (&Peer, DatabaseInfo),
     (target, target_info): (&Peer, DatabaseInfo),
     failures: &FailureList,
-) -> Result<(Value, Seq), ReplicateError> {
+) -> Result<Copied, ReplicateError> {
     if let Some(ids) = job.request.fetched_directly() {
         let answer = documents::copy(&job.life(source, target), ids, failures, target_info.instance_start_time).await?;
-        return Ok((answer, source_info.update_seq));
+        return Ok(Copied { answer, committed_seq: source_info.update_seq, caught_up: None });
     }
     let mut told = (source_info, target_info);
     let (mut losses, mut reached) = (0, None);
@@ -106,7 +155,9 @@ async fn copied(
             Err(Ended::Failed(error)) => return Err(error),
             Ok(session) => {
                 let committed_seq = session.recorded_seq().clone();
-                return Ok((session.answer(), committed_seq));
+                let since = job.progress.position().through_seq;
+                let caught_up = job.request.continuous.then(|| session.caught_up(since));
+                return Ok(Copied { answer: session.answer(), committed_seq, caught_up });
             }
         };
         // Two replications under one id take turns; that of the two which is later goes on from the other's checkpoint.

@@ -59,7 +59,7 @@ impl Server {
         settings.complete().await?;
         let accounts = Accounts::open(settings.watch(), store.clone()).await?;
         let connections = Tasks::default();
-        let jobs = jobs(&config, &store, addr, &uuid)?;
+        let jobs = jobs(&config, (&store, &accounts), addr, &uuid)?;
         let shared = http::Shared {
             store: store.clone(),
             jobs: jobs.clone(),
@@ -146,12 +146,17 @@ async fn open_store(config: &Config) -> Result<Store, StartError> {
     Store::open(dir, settings).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
 }
 
-fn jobs(config: &Config, store: &Store, address: SocketAddr, uuid: &str) -> Result<Jobs, StartError> {
+fn jobs(
+    config: &Config,
+    (store, accounts): (&Store, &Accounts),
+    address: SocketAddr,
+    uuid: &str,
+) -> Result<Jobs, StartError> {
     let settings = Arc::new(config.replicator.clone());
     let identity = identity::of(config, &address.to_string(), uuid);
     let failures = FailureFiles::under(&config.data_dir);
     let databases = Databases::new(Some(store.clone()), Clients::new(&settings)?, settings.clone());
-    Ok(Jobs::new(Context::new(databases, failures, settings, identity)))
+    Ok(Jobs::new(Context::new(databases, failures, settings, identity), Some((store.clone(), accounts.clone()))))
 }
 
 #[cfg(test)]

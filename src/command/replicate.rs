@@ -13,7 +13,6 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use couchrep::access::Caller;
 use couchrep::endpoint::Endpoint;
-use couchrep::jobs::lives;
 use couchrep::peer::Failure;
 use couchrep::replicate::failures::{FailureFiles, FailureList, RecordedFailure};
 use couchrep::replicate::progress::Progress;
@@ -24,6 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::databases::{self, Databases};
+use super::lives;
 use super::screen::{Elapsed, ProgressLine, Screen, count};
 use super::selection::Selection;
 use super::signals::Signals;

@@ -86,6 +86,7 @@ const FIXED: &[FixedSetting] = settings! {
         "retries_per_request" = Positive of replicator.retries_per_request;
         "socket_options" = Parsed of replicator.socket_options;
         "ssl_trusted_certificates_file" = OptionalPath of replicator.tls.ssl_trusted_certificates_file;
+        "update_docs" = Boolean of replicator.update_docs;
         "verify_ssl_certificates" = OptionalBoolean of replicator.tls.verify_ssl_certificates;
         "worker_batch_size" = Positive of replicator.worker_batch_size;
         "worker_processes" = Positive of replicator.worker_processes;

@@ -106,6 +106,13 @@ impl Proxy {
         usable.then(|| Self(text.into()))
     }
 
+    /// Its URL without credentials.
+    pub fn shown(&self) -> String {
+        let Ok(mut url) = Url::parse(self.0.expose_secret()) else { return String::new() };
+        let cleared = url.set_username("").and(url.set_password(None));
+        cleared.map(|()| url.to_string().trim_end_matches('/').to_owned()).unwrap_or_default()
+    }
+
     /// The proxy as the HTTP client takes it.
     pub fn for_client(&self) -> reqwest::Result<reqwest::Proxy> {
         reqwest::Proxy::all(self.0.expose_secret())
@@ -136,7 +143,9 @@ mod tests {
     #[test]
     fn proxies_are_http_https_or_socks5_and_print_no_password() {
         for url in ["http://u:s3cret@h:3128", "https://h", "socks5://u:s3cret@h:1080"] {
-            assert!(!format!("{:?}", Proxy::parse(url).unwrap()).contains("s3cret"));
+            let proxy = Proxy::parse(url).unwrap();
+            assert!(!format!("{proxy:?} {}", proxy.shown()).contains("s3cret"));
+            assert_eq!(proxy.shown(), url.replace("u:s3cret@", ""));
         }
         for url in ["", "h:3128", "ftp://h", "socks4://h", "http://"] {
             assert!(Proxy::parse(url).is_none(), "{url}");

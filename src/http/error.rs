@@ -346,7 +346,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::InvalidReplication(reason) => (StatusCode::BAD_REQUEST, "invalid_replication", reason.into()),
         ReplicateError::MissingDatabase(_) => (StatusCode::BAD_REQUEST, "bad_request", reason()),
         ReplicateError::DatabaseNotFound(_) => (StatusCode::NOT_FOUND, "db_not_found", reason()),
-        ReplicateError::Unauthorized(reason) | ReplicateError::WrongCredentials(reason) => {
+        ReplicateError::Unauthorized(reason) | ReplicateError::WrongCredentials { message: reason, .. } => {
             (StatusCode::UNAUTHORIZED, "unauthorized", reason.into())
         }
         ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::replication::Replication;
 use crate::document::Seq;
-use crate::replicate::Job;
+use crate::replicate::Context;
 
 /// An entry of `_active_tasks`.
 #[derive(Debug, Serialize)]
@@ -40,22 +41,22 @@ pub struct TaskEntry {
 
 impl TaskEntry {
     /// The entry of a job, as it is now.
-    pub fn of(job: &Job) -> Self {
+    pub fn of(job: &Replication, context: &Context) -> Self {
         let (counts, position) = (job.progress.counts(), job.progress.position());
-        let address = &job.context.identity.address;
+        let address = &context.identity.address;
         Self {
-            node: job.context.identity.node(),
+            node: context.identity.node(),
             pid: format!("<0.{}.0>", job.number),
             process_status: "waiting",
             bulk_get_attempts: counts.bulk_get_attempts,
             bulk_get_docs: counts.bulk_get_docs,
             changes_pending: position.changes_pending,
-            checkpoint_interval: job.checkpoint_interval().as_millis() as u64,
+            checkpoint_interval: job.checkpoint_interval(context).as_millis() as u64,
             progress: position.percent(),
             checkpointed_source_seq: position.checkpointed_source_seq,
             continuous: job.request.continuous,
-            database: None,
-            doc_id: None,
+            database: job.document.as_ref().map(|document| document.database.to_string()),
+            doc_id: job.document.as_ref().map(|document| document.id.to_string()),
             doc_write_failures: counts.doc_write_failures,
             docs_read: counts.docs_read,
             docs_written: counts.docs_written,
@@ -77,7 +78,7 @@ impl TaskEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::job;
+    use super::super::tests::{context, job};
     use super::*;
     use crate::replicate::progress::Counts;
 
@@ -86,7 +87,7 @@ mod tests {
         let job = job("0123+continuous");
         job.progress.count(Counts { docs_read: 2, ..Counts::default() });
         job.progress.finished(&serde_json::from_str(r#""9-x""#).unwrap(), Some(2), Some(4));
-        let entry = serde_json::to_value(TaskEntry::of(&job)).unwrap();
+        let entry = serde_json::to_value(TaskEntry::of(&job, &context())).unwrap();
         let keys: Vec<_> = entry.as_object().unwrap().keys().map(String::as_str).collect();
         let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
             checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \

@@ -5,23 +5,22 @@
 //! of the map in one step, before anyone is answered. So nobody waits for a job that is gone, and whoever comes later
 //! starts anew.
 //!
-//! Knows nothing of replicating: the work is handed in.
+//! Knows nothing of replicating, nor of lives: whoever starts a job says when it has come to its end.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use futures::FutureExt as _;
+use dashmap::mapref::entry::{Entry, VacantEntry};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::replication::Replication;
+use super::schedule::Number;
+use crate::replicate::ReplicateError;
 use crate::replicate::id::ReplicationId;
-use crate::replicate::{Job, ReplicateError};
-use crate::tasks::Tasks;
 
 /// What came of a job's work.
 pub struct Finished {
@@ -30,9 +29,6 @@ pub struct Finished {
     /// Tells, when asked, whether the answer still covers all that the source has.
     pub up_to_date: BoxFuture<'static, bool>,
 }
-
-/// A job's work.
-pub type Work = BoxFuture<'static, Result<Finished, ReplicateError>>;
 
 /// How a job ends for someone who waits for it.
 #[derive(Debug)]
@@ -45,46 +41,41 @@ pub enum Ending {
 
 /// A job that runs.
 struct Running {
-    job: Arc<Job>,
-    /// Cancelled when its task has ended.
+    job: Arc<Replication>,
+    /// Cancelled when its last life has ended.
     ended: CancellationToken,
     /// Who waits; the first is who started it.
     listeners: Vec<oneshot::Sender<Ending>>,
 }
 
 /// The jobs that run, by id. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct RunningJobs {
     running: Arc<DashMap<String, Running>>,
     started: Arc<AtomicU64>,
-    tasks: Tasks,
 }
 
 /// A job that was cancelled.
 pub struct Cancelled {
-    /// Its id.
-    pub id: String,
-    /// Cancelled when its task has ended.
+    /// The job.
+    pub job: Arc<Replication>,
+    /// Cancelled when its last life has ended.
     pub ended: CancellationToken,
 }
 
 impl RunningJobs {
-    /// No job yet; `tasks` will own theirs.
-    pub fn new(tasks: Tasks) -> Self {
-        Self { running: Arc::default(), started: Arc::default(), tasks }
-    }
-
     /// Starts a job, or joins the one that runs under this id; the receiver gets how it ends.
     ///
-    /// `job` and `work` are only called to start; `job` gets its number.
+    /// `job` and `start` are only called to start; `job` gets its number. `start` gets also what is to be dropped when its last
+    /// life has ended.
     pub fn start_or_join(
         &self,
         id: &ReplicationId,
-        job: impl FnOnce(u64) -> Job,
-        work: impl FnOnce(Arc<Job>) -> Work,
-    ) -> oneshot::Receiver<Ending> {
+        job: impl FnOnce(Number) -> Replication,
+        start: impl FnOnce(Arc<Replication>, DropGuard),
+    ) -> (Arc<Replication>, oneshot::Receiver<Ending>) {
         let (listener, ending) = oneshot::channel();
-        match self.running.entry(id.to_string()) {
+        let job = match self.running.entry(id.to_string()) {
             Entry::Occupied(mut running) => {
                 let listeners = &mut running.get_mut().listeners;
                 // The starter's place stays, so that nobody takes it over; others may have hung up.
@@ -94,27 +85,55 @@ impl RunningJobs {
                     index == 1 || !listener.is_closed()
                 });
                 listeners.push(listener);
+                running.get().job.clone()
             }
-            Entry::Vacant(place) => {
-                let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-                let (job, ended) = (Arc::new(job(number)), CancellationToken::new());
-                let work = work(job.clone());
-                place.insert(Running { job, ended: ended.clone(), listeners: vec![listener] });
-                let (all, id) = (self.clone(), id.to_string());
-                self.tasks.spawn("replication", async move {
-                    let _ended = ended.drop_guard();
-                    let result = AssertUnwindSafe(work).catch_unwind().await;
-                    all.end(&id, number, result.unwrap_or(Err(ReplicateError::Crashed))).await;
-                });
-            }
-        }
-        ending
+            Entry::Vacant(place) => self.start(place, job, start, vec![listener]),
+        };
+        (job, ending)
     }
 
-    /// Takes the job off the map and answers everyone who waits.
-    async fn end(&self, id: &str, number: u64, result: Result<Finished, ReplicateError>) {
+    /// The same, but nobody waits; a job that runs under this id is only told of, as an error.
+    pub fn start_alone(
+        &self,
+        id: &ReplicationId,
+        job: impl FnOnce(Number) -> Replication,
+        start: impl FnOnce(Arc<Replication>, DropGuard),
+    ) -> Result<Arc<Replication>, Arc<Replication>> {
+        match self.running.entry(id.to_string()) {
+            Entry::Occupied(running) => Err(running.get().job.clone()),
+            Entry::Vacant(place) => Ok(self.start(place, job, start, Vec::new())),
+        }
+    }
+
+    /// Starts a job while its place is locked.
+    fn start(
+        &self,
+        place: VacantEntry<'_, String, Running>,
+        job: impl FnOnce(Number) -> Replication,
+        start: impl FnOnce(Arc<Replication>, DropGuard),
+        listeners: Vec<oneshot::Sender<Ending>>,
+    ) -> Arc<Replication> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        let (job, ended) = (Arc::new(job(number)), CancellationToken::new());
+        start(job.clone(), ended.clone().drop_guard());
+        place.insert(Running { job: job.clone(), ended, listeners });
+        job
+    }
+
+    /// Answers everyone who waits for a job that will be tried again: they learn why it failed.
+    pub fn tell(&self, id: &str, number: Number, error: &ReplicateError) {
+        let Some(mut running) = self.running.get_mut(id).filter(|running| running.job.number == number) else { return };
+        for listener in running.listeners.drain(..) {
+            // A listener that hung up has no use for the answer.
+            _ = listener.send(Ending::Result(Err(error.clone())));
+        }
+    }
+
+    /// Takes the job off the map and answers everyone who waits; tells whether it was still there.
+    pub async fn end(&self, id: &str, number: Number, result: Result<Finished, ReplicateError>) -> bool {
         // A job that was cancelled is off the map already; its id may belong to another one by now.
-        let Some((_, ended)) = self.running.remove_if(id, |_, running| running.job.number == number) else { return };
+        let ended = self.running.remove_if(id, |_, running| running.job.number == number);
+        let Some((_, ended)) = ended else { return false };
         let mut listeners = ended.listeners.into_iter();
         // A listener that hung up has no use for the answer.
         let tell = |listener: oneshot::Sender<Ending>, ending| _ = listener.send(ending);
@@ -131,6 +150,7 @@ impl RunningJobs {
                 });
             }
         }
+        true
     }
 
     /// Cancels the job of this id, or, if there is none and `by_base`, one with the same base id. Only a job that
@@ -138,67 +158,120 @@ impl RunningJobs {
     pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(Option<&str>) -> bool) -> Option<Cancelled> {
         let allowed = |running: &Running| may_cancel(running.job.owner());
         let exact = self.running.remove_if(id, |_, running| allowed(running));
-        let (id, cancelled) = exact.or_else(|| {
+        let (_, cancelled) = exact.or_else(|| {
             let base = id.split('+').next().unwrap_or(id);
             let same_base = |running: &Running| by_base && running.job.id.base == base && allowed(running);
             let found = self.running.iter().find(|entry| same_base(entry.value())).map(|entry| entry.key().clone())?;
             self.running.remove_if(&found, |_, running| same_base(running))
         })?;
-        cancelled.job.stop.cancel();
-        for listener in cancelled.listeners {
-            _ = listener.send(Ending::Result(Err(ReplicateError::Cancelled)));
-        }
-        Some(Cancelled { id, ended: cancelled.ended })
+        Some(stopped(cancelled))
+    }
+
+    /// Removes the job of a document, if it is still the one of this number.
+    pub fn remove(&self, id: &str, number: Number) -> Option<Cancelled> {
+        let (_, cancelled) = self.running.remove_if(id, |_, running| running.job.number == number)?;
+        Some(stopped(cancelled))
+    }
+
+    /// Takes all jobs off, and tells everyone who waits that the server stops.
+    pub fn close(&self) {
+        self.running.retain(|_, running| {
+            for listener in running.listeners.drain(..) {
+                _ = listener.send(Ending::Result(Err(ReplicateError::ShuttingDown)));
+            }
+            false
+        });
+    }
+
+    /// The job of this id.
+    pub fn get(&self, id: &str) -> Option<Arc<Replication>> {
+        self.running.get(id).map(|running| running.job.clone())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.running.len()
     }
 
     /// The jobs that run, the oldest first.
-    pub fn list(&self) -> Vec<Arc<Job>> {
+    pub fn list(&self) -> Vec<Arc<Replication>> {
         let mut all: Vec<_> = self.running.iter().map(|entry| entry.job.clone()).collect();
         all.sort_by_key(|job| job.number);
         all
     }
 }
 
+/// Stops a job that is off the map, and tells everyone who waits for it.
+fn stopped(cancelled: Running) -> Cancelled {
+    cancelled.job.stop.cancel();
+    for listener in cancelled.listeners {
+        _ = listener.send(Ending::Result(Err(ReplicateError::Cancelled)));
+    }
+    Cancelled { job: cancelled.job, ended: cancelled.ended }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
     use std::sync::atomic::AtomicUsize;
 
-    use super::super::tests::job;
+    use futures::FutureExt as _;
+
+    use super::super::tests::{context, job, job_of};
     use super::*;
     use crate::access::Caller;
+    use crate::tasks::Tasks;
+
+    /// What comes of a job, some time.
+    type Work = BoxFuture<'static, Result<Finished, ReplicateError>>;
 
     /// Jobs whose work ends when `gate` gets what came of it.
-    #[derive(Clone)]
+    #[derive(Clone, Default)]
     struct Fixture {
         jobs: RunningJobs,
+        tasks: Tasks,
         runs: Arc<AtomicUsize>,
     }
 
     impl Fixture {
         fn new() -> Self {
-            Self { jobs: RunningJobs::new(Tasks::default()), runs: Arc::default() }
+            Self::default()
+        }
+
+        fn start(&self, id: &ReplicationId, mut job: Replication, work: Work) -> oneshot::Receiver<Ending> {
+            let start = |job: Arc<Replication>, ended: DropGuard| {
+                let (jobs, runs) = (self.jobs.clone(), self.runs.clone());
+                drop(self.tasks.spawn("work", async move {
+                    let _ended = ended;
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Err(ReplicateError::Crashed));
+                    jobs.end(&job.id.to_string(), job.number, result).await;
+                }));
+            };
+            let numbered = |number| {
+                job.number = number;
+                job
+            };
+            self.jobs.start_or_join(id, numbered, start).1
         }
 
         fn ask(&self, id_text: &str, gate: oneshot::Receiver<Work>) -> oneshot::Receiver<Ending> {
-            let runs = self.runs.clone();
-            let job = job(id_text);
-            let id = job.id.clone();
-            self.jobs.start_or_join(
-                &id,
-                |number| Job {
-                    number,
-                    caller: Arc::new(Caller { name: Some("ann".into()), ..Caller::default() }),
-                    ..job
-                },
-                |_| {
-                    runs.fetch_add(1, Ordering::Relaxed);
-                    async move { gate.await.unwrap().await }.boxed()
-                },
-            )
+            let mut job = job(id_text);
+            job.caller = Arc::new(Caller { name: Some("ann".into()), ..Caller::default() });
+            let (id, stop) = (job.id.clone(), job.stop.clone());
+            let work = async move {
+                match stop.run_until_cancelled(gate).await {
+                    Some(work) => work.unwrap().await,
+                    None => Err(ReplicateError::Cancelled),
+                }
+            };
+            self.start(&id, job, work.boxed())
         }
 
         fn join(&self, id_text: &str) -> oneshot::Receiver<Ending> {
-            self.ask(id_text, oneshot::channel().1)
+            let (open, gate) = oneshot::channel();
+            std::mem::forget(open);
+            self.ask(id_text, gate)
         }
 
         fn runs(&self) -> usize {
@@ -284,7 +357,10 @@ mod tests {
         let _verdict = bench.join("a+continuous");
         assert!(bench.jobs.cancel("a", false, |_| true).is_none());
         assert!(bench.jobs.cancel("a", true, |owner| owner == Some("bob")).is_none());
-        assert_eq!(bench.jobs.cancel("a", true, |owner| owner == Some("ann")).unwrap().id, "a+continuous");
+        assert_eq!(
+            bench.jobs.cancel("a", true, |owner| owner == Some("ann")).unwrap().job.id.to_string(),
+            "a+continuous"
+        );
     }
 
     #[tokio::test]
@@ -295,7 +371,7 @@ mod tests {
         let cancelled = bench.jobs.cancel("a", false, |_| true).unwrap();
         let (open_next, gate) = oneshot::channel();
         let next = bench.ask("a", gate);
-        assert!(open.send(done(1, true)).is_ok());
+        drop(open);
         cancelled.ended.cancelled().await;
         assert!(open_next.send(done(2, true)).is_ok());
         assert_eq!(settled(next.await.unwrap()).unwrap(), 2);
@@ -307,15 +383,14 @@ mod tests {
         let askers = (0..8).map(|_| {
             let bench = bench.clone();
             async move {
-                let (id, Job { context, request, .. }) = (job("a").id, job("a"));
+                let context = context();
+                let id = job_of(&context, "a").id;
                 for _ in 0..200 {
-                    let new = || Job::new(context.clone(), Arc::default(), request.clone(), (id.clone(), Vec::new()));
-                    let job = |number| Job { number, ..new() };
-                    assert!(bench.jobs.start_or_join(&id, job, |_| done(1, false)).await.is_ok());
+                    assert!(bench.start(&id, job_of(&context, "a"), done(1, false)).await.is_ok());
                 }
             }
         });
-        let askers: Vec<_> = askers.map(|asker| bench.jobs.tasks.spawn("asker", asker)).collect();
+        let askers: Vec<_> = askers.map(|asker| bench.tasks.spawn("asker", asker)).collect();
         for asker in askers {
             asker.await.unwrap();
         }

@@ -62,24 +62,30 @@ pub struct FeedOptions {
     pub filter: Filter,
     /// Winners alone, no other leaves.
     pub winners_only: bool,
-    /// Go on for ever.
+    /// Go on when it has caught up.
     pub continuous: bool,
+    /// How long it waits then for a change before it ends; `None`: for ever.
+    pub linger: Option<Duration>,
 }
 
-/// Reads the feed. Ends at its end, when `stop` is cancelled, or after the first error.
-pub fn pages(
+/// Reads the feed. Ends at its end, when `stop` is cancelled, or after the first error. `caught_up` is called when there is
+/// nothing more for now.
+pub fn pages<'a>(
     options: FeedOptions,
+    caught_up: impl Fn() + Send + 'a,
     tasks: Tasks,
     places: JobBudget,
     stop: CancellationToken,
-) -> impl Stream<Item = Result<(ChangesPage, Option<BudgetPermit>), ReplicateError>> {
+) -> impl Stream<Item = Result<(ChangesPage, Option<BudgetPermit>), ReplicateError>> + 'a {
     let end = FeedEnd::new(options.continuous, options.filter.is_counted());
-    let FeedOptions { source, since, limit, filter, winners_only, .. } = options;
+    let FeedOptions { source, since, limit, filter, winners_only, linger, .. } = options;
     let query = ChangesQuery { since, limit, max_bytes: PAGE_BYTES, filter, winners_only };
     let feed = Feed {
         source,
         query,
         end,
+        linger,
+        caught_up,
         question: Question::Answer,
         careful: false,
         open: None,
@@ -93,10 +99,12 @@ pub fn pages(
     stream::unfold(feed.begun(), |mut feed| async move { feed.next().await.map(|page| (page, feed)) })
 }
 
-struct Feed {
+struct Feed<F> {
     source: Peer,
     query: ChangesQuery,
     end: FeedEnd,
+    linger: Option<Duration>,
+    caught_up: F,
     /// What was asked last.
     question: Question,
     /// Answers are short and have all seqs.
@@ -139,7 +147,7 @@ enum Answered {
     Spoilt(PeerError),
 }
 
-impl Feed {
+impl<F: Fn()> Feed<F> {
     fn begun(mut self) -> Self {
         self.ask(Question::Answer, Duration::ZERO);
         self
@@ -149,11 +157,17 @@ impl Feed {
         let mut place = None;
         let page = loop {
             let begun = Instant::now();
-            let answered = match self.asked.take()?.await {
+            let waited = self.question == Question::Change;
+            let asked = self.asked.take()?;
+            let answered = match self.linger {
+                // Dropped, the wait ends.
+                Some(linger) if waited => tokio::time::timeout(linger, asked).await.ok()?,
+                _ => asked.await,
+            };
+            let answered = match answered {
                 Ok(answered) => answered?,
                 Err(_) => return Some(Err(ReplicateError::Crashed)),
             };
-            let waited = self.question == Question::Change;
             if waited && begun.elapsed() >= LONG_WAIT {
                 self.patience = Pauses::between_tries(MAX_FRUITLESS);
             }
@@ -210,8 +224,13 @@ impl Feed {
             self.careful = self.question == Question::Row;
         }
         let woken = std::mem::take(&mut self.woken);
-        match self.end.after(page) {
+        let next = self.end.after(page);
+        if next == Next::Wait {
+            (self.caught_up)();
+        }
+        match next {
             Next::End => {}
+            Next::Wait if self.linger == Some(Duration::ZERO) => {}
             Next::ReadOn => self.ask(self.question, Duration::ZERO),
             Next::More if stands => self.ask(Question::Answer, PAUSE_WHERE_IT_STANDS),
             Next::More => self.ask(Question::Answer, Duration::ZERO),

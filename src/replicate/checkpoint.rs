@@ -63,24 +63,55 @@ pub struct Session {
     target: Side,
     /// `None` if no checkpoints are wanted.
     log_id: Option<String>,
-    start_time: String,
+    run: Run,
     start_seq: Seq,
     /// What earlier sessions left, newest first.
     history: Vec<Box<RawValue>>,
     /// This session's last checkpoint, as it stands in the history.
     entry: Option<Box<RawValue>>,
     recorded_seq: Seq,
+    /// The newest checkpoint that both logs have; zero if there is none.
+    logged_seq: Seq,
     /// The newest log, this session's or an earlier one's, without `_id` and `_rev`.
     log: Option<Box<RawValue>>,
     changed: bool,
+}
+
+/// What the history tells as one session: a session, and those that went on where it had caught up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    start_time: String,
+    start_seq: Seq,
     counted_before: Counts,
+    /// Entries of it in the history: the newest, and the one before it.
+    entries: usize,
+}
+
+/// Where a continuous job had caught up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaughtUp {
+    /// Everything up to here is on the target, or doesn't pass the filter.
+    pub since: Seq,
+    /// The checkpoint that both sides have. It is older where a filter let nothing through after it.
+    pub recorded: Seq,
+    /// The run of lives that goes on there.
+    pub run: Run,
+}
+
+/// Where a session is to begin.
+#[derive(Debug, Default)]
+pub struct Beginning {
+    /// Without a common session.
+    pub since: Option<Seq>,
+    /// If the newest common session is still the one that was recorded there.
+    pub caught_up: Option<CaughtUp>,
 }
 
 impl Session {
     /// Starts a session: asks both sides how they are, and reads both logs for the newest session that both know.
     ///
     /// `log_ids` are the names under which logs may stand, the one that is written first; a log found only under another
-    /// is taken over. Without any, no log is read, nor written later. `since` is where to begin without a common session.
+    /// is taken over. Without any, no log is read, nor written later.
     ///
     /// # Errors
     /// [`RecordError::is_loss`] if somebody else writes a log at the same time.
@@ -88,7 +119,7 @@ impl Session {
         source: (&Peer, DatabaseInfo),
         target: (&Peer, DatabaseInfo),
         log_ids: &[String],
-        since: Option<Seq>,
+        Beginning { since, caught_up }: Beginning,
         progress: &Progress,
     ) -> Result<Self, RecordError> {
         let (source_doc, target_doc) = match log_ids {
@@ -103,7 +134,24 @@ impl Session {
             (Some(source), Some(target)) => common_ancestor(source, &target),
             _ => None,
         };
-        let (start_seq, history) = common.unwrap_or_else(|| (since.unwrap_or_else(Seq::zero), Vec::new()));
+        let logged_seq = common.as_ref().map_or_else(Seq::zero, |(seq, _)| seq.clone());
+        let (mut entry, mut gone_on) = (None, None);
+        let (start_seq, history) = match (common, caught_up) {
+            (common, Some(CaughtUp { since, recorded, run })) if recorded == logged_seq && !log_ids.is_empty() => {
+                let mut history = common.map(|(_, history)| history).unwrap_or_default();
+                entry = history.drain(..run.entries.min(history.len())).next();
+                gone_on = Some(run);
+                (since, history)
+            }
+            (Some(common), _) => common,
+            (None, _) => (since.unwrap_or_else(Seq::zero), Vec::new()),
+        };
+        let run = gone_on.unwrap_or_else(|| Run {
+            start_time: httpdate::fmt_http_date(SystemTime::now()),
+            start_seq: start_seq.clone(),
+            counted_before: progress.counts(),
+            entries: 0,
+        });
         tracing::debug!(seq = start_seq.shown(), "a session starts");
         progress.started(&start_seq);
         let side = |(peer, info): (&Peer, DatabaseInfo), doc: Option<&LocalDoc>| Side {
@@ -126,14 +174,14 @@ impl Session {
             source: sides.0,
             target: sides.1,
             log_id: log_ids.first().cloned(),
-            start_time: httpdate::fmt_http_date(SystemTime::now()),
+            run,
             recorded_seq: start_seq.clone(),
+            logged_seq,
             start_seq,
             history,
-            entry: None,
+            entry,
             log: source_doc.map(|doc| doc.body),
             changed: false,
-            counted_before: progress.counts(),
         })
     }
 
@@ -145,6 +193,11 @@ impl Session {
     /// The place that a checkpoint stands for.
     pub fn recorded_seq(&self) -> &Seq {
         &self.recorded_seq
+    }
+
+    /// Where whoever goes on from this session begins, if everything up to `since` is on the target.
+    pub fn caught_up(&self, since: Seq) -> CaughtUp {
+        CaughtUp { since, recorded: self.logged_seq.clone(), run: self.run.clone() }
     }
 
     /// Records that everything up to `seq` is on the target, after both sides have made it durable.
@@ -160,13 +213,15 @@ impl Session {
         source.and(target)?;
         if let Some(id) = &self.log_id {
             let session_id = uuids::random();
-            let counts = progress.counts().since(&self.counted_before);
+            let counts = progress.counts().since(&self.run.counted_before);
             let (entry, log) = self.new_log(&session_id, seq, counts)?;
             // Each to its end, whatever the other met.
             let writing = join(self.source.record(id, &log, &session_id), self.target.record(id, &log, &session_id));
             let (source, target) = writing.await;
             source.and(target)?;
             (self.entry, self.log) = (Some(entry), Some(log));
+            self.logged_seq = seq.clone();
+            self.run.entries = (self.run.entries + 1).min(2);
         }
         self.changed = true;
         self.recorded_seq = seq.clone();
@@ -199,9 +254,9 @@ impl Session {
     ) -> Result<(Box<RawValue>, Box<RawValue>), PeerError> {
         let entry = text(&NewEntry {
             session_id,
-            start_time: &self.start_time,
+            start_time: &self.run.start_time,
             end_time: httpdate::fmt_http_date(SystemTime::now()),
-            start_last_seq: &self.start_seq,
+            start_last_seq: &self.run.start_seq,
             end_last_seq: seq,
             recorded_seq: seq,
             counts,
@@ -241,7 +296,7 @@ mod tests {
         target.create().await.unwrap();
         let start = async || {
             let sides = ((&source, source.info().await.unwrap()), (&target, target.info().await.unwrap()));
-            Session::start(sides.0, sides.1, &["log".to_owned()], None, &progress).await.unwrap()
+            Session::start(sides.0, sides.1, &["log".to_owned()], Beginning::default(), &progress).await.unwrap()
         };
         let mut session = start().await;
         for seq in [1, 2] {

@@ -8,7 +8,7 @@ use crate::access::Denied;
 use crate::databases::OpenError;
 use crate::endpoint::InvalidEndpoint;
 use crate::json::fields::BadField;
-use crate::peer::PeerError;
+use crate::peer::{Blame, PeerError};
 
 /// Why a replication wasn't started, or didn't come to its end. Never with credentials.
 ///
@@ -31,8 +31,13 @@ pub enum ReplicateError {
     #[error("{0}")]
     Unauthorized(String),
     /// A peer doesn't take the credentials.
-    #[error("{0}")]
-    WrongCredentials(String),
+    #[error("{message}")]
+    WrongCredentials {
+        /// The database's URL as above.
+        database: String,
+        /// What it said.
+        message: String,
+    },
     /// What is to be cancelled doesn't run.
     #[error("{0}")]
     NotFound(String),
@@ -97,14 +102,45 @@ impl From<PeerError> for ReplicateError {
         match error {
             PeerError::DatabaseMissing { database } => Self::DatabaseNotFound(database),
             PeerError::Unauthorized { .. } => Self::Unauthorized(error.to_string()),
-            PeerError::WrongCredentials { .. } => Self::WrongCredentials(error.to_string()),
+            PeerError::WrongCredentials { ref database, .. } => {
+                Self::WrongCredentials { database: database.clone(), message: error.to_string() }
+            }
             PeerError::Unresolved { database } => Self::Unresolved(database),
             other => Self::Peer(Arc::new(other)),
         }
     }
 }
 
+/// What ended a life may be met by others too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared<'a> {
+    /// The server of this URL is down, or nobody gets through to it.
+    Server(&'a str),
+    /// The server of this URL refuses the login.
+    Login(&'a str),
+}
+
 impl ReplicateError {
+    /// Whether others will meet the same: a server that isn't there, or that a gateway says isn't there; a refused login.
+    pub fn shared(&self) -> Option<Shared<'_>> {
+        match self {
+            Self::WrongCredentials { database, .. } => Some(Shared::Login(database)),
+            Self::Unresolved(database) => Some(Shared::Server(database)),
+            Self::Peer(error) => match &**error {
+                // `POST http://host/db/_revs_diff`
+                PeerError::Unreachable { request, .. }
+                | PeerError::Answered {
+                    request,
+                    status: Some(502..=504),
+                    blame: Blame::Passing | Blame::Lasting,
+                    ..
+                } => request.split(' ').nth(1).map(Shared::Server),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The error with its causes, for logs.
     pub fn chain(&self) -> impl fmt::Display {
         let mut text = self.to_string();

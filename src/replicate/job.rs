@@ -1,11 +1,13 @@
-//! A job: what is to be replicated and for whom, and how far it has come over all its lives; and what all jobs share.
+//! A job as one life of it needs it: what is to be replicated and for whom, and how far it has come; and what all jobs share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ReplicateError;
+use super::checkpoint::CaughtUp;
 use super::failures::list::{FailureList, ListLocation};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
@@ -46,7 +48,7 @@ impl Context {
     }
 }
 
-/// One replication, over all its lives.
+/// One replication, for one life. What outlives it is shared with whoever gives it lives: `progress` and `failures`.
 pub struct Job {
     /// Which of the jobs of this process it is, in the order in which they were started; 0 of a command.
     pub number: u64,
@@ -55,7 +57,7 @@ pub struct Job {
     /// Names under which its checkpoints may stand, the one that is written first.
     pub log_ids: Vec<String>,
     /// What is to be done.
-    pub request: Request,
+    pub request: Arc<Request>,
     /// Who asked for it: it has his rights.
     pub caller: Arc<Caller>,
     /// What all replications share.
@@ -66,8 +68,25 @@ pub struct Job {
     pub failures: Arc<FailureLog>,
     /// Where its pages and streams find place.
     pub places: JobBudget,
-    /// Cancelled: what is under way is finished and recorded, then the job ends.
+    /// How long a continuous job waits for changes at its source when it has caught up, before its life ends; `None`: for ever.
+    pub linger: Option<Duration>,
+    /// Where its last life had caught up.
+    pub caught_up: Option<CaughtUp>,
+    /// How far this life is.
+    pub stage: watch::Sender<Stage>,
+    /// Cancelled: what is under way is finished and recorded, then the life ends.
     pub stop: CancellationToken,
+}
+
+/// How far a life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its databases haven't answered yet.
+    Opening,
+    /// Both have.
+    Copying,
+    /// Everything that there was is copied. What comes now is copied too.
+    CaughtUp,
 }
 
 /// What came of a one-shot replication.
@@ -79,6 +98,8 @@ pub struct Outcome {
     pub source: Peer,
     /// Everything up to here was copied.
     pub committed_seq: Seq,
+    /// Where a continuous job goes on.
+    pub caught_up: Option<CaughtUp>,
     /// What didn't get to the target, in this replication and earlier ones of its base id.
     pub failures: FailureList,
     /// How many of them stand; `None` if that couldn't be found out.
@@ -90,13 +111,26 @@ impl Job {
     pub fn new(
         context: Context,
         caller: Arc<Caller>,
-        request: Request,
+        request: impl Into<Arc<Request>>,
         (id, log_ids): (ReplicationId, Vec<String>),
     ) -> Self {
         let progress: Arc<Progress> = Arc::default();
         let (places, stop) = (context.budget.places(progress.pulse()), context.tasks.stopping().child_token());
-        let failures = Arc::default();
-        Self { number: 0, id, log_ids, request, caller, context, progress, failures, places, stop }
+        Self {
+            number: 0,
+            id,
+            log_ids,
+            request: request.into(),
+            caller,
+            context,
+            progress,
+            failures: Arc::default(),
+            places,
+            linger: None,
+            caught_up: None,
+            stage: watch::Sender::new(Stage::Opening),
+            stop,
+        }
     }
 
     /// The name of who asked for it; `None`: nobody in particular.

@@ -147,7 +147,8 @@ impl Request {
         }
     }
 
-    fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
+    /// Reads a request without `cancel`.
+    pub fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
         let kinds = ["doc_ids", "filter", "selector"];
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));

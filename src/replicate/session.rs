@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::checkpoint::Session;
+use super::checkpoint::{Beginning, Session};
 use super::failures::{FailureList, sweep};
-use super::job::Job;
+use super::job::{Job, Stage};
 use super::life::Life;
 use super::loss::RecordError;
 use super::seen::Seen;
@@ -62,7 +62,8 @@ pub async fn run(
     let peers = (source.0, target.0);
     let first_copy = target.1.documents == Some(0);
     let seen = first_copy.then(|| Arc::new(Seen::of(source.1.documents.unwrap_or(UNTOLD_DOCUMENTS))));
-    let starting = Session::start(source, target, log_ids, job.request.since_seq.clone(), &job.progress);
+    let begin = Beginning { since: job.request.since_seq.clone(), caught_up: job.caught_up.clone() };
+    let starting = Session::start(source, target, log_ids, begin, &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
     let session = starting.ok_or(Ended::Failed(ReplicateError::Cancelled))??;
     let (finished, progress) = watch::channel(session.start_seq().clone());
@@ -103,9 +104,11 @@ async fn copy(
         filter: job.filter(),
         winners_only: job.request.winning_revs_only,
         continuous: job.request.continuous,
+        linger: job.linger,
     };
     let filtered = reading.filter != Filter::None;
-    let pages = changes::pages(reading, job.context.tasks.clone(), job.places.clone(), scope.clone());
+    let caught_up = || _ = job.stage.send_replace(Stage::CaughtUp);
+    let pages = changes::pages(reading, caught_up, job.context.tasks.clone(), job.places.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|(page, place)| {
             job.progress.read(&page.last_seq);

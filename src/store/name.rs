@@ -24,6 +24,11 @@ impl DbName {
         &*self.0 == "_users"
     }
 
+    /// Whether its documents describe replications.
+    pub fn is_replicator(&self) -> bool {
+        &*self.0 == "_replicator" || self.0.ends_with("/_replicator")
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

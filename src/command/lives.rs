@@ -1,4 +1,5 @@
-//! The lives of a job, one after another, until it has come to its end.
+//! The lives of the command's one replication, one after another, until it has come to its end. (Those of a server's many jobs
+//! the scheduler gives, `jobs/scheduler.rs`.)
 //!
 //! A one-shot has one life. A continuous job that fails, or crashes, lives again after a pause, which doubles until there is
 //! progress; it is longer if a peer refuses the credentials, since an account bears few failed logins. Each life goes on
@@ -9,8 +10,8 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 
-use crate::effort::pauses::{self, Pauses};
-use crate::replicate::{self, Job, Outcome, ReplicateError};
+use couchrep::effort::pauses::{self, Pauses};
+use couchrep::replicate::{self, Job, Outcome, ReplicateError};
 
 /// Runs a job to its end: once, or, if it is continuous, until it is stopped.
 ///
@@ -45,7 +46,7 @@ async fn one_after_another(job: &Job) -> Result<Outcome, ReplicateError> {
         }
         let pause = pauses.next().unwrap_or(settings.max_restart_pause);
         let pause = match &error {
-            ReplicateError::WrongCredentials(_) => pause.max(pauses::jittered(settings.refused_pause)),
+            ReplicateError::WrongCredentials { .. } => pause.max(pauses::jittered(settings.refused_pause)),
             _ => pause,
         };
         tracing::warn!(error = %error.chain(), pause_ms = pause.as_millis() as u64, "starting again after a pause");

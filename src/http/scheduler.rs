@@ -1,0 +1,112 @@
+//! `/_scheduler/jobs` and `/_scheduler/docs`: what replicates, and what documents say of it.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error::ApiError;
+use super::query::Query;
+use super::request::Payload;
+use super::{AppState, answer};
+use crate::document::{DocId, DocumentError};
+use crate::jobs::listing::{Action, DocumentEntry};
+use crate::jobs::replication::State as JobState;
+use crate::store::{DbName, StoreError};
+
+/// Jobs of an answer that doesn't say how many it wants, as in CouchDB.
+const JOBS: u64 = 100;
+/// Bytes of an action.
+const MAX_ACTION_BYTES: usize = 1 << 10;
+
+/// `GET /_scheduler/jobs?limit=&skip=`.
+pub async fn jobs(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
+    let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(JOBS));
+    let (total, jobs) = state.jobs.entries((count(skip), count(limit)));
+    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "jobs": jobs })))
+}
+
+/// `GET /_scheduler/jobs/{id}`.
+pub async fn job(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let entry = state.jobs.job_entry(&id).ok_or(ApiError::Missing)?;
+    Ok(answer::json(StatusCode::OK, &entry))
+}
+
+/// `POST /_scheduler/jobs/{id}` with `{"action": "pause" | "resume" | "retry_now"}`, which CouchDB doesn't have.
+pub async fn act(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    payload: Payload,
+) -> Result<Response, ApiError> {
+    #[derive(Deserialize)]
+    struct Wanted {
+        action: Action,
+    }
+    let body = payload.limited(MAX_ACTION_BYTES).json().await?;
+    if serde_json::from_slice::<serde_json::Value>(&body).is_err() {
+        return Err(DocumentError::InvalidJson.into());
+    }
+    let unknown = |_| ApiError::bad_request("`action` must be `pause`, `resume` or `retry_now`");
+    let Wanted { action } = serde_json::from_slice(&body).map_err(unknown)?;
+    let entry = state.jobs.act(&state.store, &id, action).await?.ok_or(ApiError::Missing)?;
+    Ok(answer::json(StatusCode::OK, &entry))
+}
+
+/// `GET /_scheduler/docs?limit=&skip=&states=`.
+pub async fn documents(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
+    of(&state, state.jobs.document_databases(), &query).await
+}
+
+/// `GET /_scheduler/docs/{db}` and `GET /_scheduler/docs/{db}/{doc}`. A slash in the database's name may be raw.
+pub async fn of_database(
+    State(state): State<AppState>,
+    Path(place): Path<String>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let parts: Vec<_> = place.split('/').collect();
+    let end = parts.iter().position(|part| *part == "_replicator").ok_or(StoreError::NoDatabase)?;
+    let name = DbName::parse(&parts[..=end].join("/")).map_err(|_| StoreError::NoDatabase)?;
+    if parts.len() == end + 1 {
+        return of(&state, vec![name], &query).await;
+    }
+    let id = DocId::from(parts[end + 1..].join("/"));
+    let entry = state.jobs.document_entry(&state.store, &name, &id).await?.ok_or(ApiError::Missing)?;
+    Ok(answer::json(StatusCode::OK, &entry))
+}
+
+async fn of(state: &AppState, databases: Vec<DbName>, query: &Query) -> Result<Response, ApiError> {
+    let wanted = states(query)?;
+    let mut all: Vec<DocumentEntry> = Vec::new();
+    for name in databases {
+        let is_wanted = |state| wanted.is_empty() || wanted.contains(&state);
+        match state.jobs.document_entries(&state.store, &name, is_wanted).await {
+            Err(StoreError::NoDatabase) if wanted.is_empty() && all.is_empty() => {
+                return Err(StoreError::NoDatabase.into());
+            }
+            Err(StoreError::NoDatabase) => {}
+            entries => all.extend(entries?),
+        }
+    }
+    let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(u64::MAX));
+    let total = all.len();
+    if query.flag("descending")? {
+        all.reverse();
+    }
+    let docs: Vec<_> = all.into_iter().skip(count(skip)).take(count(limit)).collect();
+    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "docs": docs })))
+}
+
+/// The states of `states=a,b`.
+fn states(query: &Query) -> Result<Vec<JobState>, ApiError> {
+    let words = query.get("states").unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
+    let state = |word: &str| {
+        let known = JobState::ALL.iter().find(|(_, known)| *known == word).map(|(state, _)| *state);
+        known.ok_or_else(|| ApiError::bad_request(format!("Unknown replication state `{word}`")))
+    };
+    words.map(state).collect()
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

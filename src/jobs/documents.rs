@@ -1,0 +1,437 @@
+//! Documents that describe replications: those of `_replicator`, and of every database whose name ends in `/_replicator`.
+//!
+//! The databases are followed by the store's own log, and each from where it was read last. A document's newest revision says what
+//! is to be: a job that it describes is started, changed, paused or removed. Two documents with one replication id: the one that
+//! was seen first has the job, the other says so, and takes over when the first is gone.
+//!
+//! # What may not happen
+//! - *Two jobs of one document.* A document's job is replaced only after the old one's last life has ended, by one task a document,
+//!   which a newer revision of the document ends first ([`Known::stop`]).
+//! - *A job without its document, or the other way round.* After a restart everything is read anew; while the server runs, whatever
+//!   happened to a database is in the log, and what happened to a document in the database's feed.
+//! - *An edit that is lost to a state.* States are written over the revision that they are of ([`states`]).
+//!
+//! A document's job has the rights that its owner has now, as his user's record says, whatever the document says of roles.
+
+pub mod description;
+pub mod states;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use self::description::{Description, Fingerprint, Stated, duplicate_reason};
+use self::states::StateChange;
+use super::replication::{JobDocument, Replication};
+use super::running::RunningJobs;
+use super::schedule::Number;
+use super::scheduler::{Scheduler, owner};
+use crate::accounts::Accounts;
+use crate::document::DocId;
+use crate::effort::pauses::Pauses;
+use crate::replicate::{Context, ReplicateError};
+use crate::store::{DbEvent, DbName, Store, StoreError};
+
+/// Rows of the log that are looked at together.
+const UPDATES: usize = 1000;
+/// Documents of a feed that are looked at together.
+const ROWS: usize = 500;
+/// A job that holds the id but has no document may end at any time.
+const TAKEN_PAUSE: Duration = Duration::from_secs(5);
+
+/// Follows documents that describe replications. Cheap to clone.
+#[derive(Clone)]
+pub struct Documents {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    accounts: Accounts,
+    context: Context,
+    running: RunningJobs,
+    scheduler: Scheduler,
+    /// What is known of documents that aren't at their end.
+    known: Mutex<BTreeMap<JobDocument, Known>>,
+}
+
+/// A document that isn't at its end.
+struct Known {
+    fingerprint: Fingerprint,
+    description: Arc<Description>,
+    stage: DocumentStage,
+    since: SystemTime,
+    /// Ends what is being done for it.
+    stop: CancellationToken,
+}
+
+/// How far a document is.
+#[derive(Debug, Clone)]
+pub enum DocumentStage {
+    /// Its replication's id isn't known yet.
+    Initializing,
+    /// The id couldn't be found out, or belongs to a job that has no document.
+    Error {
+        /// Failures in a row.
+        count: u32,
+        /// Why.
+        reason: Arc<str>,
+        /// When it is tried again.
+        next_try: SystemTime,
+    },
+    /// Another document has the job.
+    Duplicate {
+        /// The replication's id.
+        id: String,
+    },
+    /// It has a job.
+    Job(Arc<Replication>),
+}
+
+/// What `_scheduler/docs` tells of a document that isn't at its end.
+#[derive(Debug, Clone)]
+pub struct DocumentStatus {
+    /// How far it is.
+    pub stage: DocumentStage,
+    /// What it describes.
+    pub description: Arc<Description>,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+impl std::fmt::Debug for Replication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Replication").field(&self.id.to_string()).finish()
+    }
+}
+
+impl Documents {
+    /// Nothing is known yet.
+    pub fn new(
+        store: Store,
+        accounts: Accounts,
+        (context, running, scheduler): (Context, RunningJobs, Scheduler),
+    ) -> Self {
+        let inner = Inner { store, accounts, context, running, scheduler, known: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Begins to follow the databases, and to write states into documents.
+    pub fn begin(&self) {
+        let tasks = &self.inner.context.tasks;
+        let (following, stop) = (self.clone(), tasks.stopping().clone());
+        let follow = async move { _ = stop.run_until_cancelled(following.follow()).await };
+        drop(tasks.spawn("follow documents of replications", follow));
+        let (telling, stop) = (self.clone(), tasks.stopping().clone());
+        drop(tasks.spawn("write states of replications", async move { telling.tell(stop).await }));
+    }
+
+    /// What is known of a document that isn't at its end.
+    pub fn status(&self, document: &JobDocument) -> Option<DocumentStatus> {
+        self.known().get(document).map(Known::status)
+    }
+
+    /// The databases that hold such documents.
+    pub fn databases(&self) -> Vec<DbName> {
+        self.inner.store.names().into_iter().filter(DbName::is_replicator).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<JobDocument, Known>> {
+        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(&self) {
+        let updates = self.inner.store.db_updates();
+        let mut watch = updates.watch();
+        let mut read: HashMap<DbName, u64> = HashMap::new();
+        let mut since = 0;
+        loop {
+            loop {
+                let rows = updates.since(since, UPDATES);
+                let Some(last) = rows.last() else { break };
+                since = last.seq;
+                for row in rows.into_iter().filter(|row| row.name.is_replicator()) {
+                    if row.event != DbEvent::Updated {
+                        self.forget_database(&row.name);
+                        read.remove(&row.name);
+                    }
+                    if row.event != DbEvent::Deleted {
+                        let from = read.entry(row.name.clone()).or_default();
+                        if let Err(error) = self.read_on(&row.name, from).await {
+                            let db = row.name.as_str();
+                            tracing::error!(db, error = &error as &dyn std::error::Error, "documents can't be read");
+                        }
+                    }
+                }
+            }
+            if watch.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Looks at the documents of a database that were written after `since`.
+    async fn read_on(&self, name: &DbName, since: &mut u64) -> Result<(), StoreError> {
+        let database = match self.inner.store.database(name).await {
+            Err(StoreError::NoDatabase) => return Ok(()),
+            database => database?,
+        };
+        loop {
+            let from = *since;
+            let rows = database.read(move |snapshot| {
+                let mut rows = Vec::new();
+                snapshot.changes(from, |row| {
+                    let document = if row.deleted { None } else { states::read(snapshot, &row.id)? };
+                    rows.push((row.seq, DocId::from(row.id), document));
+                    Ok(rows.len() < ROWS)
+                })?;
+                Ok(rows)
+            });
+            let rows = rows.await?;
+            let Some((last, ..)) = rows.last() else { return Ok(()) };
+            *since = *last;
+            let mut failed = Vec::new();
+            for (_, id, document) in rows {
+                let place = JobDocument { database: name.clone(), id };
+                if let Some(change) = self.see(&place, document) {
+                    failed.push((place.id, change));
+                }
+            }
+            states::write(&database, failed).await?;
+        }
+    }
+
+    /// Does what a document's newest revision says; answers what is to be written into it at once.
+    fn see(&self, place: &JobDocument, document: Option<Map<String, Value>>) -> Option<StateChange> {
+        let Some(document) = document.filter(|_| !place.id.as_str().starts_with("_design/")) else {
+            self.forget(place);
+            return None;
+        };
+        let stated = Stated::of(&document);
+        if matches!(stated, Stated::Completed | Stated::Failed) {
+            self.forget(place);
+            return None;
+        }
+        let description = match Description::parse(&document) {
+            Ok(description) => Arc::new(description),
+            Err(error) => {
+                self.forget(place);
+                return Some(StateChange::failed(None, &error.chain().to_string()));
+            }
+        };
+        let same =
+            self.known().get_mut(place).filter(|known| known.fingerprint == description.fingerprint).map(|known| {
+                known.description = description.clone();
+                known.stage.clone()
+            });
+        match same {
+            Some(DocumentStage::Job(job)) => _ = self.inner.scheduler.set_paused(&job, description.paused),
+            // A person has taken off that it is one, and wants it looked at again.
+            Some(DocumentStage::Duplicate { .. }) if stated == Stated::Live => self.start(place, description),
+            Some(_) => {}
+            None => self.start(place, description),
+        }
+        None
+    }
+
+    /// Begins what a document describes, after what it described before has ended.
+    fn start(&self, place: &JobDocument, description: Arc<Description>) {
+        let before = self.forget_alone(place);
+        let stop = self.inner.context.tasks.stopping().child_token();
+        let known = Known {
+            fingerprint: description.fingerprint,
+            description: description.clone(),
+            stage: DocumentStage::Initializing,
+            since: SystemTime::now(),
+            stop: stop.clone(),
+        };
+        self.known().insert(place.clone(), known);
+        if let Some((id, _)) = &before {
+            self.hand_over(id);
+        }
+        let (documents, place) = (self.clone(), place.clone());
+        let starting = async move {
+            if let Some((_, Some(ended))) = before {
+                ended.cancelled().await;
+            }
+            documents.find_job(&place, description).await;
+        };
+        let starting = async move { _ = stop.run_until_cancelled(starting).await };
+        drop(self.inner.context.tasks.spawn("start a document's replication", starting));
+    }
+
+    /// Finds out a replication's id, and starts its job. Tries again as long as it can't.
+    async fn find_job(&self, place: &JobDocument, description: Arc<Description>) {
+        let settings = &self.inner.context.settings;
+        let mut pauses = Pauses::growing(settings.restart_pause, settings.max_restart_pause);
+        let mut count = 0;
+        loop {
+            let (reason, pause) = match self.try_job(place, &description).await {
+                Ok(Tried::Done(None)) => return,
+                Ok(Tried::Done(Some(change))) => return self.write(place, change).await,
+                Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
+                Err(error) => {
+                    let pause = pauses.next().unwrap_or(settings.max_restart_pause);
+                    (error.chain().to_string(), pause)
+                }
+            };
+            count += 1;
+            let doc = place.id.as_str();
+            tracing::warn!(doc.id = doc, error = reason, "no replication can be made of a document for now");
+            let next_try = SystemTime::now() + pause;
+            let stage = DocumentStage::Error { count, reason: reason.as_str().into(), next_try };
+            if let Some(known) = self.known().get_mut(place) {
+                known.stage = stage;
+            }
+            if settings.update_docs {
+                self.write(place, StateChange::error(description.fingerprint, &reason)).await;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_job(&self, place: &JobDocument, description: &Arc<Description>) -> Result<Tried, ReplicateError> {
+        let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
+        let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
+        let (id, log_ids) = context.ids(&description.request, &caller).await?;
+        let new = |number| {
+            let what = (description.request.clone(), caller.clone());
+            let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
+            job.status().paused = description.paused;
+            job
+        };
+        let mut known = self.known();
+        // Whoever ended this has the lock before, or after.
+        let Some(known) = known.get_mut(place).filter(|known| !known.stop.is_cancelled()) else {
+            return Ok(Tried::Done(None));
+        };
+        known.since = SystemTime::now();
+        match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
+            Ok(job) => {
+                known.stage = DocumentStage::Job(job);
+                let change = StateChange::triggered(description.fingerprint, &id.to_string());
+                Ok(Tried::Done(context.settings.update_docs.then_some(change)))
+            }
+            Err(other) => match &other.document {
+                None => Ok(Tried::Taken(id.to_string())),
+                Some(first) => {
+                    known.stage = DocumentStage::Duplicate { id: id.to_string() };
+                    let first = (first.id.as_str(), first.database.as_str());
+                    let reason = duplicate_reason(&id.to_string(), place.id.as_str(), first);
+                    tracing::warn!(reason, "a document describes what another one does");
+                    Ok(Tried::Done(Some(StateChange::failed(Some(description.fingerprint), &reason))))
+                }
+            },
+        }
+    }
+
+    async fn write(&self, place: &JobDocument, change: StateChange) {
+        let written = match self.inner.store.database(&place.database).await {
+            Ok(database) => states::write(&database, vec![(place.id.clone(), change)]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            let (db, doc) = (place.database.as_str(), place.id.as_str());
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
+        }
+    }
+
+    /// A document has no job any more, and another one may have it.
+    fn forget(&self, place: &JobDocument) {
+        if let Some((id, _)) = self.forget_alone(place) {
+            self.hand_over(&id);
+        }
+    }
+
+    /// Ends what was done for a document; answers the id of its job, and, if that still runs, what is cancelled when it has ended.
+    fn forget_alone(&self, place: &JobDocument) -> Option<(String, Option<CancellationToken>)> {
+        let known = self.known().remove(place)?;
+        known.stop.cancel();
+        let DocumentStage::Job(job) = known.stage else { return None };
+        let id = job.id.to_string();
+        let cancelled = self.inner.running.remove(&id, job.number);
+        self.inner.scheduler.removed(&job);
+        Some((id, cancelled.map(|cancelled| cancelled.ended)))
+    }
+
+    fn forget_database(&self, name: &DbName) {
+        let places: Vec<_> = self.known().keys().filter(|place| place.database == *name).cloned().collect();
+        places.iter().for_each(|place| self.forget(place));
+    }
+
+    /// A replication id is free: the first document that waits for it gets its job.
+    fn hand_over(&self, free: &str) {
+        let next = self.known().iter().find_map(|(place, known)| match &known.stage {
+            DocumentStage::Duplicate { id } if id == free => Some((place.clone(), known.description.clone())),
+            _ => None,
+        });
+        if let Some((place, description)) = next {
+            self.start(&place, description);
+        }
+    }
+
+    /// Writes down what happens to jobs of documents.
+    async fn tell(&self, stop: CancellationToken) {
+        let mut changed = self.inner.scheduler.changed();
+        loop {
+            let mut by_database: HashMap<DbName, Vec<(DocId, StateChange)>> = HashMap::new();
+            let mut completed = Vec::new();
+            for job in self.inner.scheduler.take_changed() {
+                let Some(place) = &job.document else { continue };
+                let known = self.known();
+                let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
+                let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
+                by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change));
+                if job.status().completed {
+                    completed.push(job.clone());
+                }
+            }
+            for (name, changes) in by_database {
+                let written = match self.inner.store.database(&name).await {
+                    Ok(database) => states::write(&database, changes).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
+                }
+            }
+            // Not before it stands in the document: it would be started anew.
+            for job in completed {
+                let Some(place) = &job.document else { continue };
+                {
+                    let mut known = self.known();
+                    if known.get(place).is_some_and(|known| known.is_job(job.number)) {
+                        known.remove(place);
+                    }
+                }
+                self.hand_over(&job.id.to_string());
+            }
+            if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+/// What came of a try.
+enum Tried {
+    /// There is a job, or there will be none; this is to be written.
+    Done(Option<StateChange>),
+    /// A job without a document has this id.
+    Taken(String),
+}
+
+impl Known {
+    fn is_job(&self, number: Number) -> bool {
+        matches!(&self.stage, DocumentStage::Job(job) if job.number == number)
+    }
+
+    fn status(&self) -> DocumentStatus {
+        DocumentStatus { stage: self.stage.clone(), description: self.description.clone(), since: self.since }
+    }
+}

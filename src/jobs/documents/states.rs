@@ -1,0 +1,197 @@
+//! Writes states into the documents that describe replications.
+//!
+//! As CouchDB does, `completed` and `failed` are always written, and `triggered` and `error` with `update_docs`. Otherwise than
+//! there, `crashing` is written too, with its reason and the time of the next try, and taken off when the job has got better, so that whoever
+//! looks at the document alone learns of it. `_replication_state_time` changes only with the state.
+//!
+//! A state is written over the revision that was read, and only while the document still describes what the state is of. If somebody
+//! edits it meanwhile, his edit stands, and what it describes now will get its own state.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::description::{Description, Fingerprint};
+use crate::access::Caller;
+use crate::document::{DocId, DocParts};
+use crate::jobs::history::rfc3339_text;
+use crate::jobs::info::FinalStats;
+use crate::jobs::replication::Replication;
+use crate::store::{Database, DocOptions, Durability, Edit, Refusal, Snapshot, StoreError};
+
+/// Members that the replicator writes.
+const MEMBERS: [&str; 5] = [
+    "_replication_state",
+    "_replication_state_time",
+    "_replication_state_reason",
+    "_replication_id",
+    "_replication_stats",
+];
+
+/// A next try that is nearer isn't worth another revision.
+const FAR: Duration = Duration::from_secs(60);
+
+/// Tries of a write that others' edits come between; the next change of state writes again.
+const TRIES: usize = 5;
+
+/// What is to stand in a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateChange {
+    /// Of what it is the state; `None`: of whatever the document describes.
+    pub of: Option<Fingerprint>,
+    /// The members; none of them: it is well.
+    pub members: Map<String, Value>,
+    /// A document that says the same but for the time of the next try needn't say it again.
+    pub minor: bool,
+}
+
+impl StateChange {
+    /// No job can be made of it.
+    pub fn failed(of: Option<Fingerprint>, reason: &str) -> Self {
+        Self::new(of, json!({ "_replication_state": "failed", "_replication_state_reason": reason }))
+    }
+
+    /// No job can be made of it for now.
+    pub fn error(of: Fingerprint, reason: &str) -> Self {
+        Self::new(Some(of), json!({ "_replication_state": "error", "_replication_state_reason": reason }))
+    }
+
+    /// It has a job.
+    pub fn triggered(of: Fingerprint, id: &str) -> Self {
+        Self::new(Some(of), json!({ "_replication_state": "triggered", "_replication_id": id }))
+    }
+
+    /// The state of its job.
+    pub fn of_job(of: Fingerprint, job: &Replication, update_docs: bool) -> Self {
+        let status = job.status();
+        if status.completed {
+            let stats = json!(FinalStats::of(&job.progress));
+            return Self::new(Some(of), json!({ "_replication_state": "completed", "_replication_stats": stats }));
+        }
+        let Some(reason) = &status.reason else {
+            let id = job.id.to_string();
+            return if update_docs { Self::triggered(of, &id) } else { Self::new(Some(of), json!({})) };
+        };
+        let left = status.next_try.and_then(|next| next.duration_since(SystemTime::now()).ok());
+        let next = status.next_try.map(|next| format!("; tried again at {}", rfc3339_text(next)));
+        let reason = format!("{reason}{}", next.unwrap_or_default());
+        let members = json!({ "_replication_state": "crashing", "_replication_state_reason": reason });
+        Self { minor: left.is_none_or(|left| left < FAR), ..Self::new(Some(of), members) }
+    }
+
+    fn new(of: Option<Fingerprint>, members: Value) -> Self {
+        let Value::Object(members) = members else { return Self { of, members: Map::new(), minor: false } };
+        Self { of, members, minor: false }
+    }
+
+    /// The document with this state; `None` if there is nothing to be written.
+    fn applied(&self, mut document: Map<String, Value>) -> Option<Map<String, Value>> {
+        if let Some(of) = self.of
+            && Description::parse(&document).ok().map(|now| now.fingerprint) != Some(of)
+        {
+            return None;
+        }
+        let (before, now) = (document.get(MEMBERS[0]), self.members.get(MEMBERS[0]));
+        let same_state = before == now;
+        let reason = |members: &Map<String, Value>| {
+            let reason = members.get(MEMBERS[2]).and_then(Value::as_str).unwrap_or_default();
+            match self.minor {
+                true => reason.split("; tried again at ").next().unwrap_or_default().to_owned(),
+                false => reason.to_owned(),
+            }
+        };
+        if same_state && reason(&document) == reason(&self.members) {
+            return None;
+        }
+        let time = match document.get(MEMBERS[1]).filter(|_| same_state) {
+            Some(time) => time.clone(),
+            None => rfc3339_text(SystemTime::now()).into(),
+        };
+        document.retain(|name, _| !MEMBERS.contains(&name.as_str()));
+        if !self.members.is_empty() {
+            document.insert(MEMBERS[1].into(), time);
+        }
+        document.extend(self.members.clone());
+        Some(document)
+    }
+}
+
+/// Writes states into documents of one database, all of them together.
+pub async fn write(database: &Arc<Database>, mut changes: Vec<(DocId, StateChange)>) -> Result<(), StoreError> {
+    let replicator = Caller::replicator();
+    for _ in 0..TRIES {
+        let made = database.read(move |snapshot| {
+            let edits = changes.iter().map(|(id, change)| edit(snapshot, id, change)).collect::<Result<Vec<_>, _>>()?;
+            let made = edits.into_iter().zip(changes).filter_map(|(edit, change)| Some((edit?, change)));
+            Ok(made.unzip::<_, _, Vec<_>, Vec<_>>())
+        });
+        let (edits, written) = made.await?;
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let results = database.write(edits, &replicator, Durability::Unsynced).await?;
+        let again = results.into_iter().zip(written).filter_map(|(result, (id, change))| match result {
+            Ok(_) => None,
+            Err(Refusal::Conflict) => Some((id, change)),
+            Err(refusal) => {
+                let db = database.name().as_str();
+                tracing::warn!(db, doc.id = %id, error = %refusal, "a replication's state can't be written");
+                None
+            }
+        });
+        changes = again.collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Sets a document's own member, or takes it off; answers whether the document is there.
+pub async fn set_member(
+    database: &Arc<Database>,
+    id: &DocId,
+    (name, value): (&'static str, Option<Value>),
+) -> Result<bool, StoreError> {
+    let replicator = Caller::replicator();
+    for _ in 0..TRIES {
+        let (id, value) = (id.clone(), value.clone());
+        let made = database.read(move |snapshot| {
+            let Some(mut document) = read(snapshot, id.as_str())? else { return Ok(None) };
+            match value {
+                Some(value) => drop(document.insert(name.into(), value)),
+                None => drop(document.shift_remove(name)),
+            }
+            edit_of(&id, &document).map(Some)
+        });
+        let Some(edit) = made.await? else { return Ok(false) };
+        let written = database.write(vec![edit], &replicator, Durability::Synced).await?.pop();
+        match written {
+            Some(Err(Refusal::Conflict)) => {}
+            written => return Ok(matches!(written, Some(Ok(_)))),
+        }
+    }
+    Ok(false)
+}
+
+/// A document's members, `_id` and `_rev` among them; `None` if it isn't there.
+pub fn read(snapshot: &Snapshot, id: &str) -> Result<Option<Map<String, Value>>, StoreError> {
+    let Some(record) = snapshot.document(id)? else { return Ok(None) };
+    let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else { return Ok(None) };
+    let mut text = Vec::new();
+    snapshot.render(id, &record, &winner, &DocOptions::default(), &mut text)?;
+    Ok(serde_json::from_slice(&text).ok())
+}
+
+fn edit(snapshot: &Snapshot, id: &DocId, change: &StateChange) -> Result<Option<Edit>, StoreError> {
+    let document = read(snapshot, id.as_str())?.and_then(|document| change.applied(document));
+    document.map(|document| edit_of(id, &document)).transpose()
+}
+
+fn edit_of(id: &DocId, document: &Map<String, Value>) -> Result<Edit, StoreError> {
+    let unreadable = |_| StoreError::Damaged("a document that describes a replication");
+    let text = serde_json::to_vec(document).unwrap_or_default();
+    let parts = DocParts::parse(&text).map_err(unreadable)?;
+    Edit::new(&parts, id.clone(), false, Vec::new()).map_err(unreadable)
+}

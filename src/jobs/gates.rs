@@ -1,0 +1,178 @@
+//! What jobs share: the servers that they talk to, and the logins that they use there.
+//!
+//! A server that is down, or a login that is refused, is met by one job and meant for all. So its *gate* is shut, and one job
+//! after the other tries it, after growing pauses, while the others wait. The first that gets through opens it for everybody.
+//! CouchDB locks an account after five refused logins in five minutes; a gate's pauses keep below that.
+//!
+//! Does no I/O and reads no clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Something that several jobs need.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Gate {
+    /// A server: scheme, host and port.
+    Origin(Arc<str>),
+    /// A user's login at a server.
+    Login(Arc<str>, Arc<str>),
+}
+
+/// After a refused login, whoever hasn't tried it yet (a new job, one with another password) may try it once.
+const FRESH_PAUSE: Duration = Duration::from_secs(75);
+
+/// Pauses at shut gates.
+#[derive(Debug, Clone, Copy)]
+pub struct GatePauses {
+    /// The first one at a server that is down.
+    pub origin: Duration,
+    /// The longest one there.
+    pub max_origin: Duration,
+    /// The first one after a refused login.
+    pub login: Duration,
+    /// The longest one there.
+    pub max_login: Duration,
+}
+
+/// The gates that are shut; all others are open.
+#[derive(Debug)]
+pub struct Gates {
+    shut: HashMap<Gate, Shut>,
+    pauses: GatePauses,
+}
+
+#[derive(Debug)]
+struct Shut {
+    since: Instant,
+    pause: Duration,
+    /// Somebody tries it now.
+    tried: bool,
+}
+
+impl Gates {
+    /// All are open.
+    pub fn new(pauses: GatePauses) -> Self {
+        Self { shut: HashMap::new(), pauses }
+    }
+
+    /// Whether a job that needs these gates may start; then, those of them that it tries for all. `fresh`: it hasn't been tried.
+    pub fn passable(&self, needs: &[Gate], fresh: bool, now: Instant) -> Option<Vec<Gate>> {
+        let shut = needs.iter().filter_map(|gate| Some((gate, self.shut.get(gate)?)));
+        let mut tried = Vec::new();
+        for (gate, shut) in shut {
+            if shut.tried || now < shut.next_try(gate, fresh) {
+                return None;
+            }
+            tried.push(gate.clone());
+        }
+        Some(tried)
+    }
+
+    /// Somebody tries these.
+    pub fn try_these(&mut self, gates: &[Gate]) {
+        self.set_tried(gates, true);
+    }
+
+    /// Whoever tried these ended without learning anything of them.
+    pub fn leave(&mut self, gates: &[Gate]) {
+        self.set_tried(gates, false);
+    }
+
+    fn set_tried(&mut self, gates: &[Gate], tried: bool) {
+        for gate in gates {
+            if let Some(shut) = self.shut.get_mut(gate) {
+                shut.tried = tried;
+            }
+        }
+    }
+
+    /// Somebody got through; tells whether that is news.
+    pub fn open(&mut self, gates: &[Gate]) -> bool {
+        gates.iter().filter(|gate| self.shut.remove(*gate).is_some()).count() > 0
+    }
+
+    /// Somebody didn't get through. Only who tried a shut gate makes its pause longer: others began before it was shut.
+    pub fn shut(&mut self, gate: &Gate, tried: bool, now: Instant) {
+        let (first, longest) = match gate {
+            Gate::Origin(_) => (self.pauses.origin, self.pauses.max_origin),
+            Gate::Login(..) => (self.pauses.login, self.pauses.max_login),
+        };
+        match self.shut.get_mut(gate) {
+            None => drop(self.shut.insert(gate.clone(), Shut { since: now, pause: first, tried: false })),
+            Some(shut) if tried => {
+                *shut = Shut { since: now, pause: (shut.pause * 2).min(longest.max(first)), tried: false };
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// When the next of these that are shut may be tried; `None` if all are open, or somebody tries them.
+    pub fn next_try(&self, needs: &[Gate], fresh: bool) -> Option<Instant> {
+        let shut = needs.iter().filter_map(|gate| Some((gate, self.shut.get(gate)?)));
+        shut.filter(|(_, shut)| !shut.tried).map(|(gate, shut)| shut.next_try(gate, fresh)).max()
+    }
+
+    /// Whether any of these is shut.
+    pub fn is_shut(&self, needs: &[Gate]) -> bool {
+        needs.iter().any(|gate| self.shut.contains_key(gate))
+    }
+}
+
+impl Shut {
+    fn next_try(&self, gate: &Gate, fresh: bool) -> Instant {
+        let pause = match gate {
+            Gate::Login(..) if fresh => self.pause.min(FRESH_PAUSE),
+            _ => self.pause,
+        };
+        self.since + pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn gates() -> Gates {
+        Gates::new(GatePauses {
+            origin: 5 * SECOND,
+            max_origin: 60 * SECOND,
+            login: 120 * SECOND,
+            max_login: 3600 * SECOND,
+        })
+    }
+
+    #[test]
+    fn one_tries_a_shut_gate_while_the_others_wait_and_opens_it_for_all() {
+        let (mut gates, now) = (gates(), Instant::now());
+        let needs = [Gate::Origin("http://h".into())];
+        assert_eq!(gates.passable(&needs, false, now), Some(vec![]));
+        gates.shut(&needs[0], false, now);
+        assert_eq!(gates.passable(&needs, false, now), None);
+        let later = now + 5 * SECOND;
+        assert_eq!(gates.passable(&needs, false, later), Some(needs.to_vec()));
+        gates.try_these(&needs);
+        assert_eq!(gates.passable(&needs, false, later), None, "somebody else tries it");
+        // One that began before it was shut fails too.
+        gates.shut(&needs[0], false, later);
+        gates.shut(&needs[0], true, later);
+        assert_eq!(gates.next_try(&needs, false), Some(later + 10 * SECOND));
+        assert!(gates.open(&needs) && !gates.open(&needs));
+        assert_eq!(gates.passable(&needs, false, later), Some(vec![]));
+    }
+
+    #[test]
+    fn a_refused_login_is_tried_by_new_jobs_sooner_and_still_less_often_than_locks_an_account() {
+        let (mut gates, now) = (gates(), Instant::now());
+        let needs = [Gate::Origin("http://h".into()), Gate::Login("http://h".into(), "ann".into())];
+        gates.shut(&needs[1], false, now);
+        assert_eq!(gates.passable(&needs, false, now + 119 * SECOND), None);
+        assert_eq!(gates.passable(&needs, true, now + 74 * SECOND), None);
+        assert!(gates.passable(&needs, true, now + 75 * SECOND).is_some());
+        assert!(gates.passable(&needs[..1], false, now).is_some(), "others at the same server go on");
+    }
+}

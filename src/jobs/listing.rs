@@ -1,0 +1,319 @@
+//! What `_scheduler` tells: jobs, and documents of replicator databases.
+//!
+//! Members and their order are CouchDB's (FACTS 6 and 8); after them stands what CouchDB doesn't tell: `state`, `error_count`,
+//! `next_try`, `paused`. URLs are without credentials.
+
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use super::Jobs;
+use super::documents::{DocumentStage, DocumentStatus, states};
+use super::history::{Event, rfc3339_text};
+use super::info::RunningInfo;
+use super::replication::{JobDocument, Replication, State};
+use crate::document::DocId;
+use crate::endpoint::Endpoint;
+use crate::replicate::ReplicateError;
+use crate::replicate::request::Request;
+use crate::store::{DbName, Store, StoreError};
+
+/// An entry of `_scheduler/jobs`.
+#[derive(Debug, Serialize)]
+pub struct JobEntry {
+    database: Option<String>,
+    id: String,
+    pid: Option<String>,
+    source: String,
+    target: String,
+    user: Option<String>,
+    doc_id: Option<String>,
+    info: Value,
+    history: Vec<Event>,
+    node: String,
+    #[serde(serialize_with = "rfc3339")]
+    start_time: Option<SystemTime>,
+    state: State,
+    error_count: u32,
+    #[serde(serialize_with = "rfc3339")]
+    next_try: Option<SystemTime>,
+    paused: bool,
+}
+
+/// An entry of `_scheduler/docs`.
+#[derive(Debug, Serialize)]
+pub struct DocumentEntry {
+    database: String,
+    doc_id: String,
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(flatten)]
+    endpoints: Map<String, Value>,
+    /// Where it stands.
+    pub state: State,
+    info: Value,
+    error_count: u32,
+    last_updated: Option<String>,
+    start_time: Option<String>,
+    #[serde(flatten)]
+    proxies: Map<String, Value>,
+    next_try: Option<String>,
+    paused: bool,
+}
+
+impl Jobs {
+    /// The entries of `_scheduler/jobs`, in the order of their ids: how many there are, and, after `skip` of them, at most `limit`.
+    pub fn entries(&self, (skip, limit): (usize, usize)) -> (usize, Vec<JobEntry>) {
+        let mut jobs = self.running.list();
+        jobs.sort_by_cached_key(|job| job.id.to_string());
+        let entries = jobs.iter().skip(skip).take(limit).map(|job| self.entry(job));
+        (jobs.len(), entries.collect())
+    }
+
+    /// The entry of one job.
+    pub fn job_entry(&self, id: &str) -> Option<JobEntry> {
+        self.running.get(id).map(|job| self.entry(&job))
+    }
+
+    /// The databases that hold documents of replications.
+    pub fn document_databases(&self) -> Vec<DbName> {
+        self.documents.as_ref().map(|documents| documents.databases()).unwrap_or_default()
+    }
+
+    /// The entries of `_scheduler/docs` of one database, in the order of the documents' ids, those that `wanted` lets through.
+    pub async fn document_entries(
+        &self,
+        store: &Store,
+        name: &DbName,
+        wanted: impl Fn(State) -> bool,
+    ) -> Result<Vec<DocumentEntry>, StoreError> {
+        let database = store.database(name).await?;
+        let documents = database.read(|snapshot| {
+            let mut documents = Vec::new();
+            snapshot.documents(None, |id, _| {
+                if !id.starts_with("_design/")
+                    && let Some(document) = states::read(snapshot, id)?
+                {
+                    documents.push((DocId::from(id.to_owned()), document));
+                }
+                Ok(true)
+            })?;
+            Ok(documents)
+        });
+        let entries = documents.await?.into_iter().map(|(id, document)| self.document(name, id, &document));
+        Ok(entries.filter(|entry| wanted(entry.state)).collect())
+    }
+
+    /// The entry of one document; `None` if it isn't there.
+    pub async fn document_entry(
+        &self,
+        store: &Store,
+        name: &DbName,
+        id: &DocId,
+    ) -> Result<Option<DocumentEntry>, StoreError> {
+        let (database, wanted) = (store.database(name).await?, id.clone());
+        let document = database.read(move |snapshot| states::read(snapshot, wanted.as_str())).await?;
+        Ok(document.map(|document| self.document(name, id.clone(), &document)))
+    }
+
+    fn entry(&self, job: &Replication) -> JobEntry {
+        let (waits, next_try) = self.scheduler.waits(job.number);
+        let state = job.state();
+        let status = job.status();
+        let address = &self.context.identity.address;
+        let history: Vec<_> = status.history.events().cloned().collect();
+        let runs = state == State::Running && !waits;
+        JobEntry {
+            database: job.document.as_ref().map(|document| document.database.to_string()),
+            id: job.id.to_string(),
+            pid: runs.then(|| format!("<0.{}.0>", job.number)),
+            source: job.request.source.display(address),
+            target: job.request.target.display(address),
+            // CouchDB tells it of jobs without documents alone.
+            user: job.owner().filter(|_| job.document.is_none()).map(str::to_owned),
+            doc_id: job.document.as_ref().map(|document| document.id.to_string()),
+            info: info(job, state, status.reason.as_deref()),
+            start_time: history.last().map(|event| event.timestamp),
+            history,
+            node: self.context.identity.node(),
+            state,
+            error_count: status.error_count,
+            next_try: if status.paused { None } else { next_try },
+            paused: status.paused,
+        }
+    }
+
+    fn document(&self, database: &DbName, id: DocId, document: &Map<String, Value>) -> DocumentEntry {
+        let place = JobDocument { database: database.clone(), id };
+        match self.documents.as_ref().and_then(|documents| documents.status(&place)) {
+            Some(status) => self.live_document(&place, status),
+            None => self.ended_document(&place, document),
+        }
+    }
+
+    fn live_document(&self, place: &JobDocument, status: DocumentStatus) -> DocumentEntry {
+        let address = &self.context.identity.address;
+        let DocumentStatus { stage, description, since } = status;
+        let since = rfc3339_text(since);
+        let entry = DocumentEntry {
+            database: place.database.to_string(),
+            doc_id: place.id.to_string(),
+            id: None,
+            node: Some(self.context.identity.node()),
+            endpoints: Map::new(),
+            state: State::Initializing,
+            info: Value::Null,
+            error_count: 0,
+            last_updated: Some(since.clone()),
+            start_time: Some(since.clone()),
+            proxies: Map::new(),
+            next_try: None,
+            paused: description.paused,
+        };
+        match stage {
+            DocumentStage::Initializing => entry,
+            DocumentStage::Error { count, reason, next_try } => DocumentEntry {
+                state: State::Error,
+                info: json!({ "error": &*reason }),
+                error_count: count,
+                next_try: Some(rfc3339_text(next_try)),
+                ..entry
+            },
+            DocumentStage::Duplicate { .. } => DocumentEntry {
+                node: None,
+                endpoints: endpoints(&description.request, address),
+                state: State::Failed,
+                info: json!({ "error": "another document describes the same replication" }),
+                error_count: 1,
+                ..entry
+            },
+            DocumentStage::Job(job) => {
+                let (_, next_try) = self.scheduler.waits(job.number);
+                let state = job.state();
+                let status = job.status();
+                let newest = status.history.newest().map(|event| rfc3339_text(event.timestamp));
+                let added = status.history.events().last().map(|event| rfc3339_text(event.timestamp));
+                DocumentEntry {
+                    id: Some(job.id.to_string()),
+                    endpoints: endpoints(&job.request, address),
+                    state,
+                    info: info(&job, state, status.reason.as_deref()),
+                    error_count: status.error_count,
+                    last_updated: newest,
+                    start_time: added,
+                    proxies: proxies(&job.request),
+                    next_try: next_try.filter(|_| !status.paused).map(rfc3339_text),
+                    paused: status.paused,
+                    ..entry
+                }
+            }
+        }
+    }
+
+    /// Of a document that is at its end, what stands in it.
+    fn ended_document(&self, place: &JobDocument, document: &Map<String, Value>) -> DocumentEntry {
+        let address = &self.context.identity.address;
+        let text = |name: &str| document.get(name).and_then(Value::as_str);
+        let state = match text("_replication_state") {
+            Some("completed") => State::Completed,
+            Some("failed") => State::Failed,
+            // It was written a moment ago.
+            _ => State::Initializing,
+        };
+        let mut stats = document.get("_replication_stats").and_then(Value::as_object).cloned().unwrap_or_default();
+        let updated = text("_replication_state_time").map(str::to_owned);
+        let started = stats.shift_remove("start_time").and_then(|time| time.as_str().map(str::to_owned));
+        let info = match state {
+            State::Completed => Value::Object(stats),
+            State::Failed => json!({ "error": text("_replication_state_reason") }),
+            _ => Value::Null,
+        };
+        DocumentEntry {
+            database: place.database.to_string(),
+            doc_id: place.id.to_string(),
+            id: None,
+            node: None,
+            endpoints: Request::parse(document).map(|request| endpoints(&request, address)).unwrap_or_else(|_| {
+                Map::from_iter([("source".to_owned(), Value::Null), ("target".to_owned(), Value::Null)])
+            }),
+            state,
+            info,
+            error_count: u32::from(state == State::Failed),
+            start_time: started.or_else(|| updated.clone()),
+            last_updated: updated,
+            proxies: Map::new(),
+            next_try: None,
+            paused: document.get("paused") == Some(&Value::Bool(true)),
+        }
+    }
+
+    /// Pauses the job of a document, lets it go on, or has it tried now; the first two stand in the document. Answers the job's
+    /// entry as it is then; `None` if there is no such job.
+    ///
+    /// # Errors
+    /// [`ReplicateError::BadRequest`] of a job without a document, which nothing would remember.
+    pub async fn act(&self, store: &Store, id: &str, action: Action) -> Result<Option<JobEntry>, ReplicateError> {
+        let Some(job) = self.running.get(id) else { return Ok(None) };
+        match (action, &job.document) {
+            (Action::RetryNow, _) => self.scheduler.retry(job.number),
+            (Action::Pause | Action::Resume, None) => {
+                let reason = "only jobs of documents can be paused; cancel this one, or describe it in a document";
+                return Err(ReplicateError::BadRequest(reason.into()));
+            }
+            (Action::Pause | Action::Resume, Some(place)) => {
+                let paused = action == Action::Pause;
+                let database = store.database(&place.database).await.map_err(crate::peer::PeerError::from)?;
+                let value = paused.then_some(Value::Bool(true));
+                let set = states::set_member(&database, &place.id, ("paused", value));
+                if !set.await.map_err(crate::peer::PeerError::from)? {
+                    return Ok(None);
+                }
+                // It is read in the document too, some time.
+                self.scheduler.set_paused(&job, paused);
+            }
+        }
+        Ok(Some(self.entry(&job)))
+    }
+}
+
+/// What may be done with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// No life until it is resumed.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It is tried now, whatever it waits for.
+    RetryNow,
+}
+
+fn info(job: &Replication, state: State, reason: Option<&str>) -> Value {
+    match (state, reason) {
+        (State::Crashing, Some(reason)) => json!({ "error": reason }),
+        (State::Pending, _) if job.progress.counts() == Default::default() => Value::Null,
+        _ => json!(RunningInfo::of(&job.progress)),
+    }
+}
+
+fn endpoints(request: &Request, address: &str) -> Map<String, Value> {
+    let shown = |endpoint: &Endpoint| Value::String(endpoint.display(address));
+    Map::from_iter([("source".to_owned(), shown(&request.source)), ("target".to_owned(), shown(&request.target))])
+}
+
+fn proxies(request: &Request) -> Map<String, Value> {
+    let shown = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Local(_) => Value::Null,
+        Endpoint::Remote(remote) => remote.connection.proxy.as_ref().map_or(Value::Null, |proxy| proxy.shown().into()),
+    };
+    Map::from_iter([
+        ("source_proxy".to_owned(), shown(&request.source)),
+        ("target_proxy".to_owned(), shown(&request.target)),
+    ])
+}
+
+fn rfc3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339_text).serialize(serializer)
+}

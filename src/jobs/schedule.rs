@@ -1,0 +1,405 @@
+//! Which job gets a life, and when. Does no I/O and reads no clock; [`super::scheduler`] does what is decided here.
+//!
+//! ```text
+//!              ┌──────────── pause is over ◄── Pausing ◄── failed ───┐
+//!              ▼                                                     │
+//!  added ──► Ready ──► a turn, and all gates open ──► Living ────────┤
+//!              ▲                                                     │
+//!              └──────────── woken ◄────────── Parked ◄── caught up ─┘
+//! ```
+//!
+//! # Shares
+//! A life that copies holds a *turn* at both of its servers until it has caught up; turns are bounded by server and in all. So
+//! ten thousand jobs with a backlog don't stampede a server, and memory is bounded. Ready jobs stand in line by what they need
+//! ([`Gate`]), and the lines are served in turn: a server with ten thousand jobs keeps nobody else's waiting. Lives that have
+//! caught up and wait for changes hold no turn. What somebody waits for starts at once, and takes part in none of this.
+//!
+//! # No wake is lost
+//! A change at the source is told ([`Schedule::woken`]) some time after it was written. A job that is parked becomes ready. Of one
+//! that lives it is noted, and when its life ends as caught up, it gets another one at once. The note is taken off only where a
+//! life begins, before it reads anything. So if a change was written after the last read of a life, it is told after that read:
+//! while the life still lasts (then the note stands) or later (then the job is parked, or ready already). If it was written
+//! before, the life has read it. That a wake is told at all is [`super::wakes`]' promise.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::gates::{Gate, GatePauses, Gates};
+use crate::effort::pauses::jittered;
+use crate::replicate::Stage;
+
+/// A job of this process.
+pub type Number = u64;
+
+/// What limits lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Lives that copy at once at one server.
+    pub lives_by_origin: usize,
+    /// Lives that copy at once.
+    pub lives: usize,
+    /// A job's first pause after a failure.
+    pub pause: Duration,
+    /// Its longest.
+    pub max_pause: Duration,
+    /// Those of what jobs share.
+    pub gates: GatePauses,
+}
+
+/// A job whose source was still for less before it was woken is busy: its next life waits for more changes instead of ending.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Which job gets a life, and when.
+#[derive(Debug)]
+pub struct Schedule {
+    jobs: HashMap<Number, Slot>,
+    /// Ready jobs, by what they need, the lines in the order in which they are served.
+    lines: VecDeque<Vec<Gate>>,
+    waiting: HashMap<Vec<Gate>, VecDeque<Number>>,
+    /// Ready jobs that wait for nothing.
+    at_once: VecDeque<Number>,
+    pausing: BTreeSet<(Instant, Number)>,
+    gates: Gates,
+    /// Lives that hold a turn, by server.
+    turns: HashMap<Gate, usize>,
+    all_turns: usize,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Slot {
+    needs: Vec<Gate>,
+    phase: Phase,
+    /// Failures in a row.
+    failures: u32,
+    /// A change was told since the last life began.
+    woken: bool,
+    /// It hasn't had a life since it was added, or somebody wants it tried.
+    fresh: bool,
+    /// Somebody has paused it.
+    paused: bool,
+    /// It was parked for so short a time.
+    busy: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    Ready,
+    Living { turn: bool, tried: Vec<Gate> },
+    Pausing(Instant),
+    Parked(Instant),
+    Paused,
+}
+
+/// A life to begin.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Whose.
+    pub job: Number,
+    /// It is to wait for changes when it has caught up.
+    pub lingers: bool,
+}
+
+/// Why a life failed.
+#[derive(Debug, Clone, Default)]
+pub struct Failed {
+    /// What it didn't get through; `None`: something else failed.
+    pub at: Option<Gate>,
+    /// It lasted, or got somewhere: earlier failures don't count any more.
+    pub healthy: bool,
+    /// The pause is no shorter.
+    pub at_least: Duration,
+}
+
+impl Schedule {
+    /// No job yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            jobs: HashMap::new(),
+            lines: VecDeque::new(),
+            waiting: HashMap::new(),
+            at_once: VecDeque::new(),
+            pausing: BTreeSet::new(),
+            gates: Gates::new(limits.gates),
+            turns: HashMap::new(),
+            all_turns: 0,
+            limits,
+        }
+    }
+
+    /// A job that is to live. `at_once`: somebody waits for it. `paused`: not before it is resumed.
+    pub fn add(&mut self, job: Number, needs: Vec<Gate>, (at_once, paused): (bool, bool)) {
+        let phase = if paused { Phase::Paused } else { Phase::Ready };
+        let slot = Slot { needs, phase, failures: 0, woken: false, fresh: true, paused, busy: false };
+        self.jobs.insert(job, slot);
+        match (paused, at_once) {
+            (true, _) => {}
+            (false, true) => self.at_once.push_back(job),
+            (false, false) => self.stand_in_line(job),
+        }
+    }
+
+    /// A job that is gone. Its life, if it has one, ends without being told of.
+    pub fn remove(&mut self, job: Number) {
+        let Some(slot) = self.jobs.remove(&job) else { return };
+        match slot.phase {
+            Phase::Living { turn, tried } => {
+                self.gates.leave(&tried);
+                self.give_back(turn, &slot.needs);
+            }
+            Phase::Pausing(until) => drop(self.pausing.remove(&(until, job))),
+            Phase::Ready => self.leave_line(job, &slot.needs),
+            Phase::Parked(_) | Phase::Paused => {}
+        }
+    }
+
+    /// A life has come so far.
+    pub fn reached(&mut self, job: Number, stage: Stage) {
+        let Some(slot) = self.jobs.get_mut(&job) else { return };
+        let Phase::Living { turn, tried } = &mut slot.phase else { return };
+        if stage >= Stage::Copying {
+            tried.clear();
+            self.gates.open(&slot.needs);
+        }
+        if stage == Stage::CaughtUp {
+            slot.failures = 0;
+            let had = std::mem::take(turn);
+            let needs = slot.needs.clone();
+            self.give_back(had, &needs);
+        }
+    }
+
+    /// A life has ended, and the job has caught up.
+    pub fn caught_up(&mut self, job: Number, now: Instant) {
+        self.reached(job, Stage::CaughtUp);
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| matches!(slot.phase, Phase::Living { .. })) else {
+            return;
+        };
+        slot.phase = if slot.paused { Phase::Paused } else { Phase::Parked(now) };
+        if slot.woken {
+            self.wake(job, now);
+        }
+    }
+
+    /// A life has failed; tells until when the job pauses, if it is by itself.
+    pub fn failed(&mut self, job: Number, failed: &Failed, now: Instant) -> Option<Instant> {
+        let slot = self.jobs.get_mut(&job)?;
+        let Phase::Living { turn, tried } = std::mem::replace(&mut slot.phase, Phase::Paused) else { return None };
+        slot.failures = if failed.healthy { 1 } else { slot.failures.saturating_add(1) };
+        let growing = self.limits.pause * 2u32.saturating_pow(slot.failures.min(16) - 1);
+        let longest = if failed.at.is_some() { self.limits.gates.max_origin } else { self.limits.max_pause };
+        let until = now + jittered(growing.min(longest)).max(failed.at_least);
+        let (paused, needs) = (slot.paused, slot.needs.clone());
+        if !paused {
+            slot.phase = Phase::Pausing(until);
+            self.pausing.insert((until, job));
+        }
+        self.gates.leave(&tried);
+        self.give_back(turn, &needs);
+        if let Some(gate) = &failed.at {
+            self.gates.shut(gate, tried.contains(gate), now);
+        }
+        (!paused).then_some(until)
+    }
+
+    /// There is, or may be, a change at the job's source.
+    pub fn woken(&mut self, job: Number, now: Instant) {
+        let Some(slot) = self.jobs.get_mut(&job) else { return };
+        slot.woken = true;
+        self.wake(job, now);
+    }
+
+    fn wake(&mut self, job: Number, now: Instant) {
+        let Some(slot) = self.jobs.get_mut(&job) else { return };
+        let Phase::Parked(since) = slot.phase else { return };
+        slot.busy = now - since < BUSY;
+        slot.phase = Phase::Ready;
+        self.stand_in_line(job);
+    }
+
+    /// Somebody pauses a job; its life, if it has one, is to be ended. Tells whether that is news.
+    pub fn pause(&mut self, job: Number) -> bool {
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| !slot.paused) else { return false };
+        slot.paused = true;
+        let needs = slot.needs.clone();
+        match slot.phase {
+            Phase::Living { .. } | Phase::Paused => {}
+            Phase::Ready => {
+                slot.phase = Phase::Paused;
+                self.leave_line(job, &needs);
+            }
+            Phase::Pausing(until) => {
+                slot.phase = Phase::Paused;
+                self.pausing.remove(&(until, job));
+            }
+            Phase::Parked(_) => slot.phase = Phase::Paused,
+        }
+        true
+    }
+
+    /// Somebody wants a paused job to go on; tells whether that is news.
+    pub fn resume(&mut self, job: Number) -> bool {
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| slot.paused) else { return false };
+        (slot.paused, slot.fresh, slot.woken) = (false, true, true);
+        if slot.phase == Phase::Paused {
+            slot.phase = Phase::Ready;
+            self.stand_in_line(job);
+        }
+        true
+    }
+
+    /// Somebody wants a job tried now, whatever it waits for.
+    pub fn retry(&mut self, job: Number) {
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| !slot.paused) else { return };
+        slot.fresh = true;
+        let needs = slot.needs.clone();
+        match slot.phase {
+            Phase::Living { .. } | Phase::Paused => return,
+            Phase::Ready => self.leave_line(job, &needs),
+            Phase::Pausing(until) => drop(self.pausing.remove(&(until, job))),
+            Phase::Parked(_) => {}
+        }
+        let Some(slot) = self.jobs.get_mut(&job) else { return };
+        slot.phase = Phase::Ready;
+        // A login isn't hammered for anybody.
+        match needs.iter().any(|gate| matches!(gate, Gate::Login(..)) && self.gates.is_shut(std::slice::from_ref(gate)))
+        {
+            true => self.stand_in_line(job),
+            false => self.at_once.push_back(job),
+        }
+    }
+
+    /// The next life to begin now, if there is one.
+    pub fn start(&mut self, now: Instant) -> Option<Start> {
+        while let Some((_, job)) = self.pausing.first().copied().filter(|(until, _)| *until <= now) {
+            self.pausing.pop_first();
+            if let Some(slot) = self.jobs.get_mut(&job) {
+                slot.phase = Phase::Ready;
+                self.stand_in_line(job);
+            }
+        }
+        if let Some(job) = self.at_once.pop_front() {
+            let slot = self.jobs.get_mut(&job)?;
+            let tried = slot.needs.clone();
+            self.gates.try_these(&tried);
+            slot.phase = Phase::Living { turn: false, tried };
+            return Some(self.begin(job));
+        }
+        if self.all_turns >= self.limits.lives {
+            return None;
+        }
+        for _ in 0..self.lines.len() {
+            let needs = self.lines.pop_front()?;
+            let (has_turn, front) = (self.has_turn(&needs), self.waiting.get(&needs).and_then(|line| line.front()));
+            let fresh = front.and_then(|job| self.jobs.get(job)).is_some_and(|slot| slot.fresh);
+            let tried = has_turn.then(|| self.gates.passable(&needs, fresh, now)).flatten();
+            let (Some(tried), Some(&job)) = (tried, front) else {
+                self.lines.push_back(needs);
+                continue;
+            };
+            self.take_from_line(&needs);
+            self.gates.try_these(&tried);
+            self.all_turns += 1;
+            for origin in needs.iter().filter(|gate| matches!(gate, Gate::Origin(_))) {
+                *self.turns.entry(origin.clone()).or_default() += 1;
+            }
+            self.jobs.get_mut(&job)?.phase = Phase::Living { turn: true, tried };
+            return Some(self.begin(job));
+        }
+        None
+    }
+
+    /// When there may be a life to begin if nothing happens until then.
+    pub fn next_start(&self) -> Option<Instant> {
+        let pause = self.pausing.first().map(|(until, _)| *until);
+        let at_gates = self.lines.iter().filter(|needs| self.has_turn(needs)).filter_map(|needs| {
+            let front = self.waiting.get(needs).and_then(|line| self.jobs.get(line.front()?));
+            self.gates.next_try(needs, front.is_some_and(|slot| slot.fresh))
+        });
+        pause.into_iter().chain(at_gates).min()
+    }
+
+    /// Whether a job has a life.
+    pub fn lives(&self, job: Number) -> bool {
+        self.jobs.get(&job).is_some_and(|slot| matches!(slot.phase, Phase::Living { .. }))
+    }
+
+    /// Whether a job waits because of what it shares with others.
+    pub fn waits_at_gate(&self, job: Number) -> bool {
+        self.jobs.get(&job).is_some_and(|slot| slot.phase == Phase::Ready && self.gates.is_shut(&slot.needs))
+    }
+
+    /// When a ready or pausing job is tried next, as far as that is known.
+    pub fn next_try(&self, job: Number) -> Option<Instant> {
+        let slot = self.jobs.get(&job)?;
+        match slot.phase {
+            Phase::Pausing(until) => Some(until),
+            Phase::Ready => self.gates.next_try(&slot.needs, slot.fresh),
+            Phase::Living { .. } | Phase::Parked(_) | Phase::Paused => None,
+        }
+    }
+
+    fn begin(&mut self, job: Number) -> Start {
+        let slot = self.jobs.get_mut(&job);
+        let lingers = slot.is_some_and(|slot| {
+            (slot.woken, slot.fresh) = (false, false);
+            slot.busy
+        });
+        Start { job, lingers }
+    }
+
+    fn has_turn(&self, needs: &[Gate]) -> bool {
+        let free = |gate: &Gate| self.turns.get(gate).is_none_or(|turns| *turns < self.limits.lives_by_origin);
+        needs.iter().all(free)
+    }
+
+    fn give_back(&mut self, turn: bool, needs: &[Gate]) {
+        if !turn {
+            return;
+        }
+        self.all_turns -= 1;
+        for origin in needs.iter().filter(|gate| matches!(gate, Gate::Origin(_))) {
+            if let Some(turns) = self.turns.get_mut(origin) {
+                *turns -= 1;
+                if *turns == 0 {
+                    self.turns.remove(origin);
+                }
+            }
+        }
+    }
+
+    fn stand_in_line(&mut self, job: Number) {
+        let Some(slot) = self.jobs.get(&job) else { return };
+        let line = self.waiting.entry(slot.needs.clone()).or_default();
+        if line.is_empty() {
+            self.lines.push_back(slot.needs.clone());
+        }
+        // Whoever hasn't been tried has the better chance.
+        if slot.fresh && self.gates.is_shut(&slot.needs) { line.push_front(job) } else { line.push_back(job) }
+    }
+
+    /// Takes the first one of a line that has just come off [`Schedule::lines`].
+    fn take_from_line(&mut self, needs: &[Gate]) {
+        let Some(line) = self.waiting.get_mut(needs) else { return };
+        line.pop_front();
+        match line.is_empty() {
+            true => drop(self.waiting.remove(needs)),
+            false => self.lines.push_back(needs.to_vec()),
+        }
+    }
+
+    fn leave_line(&mut self, job: Number, needs: &[Gate]) {
+        self.at_once.retain(|waiting| *waiting != job);
+        let Some(line) = self.waiting.get_mut(needs) else { return };
+        line.retain(|waiting| *waiting != job);
+        if line.is_empty() {
+            self.waiting.remove(needs);
+            self.lines.retain(|line| line != needs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! The store's own feed: what happened to databases is in its log, which nobody can miss.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Wake, Wakes};
+use crate::store::{DbEvent, DbUpdates};
+
+/// Rows that are read at once.
+const ROWS: usize = 1000;
+
+/// Wakes jobs of what happens after `since`, until the store closes, or the server stops.
+pub(super) async fn listen(wakes: Wakes, (updates, mut since): (DbUpdates, u64), stop: CancellationToken) {
+    let mut watch = updates.watch();
+    loop {
+        loop {
+            let rows = updates.since(since, ROWS);
+            let Some(last) = rows.last() else { break };
+            since = last.seq;
+            for row in rows {
+                let wake = if row.event == DbEvent::Updated { Wake::Changed } else { Wake::MadeAnew };
+                wakes.wake_local(&row.name, wake);
+            }
+        }
+        let changed = stop.run_until_cancelled(watch.changed()).await;
+        if !matches!(changed, Some(Ok(()))) {
+            return;
+        }
+    }
+}

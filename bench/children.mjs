@@ -52,6 +52,17 @@ class Server {
     return { files: kinds.length, sockets: kinds.filter((kind) => kind.startsWith('socket:')).length };
   }
 
+  /** Connections that it opened: those to its own port were opened by others. */
+  outgoing() {
+    const dir = `/proc/${this.child.pid}/fd`;
+    const own = new Set(readdirSync(dir).map((fd) => readlinkSync(join(dir, fd))));
+    const port = portInHex(this.url);
+    const ESTABLISHED = '01';
+    return connections().filter(
+      ({ at, state, inode }) => own.has(`socket:[${inode}]`) && state === ESTABLISHED && !at.endsWith(`:${port}`),
+    ).length;
+  }
+
   #statusKiB(field) {
     const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
     return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)[1]);
@@ -69,11 +80,16 @@ class Server {
   }
 
   /** Ends it and keeps its data. */
-  async end() {
+  async end(signal = 'SIGTERM') {
     running.delete(this);
     const ended = once(this.child, 'exit');
-    this.child.kill('SIGTERM');
+    this.child.kill(signal);
     await ended;
+  }
+
+  /** The same, in the middle of whatever it does. */
+  kill() {
+    return this.end('SIGKILL');
   }
 
   /** Ends it and starts it anew on the same data: memory and CPU count from nothing. */
@@ -134,21 +150,27 @@ export async function startPouchdbServer() {
 
 /** The process that listens on a URL's port on this machine, if it is on this machine and may be looked at. */
 export function listener(url) {
-  const { hostname, port } = new URL(url);
-  if (!['127.0.0.1', 'localhost', '[::1]'].includes(hostname)) return undefined;
-  const hex = Number(port || 80).toString(16).toUpperCase().padStart(4, '0');
-  const tables = ['tcp', 'tcp6'].flatMap((name) => readFileSync(`/proc/net/${name}`, 'utf8').split('\n').slice(1));
+  if (!['127.0.0.1', 'localhost', '[::1]'].includes(new URL(url).hostname)) return undefined;
+  const port = portInHex(url);
   const LISTEN = '0A';
-  const row = tables.map((line) => line.trim().split(/\s+/)).find(([, at, , state]) => at?.endsWith(`:${hex}`) && state === LISTEN);
+  const row = connections().find(({ at, state }) => at.endsWith(`:${port}`) && state === LISTEN);
   const holds = (pid) => {
     try {
-      return readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${row[9]}]`);
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${row.inode}]`);
     } catch {
       // Not ours, or gone meanwhile.
       return false;
     }
   };
   return row && readdirSync('/proc').filter((name) => /^\d+$/.test(name)).find(holds);
+}
+
+const portInHex = (url) => Number(new URL(url).port || 80).toString(16).toUpperCase().padStart(4, '0');
+
+/** TCP's table: the address of this end, the state, and the socket's inode. */
+function connections() {
+  const lines = ['tcp', 'tcp6'].flatMap((name) => readFileSync(`/proc/net/${name}`, 'utf8').trim().split('\n').slice(1));
+  return lines.map((line) => line.trim().split(/\s+/)).map((words) => ({ at: words[1], state: words[3], inode: words[9] }));
 }
 
 /** Runs couchrep as a command to its end. */

@@ -1,78 +1,141 @@
-// What continuous replications cost that have nothing to do: memory, CPU, sockets.
+// What jobs cost that have nothing to do, and what becomes of them when there is something: jobs that are documents,
+// each with a source and a target of its own, up to ten thousand of them.
 //
-// Each job has a source and a target of its own with one document. Measured when all jobs have recorded their
-// checkpoints and connections that nobody needs any more have had time to close.
+// Per number of jobs: until all have started and caught up; then, when their connections have had time to close, memory,
+// CPU and sockets; how long a write takes to its target among all the idle ones; and after a kill, until all of them live
+// again and have what was written meanwhile. With `--backlog N` each source has N documents first, and that is all that
+// is measured.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { stopAll } from './children.mjs';
+import { startCouchrep, stopAll } from './children.mjs';
 import { ask } from './data.mjs';
-import { each, stage } from './stage.mjs';
-import { number, table } from './table.mjs';
+import { filtered } from './filtered.mjs';
+import { arrival, caughtUp, listed, News, post, Sources, target } from './jobs.mjs';
+import { each } from './stage.mjs';
+import { number, part, table } from './table.mjs';
+import { Connection } from './wire.mjs';
 
-/** A heartbeat of each feed. */
-const WATCHED_S = 10;
-const PATIENCE_S = 120;
+const WATCHED_S = 30;
 /** From the last checkpoint until connections are closed that were needed for it. */
-const SETTLING_S = 20;
+const SETTLING_S = 30;
+const SAMPLES = 200;
+/** A prime, so that samples that follow one another are not neighbours. */
+const STRIDE = 7919;
 
 export async function idle(options) {
-  const jobs = Number(options.jobs);
-  const { row } = table(`${number(jobs)} idle continuous replications`, [
-    'KiB a job', 'CPU ms/s', 'sockets', 'open files',
-    'source server: KiB a feed', 'CPU ms/s', 'to start all, s', 'CPU s to start all, replicator',
-  ]);
-  for (const pairing of options.pairings?.split(',') ?? ['remote→remote', 'local→remote']) {
+  if (options.filtered) return filtered(options);
+  const backlog = Number(options.backlog ?? 0);
+  const from = options.local ? 'sources in the same store' : `sources in ${options.couchdb ? 'a CouchDB' : 'another couchrep'}`;
+  const title = backlog ? `Jobs with ${number(backlog)} documents each to copy first, ${from}` : `Idle jobs, ${from}`;
+  const { row } = table(title, backlog ? BACKLOG : IDLE);
+  for (const jobs of options.jobs.split(',').map(Number)) {
     try {
-      row(pairing, ...(await measure(pairing, jobs)));
+      row(`${number(jobs)} jobs`, ...(await measure(options, jobs, backlog)));
     } finally {
       await stopAll();
     }
   }
 }
 
-async function measure(pairing, jobs) {
-  const staged = await stage(pairing, (url) =>
-    each(jobs, async (n) => {
-      await ask('PUT', `${url}/source-${n}`);
-      await ask('PUT', `${url}/source-${n}/doc`, { n });
-    }),
-  );
-  const { replicator, source, target } = staged;
-  await each(jobs, (n) => ask('PUT', `${target.url}/target-${n}`));
-  // A first answer makes what every server has once.
-  await Promise.all(staged.servers.map((server) => ask('GET', server.url)));
-  const before = { replicator: replicator.residentKiB(), source: source.residentKiB(), cpu: replicator.cpuS() };
-  const start = performance.now();
-  await each(jobs, (n) => staged.replicate(`source-${n}`, `target-${n}`, { continuous: true }));
-  await settled(replicator, jobs);
-  const seconds = (performance.now() - start) / 1000;
-  const cpuStart = replicator.cpuS() - before.cpu;
-  await sleep(SETTLING_S * 1000);
-  const cpu = { replicator: replicator.cpuS(), source: source.cpuS() };
-  await sleep(WATCHED_S * 1000);
-  const perSecond = (server, earlier) => number(((server.cpuS() - earlier) / WATCHED_S) * 1000);
-  const { files, sockets } = replicator.openFiles();
-  const remote = source !== replicator;
-  return [
-    number((replicator.residentKiB() - before.replicator) / jobs, 1),
-    perSecond(replicator, cpu.replicator),
-    number(sockets),
-    number(files),
-    remote ? number((source.residentKiB() - before.source) / jobs, 1) : '–',
-    remote ? perSecond(source, cpu.source) : '–',
-    number(seconds, 1),
-    number(cpuStart, 1),
-  ];
+const IDLE = [
+  'all started and caught up, s', 'CPU s until then', 'KiB a job', '% of a core', 'source: % of a core', 'connections to it',
+  'write to arrival p50, ms', 'p99, ms', 'longest, ms', 'after a kill: all listed, s', 'all caught up again, s',
+];
+const BACKLOG = ['all caught up, s', 'documents/s', 'CPU s', 'source: CPU s', 'memory, MiB', 'peak, MiB'];
+
+async function measure(options, count, backlog) {
+  const sources = await Sources.filled(options, count, backlog || 1);
+  try {
+    const bench = await Bench.start(options, sources, backlog || 1);
+    const start = await bench.begin();
+    if (backlog) return bench.copied(start, backlog);
+    const rested = await bench.rest();
+    return [number(start.seconds, 1), number(start.cpuS, 1), ...rested, ...(await bench.latency()), ...(await bench.killed())];
+  } finally {
+    await sources.remove();
+  }
 }
 
-/** Waits until every job has recorded what it copied. */
-async function settled(replicator, jobs) {
-  for (let tries = 0; tries < PATIENCE_S; tries += 1) {
-    const tasks = await ask('GET', `${replicator.url}/_active_tasks`);
-    const recorded = tasks.filter((task) => task.docs_written === 1 && task.checkpointed_source_seq === task.source_seq);
-    if (recorded.length === jobs) return;
-    await sleep(1000);
+class Bench {
+  static async start(options, sources, docs) {
+    const { count } = sources;
+    const replicator = options.local ? sources.server : await startCouchrep();
+    await each(count, (n) => ask('PUT', `${replicator.url}/${target(n)}`));
+    const bench = new Bench();
+    Object.assign(bench, { count, sources, local: options.local, docs: new Array(count).fill(docs) });
+    // What was made is not what is measured.
+    bench.moved(await replicator.restart());
+    return bench;
   }
-  throw new Error(`the jobs didn't catch up in ${PATIENCE_S} s`);
+
+  /** The replicator was started anew. */
+  moved(replicator) {
+    this.replicator = replicator;
+    if (this.local) this.sources.moved(replicator);
+  }
+
+  async begin() {
+    const { replicator, sources, count } = this;
+    await ask('GET', replicator.url);
+    this.before = replicator.residentKiB();
+    const [cpuS, sourceCpuS, start] = [replicator.cpuS(), sources.cpuS(), performance.now()];
+    const news = await News.follow(replicator);
+    const source = (n) => (this.local ? `${sources.prefix}${n}` : sources.db(n));
+    await post(replicator, count, (n) => ({ source: source(n), target: target(n) }));
+    await caughtUp(replicator, news, count, (n) => this.docs[n]);
+    news.end();
+    const seconds = (performance.now() - start) / 1000;
+    return { seconds, cpuS: replicator.cpuS() - cpuS, sourceCpuS: sources.cpuS() - sourceCpuS };
+  }
+
+  copied({ seconds, cpuS, sourceCpuS }, backlog) {
+    const { count, replicator, local } = this;
+    return [
+      number(seconds, 1), number((count * backlog) / seconds), number(cpuS, 1), local ? '–' : number(sourceCpuS, 1),
+      number(replicator.residentKiB() / 1024), number(replicator.peakMiB()),
+    ];
+  }
+
+  /** Memory, CPU and sockets when nothing happens. */
+  async rest() {
+    const { replicator, sources, count } = this;
+    await sleep(SETTLING_S * 1000);
+    const before = [replicator.cpuS(), sources.cpuS()];
+    await sleep(WATCHED_S * 1000);
+    const percent = [replicator.cpuS(), sources.cpuS()].map((now, n) => number(((now - before[n]) / WATCHED_S) * 100, 2));
+    const kib = (replicator.residentKiB() - this.before) / count;
+    return [number(kib, 1), percent[0], this.local ? '–' : percent[1], number(replicator.outgoing())];
+  }
+
+  async latency() {
+    const { replicator, sources, count } = this;
+    const [news, writer] = [await News.follow(replicator), await Connection.open(sources.url)];
+    const times = [];
+    for (let sample = 0; sample < Math.min(SAMPLES, count); sample += 1) {
+      const n = (sample * STRIDE) % count;
+      times.push(await arrival(news, writer, `${sources.db(n)}/sample`, target(n)));
+      this.docs[n] += 1;
+    }
+    writer.close();
+    news.end();
+    return [0.5, 0.99, 1].map((share) => number(part(times, share), 1));
+  }
+
+  /** Every source is written to while the replicator doesn't live; those in the same store when it lives again. */
+  async killed() {
+    const { sources, count } = this;
+    const write = () => each(count, (n) => ask('PUT', `${sources.db(n)}/meanwhile`, {}));
+    await this.replicator.kill();
+    if (!this.local) await write();
+    const start = performance.now();
+    const since = () => number((performance.now() - start) / 1000, 1);
+    this.moved(await startCouchrep(this.replicator.dir));
+    const news = await News.follow(this.replicator);
+    const listing = listed(this.replicator, count).then(since);
+    if (this.local) await write();
+    await caughtUp(this.replicator, news, count, (n) => this.docs[n] + 1);
+    news.end();
+    return [await listing, since()];
+  }
 }

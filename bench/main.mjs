@@ -1,8 +1,10 @@
 // End to end: what replications cost, in time, CPU, memory and sockets. Prints Markdown tables.
 //
 //   node bench/main.mjs [--only documents,attachments,trickle,idle,restart,filters,verify,store,many] [--pairings local→local,…]
-//                       [--docs 100000] [--runs 1] [--pouchdb-docs 10000] [--attached 1000x20KB] [--jobs 2000]
+//                       [--docs 100000] [--runs 1] [--pouchdb-docs 10000] [--attached 1000x20KB]
 //                       [--databases 10000] [--heartbeat 30000]
+//   node bench/main.mjs --only idle [--jobs 1000,5000,10000] [--local] [--backlog 100] [--couchdb http://admin:pass@one:5984]
+//   node bench/main.mjs --only idle --filtered 1000 [--couchdb http://admin:pass@one:5984]
 //   node bench/main.mjs --attachment 1GiB
 //   node bench/main.mjs --large 2000x1MB
 //   node bench/main.mjs --couchdb http://admin:pass@one:5984,http://admin:pass@other:5984 [--runs 3] [--scale 0.2]
@@ -16,7 +18,8 @@
 //
 // `store` measures the embedded store as a database: what it writes and reads a second, with and without a
 // `validate_doc_update`, beside the first CouchDB and beside another build of couchrep. `many` measures one process with
-// very many databases, and with a client that waits at each of them.
+// very many databases, and with a client that waits at each of them. `idle` measures very many jobs that are documents of
+// `_replicator`, their sources in another couchrep, in a CouchDB, or (`--local`) in the same store.
 
 import { parseArgs } from 'node:util';
 
@@ -41,6 +44,9 @@ const { values: options } = parseArgs({
     'pouchdb-docs': { type: 'string', default: '10000' },
     attached: { type: 'string', default: '1000x20KB' },
     jobs: { type: 'string', default: '2000' },
+    local: { type: 'boolean' },
+    backlog: { type: 'string' },
+    filtered: { type: 'string' },
     databases: { type: 'string', default: '10000' },
     heartbeat: { type: 'string', default: '30000' },
     attachment: { type: 'string' },
@@ -58,10 +64,11 @@ async function main() {
   if (options.large) return large(options.large);
   const named = options.only?.split(',');
   if (options.couchdb) {
-    const replications = named?.filter((name) => name !== 'store');
+    const replications = named?.filter((name) => !['store', 'idle'].includes(name));
     const { couchdb: urls, scale, runs: rounds = 3 } = options;
     if (replications?.length !== 0) await couchdb(urls, { ...options, names: replications, scale: Number(scale), rounds });
     if (named?.includes('store') ?? true) await store(options);
+    if (named?.includes('idle')) await idle(options);
     return;
   }
   const chosen = named ?? Object.keys(SCENARIOS);

@@ -9,15 +9,39 @@ import { connect, createServer } from 'node:net';
 /** Bytes on the way, each way of a connection: what a TCP window grows to on a good line. */
 const WINDOW = 8 << 20;
 
+const REQUEST_LINE_END = ' HTTP/1.1\r\n';
+
 /** Puts `delayMs` each way before the server of `url`. Answers the URL to ask instead, and how to end it. */
-export async function farAway(url, delayMs) {
+export function farAway(url, delayMs) {
+  return relay(url, (near, far) => {
+    const reached = performance.now() + 2 * delayMs;
+    carry(near, far, () => Math.max(performance.now(), reached) + delayMs);
+    carry(far, near, () => performance.now() + delayMs);
+  });
+}
+
+/** Counts the requests to the server of `url`: `requests()` of what is answered is how many there were. */
+export async function counting(url) {
+  let requests = 0;
+  const counted = await relay(url, (near, far) => {
+    let before = '';
+    near.on('data', (chunk) => {
+      const text = before + chunk.toString('latin1');
+      requests += text.split(REQUEST_LINE_END).length - 1;
+      before = text.slice(1 - REQUEST_LINE_END.length);
+    });
+    near.pipe(far);
+    far.pipe(near);
+  });
+  return { ...counted, requests: () => requests };
+}
+
+async function relay(url, join) {
   const there = new URL(url);
   const sockets = new Set();
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (near) => {
     const far = connect({ host: there.hostname, port: Number(there.port || 80), allowHalfOpen: true, noDelay: true });
-    const reached = performance.now() + 2 * delayMs;
-    carry(near, far, () => Math.max(performance.now(), reached) + delayMs);
-    carry(far, near, () => performance.now() + delayMs);
+    join(near, far);
     for (const socket of [near, far]) {
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { stopAll } from './children.mjs';
 import { ask } from './data.mjs';
 import { each, stage } from './stage.mjs';
-import { number, table } from './table.mjs';
+import { number, part, table } from './table.mjs';
 
 const JOBS = 100;
 const WRITES = 600;
@@ -50,12 +50,12 @@ async function measure(pairing) {
     writes.push(write((n * 37) % JOBS, `doc-${n}`));
     await sleep(1000 / WRITES_PER_S);
   }
-  const times = (await Promise.all(writes)).sort((one, other) => one - other);
+  const times = await Promise.all(writes);
   const cpu = staged.servers.map((server, index) => ((server.cpuS() - before[index]) * 1000) / WRITES);
   arrivals.end();
   return [
     number(WRITES),
-    ...[0.5, 0.99, 1].map((part) => number(times[Math.ceil(part * times.length) - 1], 1)),
+    ...[0.5, 0.99, 1].map((share) => number(part(times, share), 1)),
     number(cpu[0], 2),
     number(cpu.reduce((sum, one) => sum + one, 0), 2),
   ];

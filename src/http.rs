@@ -54,7 +54,9 @@ mod bulk_get;
 mod revs_diff;
 mod purge;
 mod all_docs;
+mod feed;
 mod changes;
+mod db_updates;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_request};
@@ -86,6 +88,7 @@ pub fn router(state: AppState) -> Router {
         .route("/_session", everybody(get(session::get).post(session::log_in).delete(session::log_out)))
         .route("/_all_dbs", server_admins(get(databases::list)))
         .route("/_dbs_info", server_admins(get(dbs_info::get).post(dbs_info::post)))
+        .route("/_db_updates", server_admins(get(db_updates::get)))
         .route("/_membership", server_admins(get(nodes::membership)))
         .route("/_node/{node}", server_admins(get(nodes::name)))
         .route("/_node/{node}/{*rest}", server_admins(any(absent::answer("_node", "other parts of a node"))))
@@ -156,9 +159,8 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 34] = [
-    ("/_global_changes", "feed of all databases"),
-    ("/_db_updates", "feed of all databases"),
+const ABSENT: [(&str, &str); 33] = [
+    ("/_global_changes", "database behind _db_updates, which needs none here"),
     ("/_cluster_setup", "cluster"),
     ("/_reshard", "shards"),
     ("/_reload_query_servers", "query servers"),

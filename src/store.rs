@@ -6,7 +6,7 @@
 //!
 //! Read in this order: `revtree` (what a document's revisions are), `keys` (how a file is laid out), `write` (one
 //! transaction), `writer` (who runs them, and what survives a crash), `compaction`, `read`, `attachments`, `holds` (whose
-//! bytes stay while they are read), `edit`, `settings`, `database`, `validation`, `filter`.
+//! bytes stay while they are read), `db_updates`, `edit`, `settings`, `database`, `validation`, `filter`.
 
 mod error;
 pub mod revtree;

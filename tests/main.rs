@@ -28,6 +28,7 @@ mod purging;
 mod small_attachments;
 mod bulk;
 mod changes_feed;
+mod db_updates;
 mod filters;
 mod validation;
 mod peer_contract;

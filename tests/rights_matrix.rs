@@ -28,6 +28,7 @@ const DIFFERENT: &[(&str, &[u16], &[u16], &str)] = &[
     ("PUT /m_*/_security", &[500], &[401, 403], "CouchDB refuses too, with the words `no_majority`"),
     ("PUT /m_*/_revs_limit", &[500], &[401, 403], "CouchDB refuses too, with the words `badmatch`"),
     ("POST /_replicate", &[500], &[400], "the request names no source"),
+    ("GET /_db_updates", &[404], &[200], "CouchDB's had no database `_global_changes`, which couchrep needs not"),
     ("GET /_replicate", &[400], &[401], "couchrep asks first who calls"),
     ("GET /_users/_design/_auth", &[200], &[404], "the rules of that design document are the server's own"),
     ("POST /_users/_purge", &[403], &[401], "couchrep asks for a server admin first, as everywhere"),

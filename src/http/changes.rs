@@ -4,10 +4,9 @@
 //! Rows are rendered about a chunk at a time, each from a fresh snapshot, since a held one makes the file grow; a
 //! document that changes meanwhile moves to the feed's end, where it is met again. A writer that is faster than the reader
 //! would keep a feed that is read once from its end. So after as many rows as it had at the beginning, the rest comes out of
-//! one snapshot. Waiting costs nothing but the
-//! connection: the store tells of every new seq, the database needn't stay open, and the feed's place among the open
-//! requests is left to others. A feed ends cleanly, with its `last_seq`, when it has what was asked
-//! for, at its timeout, when the database is deleted and when the server stops; a client that hangs up ends it too.
+//! one snapshot. While a
+//! feed waits (`feed.rs`), the store tells of every new seq, and the database needn't stay open. A feed ends cleanly, with its
+//! `last_seq`, when it has what was asked for, at its timeout, when the database is deleted and when the server stops.
 //!
 //! A filter that can't be used is answered with its error. One that fails later ends the feed: its error is the last
 //! line, without a `last_seq` or the end of the rows, so that nobody takes the feed for a whole one.
@@ -21,8 +20,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -34,11 +32,12 @@ use crate::store::{Database, DbName, Filter, FilterRequest, ReadyFilter, Snapsho
 use crate::tasks;
 
 use self::raw_request::RawRequest;
-use self::request::{Feed, Request};
+use self::request::Request;
 use self::rows::Progress;
 
-use super::answer::{APPLICATION_JSON, Answers, Sink, Stopped};
+use super::answer::{Answers, Sink, Stopped};
 use super::error::{ApiError, causes};
+use super::feed::Feed;
 use super::open_requests::RequestPermit;
 use super::outgoing::Outgoing;
 use super::query::Query;
@@ -47,9 +46,6 @@ use super::{AppState, answer};
 
 /// The longest pause while a filter lets nothing through: shorter than clients and proxies wait.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-
-/// `Content-Type` of `feed=eventsource`.
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// `GET /{db}/_changes`.
 pub async fn get(
@@ -60,7 +56,7 @@ pub async fn get(
     headers: HeaderMap,
     raw_request: RawRequest,
 ) -> Result<Response, ApiError> {
-    let request = Request::parse(&query, last_event_id(&headers), None, &state.question_memory())?;
+    let request = Request::parse(&query, &headers, None, &state.question_memory())?;
     feed(&state, db, place, request, raw_request.by(query, None)).await
 }
 
@@ -76,7 +72,7 @@ pub async fn post(
     let (headers, room) = (payload.headers().clone(), state.question_memory());
     let body = payload.json().await?;
     let read = move || {
-        let request = Request::parse(&query, last_event_id(&headers), Some(&body), &room)?;
+        let request = Request::parse(&query, &headers, Some(&body), &room)?;
         // Only functions see the body.
         let shown = matches!(*request.filter, Filter::Function { .. }).then_some(&body[..]);
         let filter_request = raw_request.by(query, shown);
@@ -84,11 +80,6 @@ pub async fn post(
     };
     let (request, filter_request) = tasks::blocking("read _changes' question", read).await??;
     feed(&state, db, place, request, filter_request).await
-}
-
-/// Where a stream of events that is opened again broke off, as its browser says.
-fn last_event_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get("last-event-id")?.to_str().ok()
 }
 
 async fn feed(
@@ -101,10 +92,7 @@ async fn feed(
     let (stopping, answers) = (state.tasks.stopping().clone(), state.answers.clone());
     let filter = db.ready(request.filter.clone(), request.all_leaves, &filter_request).await?;
     let (store, name, updates) = (state.store.clone(), db.name().clone(), db.updates());
-    let head = match request.feed {
-        Feed::EventSource => [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, HeaderValue::from_static("no-cache"))],
-        _ => [(CONTENT_TYPE, APPLICATION_JSON), (CACHE_CONTROL, HeaderValue::from_static("must-revalidate"))],
-    };
+    let head = request.feed.headers();
     let write = |sink| async move {
         let request = Arc::new(request);
         let last_sent = Instant::now();
@@ -153,7 +141,7 @@ impl FeedWriter {
         let newest = *self.updates.borrow();
         let mut progress = Progress::new(self.request.since.unwrap_or(newest));
         if self.request.feed != Feed::Normal {
-            self.send(self.request.opening()).await?;
+            self.send(self.request.feed.opening()).await?;
             progress.opened = true;
         }
         loop {
@@ -195,22 +183,17 @@ impl FeedWriter {
                 // So that the answer starts at all.
                 self.send("\n").await?;
             }
-            self.place.leave();
-            if !self.wait().await? {
+            let (feed, updates) = (self.request.feed, &mut self.updates);
+            if !self.request.waiting.update(feed, &self.sink, &self.place, &self.stopping, updates).await? {
                 break;
-            }
-            tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => break,
-                () = self.sink.hung_up() => return Err(Stopped::HungUp),
-                () = self.place.take() => {}
             }
             progress.caught_up = false;
         }
         if !progress.opened {
-            self.send(self.request.opening()).await?;
+            self.send(self.request.feed.opening()).await?;
         }
-        self.send(self.request.closing(progress.seq, progress.pending)).await
+        let end = format!("\"last_seq\":{},\"pending\":{}", progress.seq, progress.pending);
+        self.send(self.request.feed.closing(&end)).await
     }
 
     /// Reads what comes next; `None` if the server stops instead. A filter stops if nobody waits for it.
@@ -240,7 +223,7 @@ impl FeedWriter {
 
     async fn deliver(&mut self, db: &Database, piece: Outgoing) -> Result<(), Stopped> {
         // A filter that lets little through leaves long pauses; an empty line between rows means nothing in JSON.
-        let pause = self.request.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
+        let pause = self.request.waiting.heartbeat.unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE);
         match piece.json.is_empty() {
             true if self.last_sent.elapsed() < pause => Ok(()),
             true => self.send("\n").await,
@@ -260,26 +243,5 @@ impl FeedWriter {
             self.last_sent = Instant::now();
         }
         self.sink.send(piece).await
-    }
-
-    /// Waits for an update, giving signs of life; `false` if the feed is over instead.
-    async fn wait(&mut self) -> Result<bool, Stopped> {
-        let (heartbeat, timeout) = (self.request.heartbeat, self.request.timeout);
-        let deadline = heartbeat.is_none().then(|| Instant::now() + timeout);
-        // Without a heartbeat the interval never comes before the deadline.
-        let pause = heartbeat.unwrap_or(timeout + Duration::from_secs(1));
-        loop {
-            let next_beat = Instant::now() + pause;
-            tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return Ok(false),
-                () = self.sink.hung_up() => return Err(Stopped::HungUp),
-                updated = self.updates.changed() => return Ok(updated.is_ok()),
-                () = tokio::time::sleep_until(deadline.unwrap_or(next_beat)) => match deadline {
-                    Some(_) => return Ok(false),
-                    None => self.send(self.request.feed.heartbeat()).await?,
-                },
-            }
-        }
     }
 }

@@ -99,7 +99,12 @@ impl DbUpdates {
     pub fn since(&self, since: u64, limit: usize) -> Vec<DbUpdate> {
         let log = self.log();
         let rows = since.checked_add(1).map(|first| log.rows.range(first..)).into_iter().flatten();
-        rows.take(limit).map(|(seq, (name, event))| DbUpdate { seq: *seq, name: name.clone(), event: *event }).collect()
+        rows.take(limit).map(row).collect()
+    }
+
+    /// At most `limit` rows before this seq, the newest first.
+    pub fn before(&self, before: u64, limit: usize) -> Vec<DbUpdate> {
+        self.log().rows.range(..before).rev().take(limit).map(row).collect()
     }
 
     /// The newest row's seq, as it changes. Closes when the store closes.
@@ -124,6 +129,10 @@ impl DbUpdates {
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn row((seq, (name, event)): (&u64, &(DbName, DbEvent))) -> DbUpdate {
+    DbUpdate { seq: *seq, name: name.clone(), event: *event }
 }
 
 impl Log {

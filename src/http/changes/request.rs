@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -13,39 +13,9 @@ use crate::selector::{Selector, SelectorError};
 use crate::store::{DocOptions, Filter, StoreError};
 
 use crate::http::error::ApiError;
+use crate::http::feed::{Feed, Waiting};
 use crate::http::query::Query;
 use crate::http::question::{List, QuestionMemory};
-
-/// The longest a feed waits without a heartbeat, and the pause of `heartbeat=true`: CouchDB's `changes_timeout`.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a feed goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feed {
-    /// Until it has caught up.
-    Normal,
-    /// Until there is something.
-    Longpoll,
-    /// For ever.
-    Continuous,
-    /// For ever, as server-sent events.
-    EventSource,
-}
-
-impl Feed {
-    /// Whether it goes on after it has caught up, until it is told to end.
-    pub fn goes_on(self) -> bool {
-        matches!(self, Self::Continuous | Self::EventSource)
-    }
-
-    /// What says that it is still there while nothing changes.
-    pub fn heartbeat(self) -> &'static str {
-        match self {
-            Self::EventSource => "event: heartbeat\ndata: \n\n",
-            Self::Normal | Self::Longpoll | Self::Continuous => "\n",
-        }
-    }
-}
 
 /// What a feed is asked for.
 #[derive(Debug)]
@@ -64,10 +34,8 @@ pub struct Request {
     pub options: DocOptions,
     /// How long it goes on.
     pub feed: Feed,
-    /// Between two signs of life of a waiting feed; with it, a feed waits for ever.
-    pub heartbeat: Option<Duration>,
-    /// How long a feed waits without a heartbeat.
-    pub timeout: Duration,
+    /// How it waits.
+    pub waiting: Waiting,
     /// Which documents it shows.
     pub filter: Arc<Filter>,
     /// Memory that the filter takes beside its question's bytes.
@@ -82,29 +50,17 @@ const VALUE_COST: usize = 32;
 const BODY_COPIES: usize = 4;
 
 impl Request {
-    /// Reads the query, and a POST's body. `last_event_id` is where a browser's stream of events broke off, whatever the
-    /// query's `since` says; other feeds don't know it.
+    /// Reads the query, and a POST's body.
     pub fn parse(
         query: &Query,
-        last_event_id: Option<&str>,
+        headers: &HeaderMap,
         body: Option<&Bytes>,
         room: &QuestionMemory,
     ) -> Result<Self, ApiError> {
         let (filter, held) = filter(query, body, room)?;
-        let timeout = query.number("timeout")?.map_or(DEFAULT_TIMEOUT, Duration::from_millis).min(DEFAULT_TIMEOUT);
-        let feed = match query.get("feed") {
-            None | Some("normal") => Feed::Normal,
-            Some("longpoll") => Feed::Longpoll,
-            Some("continuous" | "live") => Feed::Continuous,
-            Some("eventsource") => Feed::EventSource,
-            Some(_) => {
-                let types = "Supported `feed` types: normal, continuous, live, longpoll, eventsource";
-                return Err(ApiError::bad_request(types));
-            }
-        };
-        let resumed = last_event_id.filter(|_| feed == Feed::EventSource);
+        let feed = Feed::parse(query)?;
         Ok(Self {
-            since: since(resumed.or(query.get("since")).or(query.get("last-event-id")))?,
+            since: since(feed.since(query, headers))?,
             limit: query.number("limit")?.map_or(u64::MAX, |limit| limit.max(1)),
             all_leaves: match query.get("style") {
                 None | Some("main_only") => false,
@@ -115,29 +71,10 @@ impl Request {
             include_docs: query.flag("include_docs")?,
             options: query.doc_options()?,
             feed,
-            heartbeat: heartbeat(query)?,
-            timeout,
+            waiting: Waiting::parse(query)?,
             filter: Arc::new(filter),
             _held: held,
         })
-    }
-
-    /// What stands before the first row.
-    pub fn opening(&self) -> &'static str {
-        match self.feed {
-            Feed::Continuous | Feed::EventSource => "",
-            Feed::Normal | Feed::Longpoll => "{\"results\":[\n",
-        }
-    }
-
-    /// What stands after the last row.
-    pub fn closing(&self, last_seq: u64, pending: u64) -> String {
-        let end = format!("\"last_seq\":{last_seq},\"pending\":{pending}}}\n");
-        match self.feed {
-            Feed::Continuous => format!("{{{end}"),
-            Feed::EventSource => String::new(),
-            Feed::Normal | Feed::Longpoll => format!("\n],\n{end}"),
-        }
     }
 }
 
@@ -147,17 +84,6 @@ fn since(text: Option<&str>) -> Result<Option<u64>, ApiError> {
         None | Some("") => Ok(Some(0)),
         Some("now") => Ok(None),
         Some(number) => number.parse().map(Some).map_err(|_| ApiError::InvalidSince),
-    }
-}
-
-fn heartbeat(query: &Query) -> Result<Option<Duration>, ApiError> {
-    match query.get("heartbeat") {
-        None | Some("false") => Ok(None),
-        Some("true") => Ok(Some(DEFAULT_TIMEOUT)),
-        Some(_) => match query.number("heartbeat")? {
-            Some(0) => Err(ApiError::bad_request("`heartbeat` must be a positive number of milliseconds or true.")),
-            pause => Ok(pause.map(Duration::from_millis)),
-        },
     }
 }
 
@@ -213,7 +139,7 @@ mod tests {
 
     fn parse(text: &str, body: Option<&'static [u8]>) -> Result<Request, ApiError> {
         let room = QuestionMemory::new(Arc::new(Semaphore::new(1000)), 1000);
-        Request::parse(&Query::parse(text), None, body.map(Bytes::from_static).as_ref(), &room)
+        Request::parse(&Query::parse(text), &HeaderMap::new(), body.map(Bytes::from_static).as_ref(), &room)
     }
 
     fn request(text: &str) -> Request {
@@ -234,27 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn events_go_on_where_they_broke_off() {
-        let room = QuestionMemory::new(Arc::new(Semaphore::new(0)), 0);
-        let since = |query: &str, id| Request::parse(&Query::parse(query), id, None, &room).unwrap().since;
-        assert_eq!(since("feed=eventsource&since=3", Some("7")), Some(7));
-        assert_eq!(since("feed=eventsource&since=3", None), Some(3));
-        assert_eq!(since("feed=continuous&since=3", Some("7")), Some(3));
-        assert_eq!(since("feed=eventsource&last-event-id=5", None), Some(5));
-    }
-
-    #[test]
     fn a_limit_of_nothing_counts_as_one() {
         assert_eq!((request("limit=0").limit, request("limit=5").limit, request("").limit), (1, 5, u64::MAX));
-    }
-
-    #[test]
-    fn waiting_is_bounded_or_beats() {
-        assert_eq!(request("heartbeat=true").heartbeat, Some(DEFAULT_TIMEOUT));
-        assert_eq!(request("heartbeat=500").heartbeat, Some(Duration::from_millis(500)));
-        assert_eq!(request("timeout=10").timeout, Duration::from_millis(10));
-        assert_eq!(request("timeout=99999999").timeout, DEFAULT_TIMEOUT);
-        assert!(reason("heartbeat=0", None).contains("positive"));
     }
 
     #[test]

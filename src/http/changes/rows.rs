@@ -8,7 +8,7 @@ use crate::http::outgoing::Outgoing;
 use crate::json::push_string;
 use crate::store::{ChangeRow, FilterRun, Snapshot, StoreError};
 
-use super::request::{Feed, Request};
+use super::request::Request;
 
 /// How far a feed has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub fn piece(
         out = out.on_one_line();
     }
     if !progress.opened {
-        out.json.extend_from_slice(request.opening().as_bytes());
+        out.json.extend_from_slice(request.feed.opening().as_bytes());
         progress.opened = true;
     }
     let mut ended = true;
@@ -75,7 +75,7 @@ pub fn piece(
         progress.looked_at += 1;
         let revs = filter_run.passing(snapshot, &row)?;
         if !revs.is_empty() {
-            separate(request, progress.rows, &mut out.json);
+            out.json.extend_from_slice(request.feed.before(progress.rows).as_bytes());
             push_row(snapshot, request, &row, &revs, &mut out)?;
             progress.rows += 1;
         }
@@ -95,15 +95,6 @@ pub fn piece(
     Ok((out, progress))
 }
 
-fn separate(request: &Request, rows: u64, out: &mut Vec<u8>) {
-    match request.feed {
-        Feed::Continuous => {}
-        Feed::EventSource => out.extend_from_slice(b"data: "),
-        Feed::Normal | Feed::Longpoll if rows == 0 => {}
-        Feed::Normal | Feed::Longpoll => out.extend_from_slice(b",\n"),
-    }
-}
-
 fn push_row(
     snapshot: &Snapshot,
     request: &Request,
@@ -121,11 +112,7 @@ fn push_row(
         }
     }
     out.json.push(b'}');
-    match request.feed {
-        Feed::Normal | Feed::Longpoll => {}
-        Feed::Continuous => out.json.push(b'\n'),
-        Feed::EventSource => out.json.extend_from_slice(format!("\nid: {}\n\n", row.seq).as_bytes()),
-    }
+    out.json.extend_from_slice(request.feed.after(row.seq).as_bytes());
     Ok(())
 }
 
@@ -151,11 +138,6 @@ fn push_change(row: &ChangeRow, revs: &[Rev], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::query::Query;
-    use crate::http::question::QuestionMemory;
-    use std::sync::Arc;
-
-    use tokio::sync::Semaphore;
 
     fn row(deleted: bool) -> ChangeRow {
         let leaves = vec![Rev::parse("2-b").unwrap(), Rev::parse("1-a").unwrap()];
@@ -176,14 +158,5 @@ mod tests {
             rendered(&deleted, &deleted.leaves),
             r#"{"seq":4,"id":"doc1","changes":[{"rev":"2-b"},{"rev":"1-a"}],"deleted":true"#
         );
-    }
-
-    #[test]
-    fn feeds_open_and_close_as_couchdbs_do() {
-        let room = QuestionMemory::new(Arc::new(Semaphore::new(0)), 0);
-        let closing = |feed: &str| Request::parse(&Query::parse(feed), None, None, &room).unwrap().closing(7, 2);
-        assert_eq!(closing("feed=normal"), "\n],\n\"last_seq\":7,\"pending\":2}\n");
-        assert_eq!(closing("feed=continuous"), "{\"last_seq\":7,\"pending\":2}\n");
-        assert_eq!(closing("feed=eventsource"), "");
     }
 }

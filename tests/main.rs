@@ -33,6 +33,7 @@ mod filters;
 mod validation;
 mod peer_contract;
 mod replications;
+mod scheduler;
 mod checkpoints;
 mod listeners;
 mod malformed;

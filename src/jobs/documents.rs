@@ -300,7 +300,10 @@ impl Documents {
         let new = |number| {
             let what = (description.request.clone(), caller.clone());
             let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
-            job.status().paused = description.paused;
+            {
+                let mut status = job.status();
+                (status.paused, status.stated) = (description.paused, description.stated);
+            }
             job
         };
         let mut known = self.known();
@@ -366,7 +369,10 @@ impl Documents {
     /// A replication id is free: the first document that waits for it gets its job.
     fn hand_over(&self, free: &str) {
         let next = self.known().iter().find_map(|(place, known)| match &known.stage {
-            DocumentStage::Duplicate { id } if id == free => Some((place.clone(), known.description.clone())),
+            DocumentStage::Duplicate { id } if id == free => {
+                let description = Description { stated: true, ..Description::clone(&known.description) };
+                Some((place.clone(), Arc::new(description)))
+            }
             _ => None,
         });
         if let Some((place, description)) = next {

@@ -70,6 +70,8 @@ pub struct Status {
     pub paused: bool,
     /// When it was last seen to have copied all that there was.
     pub last_success: Option<SystemTime>,
+    /// Its document says something of it that is no longer true when it is well.
+    pub stated: bool,
     /// A one-shot of a document has come to its end.
     pub completed: bool,
     /// Where it had caught up.

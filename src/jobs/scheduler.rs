@@ -318,7 +318,7 @@ impl Scheduler {
             let mut status = job.status();
             status.last_success = Some(SystemTime::now());
             status.error_count = 0;
-            status.reason.take().is_some()
+            std::mem::take(&mut status.stated) | status.reason.take().is_some()
         };
         if was_ill {
             self.note(job);

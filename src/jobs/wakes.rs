@@ -7,62 +7,43 @@
 //! Whoever writes here promises: after a change of a watched database its jobs are woken, some time; and if the database was made
 //! anew, they are told to forget where they were.
 
+mod watched;
 mod local;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
+use self::watched::{Watched, WatchedDatabase, Woken};
 use super::schedule::Number;
 use crate::databases::Databases;
 use crate::endpoint::Endpoint;
-use crate::store::DbName;
 use crate::tasks::Tasks;
 
-/// What a feed tells of a job's source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// There is, or may be, a change.
-    Changed,
-    /// It may be another database by now.
-    MadeAnew,
-}
-
-/// Who is told.
-pub type Woken = Arc<dyn Fn(Number, Wake) + Send + Sync>;
+pub use self::watched::Wake;
 
 /// Watches databases for jobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Wakes {
-    watched: Arc<Mutex<Watched>>,
-    woken: Woken,
-}
-
-/// Which jobs are told of which databases.
-#[derive(Default)]
-struct Watched {
-    local: HashMap<DbName, HashSet<Number>>,
+    watched: Watched,
 }
 
 impl Wakes {
     /// Nothing is watched yet.
     pub fn new(woken: Woken) -> Self {
-        Self { watched: Arc::default(), woken }
+        Self { watched: Watched::new(woken) }
     }
 
     /// Begins to listen to the store.
     pub fn listen(&self, databases: &Databases, tasks: &Tasks) {
         if let Some(updates) = databases.updates() {
-            let (wakes, stop) = (self.clone(), tasks.stopping().clone());
+            let (watched, stop) = (self.watched.clone(), tasks.stopping().clone());
             // Jobs come later, and read what is there.
             let since = updates.seq();
-            drop(tasks.spawn("wake jobs of local databases", local::listen(wakes, (updates, since), stop)));
+            drop(tasks.spawn("wake jobs of local databases", local::listen(watched, (updates, since), stop)));
         }
     }
 
     /// From now on a job is told of its source.
     pub fn watch(&self, job: Number, source: &Endpoint) {
         if let Endpoint::Local(name) = source {
-            self.watched().local.entry(name.clone()).or_default().insert(job);
+            self.watched.add(job, WatchedDatabase::Local(name.clone()));
         }
     }
 
@@ -74,22 +55,7 @@ impl Wakes {
     /// A job is gone.
     pub fn unwatch(&self, job: Number, source: &Endpoint) {
         if let Endpoint::Local(name) = source {
-            let mut watched = self.watched();
-            let Some(jobs) = watched.local.get_mut(name) else { return };
-            jobs.remove(&job);
-            if jobs.is_empty() {
-                watched.local.remove(name);
-            }
+            self.watched.remove(job, &WatchedDatabase::Local(name.clone()));
         }
-    }
-
-    fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes the jobs of a local database.
-    fn wake_local(&self, name: &DbName, wake: Wake) {
-        let jobs: Vec<_> = self.watched().local.get(name).into_iter().flatten().copied().collect();
-        jobs.into_iter().for_each(|job| (self.woken)(job, wake));
     }
 }

@@ -21,6 +21,8 @@ pub struct Description {
     pub owner: Option<String>,
     /// Not for now.
     pub paused: bool,
+    /// It says in which state its replication is, or was.
+    pub stated: bool,
     /// The same for documents that describe the same; `paused` doesn't count.
     pub fingerprint: Fingerprint,
 }
@@ -55,10 +57,11 @@ impl Description {
         let request = Request::parse(body)?;
         let owner = body.get("owner").and_then(Value::as_str).map(str::to_owned);
         let paused = body.get("paused") == Some(&Value::Bool(true));
+        let stated = body.contains_key("_replication_state");
         let counts = |name: &&String| name.as_str() == "owner" || FIELDS.contains(&name.as_str());
         let counting: BTreeMap<_, _> = body.iter().filter(|(name, _)| counts(name)).collect();
         let text = serde_json::to_string(&counting).unwrap_or_default();
-        Ok(Self { request: Arc::new(request), owner, paused, fingerprint: Md5::digest(text).into() })
+        Ok(Self { request: Arc::new(request), owner, paused, stated, fingerprint: Md5::digest(text).into() })
     }
 }
 

@@ -2,14 +2,14 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Wake, Wakes};
+use super::watched::{Wake, Watched, WatchedDatabase};
 use crate::store::{DbEvent, DbUpdates};
 
 /// Rows that are read at once.
 const ROWS: usize = 1000;
 
 /// Wakes jobs of what happens after `since`, until the store closes, or the server stops.
-pub(super) async fn listen(wakes: Wakes, (updates, mut since): (DbUpdates, u64), stop: CancellationToken) {
+pub(super) async fn listen(watched: Watched, (updates, mut since): (DbUpdates, u64), stop: CancellationToken) {
     let mut watch = updates.watch();
     loop {
         loop {
@@ -18,7 +18,7 @@ pub(super) async fn listen(wakes: Wakes, (updates, mut since): (DbUpdates, u64),
             since = last.seq;
             for row in rows {
                 let wake = if row.event == DbEvent::Updated { Wake::Changed } else { Wake::MadeAnew };
-                wakes.wake_local(&row.name, wake);
+                watched.wake(&WatchedDatabase::Local(row.name), wake);
             }
         }
         let changed = stop.run_until_cancelled(watch.changed()).await;

@@ -1,0 +1,200 @@
+//! Jobs as documents of `_replicator`, and what `_scheduler` tells of them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+/// A server with `_replicator`, and databases `src` with ten documents and `tgt`.
+async fn start() -> Server {
+    let server = Server::with_config(quick).await;
+    server.client().put(server.url("/_replicator")).send().await.unwrap();
+    server.database("src").await.fill("doc", 10).await;
+    server.database("tgt").await;
+    server
+}
+
+fn quick(config: &mut couchrep::config::Config) {
+    config.replicator.restart_pause = Duration::from_millis(200);
+    config.replicator.max_restart_pause = Duration::from_secs(1);
+    config.replicator.max_probe_pause = Duration::from_secs(1);
+}
+
+/// Waits until something that is asked for is as it should be.
+async fn until(server: &Server, path: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let found = async {
+        loop {
+            let answer = server.client().get(server.url(path)).send().await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            if is(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let last = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        server.client().get(server.url(path)).send().await.unwrap().text().await.unwrap()
+    };
+    tokio::select! {
+        answer = found => answer,
+        last = last => panic!("{path}: {last}"),
+    }
+}
+
+async fn state(server: &Server, doc: &str, state: &str) -> Value {
+    until(server, &format!("/_scheduler/docs/_replicator/{doc}"), |entry| entry["state"] == state).await
+}
+
+#[tokio::test]
+async fn a_one_shot_document_copies_and_says_that_it_is_completed() {
+    let server = start().await;
+    server.put("/_replicator/once", json!({"source": "src", "target": "tgt"}), 201).await;
+    let document = until(&server, "/_replicator/once", |doc| doc["_replication_state"] == "completed").await;
+    assert_eq!(document["_replication_stats"]["docs_written"], 10);
+    assert!(document["_replication_state_time"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
+    let entry = state(&server, "once", "completed").await;
+    assert_eq!(
+        (&entry["id"], &entry["error_count"], &entry["info"]["docs_read"]),
+        (&Value::Null, &json!(0), &json!(10))
+    );
+    assert_eq!(server.get("/_scheduler/jobs", 200).await["total_rows"], 0);
+}
+
+#[tokio::test]
+async fn a_continuous_document_goes_on_over_a_restart_and_ends_with_its_document() {
+    let server = start().await;
+    server.put("/_replicator/on", json!({"source": "src", "target": "tgt", "continuous": true}), 201).await;
+    server.until_equal("src", "tgt").await;
+    let entry = state(&server, "on", "running").await;
+    assert!(entry["id"].as_str().unwrap().ends_with("+continuous"));
+    let server = server.restart().await;
+    server.put("/src/late", json!({}), 201).await;
+    server.until_equal("src", "tgt").await;
+    let jobs = server.get("/_scheduler/jobs", 200).await;
+    assert_eq!((&jobs["total_rows"], &jobs["jobs"][0]["doc_id"]), (&json!(1), &json!("on")));
+    assert_eq!(jobs["jobs"][0]["history"].as_array().unwrap().last().unwrap()["type"], "added");
+    let rev = server.get("/_replicator/on", 200).await["_rev"].clone();
+    server.delete(&format!("/_replicator/on?rev={}", rev.as_str().unwrap()), 200).await;
+    until(&server, "/_scheduler/jobs", |jobs| jobs["total_rows"] == 0).await;
+    assert_eq!(server.get("/_active_tasks", 200).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_parked_job_is_woken_by_each_change() {
+    let server = start().await;
+    server.put("/_replicator/on", json!({"source": "src", "target": "tgt", "continuous": true}), 201).await;
+    for n in 0..20 {
+        server.put(&format!("/src/late{n}"), json!({}), 201).await;
+        server.until_equal("src", "tgt").await;
+    }
+    assert_eq!(server.get("/_scheduler/jobs", 200).await["jobs"][0]["history"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_job_that_fails_says_why_in_the_document_too_and_takes_it_off_when_it_is_well() {
+    let server = start().await;
+    server.put("/_replicator/ill", json!({"source": "none", "target": "tgt", "continuous": true}), 201).await;
+    let document = until(&server, "/_replicator/ill", |doc| doc["_replication_state"] == "crashing").await;
+    let reason = document["_replication_state_reason"].as_str().unwrap();
+    assert!(reason.starts_with("could not open http://127.0.0.1:"), "{reason}");
+    assert!(reason.contains("/none/; tried again at 20"), "{reason}");
+    let entry =
+        until(&server, "/_scheduler/docs/_replicator/ill", |entry| entry["error_count"].as_u64() > Some(1)).await;
+    assert!(entry["info"]["error"].is_string() || entry["state"] == "running");
+    server.database("none").await.fill("doc", 3).await;
+    server.until_equal("none", "tgt").await;
+    until(&server, "/_replicator/ill", |doc| doc["_replication_state"].is_null()).await;
+    assert_eq!(state(&server, "ill", "running").await["error_count"], 0);
+}
+
+#[tokio::test]
+async fn of_two_documents_with_one_id_the_second_says_so_and_takes_over() {
+    let server = start().await;
+    let body = json!({"source": "src", "target": "tgt", "continuous": true});
+    server.put("/_replicator/first", body.clone(), 201).await;
+    state(&server, "first", "running").await;
+    server.put("/_replicator/second", body, 201).await;
+    let document = until(&server, "/_replicator/second", |doc| doc["_replication_state"] == "failed").await;
+    let reason = document["_replication_state_reason"].as_str().unwrap();
+    assert!(reason.ends_with("already started, triggered by document `first` from db `_replicator`"), "{reason}");
+    assert_eq!(state(&server, "second", "failed").await["error_count"], 1);
+    let server = server.restart().await;
+    state(&server, "first", "running").await;
+    let rev = server.get("/_replicator/first", 200).await["_rev"].clone();
+    server.delete(&format!("/_replicator/first?rev={}", rev.as_str().unwrap()), 200).await;
+    state(&server, "second", "running").await;
+    until(&server, "/_replicator/second", |doc| doc["_replication_state"].is_null()).await;
+}
+
+#[tokio::test]
+async fn an_edited_document_changes_its_job_and_a_comment_does_not() {
+    let server = start().await;
+    server.database("other").await;
+    let body = json!({"source": "src", "target": "tgt", "continuous": true});
+    let rev = server.put("/_replicator/doc", body.clone(), 201).await["rev"].clone();
+    let id = state(&server, "doc", "running").await["id"].clone();
+    let mut commented = body.clone();
+    commented["comment"] = json!("it copies");
+    commented["_rev"] = rev;
+    let rev = server.put("/_replicator/doc", commented, 201).await["rev"].clone();
+    server.put("/src/one", json!({}), 201).await;
+    server.until_equal("src", "tgt").await;
+    let job = server.get("/_scheduler/jobs", 200).await["jobs"][0].clone();
+    assert_eq!((&job["id"], job["history"].as_array().unwrap().len()), (&id, 2));
+    let edited = json!({"source": "src", "target": "other", "continuous": true, "_rev": rev});
+    server.put("/_replicator/doc", edited, 201).await;
+    until(&server, "/_scheduler/docs/_replicator/doc", |entry| entry["state"] == "running" && entry["id"] != id).await;
+    server.until_equal("src", "other").await;
+    assert_eq!(server.get("/_scheduler/jobs", 200).await["total_rows"], 1);
+}
+
+#[tokio::test]
+async fn jobs_are_paused_resumed_and_tried_again() {
+    let server = start().await;
+    server.put("/_replicator/doc", json!({"source": "src", "target": "tgt", "continuous": true}), 201).await;
+    server.until_equal("src", "tgt").await;
+    let id = state(&server, "doc", "running").await["id"].as_str().unwrap().to_owned();
+    let path = format!("/_scheduler/jobs/{}", id.replace('+', "%2B"));
+    let paused = server.post(&path, json!({"action": "pause"}), 200).await;
+    assert_eq!((&paused["paused"], &paused["state"]), (&json!(true), &json!("pending")));
+    assert_eq!(paused["history"][0]["type"], "stopped");
+    assert_eq!(server.get("/_replicator/doc", 200).await["paused"], true);
+    let server = server.restart().await;
+    assert_eq!(state(&server, "doc", "pending").await["paused"], true);
+    server.put("/src/while", json!({}), 201).await;
+    let bad = server.post(&path, json!({"action": "stop"}), 400).await;
+    assert_eq!(bad["reason"], "`action` must be `pause`, `resume` or `retry_now`");
+    assert_ne!(server.leaves("src").await, server.leaves("tgt").await);
+    // Its local names stand for another port by now.
+    let id = server.get("/_scheduler/jobs", 200).await["jobs"][0]["id"].as_str().unwrap().replace('+', "%2B");
+    let path = format!("/_scheduler/jobs/{id}");
+    server.post(&path, json!({"action": "resume"}), 200).await;
+    server.until_equal("src", "tgt").await;
+    assert_eq!(server.get("/_replicator/doc", 200).await["paused"], Value::Null);
+    server.post(&path, json!({"action": "retry_now"}), 200).await;
+    server.post("/_scheduler/jobs/none", json!({"action": "pause"}), 404).await;
+    let asked = server.replicate(json!({"source": "tgt", "target": "src", "continuous": true})).await;
+    let transient = asked["_local_id"].as_str().unwrap().replace('+', "%2B");
+    server.post(&format!("/_scheduler/jobs/{transient}"), json!({"action": "pause"}), 400).await;
+}
+
+#[tokio::test]
+async fn a_database_that_goes_takes_its_jobs_along() {
+    let server = start().await;
+    server.database("team%2F_replicator").await;
+    let body = json!({"source": "src", "target": "tgt", "continuous": true});
+    server.put("/team%2F_replicator/doc", body, 201).await;
+    let entry = until(&server, "/_scheduler/docs/team/_replicator/doc", |entry| entry["state"] == "running").await;
+    assert_eq!(entry["database"], "team/_replicator");
+    assert_eq!(server.get("/_scheduler/docs", 200).await["total_rows"], 1);
+    assert_eq!(server.get("/_scheduler/docs/team%2F_replicator?states=running", 200).await["total_rows"], 1);
+    assert_eq!(server.get("/_scheduler/docs/team/_replicator?states=failed", 200).await["total_rows"], 0);
+    assert_eq!(server.get("/_scheduler/docs?states=mad", 400).await["error"], "bad_request");
+    server.delete("/team%2F_replicator", 200).await;
+    until(&server, "/_scheduler/jobs", |jobs| jobs["total_rows"] == 0).await;
+    server.get("/_scheduler/docs/team/_replicator", 404).await;
+    server.get("/_scheduler/docs/_replicator/none", 404).await;
+}

@@ -151,9 +151,8 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 36] = [
+const ABSENT: [(&str, &str); 35] = [
     ("/_scheduler", "scheduler"),
-    ("/_replicator", "replications that are documents"),
     ("/_global_changes", "feed of all databases"),
     ("/_db_updates", "feed of all databases"),
     ("/_cluster_setup", "cluster"),

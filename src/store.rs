@@ -68,6 +68,7 @@ use self::caches::Caches;
 use self::registry::{FileId, Registry};
 use crate::config::StoreSettings;
 use crate::javascript::Interpreters;
+use crate::replicator_docs::writing::Check;
 use crate::tasks::{self, Tasks};
 
 /// Databases that are made, opened or closed at once.
@@ -89,6 +90,8 @@ pub struct Store {
 struct Inner {
     directory: PathBuf,
     settings: StoreSettings,
+    /// What finds out whether documents of replicator databases describe replications.
+    check: Check,
     /// Held while a name is booked, on a thread that may block.
     registry: Mutex<Registry>,
     /// What the registry says. Guards nothing else; never held across an await.
@@ -121,7 +124,14 @@ struct OpenDatabase {
 
 impl Store {
     /// Opens the store in `directory`, which is made if absent; only one process may have it open.
+    ///
+    /// Documents of replicator databases may say whatever they like; see [`Store::open_with`].
     pub async fn open(directory: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
+        Self::open_with(directory, settings, |_| Ok(())).await
+    }
+
+    /// The same; what `check` refuses is no document of a replicator database.
+    pub async fn open_with(directory: &Path, settings: StoreSettings, check: Check) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         tasks::blocking("open the store", move || {
             make_private(&directory)?;
@@ -131,6 +141,7 @@ impl Store {
                 interpreters: Interpreters::new(settings.javascript.clone()),
                 caches: Caches::new(settings.cache_bytes),
                 settings,
+                check,
                 registry: Mutex::new(registry),
                 files: Mutex::new(files),
                 open: DashMap::new(),
@@ -165,6 +176,14 @@ impl Store {
         let database = self.inner.clone().make_file(name.clone(), file).await?;
         self.inner.clone().register(name.clone(), Some(file)).await?;
         Ok(self.keep_open(name, database))
+    }
+
+    /// Makes a database if it isn't there.
+    pub async fn ensure(&self, name: &DbName) -> Result<(), StoreError> {
+        match self.create(name).await {
+            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes a database and all that is in it. [`StoreError::NoDatabase`] if it isn't there.
@@ -359,7 +378,7 @@ impl Inner {
 
     fn open_at(&self, name: DbName, path: &Path, file: FileId) -> Result<Database, StoreError> {
         let (updates, interpreters, cache) = (self.updates(file), self.interpreters.clone(), self.caches.cache());
-        Database::open(name, path, &self.settings, &self.tasks, updates, interpreters, cache)
+        Database::open(name, path, (&self.settings, self.check), &self.tasks, updates, interpreters, cache)
     }
 
     /// Makes a database's file, so that it is there after a power cut once a name points to it.

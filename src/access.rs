@@ -14,9 +14,8 @@ pub use self::security::{Security, SecurityError};
 
 /// The role of server admins.
 const ADMIN: &str = "_admin";
-
-/// The replicator's own role, which nobody else has.
-const REPLICATOR: &str = "_replicator";
+/// The role of the replicator itself. Whatever proves who asks over HTTP, it never proves this role (`http/identify.rs`).
+pub const REPLICATOR: &str = "_replicator";
 
 /// Who asks.
 #[derive(Debug, Clone, Default)]
@@ -64,9 +63,14 @@ impl Caller {
         Self { roles: vec![ADMIN.to_owned()], ..Self::default() }
     }
 
-    /// The replicator itself, which writes states into documents that describe replications.
+    /// The replicator, where it reads and writes the documents that tell it what to do. A server admin besides.
     pub fn replicator() -> Self {
         Self { roles: vec![ADMIN.to_owned(), REPLICATOR.to_owned()], ..Self::default() }
+    }
+
+    /// Whether it is the replicator itself, and no person.
+    pub fn is_replicator(&self) -> bool {
+        self.roles.iter().any(|role| role == REPLICATOR)
     }
 
     /// Whether nothing is forbidden to him.

@@ -280,7 +280,7 @@ async fn may_run(databases: &Databases, caller: &Caller, request: &Request) -> R
     if request.create_target && matches!(request.target, Endpoint::Local(_)) {
         caller.may_make_databases()?;
     }
-    if matches!(&request.source, Endpoint::Local(name) if name.is_users()) {
+    if matches!(&request.source, Endpoint::Local(name) if name.is_users() || name.is_replicator()) {
         caller.may_administer()?;
     }
     for endpoint in [&request.source, &request.target] {

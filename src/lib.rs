@@ -20,6 +20,7 @@ pub mod javascript;
 pub mod access;
 pub mod effort;
 pub mod users;
+pub mod replicator_docs;
 pub mod store;
 pub mod accounts;
 pub mod settings;

@@ -32,8 +32,9 @@ use crate::jobs::Jobs;
 use crate::peer::remote::Clients;
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
+use crate::replicate::request::check_document;
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{DbName, Store, StoreError};
 use crate::tasks::Tasks;
 
 /// A server that listens.
@@ -58,6 +59,7 @@ impl Server {
         let uuid = identity::uuid(&config).await?;
         settings.complete().await?;
         let accounts = Accounts::open(settings.watch(), store.clone()).await?;
+        store.ensure(&DbName::replicator()).await.map_err(|source| unusable(&config, source))?;
         let connections = Tasks::default();
         let jobs = jobs(&config, (&store, &accounts), addr, &uuid)?;
         let shared = http::Shared {
@@ -143,7 +145,11 @@ fn not_listening(config: &Config, source: io::Error) -> StartError {
 async fn open_store(config: &Config) -> Result<Store, StartError> {
     let dir = &config.data_dir;
     let settings = StoreSettings { password_iterations: config.auth.iterations, ..config.store.clone() };
-    Store::open(dir, settings).await.map_err(|source| StartError::Store { dir: dir.clone(), source })
+    Store::open_with(dir, settings, check_document).await.map_err(|source| unusable(config, source))
+}
+
+fn unusable(config: &Config, source: StoreError) -> StartError {
+    StartError::Store { dir: config.data_dir.clone(), source }
 }
 
 fn jobs(

@@ -71,6 +71,7 @@ use self::db_updates::Publisher;
 use self::registry::{FileId, Registry};
 use crate::config::StoreSettings;
 use crate::javascript::Interpreters;
+use crate::replicator_docs::writing::Check;
 use crate::tasks::{self, Tasks};
 
 /// Databases that are made, opened or closed at once.
@@ -92,6 +93,8 @@ pub struct Store {
 struct Inner {
     directory: PathBuf,
     settings: StoreSettings,
+    /// What finds out whether documents of replicator databases describe replications.
+    check: Check,
     /// Held while a name is booked, on a thread that may block.
     registry: Mutex<Registry>,
     /// What the registry says. Guards nothing else; never held across an await.
@@ -126,7 +129,14 @@ struct OpenDatabase {
 
 impl Store {
     /// Opens the store in `directory`, which is made if absent; only one process may have it open.
+    ///
+    /// Documents of replicator databases may say whatever they like; see [`Store::open_with`].
     pub async fn open(directory: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
+        Self::open_with(directory, settings, |_| Ok(())).await
+    }
+
+    /// The same; what `check` refuses is no document of a replicator database.
+    pub async fn open_with(directory: &Path, settings: StoreSettings, check: Check) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         tasks::blocking("open the store", move || {
             make_private(&directory)?;
@@ -136,6 +146,7 @@ impl Store {
                 interpreters: Interpreters::new(settings.javascript.clone()),
                 caches: Caches::new(settings.cache_bytes),
                 settings,
+                check,
                 registry: Mutex::new(registry),
                 db_updates: DbUpdates::new(files.keys()),
                 files: Mutex::new(files),
@@ -171,6 +182,14 @@ impl Store {
         let database = self.inner.clone().make_file(name.clone(), file).await?;
         self.inner.clone().register(name.clone(), Some(file)).await?;
         Ok(self.keep_open(name, database))
+    }
+
+    /// Makes a database if it isn't there.
+    pub async fn ensure(&self, name: &DbName) -> Result<(), StoreError> {
+        match self.create(name).await {
+            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes a database and all that is in it. [`StoreError::NoDatabase`] if it isn't there.
@@ -372,7 +391,7 @@ impl Inner {
     fn open_at(&self, name: DbName, path: &Path, file: FileId) -> Result<Database, StoreError> {
         let publisher = Publisher { name, latest: self.updates(file), log: self.db_updates.clone() };
         let (interpreters, cache) = (self.interpreters.clone(), self.caches.cache());
-        Database::open(publisher, path, &self.settings, &self.tasks, interpreters, cache)
+        Database::open(publisher, path, (&self.settings, self.check), &self.tasks, interpreters, cache)
     }
 
     /// Makes a database's file, so that it is there after a power cut once a name points to it.

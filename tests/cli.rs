@@ -145,7 +145,10 @@ async fn admins_whom_couchdb_hashed_log_in_with_their_passwords() {
     let process = Process::with_args(dir.path(), &["--couchdb-ini", ini.to_str().unwrap()]);
     let url = |user: &str| process.url("/_all_dbs").replace("http://", &format!("http://{user}@"));
     for _ in 0..2 {
-        assert_eq!(json(&client(), Method::GET, url("root:secret"), None, 200).await, serde_json::json!(["_users"]));
+        assert_eq!(
+            json(&client(), Method::GET, url("root:secret"), None, 200).await,
+            serde_json::json!(["_replicator", "_users"])
+        );
         for wrong in ["root:wrong", "other:secret"] {
             let answer = json(&client(), Method::GET, url(wrong), None, 401).await;
             assert_eq!(answer["reason"], "Name or password is incorrect.");
@@ -208,5 +211,5 @@ async fn admins_may_stand_in_a_file() {
     let process = Process::with_args(&dir.path().join("data"), &["--admin-file", secret.to_str().unwrap()]);
     json(&client(), Method::GET, process.url("/_all_dbs"), None, 401).await;
     let url = process.url("/_all_dbs").replace("http://", "http://root:secret@");
-    assert_eq!(json(&client(), Method::GET, url, None, 200).await, serde_json::json!(["_users"]));
+    assert_eq!(json(&client(), Method::GET, url, None, 200).await, serde_json::json!(["_replicator", "_users"]));
 }

@@ -45,7 +45,7 @@ async fn names_may_hold_slashes_and_must_be_legal() {
     let server = Server::start().await;
     assert_eq!(ask(&server, "PUT", "/a%2Fb", "").await.status, 201);
     assert_eq!(get(&server, "/a%2Fb/").await.json()["db_name"], "a/b");
-    assert_eq!(get(&server, "/_all_dbs").await.text(), "[\"a/b\"]\n");
+    assert_eq!(get(&server, "/_all_dbs").await.text(), "[\"_replicator\",\"a/b\"]\n");
     let refused = ask(&server, "PUT", "/Upper", "").await;
     assert_eq!((refused.status, &refused.json()["error"]), (400, &json!("illegal_database_name")));
 }

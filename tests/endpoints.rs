@@ -33,13 +33,13 @@ const ENDPOINTS: &[(&str, &str, &str, Expected)] = &[
     ("GET", "/_nosuch", "", As(404, "not_found", "Database does not exist.")),
     ("GET", "/_scheduler/jobs", "", Absent("_scheduler")),
     ("GET", "/_scheduler/docs/_replicator/a", "", Absent("_scheduler")),
-    ("PUT", "/_replicator", "", Absent("_replicator")),
-    ("GET", "/_replicator", "", Absent("_replicator")),
-    ("PUT", "/_replicator/job", "{}", Absent("_replicator")),
-    ("POST", "/_replicator", "{}", Absent("_replicator")),
-    ("GET", "/_replicator/_all_docs", "", Absent("_replicator")),
-    ("PUT", "/a%2F_replicator", "", Absent("_replicator")),
-    ("GET", "/a%2F_replicator/job", "", Absent("_replicator")),
+    ("PUT", "/_replicator", "", As(412, "file_exists", "The database could not be created, the file already exists.")),
+    ("GET", "/_replicator", "", As(200, "", "")),
+    ("PUT", "/_replicator/job", "{}", As(403, "forbidden", "Missing replicator database")),
+    ("POST", "/_replicator", "{}", As(403, "forbidden", "Missing replicator database")),
+    ("GET", "/_replicator/_all_docs", "", As(200, "", "")),
+    ("PUT", "/a%2F_replicator", "", As(201, "", "")),
+    ("GET", "/a%2F_replicator/job", "", As(404, "not_found", "missing")),
     ("PUT", "/_users", "", As(201, "", "")),
     ("PUT", "/_users/org.couchdb.user:a", "{}", As(403, "forbidden", "doc.type must be user")),
     ("PUT", "/_global_changes", "", Absent("_global_changes")),
@@ -138,7 +138,7 @@ const ENDPOINTS: &[(&str, &str, &str, Expected)] = &[
     ("GET", "/db/_design/d/_nouveau_info/n", "", Absent("_nouveau_info")),
 ];
 
-/// A view was an attachment that is missing, `_scheduler` a database that doesn't exist, and `_replicator` one that did nothing.
+/// A view was an attachment that is missing, `_scheduler` a database that doesn't exist, and `_replicator` one without rules.
 #[tokio::test]
 async fn every_endpoint_of_couchdb_is_answered_as_there_or_says_that_it_is_absent() {
     let server = with_db().await;

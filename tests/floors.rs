@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 16] = [
     &["json", "tasks", "percent", "uuids", "data_file"],
     &["document", "config"],
     &["multipart", "term", "selector", "javascript", "access", "effort"],
-    &["users"],
+    &["users", "replicator_docs"],
     &["store"],
     &["endpoint", "accounts", "settings"],
     &["peer"],

@@ -16,6 +16,7 @@ mod sessions;
 mod settings;
 mod tls;
 mod users;
+mod replicator_docs;
 mod databases;
 mod endpoints;
 mod documents;

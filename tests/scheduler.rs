@@ -9,7 +9,6 @@ use crate::support::Server;
 /// A server with `_replicator`, and databases `src` with ten documents and `tgt`.
 async fn start() -> Server {
     let server = Server::with_config(quick).await;
-    server.client().put(server.url("/_replicator")).send().await.unwrap();
     server.database("src").await.fill("doc", 10).await;
     server.database("tgt").await;
     server

@@ -75,7 +75,7 @@ async fn a_login_gives_a_cookie_that_proves_who_asks_until_he_logs_out() {
     assert_eq!(session.body, json!({ "ok": true, "userCtx": { "name": "root", "roles": ["_admin"] }, "info": info }));
     assert_eq!(session.set_cookie(), "", "it is fresh");
     let list = request(&server, Method::GET, "/_all_dbs").header("cookie", login.cookie());
-    assert_eq!(answered(list).await.body, json!(["_users"]), "made at the start");
+    assert_eq!(answered(list).await.body, json!(["_replicator", "_users"]), "made at the start");
 
     let logout = answered(request(&server, Method::DELETE, "/_session").header("cookie", login.cookie())).await;
     assert_eq!((logout.status, logout.cookie()), (200, "AuthSession=".to_owned()));

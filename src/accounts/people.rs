@@ -44,10 +44,7 @@ impl People {
 
     /// Makes the database if it isn't there.
     pub(super) async fn make(&self) -> Result<(), StoreError> {
-        match self.store.create(&self.users).await {
-            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.store.ensure(&self.users).await
     }
 
     /// Who has this name; `None` for nobody.

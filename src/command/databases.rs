@@ -17,7 +17,7 @@ use couchrep::config::{Config, Options};
 use couchrep::endpoint::Endpoint;
 use couchrep::peer::remote::Clients;
 use couchrep::replicate::failures::FailureFiles;
-use couchrep::replicate::request::{Command, Request};
+use couchrep::replicate::request::{Command, Request, check_document};
 use couchrep::replicate::{Context, ReplicateError};
 use couchrep::server::identity;
 use couchrep::store::Store;
@@ -116,7 +116,7 @@ async fn open_store(config: &Config, may_make: bool) -> anyhow::Result<Store> {
     if !may_make && !config.data_dir.exists() {
         bail!("there is no store in {dir}: say where with --data-dir, or give URLs");
     }
-    Store::open(&config.data_dir, config.store.clone()).await.with_context(|| {
+    Store::open_with(&config.data_dir, config.store.clone(), check_document).await.with_context(|| {
         format!("could not open the store in {dir}; while a server has it open, give the server's URLs")
     })
 }

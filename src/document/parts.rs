@@ -10,13 +10,12 @@ use super::{DocumentError, Rev, Revisions};
 use crate::json;
 
 /// Members that the replicator writes into the documents of `_replicator`, and that are body all the same.
-const REPLICATOR_MEMBERS: [&str; 6] = [
+const REPLICATOR_MEMBERS: [&str; 5] = [
     "_replication_state",
     "_replication_state_time",
     "_replication_state_reason",
     "_replication_id",
     "_replication_stats",
-    "_replication_start_time",
 ];
 
 /// A document taken apart: its underscore members, and the spans of everything else.

@@ -1,8 +1,7 @@
 //! What CouchDB has and couchrep doesn't says so: 501 `not_implemented`, with its name.
 //!
 //! Without routes of their own these paths would be taken for names: a view for an attachment that is missing, a scheduler
-//! for a database that doesn't exist, and `_replicator` for a database in which documents do nothing. The list stands
-//! beside the routes in `http.rs`; what is built leaves it.
+//! for a database that doesn't exist. The list stands beside the routes in `http.rs`; what is built leaves it.
 
 use std::future::{Ready, ready};
 

@@ -14,7 +14,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::MethodRouter;
 
-use crate::access::Caller;
+use crate::access::{Caller, Denied};
+use crate::store::Database;
 
 use super::AppState;
 use super::error::ApiError;
@@ -31,9 +32,9 @@ enum For {
     /// Server admins, of a database that is there.
     ServerAdminsOfDatabase,
     Members,
-    /// Members, but of the users' database server admins, since what all its documents say is nobody else's.
+    /// Members, but admins of databases whose documents others mustn't read all of ([`may_list`]).
     MembersOfOthers,
-    /// The same; server admins are asked for first.
+    /// The same; where server admins are, they are asked for first.
     Listers,
     /// Members who are admins of the database, to change it.
     Designers,
@@ -68,7 +69,7 @@ guards! {
     server_admins_of_database => ServerAdminsOfDatabase;
     /// For members of the database.
     members => Members;
-    /// For members of the database, but of the users' database for server admins.
+    /// For members of the database, but of users' and replicator databases for admins.
     members_of_others => MembersOfOthers;
     /// The same, where CouchDB asks for server admins first.
     listers => Listers;
@@ -98,15 +99,15 @@ async fn check(
             caller.may_administer()?;
         }
         let db = path.open(&state).await?;
-        if whom == For::Listers && db.name().is_users() {
-            caller.may_administer()?;
+        if whom == For::Listers && db.name().is_servers_own() {
+            may_list(&db, &caller)?;
         }
         let security = db.security();
         security.may_open(&caller)?;
         match whom {
             For::Designers => security.may_design(&caller)?,
             For::Maintainers => security.may_maintain(&caller)?,
-            For::MembersOfOthers if db.name().is_users() => caller.may_administer()?,
+            For::MembersOfOthers | For::Listers => may_list(&db, &caller)?,
             // A copy reads what it copies.
             _ if db.name().is_users()
                 && !security.is_admin(&caller)
@@ -120,6 +121,17 @@ async fn check(
         request = Request::from_parts(parts, body);
     }
     Ok(next.run(request).await)
+}
+
+/// Whether the caller may read all documents of a database at once, and what is told of all of them. Those of `_users` and
+/// `_replicator` are for server admins (CouchDB says so of `_all_docs` and `_changes`); those of other replicator databases are for
+/// their admins, since everybody else sees documents of others without their credentials, and one at a time.
+fn may_list(db: &Database, caller: &Caller) -> Result<(), Denied> {
+    match db.name() {
+        name if name.is_users() || (name.is_replicator() && name.is_servers_own()) => caller.may_administer(),
+        name if name.is_replicator() => db.security().may_maintain(caller),
+        _ => Ok(()),
+    }
 }
 
 /// The table of routes.

@@ -45,7 +45,8 @@ pub async fn document(
     let mut tries = 0;
     loop {
         let (which, id) = (which.clone(), id.clone());
-        let original = db.read(move |snapshot| Original::read(snapshot, &which, &id)).await??;
+        let options = DocOptions { reader: db.reader(&caller), ..DocOptions::default() };
+        let original = db.read(move |snapshot| Original::read(snapshot, &which, &id, &options)).await??;
         match original.write(&db, &caller, &destination, &headers).await {
             // Whoever edited the original took them from it: its newest revision is copied, or the named one is gone.
             Err(ApiError::MissingStub(_)) if tries < TRIES => tries += 1,
@@ -123,13 +124,18 @@ struct Original {
 }
 
 impl Original {
-    fn read(snapshot: &Snapshot, which: &RequestedRev, id: &DocId) -> Result<Result<Self, ApiError>, StoreError> {
+    fn read(
+        snapshot: &Snapshot,
+        which: &RequestedRev,
+        id: &DocId,
+        options: &DocOptions,
+    ) -> Result<Result<Self, ApiError>, StoreError> {
         let (record, leaf) = match which.find(snapshot, id.as_str())? {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
         let mut text = Vec::new();
-        snapshot.render(id.as_str(), &record, &leaf, &DocOptions::default(), &mut text)?;
+        snapshot.render(id.as_str(), &record, &leaf, options, &mut text)?;
         let (body, attachments) = (DocParts::parse(&text)?.body(), snapshot.attachments(&leaf)?);
         Ok(Ok(Self { body, deleted: leaf.deleted, attachments }))
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::access::Caller;
 use crate::document::{DocId, DocParts, Rev, Revisions, local_id, validate_id};
 use crate::multipart;
-use crate::store::{AttachmentsAs, Database, DocRecord, Durability, Edit, EditKind, Leaf};
+use crate::store::{AttachmentsAs, Database, DocOptions, DocRecord, Durability, Edit, EditKind, Leaf};
 use crate::store::{Snapshot, StoreError, Uploaded};
 use crate::tasks;
 use crate::uuids;
@@ -65,14 +65,15 @@ impl RequestedRev {
 pub async fn get(
     State(state): State<AppState>,
     DocPath { db, id }: DocPath,
+    Extension(caller): Extension<Arc<Caller>>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let mut options = DocOptions { reader: db.reader(&caller), ..query.doc_options()? };
     if let Some(wanted) = open_revs::Wanted::parse(&query)? {
-        return open_revs::get(&state, db, id, wanted, query.doc_options()?, &headers).await;
+        return open_revs::get(&state, db, id, wanted, options, &headers).await;
     }
     let which = RequestedRev::parse(&query)?;
-    let mut options = query.doc_options()?;
     let as_parts = options.attachments == AttachmentsAs::Inline && related::accepted(&headers, "multipart/related");
     if as_parts {
         options.attachments = AttachmentsAs::Follows;
@@ -88,11 +89,12 @@ pub async fn get(
                 Ok(found) => found,
                 Err(error) => return Ok(Err(error)),
             };
-            if lasting && answer::has_already(&known, &leaf.rev.to_string()) {
-                return Ok(Ok((leaf.rev, None)));
+            let rev = snapshot.shown_rev(id.as_str(), &record, &leaf, &options)?;
+            if lasting && answer::has_already(&known, &rev.to_string()) {
+                return Ok(Ok((rev, None)));
             }
             let rendered = render(snapshot, id.as_str(), &record, &leaf, &options, outgoing)?;
-            Ok(Ok((leaf.rev, Some(rendered))))
+            Ok(Ok((rev, Some(rendered))))
         })
         .await?;
     let (rev, rendered) = found?;

@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
-use crate::access::Caller;
+use crate::access::{Caller, REPLICATOR};
 use crate::accounts::{Accounts, Refused};
 use crate::config::auth::Auth;
 use crate::endpoint::Credentials;
@@ -109,6 +109,8 @@ async fn identified(
         true => proven(accounts, settings, headers, authorization, address).await?,
         false => Identified { caller: Caller::server_admin(), by: ProvenBy(None), renewed: None },
     };
+    // A token or a proxy may claim any role; a document of `_users` has none of the server's own.
+    identified.caller.roles.retain(|role| role != REPLICATOR);
     identified.caller.authorization = authorization.map(|text| SecretString::from(text.to_owned()));
     Ok(identified)
 }

@@ -78,7 +78,9 @@ impl Outgoing {
     ) -> Result<(), StoreError> {
         let stored = snapshot.stored(leaf)?;
         let apart;
-        let options = match stored.size() > LARGE && !self.count(stored.size()) {
+        // What is shown otherwise than it is stored can't be left out; it counts when it is sent.
+        let countable = stored.size() > LARGE && options.reader.is_none();
+        let options = match countable && !self.count(stored.size()) {
             false => options,
             true => {
                 apart = DocOptions { members_apart: true, ..options.clone() };

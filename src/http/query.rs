@@ -122,6 +122,7 @@ impl Query {
             atts_since,
             att_encoding_info: self.flag("att_encoding_info")?,
             members_apart: false,
+            reader: None,
         })
     }
 }

@@ -80,15 +80,6 @@ fn take(params: &mut PathParams, name: &str) -> String {
     params.remove(name).unwrap_or_default()
 }
 
-/// The database's name, unless it is one where documents would have to do something that they don't do here.
-fn name(params: &mut PathParams) -> Result<String, ApiError> {
-    let name = take(params, "db");
-    match name.ends_with("/_replicator") {
-        true => Err(ApiError::Absent { name: "_replicator", feature: "replications that are documents" }),
-        false => Ok(name),
-    }
-}
-
 /// What a path says of a database, before anybody knows whether the caller may open it ([`super::auth`]).
 pub struct DatabasePath {
     database: String,
@@ -99,7 +90,7 @@ impl DatabasePath {
     /// The path's parameters `db` and, where it has one, `doc`.
     pub async fn of(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let mut params = params(parts, state).await?;
-        Ok(Self { database: name(&mut params)?, doc: params.remove("doc") })
+        Ok(Self { database: take(&mut params, "db"), doc: params.remove("doc") })
     }
 
     /// A database alone.
@@ -138,7 +129,7 @@ impl FromRequestParts<AppState> for NamePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        Ok(Self(name(&mut params(parts, state).await?)?))
+        Ok(Self(take(&mut params(parts, state).await?, "db")))
     }
 }
 

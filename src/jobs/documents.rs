@@ -32,6 +32,7 @@ use super::scheduler::{Scheduler, owner};
 use crate::accounts::Accounts;
 use crate::document::DocId;
 use crate::effort::pauses::Pauses;
+use crate::replicate::request::check_document;
 use crate::replicate::{Context, ReplicateError};
 use crate::store::{DbEvent, DbName, Store, StoreError};
 
@@ -219,7 +220,8 @@ impl Documents {
             Ok(description) => Arc::new(description),
             Err(error) => {
                 self.forget(place);
-                return Some(StateChange::failed(None, &error.chain().to_string()));
+                let reason = check_document(&document).err().unwrap_or_else(|| error.chain().to_string());
+                return Some(StateChange::failed(None, &reason));
             }
         };
         let same =

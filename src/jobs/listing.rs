@@ -235,9 +235,9 @@ impl Jobs {
             doc_id: place.id.to_string(),
             id: None,
             node: None,
-            endpoints: Request::parse(document).map(|request| endpoints(&request, address)).unwrap_or_else(|_| {
-                Map::from_iter([("source".to_owned(), Value::Null), ("target".to_owned(), Value::Null)])
-            }),
+            endpoints: Request::of_document(document).map(|request| endpoints(&request, address)).unwrap_or_else(
+                |_| Map::from_iter([("source".to_owned(), Value::Null), ("target".to_owned(), Value::Null)]),
+            ),
             state,
             info,
             error_count: u32::from(state == State::Failed),

@@ -63,11 +63,11 @@ impl LocalPeer {
         Ok(database)
     }
 
-    /// The same, to read its documents. Those of the users' database are for server admins, as over HTTP, where lists of
-    /// them are: hashes of passwords are among them.
+    /// The same, to read its documents. Those of the users' database and of replicator databases are for server admins, as over
+    /// HTTP, where lists of them are for admins: hashes of passwords and credentials are among them.
     async fn readable(&self) -> Result<Arc<Database>, PeerError> {
         let database = self.database().await?;
-        if self.name.is_users() {
+        if self.name.is_users() || self.name.is_replicator() {
             self.caller.may_administer().map_err(|denied| self.unauthorized(denied))?;
         }
         Ok(database)

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::ReplicateError;
 use crate::document::{DocId, Seq};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, InvalidEndpoint};
 use crate::json::fields::{at_most, boolean, positive};
 use crate::peer::Filter;
 use crate::selector::Selector;
@@ -110,6 +110,17 @@ pub fn unknown_fields(body: &Map<String, Value>) -> Vec<&str> {
     body.keys().map(String::as_str).filter(|key| !FIELDS.contains(key)).collect()
 }
 
+/// Tells why a document of a replicator database describes no replication, in CouchDB's words where it has readable ones.
+///
+/// Local names are allowed, which CouchDB 3 has none of. `cancel` means nothing: a replication is cancelled by deleting its document.
+pub fn check_document(body: &Map<String, Value>) -> Result<(), String> {
+    Request::of_document(body).map(drop).map_err(|error| match error {
+        ReplicateError::MissingDatabase(_) => "Missing replicator database".to_owned(),
+        ReplicateError::DatabaseNotFound(name) => InvalidEndpoint::Name(name).to_string(),
+        error => error.to_string(),
+    })
+}
+
 /// More rows than this in one batch are no use to anyone, and cost memory.
 const MAX_BATCH_SIZE: usize = 10_000;
 /// More batches in flight than this are no use to anyone.
@@ -147,8 +158,13 @@ impl Request {
         }
     }
 
-    /// Reads a request without `cancel`.
-    pub fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
+    /// Reads a document of a replicator database.
+    pub fn of_document(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
+        boolean(body, "cancel", false)?;
+        Self::parse(body)
+    }
+
+    fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
         let kinds = ["doc_ids", "filter", "selector"];
         if kinds.iter().filter(|kind| body.get(**kind).is_some_and(|value| !value.is_null())).count() > 1 {
             return Err(bad("`doc_ids`,`filter`,`selector` are mutually exclusive"));

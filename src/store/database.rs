@@ -36,6 +36,8 @@ use crate::access::{Caller, Security};
 use crate::config::StoreSettings;
 use crate::document::{DocId, Rev};
 use crate::javascript::Interpreters;
+use crate::replicator_docs::Reader;
+use crate::replicator_docs::writing::{Author, Check};
 use crate::tasks::{self, Tasks};
 
 /// `_local` documents that are read at once.
@@ -125,6 +127,7 @@ pub struct Database {
     path: Box<Path>,
     interpreters: Interpreters,
     password_iterations: NonZeroU32,
+    check: Check,
     /// What writes were last judged by; none before the first write. Guards nothing else; never held across an await.
     rules: Mutex<Option<Arc<Rules>>>,
     compacting: AtomicBool,
@@ -163,7 +166,7 @@ impl Database {
     pub(super) fn open(
         publisher: Publisher,
         path: &Path,
-        settings: &StoreSettings,
+        (settings, check): (&StoreSettings, Check),
         tasks: &Tasks,
         interpreters: Interpreters,
         cache: Cache,
@@ -194,6 +197,7 @@ impl Database {
             path: path.into(),
             interpreters,
             password_iterations: settings.password_iterations,
+            check,
             rules: Mutex::default(),
             compacting: AtomicBool::new(false),
             cache,
@@ -223,6 +227,16 @@ impl Database {
     /// Keeps what writes are judged by.
     pub(super) fn keep_rules(&self, rules: Arc<Rules>) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(rules);
+    }
+
+    /// What finds out whether documents of a replicator database describe replications.
+    pub(super) fn check(&self) -> Check {
+        self.check
+    }
+
+    /// Whoever reads documents without seeing others' credentials; `None` if all that is in them is for the caller to see.
+    pub fn reader(&self, caller: &Caller) -> Option<Reader> {
+        (self.name.is_replicator() && !self.security().is_admin(caller)).then(|| Reader::new(caller))
     }
 
     /// Who runs functions of design documents.
@@ -334,13 +348,7 @@ impl Database {
         author: &Caller,
         durability: Durability,
     ) -> Result<Vec<Result<Rev, Refusal>>, StoreError> {
-        let edits = match self.name.is_users() {
-            true => {
-                let is_admin = self.security().is_admin(author);
-                hash_passwords(edits, (author, is_admin), self.password_iterations).await?
-            }
-            false => edits,
-        };
+        let edits = self.own_rules(edits, author).await?;
         let hashed = |edit: &&Edit| matches!(edit.kind, EditKind::New { .. });
         let inline = |attachment: &NewAttachment| matches!(attachment.data, AttachmentData::Inline { .. });
         let takes_time = edits.iter().filter(hashed).map(|edit| edit.body.len()).sum::<usize>() > HASHED_AT_ONCE
@@ -352,6 +360,21 @@ impl Database {
             false => prepare(edits)?,
         };
         self.write_judged(edits, author, durability).await
+    }
+
+    /// Changes edits as the databases of users and of replications have it, before anything is made of them.
+    async fn own_rules(&self, mut edits: Vec<Edit>, author: &Caller) -> Result<Vec<Edit>, StoreError> {
+        if self.name.is_users() {
+            let is_admin = self.security().is_admin(author);
+            return hash_passwords(edits, (author, is_admin), self.password_iterations).await;
+        }
+        if self.name.is_replicator() {
+            let author = Author { caller: author, is_admin: self.security().is_admin(author) };
+            for edit in edits.iter_mut().filter(|edit| !edit.id.is_design()) {
+                edit.body = author.own(std::mem::take(&mut edit.body));
+            }
+        }
+        Ok(edits)
     }
 
     /// Purges the leaves among these revisions, synced; answers which of each document's were leaves, in order.

@@ -20,7 +20,7 @@
 mod design;
 mod documents;
 mod cases;
-mod users;
+mod own;
 mod rules;
 
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use self::cases::Cases;
+use self::own::{OwnRules, Writer};
 use super::prepared::Prepared;
 use super::work::{Done, Durability, Refusal, Work};
 use super::{Database, StoreError};
@@ -73,7 +74,8 @@ impl Database {
             return Ok(rules);
         }
         let (database, security) = (self.name().to_string(), self.security());
-        let rules = self.read(move |snapshot| Rules::read(snapshot, generation, security, &database)).await?;
+        let own = OwnRules::of(self.name(), self.check());
+        let rules = self.read(move |snapshot| Rules::read(snapshot, generation, security, &database, own)).await?;
         let rules = Arc::new(rules);
         self.keep_rules(rules.clone());
         Ok(rules)
@@ -89,8 +91,9 @@ impl Database {
         refused: &mut Vec<(usize, Refusal)>,
     ) -> Result<Vec<Prepared>, StoreError> {
         let mut cases = self.judge_designs(Cases::new(rules, edits), rules.security.may_design(author)).await?;
-        if rules.users {
-            cases = self.judge_users(cases, author, rules.security.is_admin(author)).await?;
+        if let Some(own) = rules.own {
+            let writer = Writer { caller: author.clone(), is_admin: rules.security.is_admin(author) };
+            cases = self.judge_by_own(cases, own, Arc::new(writer)).await?;
         }
         let user = json!({ "db": self.name().as_str(), "name": author.name, "roles": author.roles });
         let request: Arc<str> = format!("[{user},{}]", rules.security.json()).into();
@@ -126,12 +129,12 @@ impl Database {
         Ok(cases)
     }
 
-    /// Judges the user documents among a call's edits.
-    async fn judge_users(&self, mut cases: Cases, author: &Caller, is_admin: bool) -> Result<Cases, StoreError> {
+    /// Judges a call's edits by rules of the server's own.
+    async fn judge_by_own(&self, mut cases: Cases, rules: OwnRules, writer: Arc<Writer>) -> Result<Cases, StoreError> {
         cases.restart();
         while cases.skip_closed() {
-            let author = author.clone();
-            cases = self.read(move |snapshot| cases.judge_users(snapshot, &author, is_admin)).await?;
+            let writer = writer.clone();
+            cases = self.read(move |snapshot| cases.judge_by_own(snapshot, rules, &writer)).await?;
         }
         Ok(cases)
     }

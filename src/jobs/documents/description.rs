@@ -54,7 +54,7 @@ pub fn duplicate_reason(id: &str, document: &str, (other, database): (&str, &str
 impl Description {
     /// Reads a document's body.
     pub fn parse(body: &Map<String, Value>) -> Result<Self, ReplicateError> {
-        let request = Request::parse(body)?;
+        let request = Request::of_document(body)?;
         let owner = body.get("owner").and_then(Value::as_str).map(str::to_owned);
         let paused = body.get("paused") == Some(&Value::Bool(true));
         let stated = body.contains_key("_replication_state");

@@ -3,6 +3,7 @@
 //! `_id` and `_rev` in front, the document's own members as they came, then what was asked for, in the order of CouchDB's
 //! `couch_doc:to_json_obj/2`. What is too large to be held is left out, and its place told ([`Gap`]).
 
+use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 
 use base64::display::Base64Display;
@@ -12,11 +13,14 @@ use super::text::{StoredText, TextSource};
 use super::{DocRecord, Snapshot, Stored};
 use crate::document::{Encoding, Rev};
 use crate::json::push_string;
+use crate::replicator_docs::Reader;
 use crate::store::StoreError;
 use crate::store::attachments::Attachment;
 use crate::store::holds::OpenAttachment;
 use crate::store::keys::{ATTS, Body};
+use crate::store::new_rev;
 use crate::store::revtree::Leaf;
+use crate::term::Shape;
 
 /// How attachments stand in a rendered document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +55,15 @@ pub struct DocOptions {
     pub att_encoding_info: bool,
     /// The document's own members are left out: a [`Gap`] stands for them.
     pub members_apart: bool,
+    /// Who sees no credentials in others' replicator documents ([`crate::store::Database::reader`]). What he sees instead of one
+    /// is all held in memory, and has a revision that isn't stored, as in CouchDB.
+    pub reader: Option<Reader>,
+}
+
+/// A leaf's revision and its own members, as they are shown.
+struct Shown<'a> {
+    rev: Cow<'a, Rev>,
+    json: Cow<'a, [u8]>,
 }
 
 /// Bytes of a rendered document beyond which attachments are left out of it.
@@ -105,15 +118,17 @@ impl Snapshot {
     ) -> Result<Vec<Gap>, StoreError> {
         let mut gaps = Vec::new();
         let body = Body::decode(stored.0.value())?;
-        out.reserve(if options.members_apart { 0 } else { body.json.len() } + id.len() + 160);
+        let Shown { rev, json } = self.shown(id, record, leaf, &body, options)?;
+        let apart = options.members_apart && matches!(json, Cow::Borrowed(_));
+        out.reserve(if apart { 0 } else { json.len() } + id.len() + 160);
         out.extend_from_slice(b"{\"_id\":");
         push_string(out, id);
         out.extend_from_slice(b",\"_rev\":");
-        push_rev(out, &leaf.rev);
-        let fields = &body.json[1..body.json.len() - 1];
+        push_rev(out, &rev);
+        let fields = &json[1..json.len() - 1];
         if !fields.is_empty() {
             out.push(b',');
-            match options.members_apart {
+            match apart {
                 false => out.extend_from_slice(fields),
                 true => {
                     let text = StoredText { of: TextSource::Body(leaf.body), start: 1, length: fields.len() };
@@ -124,7 +139,7 @@ impl Snapshot {
         if leaf.deleted {
             out.extend_from_slice(b",\"_deleted\":true");
         }
-        self.render_revisions(record, leaf, options, out);
+        self.render_revisions(record, leaf, &rev, options, out);
         if body.has_attachments() {
             gaps.extend(self.render_attachments(record, leaf, body.attachments()?, options, out)?);
         }
@@ -132,7 +147,42 @@ impl Snapshot {
         Ok(gaps)
     }
 
-    fn render_revisions(&self, record: &DocRecord, leaf: &Leaf, options: &DocOptions, out: &mut Vec<u8>) {
+    /// The revision under which a leaf is shown.
+    pub fn shown_rev(
+        &self,
+        id: &str,
+        record: &DocRecord,
+        leaf: &Leaf,
+        options: &DocOptions,
+    ) -> Result<Rev, StoreError> {
+        if options.reader.is_none() {
+            return Ok(leaf.rev.clone());
+        }
+        let stored = self.stored(leaf)?;
+        Ok(self.shown(id, record, leaf, &Body::decode(stored.0.value())?, options)?.rev.into_owned())
+    }
+
+    fn shown<'a>(
+        &self,
+        id: &str,
+        record: &DocRecord,
+        leaf: &'a Leaf,
+        body: &Body<'a>,
+        options: &DocOptions,
+    ) -> Result<Shown<'a>, StoreError> {
+        let reader = options.reader.as_ref().filter(|_| !id.starts_with("_design/"));
+        let Some(json) = reader.and_then(|reader| reader.sees(body.json)) else {
+            return Ok(Shown { rev: Cow::Borrowed(&leaf.rev), json: Cow::Borrowed(body.json) });
+        };
+        let path = record.tree.path(&leaf.rev);
+        let parent = path.and_then(|path| path.ids.into_iter().nth(1));
+        let parent = parent.map(|hash| Rev { pos: leaf.rev.pos - 1, hash });
+        let hash = new_rev::hash(leaf.deleted, parent.as_ref(), (&Shape::of(&json), &json), &body.attachments()?);
+        Ok(Shown { rev: Cow::Owned(Rev { pos: leaf.rev.pos, hash }), json: Cow::Owned(json) })
+    }
+
+    /// Tells of a leaf that is shown as `rev`. As in CouchDB, `_revs_info` has the revisions that are stored.
+    fn render_revisions(&self, record: &DocRecord, leaf: &Leaf, rev: &Rev, options: &DocOptions, out: &mut Vec<u8>) {
         let tree = &record.tree;
         if options.revs
             && let Some(path) = tree.path(&leaf.rev)
@@ -140,7 +190,8 @@ impl Snapshot {
             out.extend_from_slice(b",\"_revisions\":{\"start\":");
             out.extend_from_slice(path.start.to_string().as_bytes());
             out.extend_from_slice(b",\"ids\":");
-            push_list(out, &path.ids, |out, hash| push_string(out, &hash.to_string()));
+            let ids: Vec<_> = [&rev.hash].into_iter().chain(path.ids.iter().skip(1)).collect();
+            push_list(out, &ids, |out, hash| push_string(out, &hash.to_string()));
             out.push(b'}');
         }
         if options.revs_info

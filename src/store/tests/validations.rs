@@ -268,3 +268,32 @@ async fn a_validation_is_told_who_writes_and_what_the_security_object_says_now()
         assert_eq!(written, [Err(forbidden(&told))]);
     }
 }
+
+/// The replicator writes what it has found out beside whatever a person writes: a person's edit is never taken for its own, nor
+/// judged by a document that was replaced meanwhile.
+#[tokio::test]
+async fn states_are_the_replicators_to_write() {
+    let bench = bench().await;
+    let database = bench.store.create(&name("a/_replicator")).await.unwrap();
+    let ann = Caller { name: Some("ann".into()), ..Caller::default() };
+    let write = async |caller: &Caller, json: &str| {
+        database.write(vec![edit("job", json)], caller, Durability::Unsynced).await.unwrap().remove(0)
+    };
+    let first = write(&ann, r#"{"source":"a"}"#).await.unwrap();
+    let state = r#""owner":"ann","_replication_state":"completed""#;
+    let completed = format!(r#"{{"_rev":"{first}","source":"a",{state}}}"#);
+    let reason = "Only the replicator writes `_replication_state`: leave it as it is, or leave it out to have the replication run again.";
+    assert_eq!(write(&ann, &completed).await, Err(forbidden(reason)));
+    let second = write(&Caller::replicator(), &completed).await.unwrap();
+    assert_eq!(write(&Caller::replicator(), &completed).await, Err(Refusal::Conflict));
+    let third = write(&ann, &format!(r#"{{"_rev":"{second}","source":"b",{state}}}"#)).await.unwrap();
+    write(&ann, &format!(r#"{{"_rev":"{third}","source":"b"}}"#)).await.unwrap();
+    let read = database.read(|snapshot| {
+        let record = snapshot.document("job")?.unwrap();
+        let mut json = Vec::new();
+        snapshot.render("job", &record, &record.tree.winner().unwrap(), &DocOptions::default(), &mut json)?;
+        Ok(String::from_utf8(json).unwrap())
+    });
+    let stored = read.await.unwrap();
+    assert!(stored.ends_with(r#""source":"b","owner":"ann"}"#), "{stored}");
+}

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::design::{self, ViewFunction};
 use super::documents::Documents;
+use super::own::{OwnRules, Writer};
 use super::rules::Rules;
-use super::users;
-use crate::access::{Caller, Denied};
+use crate::access::Denied;
 use crate::javascript::{Admission, Running, ScriptError, worth_another_try};
 use crate::store::StoreError;
 use crate::store::prepared::{Judged, Prepared};
@@ -133,23 +133,22 @@ impl Cases {
         Ok(self)
     }
 
-    /// Judges user documents, for a while. Blocks.
-    pub(super) fn judge_users(
+    /// Judges by rules of the server's own, for a while. Blocks.
+    pub(super) fn judge_by_own(
         mut self,
         snapshot: &Snapshot,
-        author: &Caller,
-        is_admin: bool,
+        rules: OwnRules,
+        writer: &Writer,
     ) -> Result<Self, StoreError> {
         let (started, mut text) = (Instant::now(), Vec::new());
         while self.skip_closed() && started.elapsed() < TURN {
             text.clear();
             let case = &mut self.cases[self.next];
-            let judged = match users::owned(case.edit.id.as_str(), author, is_admin) {
+            let judged = match rules.may_write(&case.edit, writer) {
                 Ok(()) if case.question(snapshot, self.generation, &mut text)? => {
-                    let is_branch = case.edit.judged.as_ref().is_some_and(|judged| judged.is_branch);
-                    users::judge(&text, is_branch, author, is_admin)
+                    rules.judge(&text, &case.edit, writer)
                 }
-                owned => owned,
+                written => written,
             };
             if let Err(error) = judged {
                 case.verdict = Verdict::Refused(Refusal::Script(error));

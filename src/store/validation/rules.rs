@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::own::OwnRules;
 use crate::access::Security;
 use crate::javascript::{Code, Kind};
 use crate::json;
@@ -17,8 +18,8 @@ pub(in crate::store) struct Rules {
     pub(super) generation: u64,
     /// One of each design document that has one, in the order of their ids.
     pub(super) functions: Vec<Arc<Code>>,
-    /// Whether documents are users'.
-    pub(super) users: bool,
+    /// Rules of the server's own, which come before the functions.
+    pub(super) own: Option<OwnRules>,
     pub(super) security: Arc<Security>,
 }
 
@@ -29,6 +30,7 @@ impl Rules {
         generation: u64,
         security: Arc<Security>,
         database: &str,
+        own: Option<OwnRules>,
     ) -> Result<Self, StoreError> {
         let mut functions = Vec::new();
         snapshot.documents(Some("_design/"), |id, record| {
@@ -45,12 +47,12 @@ impl Rules {
             functions.push(Arc::new(Code { database: database.to_owned(), design, source, kind: Kind::Validation }));
             Ok(true)
         })?;
-        Ok(Self { generation, functions, users: database == "_users", security })
+        Ok(Self { generation, functions, own, security })
     }
 
     /// Whether an edit is still to be judged.
     pub(super) fn concern(&self, edit: &Prepared) -> bool {
         let judged = edit.judged.as_ref().is_some_and(|judged| judged.generation == self.generation);
-        (edit.id.is_design() || self.users || !self.functions.is_empty()) && !judged
+        (edit.id.is_design() || self.own.is_some() || !self.functions.is_empty()) && !judged
     }
 }

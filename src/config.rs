@@ -142,6 +142,12 @@ pub struct Replicator {
     pub lives_per_server: usize,
     /// Jobs that copy at once.
     pub lives: usize,
+    /// Between two looks at whether a server's feed of all databases has kept something from jobs that wait.
+    pub sweep_interval: Duration,
+    /// Whether continuous replications that are asked for at `_replicate` become documents.
+    pub keep_jobs: bool,
+    /// Whether documents that describe replications are followed.
+    pub run_documents: bool,
     /// Whether documents that describe replications are told of passing states too.
     pub update_docs: bool,
 }
@@ -175,6 +181,9 @@ impl Default for Replicator {
             max_probe_pause: Duration::from_secs(60),
             lives_per_server: 100,
             lives: 400,
+            sweep_interval: Duration::from_secs(600),
+            keep_jobs: false,
+            run_documents: true,
             update_docs: false,
         }
     }

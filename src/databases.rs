@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::access::{Caller, Denied};
 use crate::config::Replicator;
 use crate::effort::pulse::Pulse;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RemoteEndpoint};
 use crate::peer::local::LocalPeer;
+use crate::peer::remote::server::RemoteServer;
 use crate::peer::remote::{Clients, RemotePeer};
 use crate::peer::{Peer, PeerError};
 use crate::store::{DbName, DbUpdates, Store, StoreError};
@@ -65,6 +66,11 @@ impl Databases {
             Err(StoreError::NoDatabase) => Ok(()),
             Err(error) => Err(PeerError::from(error).into()),
         }
+    }
+
+    /// A server over HTTP, to be asked about all its databases.
+    pub async fn server(&self, server: RemoteEndpoint) -> Result<RemoteServer, PeerError> {
+        RemoteServer::new(&self.clients, server, self.settings.clone()).await
     }
 
     /// What happens to local databases.

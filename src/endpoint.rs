@@ -17,6 +17,8 @@ pub mod connection;
 use std::fmt;
 use std::time::Duration;
 
+use md5::{Digest as _, Md5};
+use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -205,6 +207,44 @@ impl RemoteEndpoint {
         format!("{}/", url.trim_end_matches('/'))
     }
 
+    /// The server as an endpoint, and the database's name there; `None` if the URL doesn't tell them apart.
+    pub fn server(&self) -> Option<(Self, String)> {
+        if self.url.query().is_some() {
+            return None;
+        }
+        let path = self.url.path().strip_suffix('/')?;
+        let (directory, database) = path.rsplit_once('/')?;
+        let name = percent_decode_str(database).decode_utf8().ok()?.into_owned();
+        let mut url = self.url.clone();
+        url.set_path(&format!("{directory}/"));
+        let written = Written { url: url.to_string(), path: url.path().to_owned(), ..self.written.clone() };
+        (!name.is_empty()).then(|| (Self { url, written, ..self.clone() }, name))
+    }
+
+    /// The same for endpoints of one URL with the same credentials and headers, reached in the same way. `None` for those that sign
+    /// each request, or fetch tokens.
+    pub fn fingerprint(&self) -> Option<[u8; 16]> {
+        if self.auth.is_some() {
+            return None;
+        }
+        let mut hash = Md5::new();
+        let mut add = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        add(self.url.as_str());
+        if let Some(Credentials { name, password, .. }) = &self.credentials {
+            add(name);
+            add(password.expose_secret());
+        }
+        for (name, value) in &self.headers {
+            add(name);
+            add(value.expose_secret());
+        }
+        add(&format!("{:?}", self.connection));
+        Some(hash.finalize().into())
+    }
+
     /// The name that logs in there, if it does with a password.
     pub fn login(&self) -> Option<&str> {
         self.credentials.as_ref().filter(|_| self.auth.is_none()).map(|credentials| credentials.name.as_str())
@@ -300,6 +340,15 @@ mod tests {
         }
         let error = Endpoint::parse("source", Some(&json!({}))).unwrap_err();
         assert_eq!(error, InvalidEndpoint::Url);
+    }
+
+    #[test]
+    fn a_server_is_the_directory_of_its_database() {
+        let server = |url: &str| remote(json!(url)).server().map(|(server, name)| (server.name(), name));
+        let expected = Some(("http://h:5984/".to_owned(), "a/b".to_owned()));
+        assert_eq!(server("http://u:p@h:5984/a%2Fb/"), expected);
+        assert_eq!(server("https://h/couch/db"), Some(("https://h/couch/".into(), "db".into())));
+        assert_eq!((server("http://h/"), server("http://h/db?x=1")), (None, None));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod wakes;
 pub mod scheduler;
 pub mod info;
 pub mod documents;
+pub mod kept;
 pub mod listing;
 pub mod entry;
 
@@ -52,7 +53,7 @@ pub struct Jobs {
     context: Context,
     running: RunningJobs,
     scheduler: Scheduler,
-    /// Absent without accounts.
+    /// Absent without a store.
     documents: Option<Documents>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
     sources: Arc<DashMap<(String, Option<String>), Endpoint>>,
@@ -78,7 +79,9 @@ impl Jobs {
         scheduler.begin();
         let documents = documents.map(|(store, accounts)| {
             let documents = Documents::new(store, accounts, (context.clone(), running.clone(), scheduler.clone()));
-            documents.begin();
+            if context.settings.run_documents {
+                documents.begin();
+            }
             documents
         });
         Self { context, running, scheduler, documents, sources: Arc::default() }
@@ -95,6 +98,12 @@ impl Jobs {
     pub async fn replicate(&self, body: Map<String, Value>, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         caller.may_replicate()?;
         let command = Command::parse(&body).map_err(|error| self.as_url(error))?;
+        if let Command::Run(request) = &command
+            && request.continuous
+            && (request.keep || self.context.settings.keep_jobs)
+        {
+            return self.keep(body, request, caller).await;
+        }
         // It may be megabytes, and a one-shot may take days.
         drop(body);
         match command {
@@ -201,6 +210,10 @@ impl Jobs {
 
     /// Closes the intake and tells all replications to record what they have and end.
     pub fn stop(&self) {
+        for job in self.running.list().iter().filter(|job| job.document.is_none() && job.request.continuous) {
+            let id = job.id.to_string();
+            tracing::warn!(replication.id = id, "this replication won't come back: it has no document (--keep-jobs)");
+        }
         self.context.tasks.stop();
     }
 
@@ -242,14 +255,54 @@ impl Jobs {
         }
     }
 
+    /// Makes a document of a continuous replication, which starts its job.
+    async fn keep(
+        &self,
+        body: Map<String, Value>,
+        request: &Request,
+        caller: &Arc<Caller>,
+    ) -> Result<Answer, ReplicateError> {
+        let Some(store) = self.documents.as_ref().map(Documents::store) else {
+            return Err(ReplicateError::BadRequest("there is no store to keep it in".into()));
+        };
+        may_run(&self.context.databases, caller, request).await?;
+        // A document knows its owner by name.
+        let owner = Arc::new(Caller { authorization: None, ..Caller::clone(caller) });
+        let (id, _) = self.context.ids(request, &owner).await?;
+        let text = id.to_string();
+        if let Some(job) =
+            self.running.get(&text).filter(|job| job.document.is_none() && caller.may_manage(job.owner()))
+            && let Some(cancelled) = self.running.remove(&text, job.number)
+        {
+            self.end(cancelled).await;
+        }
+        kept::keep(store, body, &id, caller).await?;
+        Ok(Answer::Started(text))
+    }
+
     async fn cancel(&self, id: &str, by_base: bool, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
-        let cancelled = self.running.cancel(id, by_base, |owner| caller.may_manage(owner));
+        let may_cancel = |job: &Replication| caller.may_manage(job.owner());
+        if let Some(job) = self.running.find(id, by_base, |job| job.document.is_some() && may_cancel(job))
+            && let (Some(place), Some(documents)) = (&job.document, &self.documents)
+        {
+            if !kept::end(documents.store(), &job, place).await? {
+                return Err(ReplicateError::NotFound("missing".into()));
+            }
+            documents.settled(place, &job).await;
+            return Ok(Answer::Cancelled(job.id.to_string()));
+        }
+        let cancelled = self.running.cancel(id, by_base, |job| job.document.is_none() && may_cancel(job));
         let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
-        let Cancelled { job, ended } = cancelled;
+        let id = cancelled.job.id.to_string();
+        self.end(cancelled).await;
+        Ok(Answer::Cancelled(id))
+    }
+
+    /// Ends a job that is off the map.
+    async fn end(&self, Cancelled { job, ended }: Cancelled) {
         self.scheduler.removed(&job);
         // Winding down may take longer; what is left of it does no harm.
         _ = tokio::time::timeout(CANCEL_PATIENCE, ended.cancelled()).await;
-        Ok(Answer::Cancelled(job.id.to_string()))
     }
 
     /// A local name that no database can have is answered as CouchDB answers it: by its URL.

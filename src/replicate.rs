@@ -34,6 +34,7 @@ pub mod error;
 use futures::future::try_join;
 use serde_json::Value;
 
+pub use self::changes::Linger;
 pub use self::checkpoint::CaughtUp;
 pub use self::error::ReplicateError;
 use self::failures::{FailureList, sweep};
@@ -110,6 +111,10 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
 /// Whether a job that had caught up finds nothing new: then, up to where its feed has gone on. This is all that a life costs that
 /// was given in vain: one request.
 async fn nothing_since(job: &Job, source: &Peer) -> Result<Option<CaughtUp>, ReplicateError> {
+    // Else a change that comes after this would be told to nobody.
+    if !job.linger.as_ref().is_some_and(Linger::is_told) {
+        return Ok(None);
+    }
     let Some(CaughtUp { since, recorded, run }) = job.caught_up.clone() else { return Ok(None) };
     let winners_only = job.request.winning_revs_only;
     let query = ChangesQuery { since, limit: 1, max_bytes: PAGE_BYTES, filter: job.filter(), winners_only };

@@ -31,8 +31,11 @@ const ENDPOINTS: &[(&str, &str, &str, Expected)] = &[
     ("POST", "/_replicate", "{}", As(400, "bad_request", "`source` is missing")),
     ("PUT", "/_replicate", "{}", As(405, "method_not_allowed", "Only POST allowed")),
     ("GET", "/_nosuch", "", As(404, "not_found", "Database does not exist.")),
-    ("GET", "/_scheduler/jobs", "", Absent("_scheduler")),
-    ("GET", "/_scheduler/docs/_replicator/a", "", Absent("_scheduler")),
+    ("GET", "/_scheduler/jobs", "", As(200, "", "")),
+    ("GET", "/_scheduler/jobs/none", "", As(404, "not_found", "missing")),
+    ("GET", "/_scheduler/docs", "", As(200, "", "")),
+    ("GET", "/_scheduler/docs/_replicator", "", As(200, "", "")),
+    ("GET", "/_scheduler/docs/_replicator/a", "", As(404, "not_found", "missing")),
     ("PUT", "/_replicator", "", As(412, "file_exists", "The database could not be created, the file already exists.")),
     ("GET", "/_replicator", "", As(200, "", "")),
     ("PUT", "/_replicator/job", "{}", As(403, "forbidden", "Missing replicator database")),
@@ -138,7 +141,7 @@ const ENDPOINTS: &[(&str, &str, &str, Expected)] = &[
     ("GET", "/db/_design/d/_nouveau_info/n", "", Absent("_nouveau_info")),
 ];
 
-/// A view was an attachment that is missing, `_scheduler` a database that doesn't exist, and `_replicator` one without rules.
+/// A view was an attachment that is missing, and `_replicator` a database without rules.
 #[tokio::test]
 async fn every_endpoint_of_couchdb_is_answered_as_there_or_says_that_it_is_absent() {
     let server = with_db().await;
@@ -172,7 +175,7 @@ fn words(answer: &Answer) -> (Value, Value) {
 async fn what_is_absent_is_nothing_to_strangers() {
     let server = crate::support::Server::with_admin("root", "secret").await;
     server.database("db").await;
-    for path in ["/_scheduler/jobs", "/db/_find", "/db/_design/d/_view/v"] {
+    for path in ["/_reshard/jobs", "/db/_find", "/db/_design/d/_view/v"] {
         assert_eq!(server.client().get(server.anonymous_url(path)).send().await.unwrap().status(), 401, "{path}");
         assert_eq!(get(&server, path).await.status, 501, "{path}");
     }

@@ -149,8 +149,10 @@ async fn a_waiting_feed_that_is_silent_or_breaks_off_is_opened_again_without_a_r
         config.replicator.restart_pause = Duration::from_secs(600);
     })
     .await;
+    // Else the feed of all databases would wait in its place.
+    peer.keep_failing(Method::GET, "/_db_updates", Fault::status(404), None);
     for fault in [Fault::Silence, Fault::BreakOff, Fault::Hang, Fault::Silence] {
-        peer.fail(Method::GET, "feed=longpoll", fault);
+        peer.fail(Method::GET, "_changes?feed=longpoll", fault);
     }
     server.replicate(json!({"source": peer.url("/src"), "target": "tgt", "continuous": true})).await;
     let reopened = async { while server.get("/tgt", 200).await["doc_count"] != 10 || peer.faults_left() > 0 {} };

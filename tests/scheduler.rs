@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::Server;
+use crate::support::{Fault, FaultyPeer, Server};
 
 /// A server with `_replicator`, and databases `src` with ten documents and `tgt`.
 async fn start() -> Server {
@@ -196,4 +197,140 @@ async fn a_database_that_goes_takes_its_jobs_along() {
     until(&server, "/_scheduler/jobs", |jobs| jobs["total_rows"] == 0).await;
     server.get("/_scheduler/docs/team/_replicator", 404).await;
     server.get("/_scheduler/docs/_replicator/none", 404).await;
+}
+
+/// Another server's databases `db0` to `db2`, as sources of documents behind a peer that tells what it was asked.
+async fn from_elsewhere(database: &str) -> (Server, Server, FaultyPeer) {
+    let (source, server) = (Server::start().await, start().await);
+    let peer = FaultyPeer::before(&source).await;
+    for n in 0..3 {
+        source.database(&format!("{database}{n}")).await.fill("doc", 2).await;
+        server.database(&format!("copy{n}")).await;
+        let from = peer.url(&format!("/{database}{n}"));
+        let body = json!({"source": from, "target": format!("copy{n}"), "continuous": true});
+        server.put(&format!("/_replicator/job{n}"), body, 201).await;
+    }
+    (source, server, peer)
+}
+
+/// Waits until a copy has as many documents.
+async fn arrived(server: &Server, copy: &str, documents: u64) {
+    until(server, &format!("/{copy}"), |info| info["doc_count"] == documents).await;
+}
+
+#[tokio::test]
+async fn parked_jobs_of_another_server_are_woken_by_one_feed() {
+    let (source, server, peer) = from_elsewhere("db").await;
+    for n in 0..3 {
+        arrived(&server, &format!("copy{n}"), 2).await;
+    }
+    peer.saw("/_db_updates?feed=longpoll").await;
+    for round in 0..5 {
+        for n in 0..3 {
+            source.put(&format!("/db{n}/late{round}"), json!({}), 201).await;
+            arrived(&server, &format!("copy{n}"), 3 + round).await;
+        }
+    }
+    // Busy jobs wait by themselves for a while.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let before = peer.requests().len();
+    source.put("/db1/last", json!({}), 201).await;
+    arrived(&server, "copy1", 8).await;
+    let later = peer.requests().split_off(before);
+    assert!(!later.iter().any(|request| request.contains("_changes?feed=longpoll")), "{later:#?}");
+    assert_eq!(later.iter().filter(|request| request.contains("/db0/")).count(), 0, "{later:#?}");
+}
+
+#[tokio::test]
+async fn where_there_is_no_feed_of_all_databases_each_job_waits_by_itself() {
+    let (source, server, peer) = from_elsewhere("db").await;
+    peer.keep_failing(Method::GET, "/_db_updates", Fault::status(404), None);
+    for n in 0..3 {
+        arrived(&server, &format!("copy{n}"), 2).await;
+    }
+    for round in 0..5 {
+        source.put(&format!("/db1/late{round}"), json!({}), 201).await;
+        arrived(&server, "copy1", 3 + round).await;
+    }
+    assert!(peer.count("GET /db1/_changes") > 0);
+}
+
+#[tokio::test]
+async fn a_feed_that_breaks_off_loses_no_change() {
+    let (source, server, peer) = from_elsewhere("db").await;
+    peer.saw("/_db_updates?feed=longpoll").await;
+    for n in 0..3 {
+        arrived(&server, &format!("copy{n}"), 2).await;
+    }
+    for round in 0..10 {
+        peer.fail(Method::GET, "/_db_updates", Fault::Disconnect);
+        source.put(&format!("/db{}/late{round}", round % 3), json!({}), 201).await;
+    }
+    arrived(&server, "copy0", 6).await;
+    arrived(&server, "copy1", 5).await;
+    arrived(&server, "copy2", 5).await;
+}
+
+/// A thousand jobs of a server that is down make no storm, and a login that is refused is tried once for all.
+#[tokio::test]
+async fn a_refused_login_is_tried_once_for_all_jobs() {
+    let source = Server::with_admin("root", "secret").await;
+    let peer = FaultyPeer::before(&source).await;
+    let server = start().await;
+    for n in 0..20 {
+        server.database(&format!("copy{n}")).await;
+        let url = peer.url(&format!("/db{n}")).replace("root:secret@", "ann:wrong@");
+        let url = if url.contains("ann:") { url } else { url.replace("http://", "http://ann:wrong@") };
+        let body = json!({"source": url, "target": format!("copy{n}"), "continuous": true});
+        server.put(&format!("/_replicator/job{n:02}"), body, 201).await;
+    }
+    until(&server, "/_scheduler/docs?states=crashing", |docs| docs["total_rows"].as_u64() > Some(0)).await;
+    until(&server, "/_scheduler/docs?states=initializing", |docs| docs["total_rows"] == 0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let logins = peer.requests().iter().filter(|request| request.contains("/_session")).count();
+    // Those that began before the first was refused share its refusal.
+    assert!((1..=3).contains(&logins), "{logins}");
+}
+
+#[tokio::test]
+async fn a_replication_that_is_kept_becomes_a_document_and_survives_and_one_that_is_not_goes() {
+    let server = start().await;
+    server.database("other").await;
+    let kept = json!({"source": "src", "target": "tgt", "continuous": true, "keep": true});
+    let asked = server.replicate(kept.clone()).await;
+    assert_eq!(server.replicate(kept).await, asked);
+    let id = asked["_local_id"].as_str().unwrap().to_owned();
+    server.until_equal("src", "tgt").await;
+    let path = format!("/_replicator/{}", id.replace('+', "%2B"));
+    let document = server.get(&path, 200).await;
+    assert_eq!((&document["source"], &document["keep"]), (&json!("src"), &Value::Null));
+    server.replicate(json!({"source": "src", "target": "other", "continuous": true})).await;
+    let server = server.restart().await;
+    server.put("/src/late", json!({}), 201).await;
+    server.until_equal("src", "tgt").await;
+    let jobs = server.get("/_scheduler/jobs", 200).await;
+    assert_eq!((&jobs["total_rows"], &jobs["jobs"][0]["doc_id"]), (&json!(1), &json!(id)));
+    // Its local names stand for another port by now; the document's name stays.
+    let now = jobs["jobs"][0]["id"].clone();
+    let cancelled = server.post("/_replicate", json!({"replication_id": now, "cancel": true}), 200).await;
+    assert_eq!(cancelled["_local_id"], now);
+    assert_eq!(server.get(&path, 200).await["paused"], true);
+}
+
+#[tokio::test]
+async fn a_kept_replication_that_is_cancelled_has_no_document_any_more() {
+    let server = Server::with_config(|config| config.replicator.keep_jobs = true).await;
+    server.database("src").await.fill("doc", 10).await;
+    server.database("tgt").await;
+    // Joined by what is kept.
+    let body = json!({"source": "src", "target": "tgt", "continuous": true});
+    let id = server.replicate(body.clone()).await["_local_id"].as_str().unwrap().to_owned();
+    server.until_equal("src", "tgt").await;
+    let mut cancel = body.clone();
+    cancel["cancel"] = json!(true);
+    assert_eq!(server.post("/_replicate", cancel, 200).await["_local_id"], json!(id));
+    server.get(&format!("/_replicator/{}", id.replace('+', "%2B")), 404).await;
+    assert_eq!(server.get("/_scheduler/jobs", 200).await["total_rows"], 0);
+    assert_eq!(server.replicate(body).await["_local_id"], json!(id));
+    until(&server, "/_scheduler/jobs", |jobs| jobs["total_rows"] == 1).await;
 }

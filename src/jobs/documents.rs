@@ -40,6 +40,8 @@ use crate::store::{DbEvent, DbName, Store, StoreError};
 const UPDATES: usize = 1000;
 /// Documents of a feed that are looked at together.
 const ROWS: usize = 500;
+/// How long a cancel waits for the job to wind down before it is answered.
+const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
 /// A job that holds the id but has no document may end at any time.
 const TAKEN_PAUSE: Duration = Duration::from_secs(5);
 
@@ -138,6 +140,24 @@ impl Documents {
     /// The databases that hold such documents.
     pub fn databases(&self) -> Vec<DbName> {
         self.inner.store.names().into_iter().filter(DbName::is_replicator).collect()
+    }
+
+    /// Where the documents are.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Does at once what was written into a document: it is gone, or paused. It is read there too, some time.
+    pub async fn settled(&self, place: &JobDocument, job: &Replication) {
+        if place.id.as_str() == job.id.to_string() {
+            let ended = self.forget_alone(place);
+            self.hand_over(&job.id.to_string());
+            if let Some((_, Some(ended))) = ended {
+                _ = tokio::time::timeout(SETTLED_PATIENCE, ended.cancelled()).await;
+            }
+        } else {
+            self.inner.scheduler.set_paused(job, true);
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<JobDocument, Known>> {

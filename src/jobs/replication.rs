@@ -19,7 +19,7 @@ use crate::replicate::failures::FailureLog;
 use crate::replicate::id::ReplicationId;
 use crate::replicate::progress::Progress;
 use crate::replicate::request::Request;
-use crate::replicate::{CaughtUp, Context, Job};
+use crate::replicate::{CaughtUp, Context, Job, Linger};
 use crate::store::DbName;
 
 /// A replication, over all its lives.
@@ -174,7 +174,7 @@ impl Replication {
 
     /// What one life of it needs, with the rights that its caller has now. It ends when it has been still for `linger`, if somebody
     /// will tell of a change then.
-    pub fn job(&self, context: &Context, caller: Arc<Caller>, linger: Option<Duration>) -> Job {
+    pub fn job(&self, context: &Context, caller: Arc<Caller>, linger: Option<Linger>) -> Job {
         let stop = self.stop.child_token();
         let caught_up = {
             let mut status = self.status();

@@ -153,21 +153,23 @@ impl RunningJobs {
         true
     }
 
-    /// Cancels the job of this id, or, if there is none and `by_base`, one with the same base id. Only a job that
-    /// `may_cancel` lets through, given its owner. Everyone who waits for it gets [`ReplicateError::Cancelled`].
-    pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(Option<&str>) -> bool) -> Option<Cancelled> {
-        let allowed = |running: &Running| may_cancel(running.job.owner());
-        let exact = self.running.remove_if(id, |_, running| allowed(running));
-        let (_, cancelled) = exact.or_else(|| {
+    /// The job of this id, or, if there is none and `by_base`, one with the same base id, if `is_it` lets it through.
+    pub fn find(&self, id: &str, by_base: bool, is_it: impl Fn(&Replication) -> bool) -> Option<Arc<Replication>> {
+        let exact = self.get(id).filter(|job| is_it(job));
+        exact.or_else(|| {
             let base = id.split('+').next().unwrap_or(id);
-            let same_base = |running: &Running| by_base && running.job.id.base == base && allowed(running);
-            let found = self.running.iter().find(|entry| same_base(entry.value())).map(|entry| entry.key().clone())?;
-            self.running.remove_if(&found, |_, running| same_base(running))
-        })?;
-        Some(stopped(cancelled))
+            let same_base = |job: &Replication| by_base && job.id.base == base && is_it(job);
+            self.running.iter().find(|entry| same_base(&entry.job)).map(|entry| entry.job.clone())
+        })
     }
 
-    /// Removes the job of a document, if it is still the one of this number.
+    /// Cancels the job that would be found so. Everyone who waits for it gets [`ReplicateError::Cancelled`].
+    pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(&Replication) -> bool) -> Option<Cancelled> {
+        let job = self.find(id, by_base, may_cancel)?;
+        self.remove(&job.id.to_string(), job.number)
+    }
+
+    /// Removes a job, if it is still the one of this number.
     pub fn remove(&self, id: &str, number: Number) -> Option<Cancelled> {
         let (_, cancelled) = self.running.remove_if(id, |_, running| running.job.number == number)?;
         Some(stopped(cancelled))
@@ -356,9 +358,9 @@ mod tests {
         let bench = Fixture::new();
         let _verdict = bench.join("a+continuous");
         assert!(bench.jobs.cancel("a", false, |_| true).is_none());
-        assert!(bench.jobs.cancel("a", true, |owner| owner == Some("bob")).is_none());
+        assert!(bench.jobs.cancel("a", true, |job| job.owner() == Some("bob")).is_none());
         assert_eq!(
-            bench.jobs.cancel("a", true, |owner| owner == Some("ann")).unwrap().job.id.to_string(),
+            bench.jobs.cancel("a", true, |job| job.owner() == Some("ann")).unwrap().job.id.to_string(),
             "a+continuous"
         );
     }

@@ -31,7 +31,7 @@ use crate::accounts::Accounts;
 use crate::config::Replicator;
 use crate::effort::pauses::jittered;
 use crate::replicate::error::Shared;
-use crate::replicate::{self, Context, Job, Outcome, ReplicateError, Stage};
+use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stage};
 
 /// A life that lasted so long was a good one, as in CouchDB (`[replicator] health_threshold`).
 const HEALTHY: Duration = Duration::from_secs(120);
@@ -81,12 +81,12 @@ impl Scheduler {
                 }
             };
             Inner {
-                context,
+                context: context.clone(),
                 running,
                 accounts,
                 scheduled: Mutex::new(Scheduled { schedule, jobs: HashMap::new() }),
                 timer: Notify::new(),
-                wakes: Wakes::new(Arc::new(woken)),
+                wakes: Wakes::new(context.clone(), Arc::new(woken)),
                 changed: Mutex::default(),
                 change: watch::Sender::new(0),
             }
@@ -97,7 +97,7 @@ impl Scheduler {
     /// Begins to listen to what happens at sources, and to give jobs their next lives when their pauses are over.
     pub fn begin(&self) {
         let Inner { context, wakes, .. } = &*self.inner;
-        wakes.listen(&context.databases, &context.tasks);
+        wakes.listen();
         let (scheduler, stop) = (self.clone(), context.tasks.stopping().clone());
         let timing = async move { _ = stop.run_until_cancelled(scheduler.keep_time()).await };
         drop(context.tasks.spawn("scheduler", timing));
@@ -274,9 +274,9 @@ impl Scheduler {
         lingers: bool,
     ) -> Result<Outcome, ReplicateError> {
         let context = &self.inner.context;
-        let linger = if lingers { job.checkpoint_interval(context) } else { Duration::ZERO };
-        let parks = self.inner.wakes.tells(&job.request.source);
-        let life: Job = job.job(context, caller, parks.then_some(linger));
+        let time = if lingers { job.checkpoint_interval(context) } else { Duration::ZERO };
+        let linger = self.inner.wakes.told(&job.request.source).map(|told| Linger { time, told });
+        let life: Job = job.job(context, caller, linger);
         let mut stages = life.stage.subscribe();
         let mut running = pin!(AssertUnwindSafe(replicate::run(&life)).catch_unwind());
         let mut too_late = pin!(async {
@@ -306,6 +306,9 @@ impl Scheduler {
 
     fn reached(&self, job: &Arc<Replication>, stage: Stage) {
         self.scheduled().schedule.reached(job.number, stage);
+        if job.request.continuous {
+            self.inner.wakes.opened(&job.request.source);
+        }
         if stage == Stage::CaughtUp {
             self.is_well(job);
         }

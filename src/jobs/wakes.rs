@@ -1,37 +1,58 @@
 //! Tells parked jobs of changes at their sources.
 //!
-//! One feed tells of all databases of a server: the store's own ([`local`]), or `_db_updates` over HTTP. A job
-//! is watched for from before its first life until it is gone, whether it is parked or not: so there is no moment at which a
-//! change could be told to nobody. What a wake means for a job, [`super::schedule`] decides.
+//! One feed tells of all databases of a server: the store's own ([`local`]), or `_db_updates` over HTTP, one for all jobs with the same
+//! credentials there ([`hub`]). A job is watched for from before its first life until it is gone, whether it is parked or not: so
+//! there is no moment at which a change could be told to nobody. What a wake means for a job, [`super::schedule`] decides.
 //!
-//! Whoever writes here promises: after a change of a watched database its jobs are woken, some time; and if the database was made
-//! anew, they are told to forget where they were.
+//! What is promised: as long as [`Wakes::told`] says so, the jobs of a watched database are woken some time after each change of it;
+//! and if the database was made anew, they are told to forget where they were. When it says so no more, all of them are woken, and wait at
+//! the source themselves.
 
 mod watched;
 mod local;
+mod hub;
 
-use self::watched::{Watched, WatchedDatabase, Woken};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use self::hub::Hub;
+use self::watched::{HubKey, Watched, WatchedDatabase};
 use super::schedule::Number;
-use crate::databases::Databases;
-use crate::endpoint::Endpoint;
-use crate::tasks::Tasks;
+use crate::endpoint::{Endpoint, RemoteEndpoint};
+use crate::replicate::Context;
 
-pub use self::watched::Wake;
+pub use self::watched::{Wake, Woken};
 
 /// Watches databases for jobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Wakes {
+    context: Context,
     watched: Watched,
+    /// Held for a look at it only.
+    servers: Arc<Mutex<HashMap<HubKey, Server>>>,
+}
+
+/// A server that jobs have their sources at.
+struct Server {
+    endpoint: RemoteEndpoint,
+    jobs: usize,
+    told: Arc<AtomicBool>,
+    /// Ends its hub, once that has begun.
+    hub: Option<CancellationToken>,
 }
 
 impl Wakes {
     /// Nothing is watched yet.
-    pub fn new(woken: Woken) -> Self {
-        Self { watched: Watched::new(woken) }
+    pub fn new(context: Context, woken: Woken) -> Self {
+        Self { context, watched: Watched::new(woken), servers: Arc::default() }
     }
 
     /// Begins to listen to the store.
-    pub fn listen(&self, databases: &Databases, tasks: &Tasks) {
+    pub fn listen(&self) {
+        let Context { databases, tasks, .. } = &self.context;
         if let Some(updates) = databases.updates() {
             let (watched, stop) = (self.watched.clone(), tasks.stopping().clone());
             // Jobs come later, and read what is there.
@@ -40,22 +61,73 @@ impl Wakes {
         }
     }
 
-    /// From now on a job is told of its source.
+    /// From now on a job is told of its source, if anybody can.
     pub fn watch(&self, job: Number, source: &Endpoint) {
-        if let Endpoint::Local(name) = source {
-            self.watched.add(job, WatchedDatabase::Local(name.clone()));
+        let Some((database, server)) = watchable(source) else { return };
+        if let (WatchedDatabase::Remote(key, _), Some(endpoint)) = (&database, server) {
+            let new = || Server { endpoint, jobs: 0, told: Arc::default(), hub: None };
+            self.servers().entry(*key).or_insert_with(new).jobs += 1;
         }
-    }
-
-    /// Whether jobs of this source are told of its changes.
-    pub fn tells(&self, source: &Endpoint) -> bool {
-        matches!(source, Endpoint::Local(_))
+        self.watched.add(job, database);
     }
 
     /// A job is gone.
     pub fn unwatch(&self, job: Number, source: &Endpoint) {
-        if let Endpoint::Local(name) = source {
-            self.watched.remove(job, &WatchedDatabase::Local(name.clone()));
+        let Some((database, _)) = watchable(source) else { return };
+        if !self.watched.remove(job, &database) {
+            return;
+        }
+        let WatchedDatabase::Remote(key, _) = &database else { return };
+        let mut servers = self.servers();
+        let Some(server) = servers.get_mut(key) else { return };
+        server.jobs -= 1;
+        if server.jobs == 0 {
+            if let Some(hub) = &server.hub {
+                hub.cancel();
+            }
+            servers.remove(key);
+        }
+    }
+
+    /// A job has got through to its source: whoever is to listen there may begin. Not before, so that a login which is refused isn't
+    /// tried for this too.
+    pub fn opened(&self, source: &Endpoint) {
+        let Some((WatchedDatabase::Remote(key, _), _)) = watchable(source) else { return };
+        let mut servers = self.servers();
+        let Some(server) = servers.get_mut(&key).filter(|server| server.hub.is_none()) else { return };
+        let stop = self.context.tasks.stopping().child_token();
+        server.hub = Some(stop.clone());
+        let hub = Hub {
+            key,
+            endpoint: server.endpoint.clone(),
+            context: self.context.clone(),
+            watched: self.watched.clone(),
+            told: server.told.clone(),
+        };
+        let listening = async move { _ = stop.run_until_cancelled(hub.listen()).await };
+        drop(self.context.tasks.spawn("wake jobs of a server", listening));
+    }
+
+    /// Whether jobs of this source are told of its changes, as it changes; `None` if nobody ever tells.
+    pub fn told(&self, source: &Endpoint) -> Option<Arc<AtomicBool>> {
+        match watchable(source)?.0 {
+            WatchedDatabase::Local(_) => Some(Arc::new(AtomicBool::new(true))),
+            WatchedDatabase::Remote(key, _) => self.servers().get(&key).map(|server| server.told.clone()),
+        }
+    }
+
+    fn servers(&self) -> MutexGuard<'_, HashMap<HubKey, Server>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The database, and its server if that isn't this one; `None` if no feed tells of it.
+fn watchable(source: &Endpoint) -> Option<(WatchedDatabase, Option<RemoteEndpoint>)> {
+    match source {
+        Endpoint::Local(name) => Some((WatchedDatabase::Local(name.clone()), None)),
+        Endpoint::Remote(remote) => {
+            let (server, name) = remote.server()?;
+            Some((WatchedDatabase::Remote(server.fingerprint()?, name.into()), Some(server)))
         }
     }
 }

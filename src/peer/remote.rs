@@ -39,6 +39,7 @@ mod attachments;
 mod bulk_docs;
 mod put_doc;
 mod plain;
+pub mod server;
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, RwLock};

@@ -15,10 +15,14 @@
 //! A continuous replication that has caught up waits for a change ([`Peer::changed`]), and then reads it like any other.
 //! Waits break off every day (proxies cut what is idle): they are begun again from where they were.
 //!
+//! Where somebody else tells of changes, a feed that has caught up ends instead ([`Linger`]).
+//!
 //! `end.rs` says where a one-shot ends, and why there.
 
 mod end;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
@@ -47,6 +51,10 @@ pub(crate) const MAX_FRUITLESS: u32 = 10;
 /// A wait that lasted so long before it broke off was a good one.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
+/// After so long it is looked again whether somebody else tells of changes; each time it takes twice as long.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 /// Rows of one answer, about: with more, CouchDB's cost of a row stays the same.
 const ANSWER_ROWS: usize = 4000;
 
@@ -64,8 +72,24 @@ pub struct FeedOptions {
     pub winners_only: bool,
     /// Go on when it has caught up.
     pub continuous: bool,
-    /// How long it waits then for a change before it ends; `None`: for ever.
-    pub linger: Option<Duration>,
+    /// When it ends then; `None`: never.
+    pub linger: Option<Linger>,
+}
+
+/// When a feed that has caught up ends: if somebody else tells of changes, after so long a wait for one.
+#[derive(Debug, Clone)]
+pub struct Linger {
+    /// How long it waits.
+    pub time: Duration,
+    /// Whether somebody else tells of changes. If this is so before a page is asked for which then is empty, no change is missed.
+    pub told: Arc<AtomicBool>,
+}
+
+impl Linger {
+    /// Whether somebody else tells of changes, from now on.
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
+    }
 }
 
 /// Reads the feed. Ends at its end, when `stop` is cancelled, or after the first error. `caught_up` is called when there is
@@ -85,6 +109,8 @@ pub fn pages<'a>(
         query,
         end,
         linger,
+        told: false,
+        look: FIRST_LOOK,
         caught_up,
         question: Question::Answer,
         careful: false,
@@ -103,7 +129,11 @@ struct Feed<F> {
     source: Peer,
     query: ChangesQuery,
     end: FeedEnd,
-    linger: Option<Duration>,
+    linger: Option<Linger>,
+    /// Somebody else told of changes when the last page was asked for.
+    told: bool,
+    /// Until it is looked again whether somebody does.
+    look: Duration,
     caught_up: F,
     /// What was asked last.
     question: Question,
@@ -158,11 +188,25 @@ impl<F: Fn()> Feed<F> {
         let page = loop {
             let begun = Instant::now();
             let waited = self.question == Question::Change;
-            let asked = self.asked.take()?;
-            let answered = match self.linger {
-                // Dropped, the wait ends.
-                Some(linger) if waited => tokio::time::timeout(linger, asked).await.ok()?,
-                _ => asked.await,
+            let mut asked = self.asked.take()?;
+            let limit =
+                self.linger.as_ref().filter(|_| waited).map(|linger| if self.told { linger.time } else { self.look });
+            let answered = match limit {
+                Some(limit) => match tokio::time::timeout(limit, &mut asked).await {
+                    Ok(answered) => answered,
+                    // Dropped, the wait ends.
+                    Err(_) if self.told && self.is_told() => return None,
+                    Err(_) if self.is_told() => {
+                        self.ask(Question::Answer, Duration::ZERO);
+                        continue;
+                    }
+                    Err(_) => {
+                        (self.told, self.look) = (false, (self.look * 2).min(LONGEST_LOOK));
+                        self.asked = Some(asked);
+                        continue;
+                    }
+                },
+                None => asked.await,
             };
             let answered = match answered {
                 Ok(answered) => answered?,
@@ -230,7 +274,7 @@ impl<F: Fn()> Feed<F> {
         }
         match next {
             Next::End => {}
-            Next::Wait if self.linger == Some(Duration::ZERO) => {}
+            Next::Wait if self.told && self.linger.as_ref().is_some_and(|linger| linger.time.is_zero()) => {}
             Next::ReadOn => self.ask(self.question, Duration::ZERO),
             Next::More if stands => self.ask(Question::Answer, PAUSE_WHERE_IT_STANDS),
             Next::More => self.ask(Question::Answer, Duration::ZERO),
@@ -252,8 +296,15 @@ impl<F: Fn()> Feed<F> {
         self.question == Question::Answer && !self.careful
     }
 
+    fn is_told(&self) -> bool {
+        self.linger.as_ref().is_some_and(Linger::is_told)
+    }
+
     fn ask(&mut self, question: Question, pause: Duration) {
         self.question = question;
+        if question != Question::Change && self.open.is_none() {
+            self.told = self.is_told();
+        }
         let (source, query, stop) = (self.source.clone(), self.query.clone(), self.stop.clone());
         let most = match question {
             Question::Answer if self.careful => Some(query.limit),

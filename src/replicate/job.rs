@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ReplicateError;
+use super::changes::Linger;
 use super::checkpoint::CaughtUp;
 use super::failures::list::{FailureList, ListLocation};
 use super::failures::{FailureFiles, FailureLog};
@@ -68,8 +69,8 @@ pub struct Job {
     pub failures: Arc<FailureLog>,
     /// Where its pages and streams find place.
     pub places: JobBudget,
-    /// How long a continuous job waits for changes at its source when it has caught up, before its life ends; `None`: for ever.
-    pub linger: Option<Duration>,
+    /// When a continuous job's life ends once it has caught up; `None`: never.
+    pub linger: Option<Linger>,
     /// Where its last life had caught up.
     pub caught_up: Option<CaughtUp>,
     /// How far this life is.

@@ -40,6 +40,8 @@ pub struct Request {
     pub retry_failures: bool,
     /// Make the target if it isn't there.
     pub create_target: bool,
+    /// A continuous one is to become a document, and so to survive a restart.
+    pub keep: bool,
     /// Only these documents: decoded, sorted, each once.
     pub doc_ids: Option<Vec<DocId>>,
     /// Only what the source's filter lets through.
@@ -74,7 +76,8 @@ pub struct NamedFilter {
 }
 
 /// Every field that is read, here or in [`crate::endpoint`].
-pub const FIELDS: [&str; 28] = [
+pub const FIELDS: [&str; 29] = [
+    "keep",
     "source",
     "target",
     "continuous",
@@ -177,6 +180,7 @@ impl Request {
             continuous: boolean(body, "continuous", false)? && !retry_failures,
             retry_failures,
             create_target: boolean(body, "create_target", false)?,
+            keep: boolean(body, "keep", false)?,
             doc_ids: doc_ids(body.get("doc_ids"))?,
             filter: filter(body)?,
             selector: selector(body.get("selector"))?,

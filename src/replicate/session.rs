@@ -104,7 +104,7 @@ async fn copy(
         filter: job.filter(),
         winners_only: job.request.winning_revs_only,
         continuous: job.request.continuous,
-        linger: job.linger,
+        linger: job.linger.clone(),
     };
     let filtered = reading.filter != Filter::None;
     let caught_up = || _ = job.stage.send_replace(Stage::CaughtUp);

@@ -91,6 +91,30 @@ pub struct ReplicatorOptions {
     /// Shortest such pause after a peer has refused the password [default: 2m]
     #[arg(long, value_name = "TIME")]
     pub refused_pause: Option<Span>,
+    /// Longest pause of all replications together at a login that is refused [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    pub max_refused_pause: Option<Span>,
+    /// Longest pause between two tries of a server that is down, all replications together [default: 1m]
+    #[arg(long, value_name = "TIME")]
+    pub max_probe_pause: Option<Span>,
+    /// Replications that copy at once from or to one server; others wait for their turn [default: 100]
+    #[arg(long, value_name = "N")]
+    pub lives_per_server: Option<usize>,
+    /// Replications that copy at once [default: 400]
+    #[arg(long, value_name = "N")]
+    pub lives: Option<usize>,
+    /// Between two looks at whether a server's feed of all databases has kept something back [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub sweep_interval: Option<Span>,
+    /// Whether documents of _replicator are run [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub run_documents: Option<bool>,
+    /// Whether passing states are written into such documents, too [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub update_docs: Option<bool>,
+    /// Whether continuous replications asked for at _replicate become documents, and so survive a restart [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub keep_jobs: Option<bool>,
 }
 
 impl ReplicatorOptions {
@@ -98,7 +122,8 @@ impl ReplicatorOptions {
         lay_over! { self over to:
             worker_batch_size, worker_processes, checkpoint_interval, retries_per_request, retry_time_limit,
             connection_timeout, http_connections, connections_per_server, socket_options, heartbeat, batch_bytes,
-            memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause, refused_pause;
+            memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause, refused_pause, max_refused_pause,
+            max_probe_pause, lives_per_server, lives, sweep_interval, run_documents, update_docs, keep_jobs;
             verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url
         }
         let tls = Tls { verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file };

@@ -23,7 +23,12 @@ pub type Woken = Arc<dyn Fn(Number, Wake) + Send + Sync>;
 pub enum WatchedDatabase {
     /// One of the store.
     Local(DbName),
+    /// One of another server, as it is reached with certain credentials.
+    Remote(HubKey, Box<str>),
 }
+
+/// A server, credentials and a way to it.
+pub type HubKey = [u8; 16];
 
 /// Which jobs are told of which databases. Cheap to clone.
 #[derive(Clone)]
@@ -44,14 +49,24 @@ impl Watched {
         self.jobs().entry(database).or_default().insert(job);
     }
 
-    /// It isn't any more.
-    pub fn remove(&self, job: Number, database: &WatchedDatabase) {
+    /// It isn't any more; answers whether it was.
+    pub fn remove(&self, job: Number, database: &WatchedDatabase) -> bool {
         let mut jobs = self.jobs();
-        let Some(of_database) = jobs.get_mut(database) else { return };
-        of_database.remove(&job);
+        let Some(of_database) = jobs.get_mut(database) else { return false };
+        let was = of_database.remove(&job);
         if of_database.is_empty() {
             jobs.remove(database);
         }
+        was
+    }
+
+    /// The databases of a server that jobs are told of.
+    pub fn names(&self, key: HubKey) -> Vec<String> {
+        let of_server = |database: &WatchedDatabase| match database {
+            WatchedDatabase::Remote(hub, name) if *hub == key => Some(name.to_string()),
+            _ => None,
+        };
+        self.jobs().keys().filter_map(of_server).collect()
     }
 
     /// Tells the jobs of a database.

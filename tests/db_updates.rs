@@ -33,8 +33,9 @@ async fn text(server: &Server, query: &str) -> String {
     answer.text().replace(&life(server).await, "L")
 }
 
-fn row(name: &str, event: &str, seq: u64) -> String {
-    format!("{{\"db_name\":\"{name}\",\"type\":\"{event}\",\"seq\":\"{seq}-L\"}}")
+/// A row of the event of this number after the first, which is that `_replicator` was made at the start.
+fn row(name: &str, event: &str, number: u64) -> String {
+    format!("{{\"db_name\":\"{name}\",\"type\":\"{event}\",\"seq\":\"{}-L\"}}", number + 1)
 }
 
 fn rows(answer: &Value) -> Vec<(&str, &str)> {
@@ -53,15 +54,16 @@ async fn open(server: &Server, query: &str) -> impl futures::Stream<Item = Strin
 async fn each_database_s_newest_events_are_told_in_their_order() {
     let server = with_two().await;
     let read = |rows: &[String], last: u64| {
-        format!("{{\"results\":[\n{}\n],\n\"last_seq\":\"{last}-L\"}}\n", rows.join(",\n"))
+        format!("{{\"results\":[\n{}\n],\n\"last_seq\":\"{}-L\"}}\n", rows.join(",\n"), last + 1)
     };
+    let own = row("_replicator", "created", 0);
     let (a, b, doc) = (row("a", "created", 1), row("b", "created", 2), row("a", "updated", 3));
-    assert_eq!(text(&server, "").await, read(&[a.clone(), b.clone(), doc.clone()], 3));
-    assert_eq!(text(&server, "limit=2").await, read(&[a.clone(), b.clone()], 2));
-    assert_eq!(text(&server, "limit=0").await, read(&[], 0));
+    assert_eq!(text(&server, "").await, read(&[own.clone(), a.clone(), b.clone(), doc.clone()], 3));
+    assert_eq!(text(&server, "limit=3").await, read(&[own.clone(), a.clone(), b.clone()], 2));
+    assert_eq!(text(&server, "limit=1").await, read(std::slice::from_ref(&own), 0));
     assert_eq!(text(&server, "since=now").await, read(&[], 3));
     assert_eq!(text(&server, "descending=true&limit=2").await, read(&[doc.clone(), b.clone()], 3));
-    let since = format!("since=2-{}", life(&server).await);
+    let since = format!("since=3-{}", life(&server).await);
     assert_eq!(text(&server, &since).await, read(&[doc], 3));
 
     for number in 0..200 {
@@ -71,9 +73,9 @@ async fn each_database_s_newest_events_are_told_in_their_order() {
     assert_eq!(rows(&newest), [("a", "updated"), ("b", "updated")]);
     server.delete("/a", 200).await;
     let (updated, deleted) = (row("b", "updated", 203), row("a", "deleted", 204));
-    assert_eq!(text(&server, "").await, read(&[b.clone(), updated.clone(), deleted], 204));
+    assert_eq!(text(&server, "").await, read(&[own.clone(), b.clone(), updated.clone(), deleted], 204));
     server.put("/a", json!({}), 201).await;
-    assert_eq!(text(&server, "").await, read(&[b, updated, row("a", "created", 205)], 205));
+    assert_eq!(text(&server, "").await, read(&[own, b, updated, row("a", "created", 205)], 205));
 }
 
 #[tokio::test]
@@ -92,9 +94,9 @@ async fn what_makes_no_sense_is_refused_as_by_couchdb() {
 #[tokio::test]
 async fn a_longpoll_waits_for_the_next_event() {
     let server = with_two().await;
-    assert_eq!(rows(&get(&server, "/_db_updates?feed=longpoll").await.json()).len(), 3);
+    assert_eq!(rows(&get(&server, "/_db_updates?feed=longpoll").await.json()).len(), 4);
     let nothing = get(&server, "/_db_updates?feed=longpoll&since=now&timeout=1").await.json();
-    assert_eq!((rows(&nothing).len(), nothing["last_seq"].as_str().unwrap().split_once('-').unwrap().0), (0, "3"));
+    assert_eq!((rows(&nothing).len(), nothing["last_seq"].as_str().unwrap().split_once('-').unwrap().0), (0, "4"));
     let mut feed = open(&server, "feed=longpoll&since=now&heartbeat=10").await;
     while feed.next().await.unwrap() != "\n" {}
     server.put("/b/doc", json!({}), 201).await;
@@ -105,11 +107,12 @@ async fn a_longpoll_waits_for_the_next_event() {
 #[tokio::test]
 async fn a_continuous_feed_tells_a_row_a_line_until_its_limit_or_its_timeout() {
     let server = with_two().await;
-    let lines = [row("a", "created", 1), row("b", "created", 2), row("a", "updated", 3)].join("\n");
+    let own = row("_replicator", "created", 0);
+    let lines = [own.clone(), row("a", "created", 1), row("b", "created", 2), row("a", "updated", 3)].join("\n");
     let ended = text(&server, "feed=continuous&timeout=1").await;
-    assert_eq!(ended, format!("{lines}\n{{\"last_seq\":\"3-L\"}}\n"));
+    assert_eq!(ended, format!("{lines}\n{{\"last_seq\":\"4-L\"}}\n"));
     let limited = text(&server, "feed=continuous&limit=1&heartbeat=true").await;
-    assert_eq!(limited, format!("{}\n{{\"last_seq\":\"1-L\"}}\n", row("a", "created", 1)));
+    assert_eq!(limited, format!("{own}\n{{\"last_seq\":\"1-L\"}}\n"));
     let mut feed = open(&server, "feed=continuous&since=now&heartbeat=10&limit=2").await;
     // A sign that it has begun.
     assert!(feed.next().await.unwrap().starts_with('\n'));
@@ -124,7 +127,7 @@ async fn a_continuous_feed_tells_a_row_a_line_until_its_limit_or_its_timeout() {
     let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert!(lines[0] == row("c", "created", 4) && lines[1] == row("c", "deleted", 5), "{text}");
-    assert_eq!(lines[2], "{\"last_seq\":\"5-L\"}");
+    assert_eq!(lines[2], "{\"last_seq\":\"6-L\"}");
 }
 
 #[tokio::test]
@@ -134,11 +137,12 @@ async fn a_browser_follows_events_and_goes_on_where_they_broke_off() {
     let answer = get(&server, path).await;
     assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("text/event-stream", "no-cache"));
     let life = life(&server).await;
-    let event = |row: String, seq: u64| format!("data: {row}\nid: {seq}-L\n\n");
+    let event = |row: String, number: u64| format!("data: {row}\nid: {}-L\n\n", number + 1);
+    let own = event(row("_replicator", "created", 0), 0);
     let last = event(row("a", "updated", 3), 3);
-    let expected = [event(row("a", "created", 1), 1), event(row("b", "created", 2), 2), last.clone()].concat();
+    let expected = [own, event(row("a", "created", 1), 1), event(row("b", "created", 2), 2), last.clone()].concat();
     assert_eq!(answer.text().replace(&life, "L"), expected);
-    let resumed = request(&server, "GET", path).header("Last-Event-ID", format!("2-{life}"));
+    let resumed = request(&server, "GET", path).header("Last-Event-ID", format!("3-{life}"));
     assert_eq!(send(resumed).await.text().replace(&life, "L"), last);
     let mut feed = open(&server, "feed=eventsource&since=now&heartbeat=5").await;
     let mut text = String::new();
@@ -155,9 +159,9 @@ async fn a_feed_ends_with_its_server_and_after_a_restart_everything_is_told_anew
     let (server, text) = tokio::join!(server.restart(), feed.collect::<Vec<_>>());
     let last = text.concat().lines().last().unwrap().to_owned();
     let last_seq = serde_json::from_str::<Value>(&last).unwrap()["last_seq"].as_str().unwrap().to_owned();
-    assert!(last_seq.starts_with("3-"), "{last}");
+    assert!(last_seq.starts_with("4-"), "{last}");
     let all = get(&server, &format!("/_db_updates?feed=longpoll&since={last_seq}")).await.json();
-    assert_eq!(rows(&all), [("a", "created"), ("b", "created")]);
+    assert_eq!(rows(&all), [("_replicator", "created"), ("a", "created"), ("b", "created")]);
     let next = format!("/_db_updates?feed=longpoll&timeout=1&since={}", all["last_seq"].as_str().unwrap());
     assert_eq!(rows(&get(&server, &next).await.json()), []);
 }
@@ -168,7 +172,7 @@ async fn the_feed_is_for_server_admins() {
     let stranger = send(server.client().get(server.anonymous_url("/_db_updates"))).await;
     let reason = json!({ "error": "unauthorized", "reason": "You are not a server admin." });
     assert_eq!((stranger.status, stranger.json()), (401, reason));
-    assert_eq!(rows(&get(&server, "/_db_updates").await.json()), [("_users", "created")]);
+    assert_eq!(rows(&get(&server, "/_db_updates").await.json()), [("_users", "created"), ("_replicator", "created")]);
 }
 
 #[tokio::test]

@@ -37,6 +37,13 @@ const DIFFERENT: &[(&str, Ours, &str)] = &[
     ("bob * /_replicator/delete*-bob*", Status(403), "what is deleted is ann's"),
     ("bob PUT /_replicator/odd", Status(403), "what is replaced isn't bob's"),
     ("* PUT /_replicator/rep-*?new_edits=false", Status(403), "only admins bring conflicts"),
+    (
+        "dba PUT /_replicator/new-dba-*",
+        Status(403),
+        "a replication has its owner's rights, which a database's admin hasn't",
+    ),
+    ("dba PUT /_replicator/change-dba-hers", Status(403), "nor may he have others' replications do something else"),
+    ("dba COPY /_replicator/copied-dba", Status(403), "nor have them once more"),
     ("* POST /_replicator/_bulk_docs", Status(201), "of many documents only those are refused that must be"),
     ("root PUT /_replicator/bad-6", Reason("Missing replicator database"), "an empty name is none"),
     ("root PUT /_replicator/bad-11", Status(201), "databases of this server have names"),

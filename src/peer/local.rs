@@ -104,10 +104,12 @@ impl LocalPeer {
 
     /// See [`super::Peer::create`].
     pub async fn create(&self) -> Result<(), PeerError> {
-        match self.store.create(&self.name).await {
-            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
-            Err(error) => Err(self.explain(error)),
+        match self.store.database(&self.name).await {
+            Err(StoreError::NoDatabase) => {}
+            there => return there.map(drop).map_err(|error| self.explain(error)),
         }
+        self.caller.may_make_databases().map_err(|denied| self.unauthorized(denied))?;
+        self.store.ensure(&self.name).await.map_err(|error| self.explain(error))
     }
 
     /// See [`super::Peer::design_doc`].

@@ -1,6 +1,7 @@
 //! Who may write a replicator document, and what.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -44,11 +45,16 @@ pub struct Change<'a> {
     pub is_branch: bool,
     /// Whether it comes with its history (`new_edits=false`).
     pub is_replicated: bool,
+    /// Whether it is a deletion.
+    pub deletes: bool,
 }
 
 /// Whoever writes members of such names is the replicator.
 const REPLICATORS_OWN: &str = "_replication_";
+/// The member that has a replication wait.
+const PAUSED: &str = "paused";
 const OTHERS: &str = "Can't update replication documents from other users.";
+const IN_HIS_NAME: &str = "Only server admins may have replications run in the name of others.";
 const BRANCH: &str = "Only admins may bring conflicts into replication documents.";
 
 impl Author<'_> {
@@ -102,6 +108,11 @@ impl Author<'_> {
         if !self.is_admin && change.is_branch {
             return Err(Forbidden(BRANCH.into()));
         }
+        // A replication has its owner's rights, on all of this server.
+        let in_his_name = !change.deletes && !self.owns(change.new);
+        if in_his_name && !self.caller.is_server_admin() && !change.keeps_what_is_done() {
+            return Err(Forbidden(IN_HIS_NAME.into()));
+        }
         // Whoever moves a whole database brings along what a replicator elsewhere has written.
         if change.is_replicated && self.caller.is_server_admin() {
             return Ok(());
@@ -118,6 +129,15 @@ impl Author<'_> {
 
     fn owns(&self, body: &Body) -> bool {
         body.get(OWNER) == Some(&Value::from(self.caller.name.clone()))
+    }
+}
+
+impl Change<'_> {
+    /// Whether the same is done as before, maybe once more, or not for now.
+    fn keeps_what_is_done(&self) -> bool {
+        let counts = |(name, _): &(&String, &Value)| !name.starts_with('_') && name.as_str() != PAUSED;
+        let counting = |body| Body::iter(body).filter(counts).collect::<BTreeMap<_, _>>();
+        self.old.is_some_and(|old| counting(old) == counting(self.new))
     }
 }
 
@@ -158,19 +178,45 @@ mod tests {
             let author = Author { caller: author, is_admin };
             let text = Value::Object(new.clone()).to_string();
             author.may_write(text.as_bytes(), false, |_| Ok(()))?;
-            author.may_change(&Change { new, old, is_branch: false, is_replicated: false })
+            author.may_change(&Change { new, old, is_branch: false, is_replicated: false, deletes: false })
         };
         assert_eq!(may(&ann, false, hers, Some(hers)), Ok(()));
-        assert_eq!(may(&bob, true, hers, Some(hers)), Ok(()));
+        assert_eq!(may(&bob, true, his, Some(hers)), Ok(()));
         for (new, old) in [(hers, None), (hers, Some(hers)), (his, Some(hers)), (his, Some(&Body::new()))] {
             assert_eq!(may(&bob, false, new, old), Err(Forbidden(OTHERS.into())), "{new:?} {old:?}");
+        }
+    }
+
+    /// Else an admin of one database would have anybody's rights on all of them.
+    #[test]
+    fn in_anothers_name_only_server_admins_have_something_else_done() {
+        let (dba, root) = (caller("dba"), Caller { name: Some("root".into()), ..Caller::server_admin() });
+        let old = json!({ "owner": "ann", "source": "a", "target": "b", "_replication_state": "failed" });
+        let old = old.as_object().unwrap();
+        let may = |caller: &Caller, new: Value, deletes| {
+            let new = new.as_object().unwrap();
+            let change = Change { new, old: Some(old), is_branch: false, is_replicated: false, deletes };
+            Author { caller, is_admin: true }.may_change(&change)
+        };
+        let other = json!({ "owner": "ann", "source": "a", "target": "c" });
+        let refused = Err(Forbidden(IN_HIS_NAME.into()));
+        assert_eq!(may(&dba, other.clone(), false), refused);
+        assert_eq!(may(&dba, json!({ "owner": "root", "source": "a", "target": "b" }), false), refused);
+        assert_eq!(may(&root, other, false), Ok(()));
+        for (new, deletes) in [
+            (json!({ "target": "b", "source": "a", "owner": "ann" }), false),
+            (json!({ "target": "b", "source": "a", "owner": "ann", "paused": true }), false),
+            (json!({ "target": "c", "source": "a", "owner": "dba" }), false),
+            (json!({ "owner": "ann" }), true),
+        ] {
+            assert_eq!(may(&dba, new.clone(), deletes), Ok(()), "{new}");
         }
     }
 
     #[test]
     fn a_conflict_is_for_admins_to_bring() {
         let (ann, new) = (caller("ann"), Body::new());
-        let change = Change { new: &new, old: None, is_branch: true, is_replicated: true };
+        let change = Change { new: &new, old: None, is_branch: true, is_replicated: true, deletes: true };
         assert_eq!(Author { caller: &ann, is_admin: false }.may_change(&change), Err(Forbidden(BRANCH.into())));
         assert_eq!(Author { caller: &ann, is_admin: true }.may_change(&change), Ok(()));
     }
@@ -179,13 +225,15 @@ mod tests {
     fn what_the_replicator_wrote_stays_or_goes() {
         let old = json!({ "owner": "ann", "_replication_state": "completed", "_replication_stats": { "n": 1 } });
         let old = old.as_object().unwrap();
-        let may = |caller: &Caller, new: Value, is_replicated| {
+        let may = |caller: &Caller, mut new: Value, is_replicated| {
             let author = Author { caller, is_admin: true };
+            new["owner"] = "ann".into();
             author.may_change(&Change {
                 new: new.as_object().unwrap(),
                 old: Some(old),
                 is_branch: false,
                 is_replicated,
+                deletes: false,
             })
         };
         let (ann, root, replicator) = (caller("ann"), Caller::server_admin(), Caller::replicator());

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::{client, server, url};
 use crate::support::Server;
 
+/// It isn't run.
 fn job() -> Value {
-    json!({ "source": "http://h.invalid/a", "target": "http://h.invalid/b" })
+    json!({ "source": "http://h.invalid/a", "target": "http://h.invalid/b", "paused": true })
 }
 
 /// Asks as one of the people, and gives status and answer.

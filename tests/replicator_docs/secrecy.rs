@@ -11,11 +11,12 @@ use crate::support::Server;
 
 const PASSWORD: &str = "pl4nted";
 
-/// The password in every place that couchrep reads one from.
-fn document() -> Value {
+/// The password in every place that couchrep reads one from. It isn't run, and describes what no other one does.
+fn document(database: &str) -> Value {
     let object = |url: &str| json!({ "url": url, "headers": { "X-Token": PASSWORD }, "auth": { "bearer": PASSWORD } });
     json!({
-        "source": object(&format!("http://u:{PASSWORD}@h.invalid/a?key={PASSWORD}")),
+        "paused": true,
+        "source": object(&format!("http://u:{PASSWORD}@h.invalid/{database}?key={PASSWORD}")),
         "target": format!("http://{PASSWORD}:{PASSWORD}@h.invalid/b#@"),
         "source_proxy": format!("http://u:{PASSWORD}@p.invalid:1"),
         "target_proxy": format!("socks5://u:{PASSWORD}@p.invalid:1"),
@@ -35,8 +36,9 @@ async fn plant(server: &Server, db: &str) -> Vec<(String, Vec<String>)> {
     };
     let mut planted = Vec::new();
     for id in ["changed", "conflict", "deleted"] {
-        let first = put(format!("{db}/{id}"), document()).await;
-        let mut next = document();
+        let database = format!("{}-{id}", db.trim_start_matches('/'));
+        let first = put(format!("{db}/{id}"), document(&database)).await;
+        let mut next = document(&database);
         next["_rev"] = first.clone().into();
         let second = match id {
             "changed" => put(format!("{db}/{id}"), next).await,

@@ -68,7 +68,8 @@ impl OwnRules {
             }
             Self::Replications(_) => {
                 let is_replicated = matches!(edit.kind, EditKind::Replicated { .. });
-                let change = Change { new: &new, old: old.as_ref(), is_branch, is_replicated };
+                let deletes = edit.deleted;
+                let change = Change { new: &new, old: old.as_ref(), is_branch, is_replicated, deletes };
                 Author { caller, is_admin: *is_admin }.may_change(&change).map_err(no_replication)
             }
         }

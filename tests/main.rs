@@ -14,6 +14,7 @@ mod rights_matrix;
 mod cors;
 mod sessions;
 mod settings;
+mod metrics;
 mod tls;
 mod users;
 mod replicator_docs;

@@ -182,7 +182,14 @@ async fn record(
         let seq = finished.borrow_and_update().clone();
         let _work = job.progress.pulse().work();
         failures.keep(&job.failures).await?;
-        session.record(&seq, &job.progress).await?;
+        let is_new = job.request.use_checkpoints && *session.recorded_seq() != seq;
+        let (recorded, counters) = (session.record(&seq, &job.progress).await, job.context.databases.counters());
+        match &recorded {
+            Ok(()) if is_new => counters.checkpoints.increment(),
+            Ok(()) => {}
+            Err(_) => counters.checkpoint_failures.increment(),
+        }
+        recorded?;
         unswept = job.request.continuous && failures.may_hold();
     }
 }

@@ -15,6 +15,7 @@ mod cors;
 mod sessions;
 mod settings;
 mod metrics;
+mod contrib;
 mod tls;
 mod users;
 mod replicator_docs;

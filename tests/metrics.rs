@@ -121,12 +121,11 @@ async fn every_metric_has_its_kind_and_is_told_once() {
 async fn a_job_is_told_with_its_names_as_long_as_it_is_there() {
     let server = Server::with_config(|config| config.http.metrics_jobs = 1).await;
     server.database("src").await.fill("doc", 2).await;
-    let body = |target: &str, rest: Value| {
-        let mut body = json!({ "source": "src", "target": target, "create_target": true, "continuous": true });
-        body.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        body
-    };
-    server.replicate(body("a", json!({}))).await;
+    for target in ["a", "b"] {
+        server.database(target).await;
+    }
+    let body = |target: &str| json!({ "source": "src", "target": target, "continuous": true });
+    server.replicate(body("a")).await;
     server.until_equal("src", "a").await;
     let scrape = loop {
         let scrape = Scrape::of(&server).await;
@@ -143,13 +142,15 @@ async fn a_job_is_told_with_its_names_as_long_as_it_is_there() {
     assert_eq!(scrape.number("couchrep_jobs{state=\"running\"}"), 1.0);
     assert_eq!(scrape.number("couchdb_couch_replicator_jobs_running"), 1.0);
 
-    server.replicate(body("b", json!({}))).await;
+    server.replicate(body("b")).await;
     let two = Scrape::of(&server).await;
     assert_eq!((two.number("couchrep_jobs_untold"), two.number("couchrep_jobs{state=\"running\"}")), (1.0, 2.0));
     two.labelled("couchrep_job_docs_read_total", &[]);
 
     for target in ["a", "b"] {
-        server.post("/_replicate", body(target, json!({ "cancel": true })), 200).await;
+        let mut cancel = body(target);
+        cancel["cancel"] = true.into();
+        server.post("/_replicate", cancel, 200).await;
     }
     let none = Scrape::of(&server).await;
     assert_eq!(none.number("couchrep_jobs{state=\"running\"}"), 0.0);

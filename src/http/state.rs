@@ -66,9 +66,10 @@ pub struct Availability(Arc<AtomicU8>);
 const STATUSES: [&str; 3] = ["starting", "ok", "stopping"];
 
 impl Availability {
-    /// It is up.
+    /// It is up, unless it was told to stop meanwhile.
     pub fn up(&self) {
-        self.0.store(1, Ordering::Relaxed);
+        // An error says that it isn't starting any more.
+        _ = self.0.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// It stops, and won't be up again.
@@ -105,5 +106,21 @@ impl AppState {
     /// Memory for what is made of questions.
     pub fn question_memory(&self) -> QuestionMemory {
         QuestionMemory::new(Arc::clone(&self.bodies), self.settings.current().http.max_bodies_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_stops_is_not_up_again() {
+        let availability = Availability::default();
+        assert_eq!((availability.is_up(), availability.status()), (false, "starting"));
+        availability.up();
+        assert_eq!((availability.is_up(), availability.status()), (true, "ok"));
+        availability.stops();
+        availability.up();
+        assert_eq!((availability.is_up(), availability.status()), (false, "stopping"));
     }
 }

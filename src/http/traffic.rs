@@ -165,4 +165,15 @@ mod tests {
             assert!(durations.lines().any(|found| found == line), "{line}: {durations}");
         }
     }
+
+    /// The recorder would keep each duration until somebody asks.
+    #[test]
+    fn durations_are_summed_up_though_nobody_asks() {
+        let traffic = Traffic::default();
+        for _ in 0..3 * SAMPLES {
+            traffic.answered(&Method::PUT, StatusCode::CREATED, Instant::now());
+        }
+        let count = format!("couchrep_http_request_duration_seconds_count{{method=\"PUT\"}} {}", 3 * SAMPLES);
+        assert!(traffic.durations().lines().any(|line| line == count), "{}", traffic.durations());
+    }
 }

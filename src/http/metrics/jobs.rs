@@ -38,7 +38,8 @@ fn of_task(task: &Value) -> JobFigures {
         bytes: None,
         changes_pending,
         lag_seconds: changes_pending.filter(|pending| *pending == 0),
-        last_success: task["updated_on"].as_u64(),
+        // It is told with what was pending after a batch: without one, nothing got to the target.
+        last_success: task["updated_on"].as_u64().filter(|_| changes_pending.is_some()),
         failures: 0,
     }
 }

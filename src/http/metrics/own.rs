@@ -102,6 +102,7 @@ fn logins(state: &AppState) -> Vec<Figure> {
 
 fn of_process(process: &Process) -> Vec<Figure> {
     vec![
+        // A counter by its nature, but the exporter's have no fractions.
         gauge("process_cpu_seconds_total", "total user and system CPU time spent in seconds")
             .if_known(process.cpu_seconds_total),
         gauge("process_resident_memory_bytes", "resident memory size in bytes").if_known(process.resident_memory_bytes),

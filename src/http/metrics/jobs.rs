@@ -4,7 +4,7 @@
 //! in trouble are told first, then by id, so that it is the same ones each time. What stands by state counts all jobs,
 //! told one by one or not, so that a rule upon it never misses one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use metrics::Label;
 use serde_json::Value;
@@ -15,21 +15,26 @@ use crate::http::AppState;
 
 /// Every job. The one place that knows where they come from.
 pub fn list(state: &AppState) -> Vec<JobFigures> {
-    state.jobs.active_tasks().iter().map(of_task).collect()
+    let (_, entries) = state.jobs.entries((0, usize::MAX));
+    let entries = entries.iter().filter_map(|entry| serde_json::to_value(entry).ok());
+    let entries: HashMap<_, _> =
+        entries.map(|entry| (entry["id"].as_str().unwrap_or_default().to_owned(), entry)).collect();
+    let tasks = state.jobs.active_tasks();
+    tasks.iter().filter_map(|task| Some(of_task(task, entries.get(task["replication_id"].as_str()?)?))).collect()
 }
 
-/// What a task of `_active_tasks` tells of its job.
-fn of_task(task: &Value) -> JobFigures {
+/// What is told of a job by its task of `_active_tasks` and its entry of `_scheduler/jobs`.
+fn of_task(task: &Value, entry: &Value) -> JobFigures {
     let text = |name: &str| task[name].as_str().map(str::to_owned);
     let number = |name: &str| task[name].as_u64().unwrap_or(0);
     let changes_pending = task["changes_pending"].as_u64();
     JobFigures {
         id: text("replication_id").unwrap_or_default(),
-        database: text("database"),
-        doc_id: text("doc_id"),
+        database: entry["database"].as_str().map(str::to_owned),
+        doc_id: entry["doc_id"].as_str().map(str::to_owned),
         source: text("source").unwrap_or_default(),
         target: text("target").unwrap_or_default(),
-        state: "running".into(),
+        state: entry["state"].as_str().unwrap_or_default().to_owned(),
         docs_read: number("docs_read"),
         docs_written: number("docs_written"),
         doc_write_failures: number("doc_write_failures"),
@@ -40,7 +45,7 @@ fn of_task(task: &Value) -> JobFigures {
         lag_seconds: changes_pending.filter(|pending| *pending == 0),
         // It is told with what was pending after a batch: without one, nothing got to the target.
         last_success: task["updated_on"].as_u64().filter(|_| changes_pending.is_some()),
-        failures: 0,
+        failures: entry["error_count"].as_u64().unwrap_or(0),
     }
 }
 

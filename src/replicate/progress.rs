@@ -68,6 +68,8 @@ pub struct Position {
     pub changes_done: Option<u64>,
     /// Since when the target lacks something.
     pub lag: Lag,
+    /// The source had nothing after `source_seq`.
+    at_end: bool,
 }
 
 /// Since when the target lacks something that the source has.
@@ -138,6 +140,7 @@ impl Default for Progress {
             changes_pending: None,
             changes_done: Some(0),
             lag: Lag::Unknown,
+            at_end: false,
         };
         Self {
             missing_checked: AtomicU64::new(0),
@@ -227,6 +230,7 @@ impl Progress {
             position.checkpointed_source_seq = seq.clone();
             position.changes_pending = None;
             position.changes_done = Some(0);
+            position.at_end = false;
         });
     }
 
@@ -234,6 +238,7 @@ impl Progress {
     pub fn read(&self, last_seq: &Seq) {
         self.change(|position| {
             position.source_seq = last_seq.clone();
+            position.at_end = false;
             if position.source_seq != position.through_seq {
                 position.lag = position.lag.begun();
             }
@@ -249,11 +254,22 @@ impl Progress {
             position.changes_done = position.changes_done.zip(changes).map(|(done, more)| done + more);
             position.lag = match pending {
                 Some(0) if position.source_seq == *seq => Lag::CaughtUp,
+                None if position.at_end && position.source_seq == *seq => Lag::CaughtUp,
                 Some(0) | None => position.lag,
                 Some(_) => position.lag.begun(),
             };
         });
         self.succeeded();
+    }
+
+    /// The source has nothing after what was read.
+    pub fn reached_end(&self) {
+        self.change(|position| {
+            position.at_end = true;
+            if position.source_seq == position.through_seq {
+                position.lag = Lag::CaughtUp;
+            }
+        });
     }
 
     /// A checkpoint was recorded.
@@ -354,11 +370,16 @@ mod tests {
         assert!(is_behind() && progress.succeeded_on().is_some());
         progress.finished(&Seq::from(3), Some(1), None);
         assert!(is_behind(), "a source that doesn't tell may have more");
-        progress.finished(&Seq::from(3), Some(0), Some(0));
-        assert_eq!(lag().seconds(), Some(0));
-        progress.started(&Seq::from(3));
+        progress.reached_end();
         assert_eq!(lag(), Lag::CaughtUp);
-        progress.finished(&Seq::from(3), Some(0), Some(2));
+        progress.read(&Seq::from(4));
+        progress.reached_end();
+        assert!(is_behind(), "it is read, but not there yet");
+        progress.finished(&Seq::from(4), Some(1), None);
+        assert_eq!(lag(), Lag::CaughtUp);
+        progress.started(&Seq::from(4));
+        assert_eq!(lag().seconds(), Some(0));
+        progress.finished(&Seq::from(4), Some(0), Some(2));
         assert!(is_behind());
     }
 }

@@ -107,7 +107,10 @@ async fn copy(
         linger: job.linger,
     };
     let filtered = reading.filter != Filter::None;
-    let caught_up = || _ = job.stage.send_replace(Stage::CaughtUp);
+    let caught_up = || {
+        job.progress.reached_end();
+        job.stage.send_replace(Stage::CaughtUp);
+    };
     let pages = changes::pages(reading, caught_up, job.context.tasks.clone(), job.places.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|(page, place)| {

@@ -1,4 +1,4 @@
-# make run, make test, make check (what CI runs), make test-contract, make fuzz, make bench.
+# make run, make test, make check (what CI runs), make test-contract, make fuzz, make bench, make deb.
 
 PEERS := tests/interop/node_modules/.package-lock.json
 LINTER := tests/contract/node_modules/.package-lock.json
@@ -10,7 +10,7 @@ RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo next
 # Where cargo builds: CARGO_TARGET_DIR or a configuration file may say so. Asked only by who needs it.
 TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: run test rust-test interop test-contract check fmt lint lint-openapi doc deny fuzz bench
+.PHONY: run test rust-test interop test-contract check fmt lint lint-openapi doc deny fuzz bench deb
 
 run:
 	cargo run --release
@@ -81,3 +81,9 @@ fuzz:
 bench: $(PEERS)
 	cargo build --release --locked
 	COUCHREP_BIN=$(TARGET)/release/couchrep node bench/main.mjs $(BENCH)
+
+# A package for Debian and its kin in target/: the binary, the systemd unit, man pages, completions. BIN=PATH packs a binary
+# that is there already.
+deb:
+	$(if $(BIN),,cargo build --release --locked --bin couchrep)
+	contrib/deb/build $(or $(BIN),$(TARGET)/release/couchrep) $(TARGET)

@@ -16,6 +16,8 @@ pub use self::security::{Security, SecurityError};
 const ADMIN: &str = "_admin";
 /// The role of the replicator itself. Whatever proves who asks over HTTP, it never proves this role (`http/identify.rs`).
 pub const REPLICATOR: &str = "_replicator";
+/// The role of who may watch the server, and nothing else.
+const METRICS: &str = "_metrics";
 
 /// Who asks.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +39,9 @@ pub enum Denied {
     /// Server admins may.
     #[error("You are not a server admin.")]
     NotServerAdmin,
+    /// Server admins may, and who has the role to watch.
+    #[error("You are not a server admin or read-only metrics user")]
+    MayNotWatch,
     /// Members of the database may; nobody in particular asks.
     #[error("You are not authorized to access this db.")]
     NotMember,
@@ -83,6 +88,12 @@ impl Caller {
         self.is_server_admin().then_some(()).ok_or(Denied::NotServerAdmin)
     }
 
+    /// Whether he may read the server's metrics.
+    pub fn may_watch(&self) -> Result<(), Denied> {
+        let may = self.is_server_admin() || self.roles.iter().any(|role| role == METRICS);
+        may.then_some(()).ok_or(Denied::MayNotWatch)
+    }
+
     /// Whether he may make and remove databases on this server.
     pub fn may_make_databases(&self) -> Result<(), Denied> {
         self.may_administer()
@@ -114,6 +125,17 @@ mod tests {
         assert_eq!(rights(&Caller::default()), [Err(Denied::NotAuthenticated), no_admin, no_admin]);
         assert_eq!(rights(&user("ann")), [Ok(()), no_admin, no_admin]);
         assert_eq!(rights(&Caller::server_admin()), [Ok(()); 3]);
+    }
+
+    #[test]
+    fn who_may_watch_may_do_nothing_else() {
+        let watcher = Caller { roles: vec!["_metrics".into()], ..user("prometheus") };
+        assert_eq!((watcher.may_watch(), watcher.may_administer()), (Ok(()), Err(Denied::NotServerAdmin)));
+        assert_eq!(Caller::server_admin().may_watch(), Ok(()));
+        assert_eq!(
+            (user("ann").may_watch(), Caller::default().may_watch()),
+            (Err(Denied::MayNotWatch), Err(Denied::MayNotWatch))
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!
 //! Settings are asked for each time, since they may change.
 
+mod logins;
 mod refused;
 mod people;
 mod guesses;
@@ -30,6 +31,7 @@ use crate::users::cookie::{self, Cookie};
 use crate::users::token::{Claims, Tokens};
 use crate::users::{Account, proxy};
 
+pub use self::logins::Logins;
 pub use self::refused::Refused;
 
 /// The database of users.
@@ -48,6 +50,7 @@ struct Inner {
     settings: watch::Receiver<Arc<Config>>,
     people: People,
     passwords: Passwords,
+    logins: Arc<Logins>,
     /// Made when they are asked for. Locked to look and to replace them.
     tokens: Mutex<Option<CachedTokens>>,
 }
@@ -79,9 +82,11 @@ impl Accounts {
     /// once.
     pub async fn open(settings: watch::Receiver<Arc<Config>>, store: Store) -> Result<Self, AccountsError> {
         let users = DbName::parse(USERS).map_err(AccountsError::Users)?;
-        let passwords = Passwords::new(settings.borrow().auth.iterations);
+        let logins: Arc<Logins> = Arc::default();
+        let passwords = Passwords::new(settings.borrow().auth.iterations, logins.clone());
         let people = People::new(store, users);
-        let accounts = Self { inner: Arc::new(Inner { settings, people, passwords, tokens: Mutex::default() }) };
+        let accounts =
+            Self { inner: Arc::new(Inner { settings, people, passwords, logins, tokens: Mutex::default() }) };
         if accounts.has_admins() {
             accounts.make_users().await.map_err(AccountsError::Users)?;
         }
@@ -96,6 +101,11 @@ impl Accounts {
     /// Whether there are administrators. Without any, everyone is one.
     pub fn has_admins(&self) -> bool {
         !self.settings().admins.is_empty()
+    }
+
+    /// How logins went.
+    pub fn logins(&self) -> &Logins {
+        &self.inner.logins
     }
 
     fn settings(&self) -> Arc<Config> {
@@ -131,6 +141,17 @@ impl Accounts {
 
     /// Who has this name and password. `address` is where the request comes from.
     pub async fn by_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        address: Option<IpAddr>,
+    ) -> Result<Account, Refused> {
+        let found = self.with_password(name, password, address).await;
+        self.inner.logins.ended(&found);
+        found
+    }
+
+    async fn with_password(
         &self,
         name: &str,
         password: &SecretString,

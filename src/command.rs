@@ -6,6 +6,8 @@ pub mod serve;
 pub mod replicate;
 pub mod verify;
 pub mod health;
+pub mod completions;
+pub mod man;
 mod lives;
 mod databases;
 mod selection;

@@ -220,6 +220,8 @@ pub struct Http {
     pub header_timeout: Duration,
     /// For open requests to end at a shutdown, once the replications have stopped.
     pub drain_deadline: Duration,
+    /// Jobs whose numbers the metrics tell one by one; all of them are told by state.
+    pub metrics_jobs: usize,
 }
 
 impl Default for Http {
@@ -237,6 +239,7 @@ impl Default for Http {
             max_header_bytes: 128 << 10,
             header_timeout: Duration::from_secs(120),
             drain_deadline: Duration::from_secs(1),
+            metrics_jobs: 1000,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::access::{Caller, Denied};
 use crate::config::Replicator;
+use crate::counters::ReplicatorCounters;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::{Endpoint, RemoteEndpoint};
 use crate::peer::local::LocalPeer;
@@ -76,6 +77,11 @@ impl Databases {
     /// What happens to local databases.
     pub fn updates(&self) -> Option<DbUpdates> {
         self.store.as_ref().map(Store::db_updates)
+    }
+
+    /// What is counted of the replications between these databases.
+    pub fn counters(&self) -> &ReplicatorCounters {
+        self.clients.counters()
     }
 
     /// Puts the store away.

@@ -5,7 +5,7 @@
 //! hangs up. Paths are canonical before they are matched ([`path`]): a trailing slash makes no difference, `_design/x` is
 //! one segment.
 //!
-//! Outside in: [`envelope::complete`] gives every answer CouchDB's headers, [`cors::tell`] tells browsers who may read it, a
+//! Outside in: [`traffic::count`] counts, [`envelope::complete`] gives every answer CouchDB's headers, [`cors::tell`] tells browsers who may read it, a
 //! panic becomes a 500, [`open_requests::limit`] counts open requests, [`method_override::meant`] finds out which method is
 //! meant, [`identify::identify`] who asks, then the routes, each for whom it names.
 //! [`error`] knows what errors look like.
@@ -25,6 +25,7 @@ mod outgoing;
 mod state;
 mod envelope;
 mod method_override;
+mod traffic;
 mod open_requests;
 mod cors;
 mod session_cookie;
@@ -38,6 +39,7 @@ mod session;
 mod replication;
 mod scheduler;
 mod nodes;
+mod metrics;
 mod config;
 mod databases;
 mod dbs_info;
@@ -67,20 +69,17 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use self::answer::Answers;
 use self::auth::{
     Routes, designers, everybody, listers, maintainers, members, members_of_others, replicators, server_admins,
-    server_admins_of_database,
+    server_admins_of_database, watchers,
 };
-pub use self::open_requests::Reader;
-use self::open_requests::RequestPermits;
+pub use self::open_requests::{Reader, RequestPermits};
 pub use self::session_cookie::Https;
 pub(crate) use self::state::COUCHDB_VERSION;
-pub use self::state::{AppState, Shared};
+pub use self::state::{AppState, Availability, Shared};
+pub use self::traffic::Traffic;
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {
-    let places = {
-        let limits = &state.settings.current().http;
-        RequestPermits::new(limits.max_requests, limits.max_slow_readers)
-    };
+    let traffic = state.traffic.clone();
     let routes = Routes::new(&state)
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
@@ -92,6 +91,11 @@ pub fn router(state: AppState) -> Router {
         .route("/_membership", server_admins(get(nodes::membership)))
         .route("/_node/{node}", server_admins(get(nodes::name)))
         .route("/_node/{node}/{*rest}", server_admins(any(absent::answer("_node", "other parts of a node"))))
+        .route("/_metrics", watchers(get(metrics::prometheus)))
+        .route("/_node/{node}/_prometheus", watchers(get(metrics::prometheus)))
+        .route("/_node/{node}/_stats", watchers(get(metrics::stats)))
+        .route("/_node/{node}/_stats/{*section}", watchers(get(metrics::stats_part)))
+        .route("/_node/{node}/_system", watchers(get(metrics::system)))
         .route("/_node/{node}/_config", server_admins(get(config::all)))
         .route("/_node/{node}/_config/_reload", server_admins(post(config::reload)))
         .route("/_node/{node}/_config/{section}", server_admins(get(config::section)))
@@ -152,10 +156,11 @@ pub fn router(state: AppState) -> Router {
         .fallback_service(map_request(path::canonical).layer(routes))
         .layer(from_fn_with_state(state.clone(), identify::identify))
         .layer(map_request(method_override::meant))
-        .layer(from_fn_with_state(places, open_requests::limit))
+        .layer(from_fn_with_state(state.permits.clone(), open_requests::limit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn_with_state(state, cors::tell))
         .layer(from_fn(envelope::complete))
+        .layer(from_fn_with_state(traffic, traffic::count))
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.

@@ -11,6 +11,7 @@ pub mod tasks;
 pub mod percent;
 pub mod uuids;
 pub mod data_file;
+pub mod counters;
 pub mod document;
 pub mod config;
 pub mod multipart;

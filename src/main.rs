@@ -4,9 +4,9 @@ mod command;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{Exit, UsageError, health, replicate, serve, verify};
+use command::{Exit, UsageError, completions, health, man, replicate, serve, verify};
 use couchrep::config::{ConfigError, Options};
 
 /// CouchDB's replicator as a server of its own.
@@ -38,6 +38,12 @@ enum Command {
     /// Ask a server whether it works, as a container's health check does
     #[command(after_help = health::EXAMPLES)]
     Health(health::Arguments),
+    /// Print completions for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::Arguments),
+    /// Write man pages
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Some(Command::Replicate(arguments)) => replicate::run(*arguments),
         Some(Command::Verify(arguments)) => verify::run(*arguments),
         Some(Command::Health(arguments)) => health::run(arguments),
+        Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, &mut CommandLine::command())),
+        Some(Command::Man(arguments)) => man::run(&arguments, CommandLine::command()),
         Some(Command::Serve(options)) => serve::run(*options),
         None => serve::run(command_line.serve),
     };

@@ -17,7 +17,7 @@ pub mod open_files;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
@@ -43,6 +43,7 @@ pub struct Server {
     settings: Settings,
     store: Store,
     jobs: Jobs,
+    availability: http::Availability,
     /// Accepts, and serves every connection.
     connections: Tasks,
 }
@@ -61,7 +62,11 @@ impl Server {
         let accounts = Accounts::open(settings.watch(), store.clone()).await?;
         store.ensure(&DbName::replicator()).await.map_err(|source| unusable(&config, source))?;
         let connections = Tasks::default();
-        let jobs = jobs(&config, (&store, &accounts), addr, &uuid)?;
+        let clients = Clients::new(&config.replicator)?;
+        let context = context(&config, &store, &clients, addr, &uuid);
+        let budget = context.budget.clone();
+        let jobs = Jobs::new(context, Some((store.clone(), accounts.clone())));
+        let (availability, traffic) = (http::Availability::default(), http::Traffic::default());
         let shared = http::Shared {
             store: store.clone(),
             jobs: jobs.clone(),
@@ -70,13 +75,21 @@ impl Server {
             accounts,
             settings: settings.clone(),
             uuid: uuid.clone(),
+            availability: availability.clone(),
+            started: Instant::now(),
+            traffic: traffic.clone(),
+            permits: http::RequestPermits::new(config.http.max_requests, config.http.max_slow_readers),
+            clients,
+            budget,
             tasks: connections.clone(),
         };
         let router = http::router(shared.into());
-        connections
-            .spawn("accept", connections::accept((listener, tls), router, config.http.clone(), connections.clone()));
+        let (limits, open) = (config.http.clone(), traffic.connections);
+        let accepting = connections::accept((listener, tls), router, limits, open, connections.clone());
+        connections.spawn("accept", accepting);
+        availability.up();
         tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, settings, store, jobs, connections })
+        Ok(Self { addr, settings, store, jobs, availability, connections })
     }
 
     /// Its settings, which may change.
@@ -102,6 +115,7 @@ impl Server {
     /// Ends everything in order; with the default deadlines, within ten seconds.
     pub async fn stop(self) {
         let config = self.settings.current();
+        self.availability.stops();
         self.jobs.stop();
         if !self.jobs.drained(config.replicator.stop_deadline).await {
             tracing::warn!("replications were still running at the deadline; they go on from their last checkpoints");
@@ -152,17 +166,13 @@ fn unusable(config: &Config, source: StoreError) -> StartError {
     StartError::Store { dir: config.data_dir.clone(), source }
 }
 
-fn jobs(
-    config: &Config,
-    (store, accounts): (&Store, &Accounts),
-    address: SocketAddr,
-    uuid: &str,
-) -> Result<Jobs, StartError> {
+/// What the server's replications share.
+fn context(config: &Config, store: &Store, clients: &Clients, address: SocketAddr, uuid: &str) -> Context {
     let settings = Arc::new(config.replicator.clone());
     let identity = identity::of(config, &address.to_string(), uuid);
     let failures = FailureFiles::under(&config.data_dir);
-    let databases = Databases::new(Some(store.clone()), Clients::new(&settings)?, settings.clone());
-    Ok(Jobs::new(Context::new(databases, failures, settings, identity), Some((store.clone(), accounts.clone()))))
+    let databases = Databases::new(Some(store.clone()), clients.clone(), settings.clone());
+    Context::new(databases, failures, settings, identity)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod settings;
 mod replaced;
 mod stubs;
 mod work;
+mod counters;
 mod write;
 mod changed;
 mod copied;
@@ -52,6 +53,7 @@ use tokio::sync::{MutexGuard, watch};
 use tokio::time::{Duration, Instant};
 
 pub use attachments::{Attachment, Upload, Uploaded};
+pub use counters::StoreCounters;
 pub use database::{Database, DatabaseStats, LocalRange, LocalRow};
 pub use db_updates::{DbEvent, DbUpdate, DbUpdates};
 pub use edit::{AttachmentData, Edit, EditKind, NewAttachment};
@@ -117,6 +119,7 @@ struct Inner {
     /// Shared by all databases, so that their number is bounded.
     interpreters: Interpreters,
     caches: Caches,
+    counters: Arc<StoreCounters>,
 }
 
 /// Whether the store is closed.
@@ -156,6 +159,7 @@ impl Store {
                 compacting: tokio::sync::Mutex::default(),
                 changing: std::array::from_fn(|_| tokio::sync::Mutex::default()),
                 tasks: Tasks::default(),
+                counters: Arc::default(),
             };
             Ok(Self { inner: Arc::new(inner) })
         })
@@ -275,6 +279,27 @@ impl Store {
         self.inner.db_updates.clone()
     }
 
+    /// What its databases count together.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.inner.counters
+    }
+
+    /// How many databases are open.
+    pub fn open_databases(&self) -> usize {
+        self.inner.open.len()
+    }
+
+    /// Bytes of all databases' files.
+    pub async fn file_bytes(&self) -> Result<u64, StoreError> {
+        let inner = self.inner.clone();
+        let sum = move || {
+            let files: Vec<_> = inner.files().values().copied().collect();
+            // One that was deleted meanwhile takes no room.
+            files.iter().filter_map(|file| Some(std::fs::metadata(inner.path(*file)).ok()?.len())).sum()
+        };
+        Ok(tasks::blocking("measure the databases' files", sum).await?)
+    }
+
     /// Syncs and closes all databases; later operations answer [`StoreError::Closing`].
     pub async fn close(&self) {
         let mut changing = join_all(self.inner.changing.iter().map(tokio::sync::Mutex::lock)).await;
@@ -391,7 +416,8 @@ impl Inner {
     fn open_at(&self, name: DbName, path: &Path, file: FileId) -> Result<Database, StoreError> {
         let publisher = Publisher { name, latest: self.updates(file), log: self.db_updates.clone() };
         let (interpreters, cache) = (self.interpreters.clone(), self.caches.cache());
-        Database::open(publisher, path, (&self.settings, self.check), &self.tasks, interpreters, cache)
+        let tasks = (&self.tasks, &self.counters);
+        Database::open(publisher, path, (&self.settings, self.check), tasks, interpreters, cache)
     }
 
     /// Makes a database's file, so that it is there after a power cut once a name points to it.

@@ -14,6 +14,8 @@ mod rights_matrix;
 mod cors;
 mod sessions;
 mod settings;
+mod metrics;
+mod contrib;
 mod tls;
 mod users;
 mod replicator_docs;

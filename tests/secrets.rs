@@ -29,8 +29,10 @@ async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
         told.push(format!("{:?}", answer.headers()));
         let status = answer.status().as_u16();
         told.push(answer.text().await.unwrap());
-        let tasks = client().get(process.url("/_active_tasks")).basic_auth("admin", Some(ADMIN)).send().await.unwrap();
-        told.push(tasks.text().await.unwrap());
+        for path in ["/_active_tasks", "/_metrics", "/_node/_local/_stats"] {
+            let shown = client().get(process.url(path)).basic_auth("admin", Some(ADMIN)).send().await.unwrap();
+            told.push(shown.text().await.unwrap());
+        }
         status
     };
 
@@ -80,6 +82,7 @@ async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
     ask(&client(), Method::GET, process.url("/_up"), None, 200).await;
     drop(process);
 
+    assert!(told.iter().any(|text| text.contains("couchrep_job_docs_read_total{")), "no job was told of");
     let logged = std::fs::read_to_string(&log).unwrap();
     assert!(logged.contains("TRACE") && logged.contains("replication started"), "nothing was logged");
     told.push(logged);

@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::guesses::Guesses;
+use super::logins::Logins;
 use super::refused::Refused;
 use crate::config::Password as Hash;
 use crate::tasks;
@@ -47,6 +48,7 @@ pub(super) struct Passwords {
     patience: Duration,
     /// Nobody's.
     other: Password,
+    logins: Arc<Logins>,
 }
 
 /// What was found out.
@@ -61,7 +63,7 @@ type Tag = [u8; digest::SHA256_OUTPUT_LEN];
 
 impl Passwords {
     /// Remembers nothing yet. An unknown name costs so many iterations.
-    pub(super) fn new(iterations: NonZeroU32) -> Self {
+    pub(super) fn new(iterations: NonZeroU32, logins: Arc<Logins>) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>());
         // One that no password has; it needn't be hashed for that.
         let nobodys = Hash::pbkdf2("sha256", &hex::encode(rand::random::<Tag>()), "salt", iterations.get());
@@ -75,6 +77,7 @@ impl Passwords {
             places: Semaphore::new(WAITING),
             patience: TURN,
             other,
+            logins,
         }
     }
 
@@ -90,7 +93,7 @@ impl Passwords {
         let (salt, key) = own.map_or((&[][..], &[][..]), |own| (own.salt().as_bytes(), own.key()));
         let whose = self.memory.tag(&[name.as_bytes()]);
         let tag = self.memory.tag(&[name.as_bytes(), password.expose_secret().as_bytes(), salt, key]);
-        if own.is_some() && self.memory.knows(&whose, &tag) {
+        if own.is_some() && self.is_known(&whose, &tag) {
             return Ok(true);
         }
         let guesses = &self.memory.guesses;
@@ -98,16 +101,21 @@ impl Passwords {
         let _place = line.places.try_acquire().map_err(|_| Refused::Busy)?;
         let turn = async {
             let turn = line.turn.clone().acquire_owned().await.map_err(|_| Refused::Busy)?;
-            sleep_until(guesses.next(name, address, Instant::now())).await;
+            let (next, now) = (guesses.next(name, address, Instant::now()), Instant::now());
+            if next > now {
+                self.logins.held_up.increment();
+            }
+            sleep_until(next).await;
             let _place = self.places.try_acquire().map_err(|_| Refused::Busy)?;
             let hashing = self.hashing.clone().acquire_owned().await.map_err(|_| Refused::Busy)?;
             Ok::<_, Refused>((turn, hashing))
         };
         let turns = timeout(self.patience, turn).await.map_err(|_| Refused::Busy)??;
         // The one before may have brought the same password.
-        if own.is_some() && self.memory.knows(&whose, &tag) {
+        if own.is_some() && self.is_known(&whose, &tag) {
             return Ok(true);
         }
+        self.logins.hashed.increment();
         let (hash, is_own) = (own.unwrap_or(&self.other).clone(), own.is_some());
         let (memory, name, password) = (self.memory.clone(), name.to_owned(), password.clone());
         let check = move || {
@@ -122,6 +130,14 @@ impl Passwords {
             right
         };
         Ok(tasks::blocking("check a password", check).await?)
+    }
+
+    fn is_known(&self, whose: &Tag, tag: &Tag) -> bool {
+        let known = self.memory.knows(whose, tag);
+        if known {
+            self.logins.remembered.increment();
+        }
+        known
     }
 }
 
@@ -161,7 +177,7 @@ mod tests {
     }
 
     fn passwords() -> Passwords {
-        Passwords::new(ITERATIONS)
+        Passwords::new(ITERATIONS, Arc::default())
     }
 
     fn address(last: u8) -> Option<IpAddr> {
@@ -224,5 +240,6 @@ mod tests {
         assert!(is_right(&passwords, &root, "secret").await.unwrap());
         assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
         assert!(passwords.memory.guesses.next("root", address(1), Instant::now()) <= Instant::now());
+        assert_eq!((passwords.logins.held_up.get(), passwords.logins.hashed.get()), (1, 1));
     }
 }

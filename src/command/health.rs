@@ -1,7 +1,8 @@
 //! `couchrep health`: asks a server whether it works, for containers whose image has no curl.
 //!
 //! One `GET /_up`, which needs no credentials. Where no URL is given, the server is the one that the settings describe:
-//! `--listen`, the environment, the file. Whatever isn't `{"status":"ok"}` within the limit of time is no.
+//! `--listen`, the environment, the file. Whatever isn't `{"status":"ok"}` within the limit of time is no; a server that
+//! starts or stops says so.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,7 +82,11 @@ async fn ask(server: &str) -> anyhow::Result<()> {
     let body = answer.bytes().await.map_err(reqwest::Error::without_url)?;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     if body["status"] != "ok" {
-        bail!("it answers {}", status.as_u16());
+        match body["status"].as_str() {
+            // Quoted, since anybody may have answered.
+            Some(word) => bail!("it answers {}, {word:?}", status.as_u16()),
+            None => bail!("it answers {}", status.as_u16()),
+        }
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `couchrep serve`: runs the server until a signal comes, and puts everything away.
+//! `couchrep serve`: runs the server until a signal comes, and puts everything away. systemd is told when it is ready and
+//! when it begins to stop (`Type=notify`, see contrib/couchrep.service).
 
 use std::convert::Infallible;
 use std::io::{self, Write, stderr};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use couchrep::config::{Config, Options};
 use couchrep::server::{Server, open_files};
+use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use super::signals::Signals;
@@ -39,6 +41,7 @@ async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> an
     let data_dir = config.data_dir.clone();
     let server = Server::start(config).await?;
 
+    tell_systemd(NotifyState::Ready);
     // Nobody may be reading what a server prints; it serves all the same.
     let _ = greet(&server.url(), &data_dir);
 
@@ -47,11 +50,19 @@ async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> an
         signal = signals.next() => signal,
         never = follow_level(server.settings().watch(), set_log_filter) => match never {},
     };
+    tell_systemd(NotifyState::Stopping);
     tracing::info!(signal, "stopping; a second signal ends it at once");
     tokio::select! {
         biased;
         () = server.stop() => Ok(()),
         signal = signals.next() => anyhow::bail!("ended by a second {signal} before everything was put away"),
+    }
+}
+
+/// Tells the service manager that started us, if one did.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager can't be told");
     }
 }
 

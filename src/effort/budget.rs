@@ -78,6 +78,7 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Parts {
+    bytes: usize,
     common: Arc<Semaphore>,
     common_units: u32,
     large: Arc<Semaphore>,
@@ -91,8 +92,9 @@ impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Self {
         let common_units = units(bytes / 8 * 3).max(1);
-        let places = |cost: usize| Arc::new(Semaphore::new((bytes / 16 / cost).min(Semaphore::MAX_PERMITS)));
+        let places = |cost| Arc::new(Semaphore::new(places_of(bytes, cost)));
         let parts = Parts {
+            bytes,
             common: Arc::new(Semaphore::new((common_units as usize).min(Semaphore::MAX_PERMITS))),
             common_units,
             large: Arc::new(Semaphore::new(1)),
@@ -107,6 +109,21 @@ impl Budget {
     /// Bytes of the largest document that is held.
     pub fn max_document(&self) -> usize {
         self.parts.large_bytes / COPIES
+    }
+
+    /// Bytes that it has.
+    pub fn bytes(&self) -> usize {
+        self.parts.bytes
+    }
+
+    /// Bytes of it that are taken now.
+    pub fn in_use(&self) -> usize {
+        let parts = &self.parts;
+        let common = (parts.common_units as usize).saturating_sub(parts.common.available_permits()) * UNIT;
+        let large = if parts.large.available_permits() == 0 { parts.large_bytes } else { 0 };
+        let places =
+            |places: &Semaphore, cost| places_of(parts.bytes, cost).saturating_sub(places.available_permits()) * cost;
+        common + large + places(&parts.pages, PAGE_COST) + places(&parts.streams, STREAM_COST)
     }
 
     /// Waits for a share of so many bytes; more than the common part counts as all of it. First come, first served.
@@ -276,6 +293,11 @@ async fn first(own: &Arc<Semaphore>, common: &Arc<Semaphore>) -> BudgetPermit {
     BudgetPermit { _permit: permit.ok() }
 }
 
+/// How many places of this cost a part of a sixteenth has.
+fn places_of(bytes: usize, cost: usize) -> usize {
+    (bytes / 16 / cost).min(Semaphore::MAX_PERMITS)
+}
+
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
@@ -292,8 +314,10 @@ mod tests {
     async fn what_is_held_is_missing_until_it_is_given_back() {
         let budget = Budget::new(16 * MIB);
         let first = budget.share(5 * MIB, &Pulse::default()).await;
+        assert_eq!((budget.in_use(), budget.bytes()), (5 * MIB, 16 * MIB));
         assert!(budget.share(2 * MIB, &Pulse::default()).now_or_never().is_none());
         drop(first);
+        assert_eq!(budget.in_use(), 0);
         assert!(budget.share(2 * MIB, &Pulse::default()).now_or_never().is_some());
     }
 
@@ -361,6 +385,7 @@ mod tests {
             taken.push(place);
         }
         assert_eq!(taken.len(), 1 + MIB / PAGE_COST);
+        assert_eq!(budget.in_use(), MIB, "a job's own place is outside of the budget");
         let own = modest.page().now_or_never();
         assert!(own.is_some() && modest.page().now_or_never().is_none());
     }

@@ -29,6 +29,8 @@ struct Counters {
     at_work: AtomicUsize,
     resting: AtomicUsize,
     idle: AtomicUsize,
+    /// Without events.
+    bytes: AtomicU64,
 }
 
 /// Something is at work until this is dropped.
@@ -55,6 +57,17 @@ impl Pulse {
     /// So many bytes came or went.
     pub fn moved(&self, bytes: usize) {
         self.counters.amount.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.sent(bytes);
+    }
+
+    /// So many bytes are sent in one go, which is no sign of life before they are answered.
+    pub fn sent(&self, bytes: usize) {
+        self.counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes came and went so far.
+    pub fn bytes(&self) -> u64 {
+        self.counters.bytes.load(Ordering::Relaxed)
     }
 
     /// The source let the feed wait on, which says nothing of what is at work.

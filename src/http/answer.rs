@@ -95,6 +95,11 @@ impl Answers {
         self.memory.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
     }
 
+    /// How many bytes of it are free.
+    pub fn free_bytes(&self) -> usize {
+        self.memory.available_permits()
+    }
+
     /// Reads what becomes a piece of an answer, when it is its turn.
     pub async fn read<T: Send + 'static>(
         &self,

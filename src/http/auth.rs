@@ -29,6 +29,8 @@ enum For {
     /// Whoever may replicate.
     Replicators,
     ServerAdmins,
+    /// Whoever may read metrics.
+    Watchers,
     /// Server admins, of a database that is there.
     ServerAdminsOfDatabase,
     Members,
@@ -65,6 +67,8 @@ guards! {
     replicators => Replicators;
     /// For server admins.
     server_admins => ServerAdmins;
+    /// For whoever may read metrics.
+    watchers => Watchers;
     /// For server admins, of a database that is there.
     server_admins_of_database => ServerAdminsOfDatabase;
     /// For members of the database.
@@ -90,9 +94,10 @@ async fn check(
         For::Everybody => return Ok(next.run(request).await),
         For::Replicators => caller.may_replicate()?,
         For::ServerAdmins | For::ServerAdminsOfDatabase => caller.may_administer()?,
+        For::Watchers => caller.may_watch()?,
         For::Members | For::MembersOfOthers | For::Listers | For::Designers | For::Maintainers => {}
     }
-    if !matches!(whom, For::Replicators | For::ServerAdmins) {
+    if !matches!(whom, For::Replicators | For::ServerAdmins | For::Watchers) {
         let (mut parts, body) = request.into_parts();
         let path = DatabasePath::of(&mut parts, &state).await?;
         if path.is_servers_own() {

@@ -41,6 +41,7 @@ pub async fn post(
     Extension(caller): Extension<Arc<Caller>>,
     payload: Payload,
 ) -> Result<Response, ApiError> {
+    state.traffic.bulk_requests().increment();
     let (durability, room) = (durability(payload.headers()), state.question_memory());
     let body = payload.json().await?;
     // Kept to the end: what is written counts among the bodies in memory as long as it waits for its turn.

@@ -66,6 +66,7 @@ pub async fn post(
     query: Query,
     payload: Payload,
 ) -> Result<Response, ApiError> {
+    state.traffic.bulk_requests().increment();
     let request = Arc::new(Request { options: query.doc_options()?, latest: query.flag("latest")? });
     let question = payload.json().await?;
     let entries = tasks::blocking("read _bulk_get's question", move || entries(&question)).await??;

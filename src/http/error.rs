@@ -216,6 +216,7 @@ fn denied(error: Denied) -> Shown<'static> {
     let (status, name) = match error {
         Denied::NotAuthenticated
         | Denied::NotServerAdmin
+        | Denied::MayNotWatch
         | Denied::NotMember
         | Denied::NotDatabaseAdmin
         | Denied::MayNotDesign { known: false } => (StatusCode::UNAUTHORIZED, "unauthorized"),

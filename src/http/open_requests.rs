@@ -18,27 +18,70 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use crate::counters::{Counted, Counter, Gauge};
 
 /// All places of a server. Cheap to clone.
 #[derive(Clone)]
 pub struct RequestPermits {
     requests: Arc<Semaphore>,
     slow_readers: Arc<Semaphore>,
+    /// How many places there are of either.
+    most: [usize; 2],
+    open: Gauge,
+    refused: Arc<Counter>,
 }
 
 impl RequestPermits {
     /// So many, all of them free.
     pub fn new(requests: usize, slow_readers: usize) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
-        Self { requests: places(requests), slow_readers: places(slow_readers) }
+        Self {
+            requests: places(requests),
+            slow_readers: places(slow_readers),
+            most: [requests, slow_readers],
+            open: Gauge::default(),
+            refused: Arc::default(),
+        }
+    }
+
+    /// How many requests may be worked on at once.
+    pub fn most(&self) -> usize {
+        self.most[0]
+    }
+
+    /// How many are worked on.
+    pub fn working(&self) -> usize {
+        self.most[0].saturating_sub(self.requests.available_permits())
+    }
+
+    /// How many have slow readers.
+    pub fn slow_readers(&self) -> usize {
+        self.most[1].saturating_sub(self.slow_readers.available_permits())
+    }
+
+    /// How many are open, whether they have a place or left it.
+    pub fn open(&self) -> u64 {
+        self.open.get()
+    }
+
+    /// How many found no place.
+    pub fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    fn request(&self, permit: OwnedSemaphorePermit) -> RequestPermit {
+        let held = Mutex::new(HeldPermit::Request { _permit: permit });
+        RequestPermit { inner: Arc::new(Inner { places: self.clone(), held, _open: self.open.enter() }) }
     }
 }
 
 /// Answers 503 if too many requests are open; handlers find their [`RequestPermit`] in the request's extensions.
 pub async fn limit(State(places): State<RequestPermits>, mut request: Request, next: Next) -> Response {
-    let Ok(permit) = places.requests.clone().try_acquire_owned() else { return ApiError::Busy.into_response() };
-    let place =
-        RequestPermit { inner: Arc::new(Inner { places, held: Mutex::new(HeldPermit::Request { _permit: permit }) }) };
+    let Ok(permit) = places.requests.clone().try_acquire_owned() else {
+        places.refused.increment();
+        return ApiError::Busy.into_response();
+    };
+    let place = places.request(permit);
     if let Some(reader) = request.extensions().get::<Reader>() {
         reader.reads(&place);
     }
@@ -55,6 +98,7 @@ pub struct RequestPermit {
 struct Inner {
     places: RequestPermits,
     held: Mutex<HeldPermit>,
+    _open: Counted,
 }
 
 enum HeldPermit {
@@ -157,24 +201,21 @@ mod tests {
     use tower::ServiceExt;
 
     fn place(places: &RequestPermits) -> RequestPermit {
-        let permit = places.requests.clone().try_acquire_owned().unwrap();
-        RequestPermit {
-            inner: Arc::new(Inner {
-                places: places.clone(),
-                held: Mutex::new(HeldPermit::Request { _permit: permit }),
-            }),
-        }
+        places.request(places.requests.clone().try_acquire_owned().unwrap())
     }
 
     #[tokio::test]
     async fn a_request_is_open_until_its_body_is_gone() {
         let routes = Router::new().route("/", get(async || "hello"));
-        let app = routes.layer(from_fn_with_state(RequestPermits::new(1, 1), limit));
+        let places = RequestPermits::new(1, 1);
+        let app = routes.layer(from_fn_with_state(places.clone(), limit));
         let ask = || app.clone().oneshot(Request::new(Body::empty()));
         let first = ask().await.unwrap();
         assert_eq!(ask().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((places.open(), places.working(), places.refused()), (1, 1, 1));
         assert_eq!(axum::body::to_bytes(first.into_body(), 100).await.unwrap(), "hello");
         assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+        assert_eq!((places.open(), places.working()), (0, 0));
     }
 
     #[tokio::test]
@@ -182,6 +223,7 @@ mod tests {
         let places = RequestPermits::new(1, 1);
         let waiting = place(&places);
         waiting.leave();
+        assert_eq!((places.open(), places.working()), (1, 0));
         let other = place(&places);
         assert!(waiting.take().now_or_never().is_none());
         drop(other);

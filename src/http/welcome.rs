@@ -24,9 +24,11 @@ pub async fn welcome(State(state): State<AppState>) -> Response {
     answer::json(StatusCode::OK, &greeting)
 }
 
-/// `GET /_up`.
-pub async fn up() -> Response {
-    answer::json(StatusCode::OK, &json!({ "status": "ok", "seeds": {} }))
+/// `GET /_up`: whether others may send work here. While the server starts or stops it is 503, so that balancers pass it by;
+/// CouchDB says 404 while it is being maintained.
+pub async fn up(State(state): State<AppState>) -> Response {
+    let status = if state.availability.is_up() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer::json(status, &json!({ "status": state.availability.status(), "seeds": {} }))
 }
 
 /// `GET /_uuids?count=`: ids for new documents, in CouchDB's `sequential` order.

@@ -16,6 +16,7 @@
 //! requests are written from the URL without userinfo, transport errors by their innermost cause.
 
 mod auth;
+mod connections;
 mod clients;
 mod pace;
 mod path;
@@ -63,6 +64,7 @@ use super::error::{Blame, PeerError};
 use super::failure::{Failure, Why};
 use super::feed::{Change, ChangesPage, ChangesQuery, Extent, Filter, Pending};
 use crate::config;
+use crate::counters::ReplicatorCounters;
 use crate::document::{DocBatch, DocId, DocumentError, Rev, Seq, Wanted};
 use crate::effort::budget::Share;
 use crate::effort::pulse::Pulse;
@@ -72,6 +74,7 @@ use crate::endpoint::connection::Connection;
 pub use bulk_get::RemoteBulkGet;
 pub use changes_answer::RemoteChanges;
 pub use clients::{ClientError, Clients};
+pub use pace::PeerLoad;
 
 /// Rows of `_local_docs` that are asked for at once.
 const LISTED_AT_ONCE: usize = 1000;
@@ -97,6 +100,7 @@ struct Inner {
     /// For other origins: the same proxy, but the server's own certificates.
     client_elsewhere: reqwest::Client,
     servers: Servers,
+    counters: Arc<ReplicatorCounters>,
     /// Places for requests under way.
     requests: Arc<Semaphore>,
     settings: Arc<config::Replicator>,
@@ -148,6 +152,7 @@ impl RemotePeer {
             client: clients.client(connection, &settings).await?,
             client_elsewhere: clients.client(&elsewhere, &settings).await?,
             servers: clients.servers.clone(),
+            counters: clients.counters().clone(),
             requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),
             settings,
             pulse,

@@ -31,6 +31,7 @@ pub struct Progress {
     known: Mutex<RecentCopies>,
     started_on: u64,
     updated_on: AtomicU64,
+    succeeded_on: AtomicU64,
     pulse: Pulse,
 }
 
@@ -65,6 +66,40 @@ pub struct Position {
     pub changes_pending: Option<u64>,
     /// Changes of this session up to `through_seq`; `None` if a filter hides how many there were.
     pub changes_done: Option<u64>,
+    /// Since when the target lacks something.
+    pub lag: Lag,
+    /// The source had nothing after `source_seq`.
+    at_end: bool,
+}
+
+/// Since when the target lacks something that the source has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// Nobody knows: the source wasn't asked yet, or doesn't tell what is pending.
+    Unknown,
+    /// It had everything when the source was asked last.
+    CaughtUp,
+    /// Unix seconds.
+    Since(u64),
+}
+
+impl Lag {
+    /// Seconds until now; 0 if there is none.
+    pub fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::CaughtUp => Some(0),
+            Self::Since(then) => Some(unix_seconds().saturating_sub(then)),
+        }
+    }
+
+    /// The target lacks something now.
+    fn begun(self) -> Self {
+        match self {
+            Self::Since(then) => Self::Since(then),
+            Self::Unknown | Self::CaughtUp => Self::Since(unix_seconds()),
+        }
+    }
 }
 
 /// What is counted, under the names and in the order of a history entry.
@@ -104,6 +139,8 @@ impl Default for Progress {
             checkpointed_source_seq: Seq::zero(),
             changes_pending: None,
             changes_done: Some(0),
+            lag: Lag::Unknown,
+            at_end: false,
         };
         Self {
             missing_checked: AtomicU64::new(0),
@@ -119,6 +156,7 @@ impl Default for Progress {
             known: Mutex::default(),
             started_on: now,
             updated_on: AtomicU64::new(now),
+            succeeded_on: AtomicU64::new(0),
             pulse: Pulse::default(),
         }
     }
@@ -192,12 +230,19 @@ impl Progress {
             position.checkpointed_source_seq = seq.clone();
             position.changes_pending = None;
             position.changes_done = Some(0);
+            position.at_end = false;
         });
     }
 
     /// A page of the feed was read.
     pub fn read(&self, last_seq: &Seq) {
-        self.change(|position| position.source_seq = last_seq.clone());
+        self.change(|position| {
+            position.source_seq = last_seq.clone();
+            position.at_end = false;
+            if position.source_seq != position.through_seq {
+                position.lag = position.lag.begun();
+            }
+        });
     }
 
     /// Everything up to here is on the target: so many changes more (`None`: a filter hides it), and so many came
@@ -207,12 +252,34 @@ impl Progress {
             position.through_seq = seq.clone();
             position.changes_pending = pending;
             position.changes_done = position.changes_done.zip(changes).map(|(done, more)| done + more);
+            position.lag = match pending {
+                Some(0) if position.source_seq == *seq => Lag::CaughtUp,
+                None if position.at_end && position.source_seq == *seq => Lag::CaughtUp,
+                Some(0) | None => position.lag,
+                Some(_) => position.lag.begun(),
+            };
+        });
+        self.succeeded();
+    }
+
+    /// The source has nothing after what was read.
+    pub fn reached_end(&self) {
+        self.change(|position| {
+            position.at_end = true;
+            if position.source_seq == position.through_seq {
+                position.lag = Lag::CaughtUp;
+            }
         });
     }
 
     /// A checkpoint was recorded.
     pub fn checkpointed(&self, seq: &Seq) {
         self.change(|position| position.checkpointed_source_seq = seq.clone());
+        self.succeeded();
+    }
+
+    fn succeeded(&self) {
+        self.succeeded_on.store(unix_seconds(), Ordering::Relaxed);
     }
 
     /// How far it is in the feed.
@@ -238,6 +305,11 @@ impl Progress {
     /// Unix seconds of the last change.
     pub fn updated_on(&self) -> u64 {
         self.updated_on.load(Ordering::Relaxed)
+    }
+
+    /// Unix seconds of the last batch that got to the target, or checkpoint; `None` before the first.
+    pub fn succeeded_on(&self) -> Option<u64> {
+        Some(self.succeeded_on.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0)
     }
 
     fn change(&self, change: impl FnOnce(&mut Position)) {
@@ -282,5 +354,32 @@ mod tests {
         assert_eq!(percent(), None);
         progress.finished(&Seq::from(5), Some(0), Some(0));
         assert_eq!(percent(), Some(100));
+    }
+
+    #[test]
+    fn a_target_lags_from_the_first_row_that_it_lacks_until_it_has_all() {
+        let progress = Progress::default();
+        let lag = || progress.position().lag;
+        let is_behind = || matches!(lag(), Lag::Since(_));
+        assert_eq!((lag(), lag().seconds(), progress.succeeded_on()), (Lag::Unknown, None, None));
+        progress.started(&Seq::from(1));
+        assert_eq!(lag(), Lag::Unknown);
+        progress.read(&Seq::from(3));
+        assert!(is_behind());
+        progress.finished(&Seq::from(2), Some(1), Some(1));
+        assert!(is_behind() && progress.succeeded_on().is_some());
+        progress.finished(&Seq::from(3), Some(1), None);
+        assert!(is_behind(), "a source that doesn't tell may have more");
+        progress.reached_end();
+        assert_eq!(lag(), Lag::CaughtUp);
+        progress.read(&Seq::from(4));
+        progress.reached_end();
+        assert!(is_behind(), "it is read, but not there yet");
+        progress.finished(&Seq::from(4), Some(1), None);
+        assert_eq!(lag(), Lag::CaughtUp);
+        progress.started(&Seq::from(4));
+        assert_eq!(lag().seconds(), Some(0));
+        progress.finished(&Seq::from(4), Some(0), Some(2));
+        assert!(is_behind());
     }
 }

@@ -107,7 +107,10 @@ async fn copy(
         linger: job.linger.clone(),
     };
     let filtered = reading.filter != Filter::None;
-    let caught_up = || _ = job.stage.send_replace(Stage::CaughtUp);
+    let caught_up = || {
+        job.progress.reached_end();
+        job.stage.send_replace(Stage::CaughtUp);
+    };
     let pages = changes::pages(reading, caught_up, job.context.tasks.clone(), job.places.clone(), scope.clone());
     let batches = pages.map(|page| {
         let batch = page.map(|(page, place)| {
@@ -182,7 +185,14 @@ async fn record(
         let seq = finished.borrow_and_update().clone();
         let _work = job.progress.pulse().work();
         failures.keep(&job.failures).await?;
-        session.record(&seq, &job.progress).await?;
+        let is_new = job.request.use_checkpoints && *session.recorded_seq() != seq;
+        let (recorded, counters) = (session.record(&seq, &job.progress).await, job.context.databases.counters());
+        match &recorded {
+            Ok(()) if is_new => counters.checkpoints.increment(),
+            Ok(()) => {}
+            Err(_) => counters.checkpoint_failures.increment(),
+        }
+        recorded?;
         unswept = job.request.continuous && failures.may_hold();
     }
 }

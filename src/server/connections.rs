@@ -24,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Http;
+use crate::counters::Gauge;
 use crate::http::{Https, Reader};
 use crate::tasks::Tasks;
 
@@ -35,7 +36,15 @@ use super::slow_reader::SlowReader;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts until `tasks`, which own the connections, are told to stop.
-pub async fn accept((listener, tls): (TcpListener, Option<TlsAcceptor>), router: Router, limits: Http, tasks: Tasks) {
+///
+/// `open` counts them.
+pub async fn accept(
+    (listener, tls): (TcpListener, Option<TlsAcceptor>),
+    router: Router,
+    limits: Http,
+    open: Gauge,
+    tasks: Tasks,
+) {
     let connections = Arc::new(Semaphore::new(limits.max_connections));
     let accepting = async {
         loop {
@@ -47,8 +56,9 @@ pub async fn accept((listener, tls): (TcpListener, Option<TlsAcceptor>), router:
                     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
                     let _ = stream.set_nodelay(true);
                     let (limits, stopping) = (limits.clone(), tasks.stopping().clone());
-                    let tls = tls.clone();
+                    let (tls, counted) = (tls.clone(), open.enter());
                     tasks.spawn("connection", async move {
+                        let _counted = counted;
                         let Some(tls) = tls else {
                             return serve(stream, reader, router, limits, stopping, place).await;
                         };
@@ -141,7 +151,7 @@ mod tests {
             "finished"
         });
         let router = Router::new().route("/", get(async || "here")).route("/slow", slow);
-        tasks.spawn("accept", accept((listener, None), router, limits, tasks.clone()));
+        tasks.spawn("accept", accept((listener, None), router, limits, Gauge::default(), tasks.clone()));
         (addr, tasks, reached)
     }
 

@@ -18,6 +18,7 @@ use super::attachments::CHUNK_BYTES;
 use super::attachments::Upload;
 use super::caches::Cache;
 use super::compaction;
+use super::counters::StoreCounters;
 use super::db_updates::Publisher;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::engine::Engine;
@@ -167,7 +168,7 @@ impl Database {
         publisher: Publisher,
         path: &Path,
         (settings, check): (&StoreSettings, Check),
-        tasks: &Tasks,
+        tasks: (&Tasks, &Arc<StoreCounters>),
         interpreters: Interpreters,
         cache: Cache,
     ) -> Result<Self, StoreError> {

@@ -26,6 +26,7 @@ use super::StoreError;
 use super::changed::Changed;
 use super::compaction;
 use super::copied::Round;
+use super::counters::StoreCounters;
 use super::db_updates::Publisher;
 use super::engine::Engine;
 use super::holds::Holds;
@@ -49,7 +50,7 @@ const SEQ_GAP: u64 = 1 << 20;
 pub(super) fn start(
     engine: Engine,
     settings: &StoreSettings,
-    tasks: &Tasks,
+    (tasks, counters): (&Tasks, &Arc<StoreCounters>),
     publisher: Publisher,
     holds: Holds,
     told: DatabaseSettings,
@@ -64,8 +65,17 @@ pub(super) fn start(
         info.instance_start_time = now.max(info.instance_start_time + 1);
     }
     let generation = Arc::new(AtomicU64::new(0));
-    let mut writer =
-        Writer { engine, info, generation: generation.clone(), publisher, holds, told, free: Vec::new(), noted: None };
+    let mut writer = Writer {
+        engine,
+        info,
+        generation: generation.clone(),
+        publisher,
+        holds,
+        told,
+        free: Vec::new(),
+        noted: None,
+        counters: counters.clone(),
+    };
     match info.unsynced {
         // Updates that were told of before may be lost.
         true => writer.publisher.publish(info.update_seq),
@@ -174,6 +184,7 @@ struct Writer {
     free: Vec<u64>,
     /// What is changed while the file is copied.
     noted: Option<Changed>,
+    counters: Arc<StoreCounters>,
 }
 
 impl Writer {
@@ -244,6 +255,7 @@ impl Writer {
         match done {
             Ok(done) => {
                 let done: Vec<Done> = done;
+                done.iter().for_each(|done| self.counters.wrote(done));
                 replies.into_iter().zip(done).for_each(|(reply, done)| answer(reply, Ok(done)));
                 Ok(())
             }
@@ -277,6 +289,7 @@ impl Writer {
         info.unsynced = durability == Durability::Unsynced;
         transaction.open_table(INFO)?.insert((), info.encode())?;
         transaction.commit()?;
+        self.counters.committed(sync);
         self.info = info;
         changed.into_iter().for_each(|setting| self.told.change(setting));
         // Whoever reads it finds the settings changed too.

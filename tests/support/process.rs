@@ -27,7 +27,14 @@ impl Process {
         Self::spawn(command, data_dir)
     }
 
-    /// The same with few of glibc's arenas, each of which keeps what was free in it, as the image sets it: else its memory
+    /// Starts one that tells a service manager, at this socket, how it is.
+    pub fn notifying(data_dir: &Path, socket: &Path) -> Self {
+        let mut command = command();
+        command.env("NOTIFY_SOCKET", socket).stderr(Stdio::inherit());
+        Self::spawn(command, data_dir)
+    }
+
+    /// Starts one with few of glibc's arenas, each of which keeps what was free in it, as the image sets it: else its memory
     /// depends on the machine's cores.
     pub fn with_few_arenas(data_dir: &Path, args: &[&str]) -> Self {
         let mut command = command();

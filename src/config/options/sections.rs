@@ -182,13 +182,16 @@ pub struct HttpOptions {
     /// For open requests to end at a shutdown, once the replications have stopped [default: 1s]
     #[arg(long, value_name = "TIME")]
     pub drain_deadline: Option<Span>,
+    /// Jobs that the metrics tell of one by one; all of them are told by state [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub metrics_jobs: Option<usize>,
 }
 
 impl HttpOptions {
     pub(super) fn lay_over(self, to: &mut Http) {
         lay_over! { self over to:
             max_body_bytes, max_bodies_bytes, max_answers_bytes, body_pause, max_uuids, max_requests, max_slow_readers, reader_pause,
-            max_connections, max_header_bytes, header_timeout, drain_deadline;
+            max_connections, max_header_bytes, header_timeout, drain_deadline, metrics_jobs;
         }
     }
 }

@@ -14,10 +14,12 @@ use reqwest::{Certificate, Identity};
 use ring::digest;
 
 use super::auth::Sessions;
-use super::pace::Servers;
+use super::connections::CountConnections;
+use super::pace::{PeerLoad, Servers};
 use super::transport::{SystemResolver, reason};
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
+use crate::counters::ReplicatorCounters;
 use crate::endpoint::connection::{Connection, Proxy};
 use crate::tasks;
 
@@ -39,6 +41,7 @@ pub struct Clients {
     kept: Arc<Mutex<VecDeque<(ClientKey, reqwest::Client)>>>,
     pub(super) servers: Servers,
     pub(super) sessions: Sessions,
+    counters: Arc<ReplicatorCounters>,
 }
 
 /// How a client reaches peers.
@@ -90,10 +93,21 @@ impl Clients {
             kept: Arc::default(),
             servers: Servers::new(settings.connections_per_server),
             sessions: Sessions::default(),
+            counters: Arc::default(),
         };
         let (connection, tls) = (Connection::default(), &settings.tls);
         clients.set_up(ClientKey::new(&connection, settings, tls), tls)?;
         Ok(clients)
+    }
+
+    /// What is counted of all replications that use these clients.
+    pub fn counters(&self) -> &Arc<ReplicatorCounters> {
+        &self.counters
+    }
+
+    /// How busy the servers are.
+    pub fn load(&self) -> PeerLoad {
+        self.servers.load()
     }
 
     /// The client for a peer. It follows no redirects and keeps no cookies: peers do, with an eye on credentials.
@@ -125,7 +139,7 @@ impl Clients {
         if let Some(client) = self.known(&key) {
             return Ok(client);
         }
-        let client = build(&key, &files, tls)?;
+        let client = build(&key, &files, tls, &self.counters)?;
         let mut kept = self.kept();
         if let Some((_, client)) = kept.iter().find(|(known, _)| *known == key) {
             return Ok(client.clone());
@@ -164,7 +178,12 @@ impl ClientKey {
     }
 }
 
-fn build(key: &ClientKey, files: &Files, tls: &Tls) -> Result<reqwest::Client, ClientError> {
+fn build(
+    key: &ClientKey,
+    files: &Files,
+    tls: &Tls,
+    counters: &Arc<ReplicatorCounters>,
+) -> Result<reqwest::Client, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
         // One connection an answer: one that isn't read on holds up no other, and no memory but its own buffer.
@@ -178,7 +197,8 @@ fn build(key: &ClientKey, files: &Files, tls: &Tls) -> Result<reqwest::Client, C
         .tcp_keepalive(key.socket.keepalive.then_some(KEEPALIVE))
         .tls_danger_accept_invalid_certs(!key.verify)
         .no_proxy()
-        .dns_resolver(Arc::new(SystemResolver));
+        .dns_resolver(Arc::new(SystemResolver))
+        .connector_layer(CountConnections(counters.clone()));
     if let Some(proxy) = &key.proxy {
         builder = builder.proxy(proxy.for_client().map_err(setup)?);
     }

@@ -70,6 +70,7 @@ pub(super) async fn exchange(
 /// A body as it goes out: whole where it is small, else in pieces that are counted.
 pub(super) fn outgoing(body: Bytes, sent: Arc<AtomicU64>, pulse: Pulse) -> reqwest::Body {
     if body.len() <= PIECE_BYTES {
+        pulse.sent(body.len());
         return body.into();
     }
     reqwest::Body::wrap_stream(futures::stream::unfold(body, move |mut rest| {

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::counters::Gauge;
 use crate::effort::pauses::jittered;
 use crate::effort::pulse::Pulse;
 use crate::peer::remote::retry::Operation;
@@ -37,11 +38,24 @@ pub(super) struct Servers {
     requests: usize,
 }
 
+/// How busy all servers together are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLoad {
+    /// Servers that are remembered.
+    pub servers: usize,
+    /// Requests under way, of those that take a place.
+    pub requests: usize,
+    /// Requests that wait for a place.
+    pub waiting: u64,
+}
+
 /// One server: a scheme, a host and a port.
 #[derive(Debug)]
 pub(super) struct Server {
     /// Requests that may be under way.
     permits: Arc<Semaphore>,
+    /// Requests that wait for a place here, or among their peer's.
+    waiting: Gauge,
     /// Guards what is known of the server's mood.
     pace: Mutex<Pace>,
 }
@@ -74,12 +88,22 @@ impl Servers {
         }
         self.by_origin.entry(origin).or_insert_with(|| Arc::new(Server::new(self.requests))).clone()
     }
+
+    /// How busy they are.
+    pub(super) fn load(&self) -> PeerLoad {
+        let (mut requests, mut waiting) = (0, 0);
+        for server in self.by_origin.iter() {
+            requests += self.requests.saturating_sub(server.permits.available_permits());
+            waiting += server.waiting.get();
+        }
+        PeerLoad { servers: self.by_origin.len(), requests, waiting }
+    }
 }
 
 impl Server {
     fn new(requests: usize) -> Self {
         let pace = Pace { pause: Duration::ZERO, changed: Instant::now() };
-        Self { permits: Arc::new(Semaphore::new(requests)), pace: Mutex::new(pace) }
+        Self { permits: Arc::new(Semaphore::new(requests)), waiting: Gauge::default(), pace: Mutex::new(pace) }
     }
 
     /// Waits as long as the server needs.
@@ -97,8 +121,8 @@ impl Server {
         if matches!(operation, Operation::Wait | Operation::StreamDoc) {
             return None;
         }
-        let own = place(peers, operation, pulse).await?;
-        Some(Permit { _places: [own, place(&self.permits, operation, pulse).await?] })
+        let own = self.place(peers, operation, pulse).await?;
+        Some(Permit { _places: [own, self.place(&self.permits, operation, pulse).await?] })
     }
 
     /// Learns from an answer's status.
@@ -106,21 +130,27 @@ impl Server {
         self.pace().answered(status, Instant::now());
     }
 
+    /// Waits for a place. That isn't the peer's doing, so the job's watchdog doesn't count it; nor does the feed, which isn't
+    /// at work, cover by it what hangs.
+    async fn place(
+        &self,
+        places: &Arc<Semaphore>,
+        operation: Operation,
+        pulse: &Pulse,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        let _waiting = self.waiting.enter();
+        let feed = operation == Operation::Changes;
+        let (_idle, _rest) = (feed.then(|| pulse.idle()), (!feed).then(|| pulse.rest()));
+        // Never closed.
+        places.clone().acquire_owned().await.ok()
+    }
+
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Waits for a place. That isn't the peer's doing, so the job's watchdog doesn't count it; nor does the feed, which isn't at
-/// work, cover by it what hangs.
-async fn place(places: &Arc<Semaphore>, operation: Operation, pulse: &Pulse) -> Option<OwnedSemaphorePermit> {
-    if let Ok(place) = places.clone().try_acquire_owned() {
-        return Some(place);
-    }
-    let feed = operation == Operation::Changes;
-    let (_idle, _rest) = (feed.then(|| pulse.idle()), (!feed).then(|| pulse.rest()));
-    // Never closed.
-    places.clone().acquire_owned().await.ok()
 }
 
 impl Pace {
@@ -195,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_bounded_by_peer_and_by_server_but_not_the_waiting_feed() {
-        let (_, server) = server(2);
+        let (servers, server) = server(2);
         let (one, other) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(5)));
         let soon = Duration::from_millis(1);
         let pulse = Pulse::default();
@@ -203,6 +233,7 @@ mod tests {
         let first = admit(Operation::Fetch, &one).await.unwrap();
         assert!(admit(Operation::Fetch, &one).await.is_err());
         let second = admit(Operation::BulkDocs, &other).await.unwrap();
+        assert_eq!(servers.load(), PeerLoad { servers: 1, requests: 2, waiting: 0 });
         assert!(admit(Operation::Fetch, &other).await.is_err());
         assert!(admit(Operation::Wait, &one).await.unwrap().is_none());
         drop(first);

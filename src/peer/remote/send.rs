@@ -92,6 +92,10 @@ impl RemotePeer {
             };
             let elapsed = start.elapsed().saturating_sub(call.waited());
             let Some(pause) = schedule.pause(verdict, failed.asked, elapsed) else {
+                let too_long = matches!(failed.error, PeerError::TooLong { .. });
+                if matches!(call.operation, Operation::Changes | Operation::Wait) && !too_long {
+                    self.inner.counters.changes_read_failures.increment();
+                }
                 return Err(match failed.trouble {
                     Trouble::Unresolved => PeerError::Unresolved { database: self.inner.name.clone() },
                     // There is a server, and what it was asked may be why.
@@ -262,7 +266,11 @@ impl RemotePeer {
         let waiting = Instant::now();
         let permit = server.permit(call.operation, &self.inner.requests, &self.inner.pulse).await;
         call.waited_ms.fetch_add(waiting.elapsed().as_millis() as u64, Ordering::Relaxed);
-        let response = exchange(request, self.silence(call), sent, name).await?;
+        let counters = &self.inner.counters;
+        counters.requests.increment();
+        let response = exchange(request, self.silence(call), sent, name).await;
+        let response = response.inspect_err(|_| counters.unanswered.increment())?;
+        counters.answered(response.status().as_u16());
         server.answered(response.status().as_u16());
         match call.operation {
             Operation::Wait => self.inner.pulse.waits(),

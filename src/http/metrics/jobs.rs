@@ -1,0 +1,157 @@
+//! Numbers of jobs: of each one, up to `--metrics-jobs`, and of all of them by state.
+//!
+//! A job's numbers are labelled by its id, its document if it has one, and its source and target without credentials. Those
+//! in trouble are told first, then by id, so that it is the same ones each time. What stands by state counts all jobs,
+//! told one by one or not, so that a rule upon it never misses one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use metrics::Label;
+use serde_json::Value;
+
+use super::figure::{Figure, counter, gauge};
+use crate::counters::JobFigures;
+use crate::http::AppState;
+
+/// Every job. The one place that knows where they come from.
+pub fn list(state: &AppState) -> Vec<JobFigures> {
+    let (_, entries) = state.jobs.entries((0, usize::MAX));
+    let entries = entries.iter().filter_map(|entry| serde_json::to_value(entry).ok());
+    let entries: HashMap<_, _> =
+        entries.map(|entry| (entry["id"].as_str().unwrap_or_default().to_owned(), entry)).collect();
+    let tasks = state.jobs.active_tasks();
+    tasks.iter().filter_map(|task| Some(of_task(task, entries.get(task["replication_id"].as_str()?)?))).collect()
+}
+
+/// What is told of a job by its task of `_active_tasks` and its entry of `_scheduler/jobs`.
+fn of_task(task: &Value, entry: &Value) -> JobFigures {
+    let text = |name: &str| task[name].as_str().map(str::to_owned);
+    let number = |name: &str| task[name].as_u64().unwrap_or(0);
+    let changes_pending = task["changes_pending"].as_u64();
+    JobFigures {
+        id: text("replication_id").unwrap_or_default(),
+        database: entry["database"].as_str().map(str::to_owned),
+        doc_id: entry["doc_id"].as_str().map(str::to_owned),
+        source: text("source").unwrap_or_default(),
+        target: text("target").unwrap_or_default(),
+        state: entry["state"].as_str().unwrap_or_default().to_owned(),
+        docs_read: number("docs_read"),
+        docs_written: number("docs_written"),
+        doc_write_failures: number("doc_write_failures"),
+        revisions_checked: number("revisions_checked"),
+        missing_revisions_found: number("missing_revisions_found"),
+        bytes: None,
+        changes_pending,
+        lag_seconds: changes_pending.filter(|pending| *pending == 0),
+        // It is told with what was pending after a batch: without one, nothing got to the target.
+        last_success: task["updated_on"].as_u64().filter(|_| changes_pending.is_some()),
+        failures: entry["error_count"].as_u64().unwrap_or(0),
+    }
+}
+
+/// What is told of these jobs under our own names, of so many one by one.
+pub fn figures(mut jobs: Vec<JobFigures>, most: usize) -> Vec<Figure> {
+    let mut figures = all_together(&jobs);
+    jobs.sort_by(|one, other| (one.failures == 0, &one.id).cmp(&(other.failures == 0, &other.id)));
+    let untold = jobs.len().saturating_sub(most);
+    jobs.truncate(most);
+    figures.push(gauge("couchrep_jobs_untold", "jobs that aren't told one by one: --metrics-jobs").of(untold));
+    figures.extend(one_by_one(&jobs));
+    figures
+}
+
+fn all_together(jobs: &[JobFigures]) -> Vec<Figure> {
+    let mut count = gauge("couchrep_jobs", "jobs by state");
+    let mut failing = gauge("couchrep_jobs_failing", "jobs by state whose last life failed");
+    let mut written = gauge("couchrep_jobs_docs_written", "documents written by the jobs that there are, by state");
+    let mut pending = gauge("couchrep_jobs_changes_pending", "changes that aren't on the targets yet, by state");
+    let mut lag = gauge("couchrep_jobs_lag_seconds_max", "the longest that a target lacks something, by state");
+    // There is always something to look at.
+    let mut by_state = BTreeMap::from([("running", Vec::new())]);
+    jobs.iter().for_each(|job| by_state.entry(job.state.as_str()).or_default().push(job));
+    for (state, jobs) in by_state {
+        let label = || vec![Label::new("state", state.to_owned())];
+        count.add(label(), jobs.len());
+        failing.add(label(), jobs.iter().filter(|job| job.failures > 0).count());
+        written.add(label(), jobs.iter().map(|job| job.docs_written).sum::<u64>());
+        pending.add(label(), jobs.iter().filter_map(|job| job.changes_pending).sum::<u64>());
+        lag.add(label(), jobs.iter().filter_map(|job| job.lag_seconds).max().unwrap_or(0));
+    }
+    vec![count, failing, written, pending, lag]
+}
+
+fn one_by_one(jobs: &[JobFigures]) -> Vec<Figure> {
+    let mut state = gauge("couchrep_job_state", "always 1; the job's state is a label");
+    let mut read = counter("couchrep_job_docs_read_total", "documents read from the source");
+    let mut written = counter("couchrep_job_docs_written_total", "documents written to the target");
+    let mut refused = counter("couchrep_job_doc_write_failures_total", "documents that didn't get to the target");
+    let mut checked = counter("couchrep_job_revisions_checked_total", "revisions that the target was asked for");
+    let mut missing = counter("couchrep_job_missing_revisions_total", "revisions that the target lacked");
+    let mut bytes = counter("couchrep_job_bytes_total", "bytes that came from the peers and went to them");
+    let mut pending = gauge("couchrep_job_changes_pending", "changes of the source that aren't on the target yet");
+    let mut lag =
+        gauge("couchrep_job_lag_seconds", "seconds since the target had all that the source had; 0 if it has");
+    let mut success =
+        gauge("couchrep_job_last_success_timestamp_seconds", "unix time of the last progress or checkpoint");
+    let mut failures = gauge("couchrep_job_failures", "lives in a row that failed");
+    for job in jobs {
+        let labels = || labels(job);
+        let mut with_state = labels();
+        with_state.push(Label::new("state", job.state.clone()));
+        state.add(with_state, 1_u64);
+        read.add(labels(), job.docs_read);
+        written.add(labels(), job.docs_written);
+        refused.add(labels(), job.doc_write_failures);
+        checked.add(labels(), job.revisions_checked);
+        missing.add(labels(), job.missing_revisions_found);
+        failures.add(labels(), job.failures);
+        for (figure, value) in [
+            (&mut bytes, job.bytes),
+            (&mut pending, job.changes_pending),
+            (&mut lag, job.lag_seconds),
+            (&mut success, job.last_success),
+        ] {
+            value.into_iter().for_each(|value| figure.add(labels(), value));
+        }
+    }
+    vec![state, read, written, refused, checked, missing, bytes, pending, lag, success, failures]
+}
+
+fn labels(job: &JobFigures) -> Vec<Label> {
+    let mut labels = vec![Label::new("id", job.id.clone())];
+    for (name, value) in [("database", &job.database), ("doc_id", &job.doc_id)] {
+        labels.extend(value.clone().map(|value| Label::new(name, value)));
+    }
+    labels.push(Label::new("source", job.source.clone()));
+    labels.push(Label::new("target", job.target.clone()));
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::figure::rendered;
+    use super::*;
+
+    fn job(id: &str, state: &str, failures: u64) -> JobFigures {
+        let (changes_pending, lag_seconds) = (Some(3), Some(7));
+        JobFigures { id: id.into(), state: state.into(), failures, changes_pending, lag_seconds, ..Default::default() }
+    }
+
+    #[test]
+    fn jobs_in_trouble_are_told_first_and_all_of_them_by_state() {
+        let jobs = vec![job("a", "running", 0), job("b", "running", 0), job("c", "crashing", 4)];
+        let text = rendered(&figures(jobs, 2));
+        for line in [
+            "couchrep_job_failures{id=\"c\",source=\"\",target=\"\"} 4",
+            "couchrep_job_state{id=\"a\",source=\"\",target=\"\",state=\"running\"} 1",
+            "couchrep_jobs{state=\"running\"} 2",
+            "couchrep_jobs_failing{state=\"crashing\"} 1",
+            "couchrep_jobs_changes_pending{state=\"running\"} 6",
+            "couchrep_jobs_lag_seconds_max{state=\"crashing\"} 7",
+            "couchrep_jobs_untold 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        assert!(!text.contains("id=\"b\""), "{text}");
+    }
+}

@@ -5,9 +5,12 @@
 pub mod serve;
 pub mod replicate;
 pub mod verify;
+pub mod jobs;
 pub mod health;
 mod lives;
 mod databases;
+mod job_entry;
+mod server;
 mod selection;
 mod screen;
 mod signals;

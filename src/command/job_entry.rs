@@ -52,8 +52,13 @@ impl Entry {
         }
     }
 
+    /// Short, since two must fit into a line.
     fn endpoints(&self) -> Option<String> {
-        Some(plain(&format!("{} → {}", self.0["source"].as_str()?, self.0["target"].as_str()?)))
+        let short = |name: &str| {
+            let url = self.0[name].as_str()?;
+            Some(url.split_once("://").map_or(url, |(_, place)| place).trim_end_matches('/'))
+        };
+        Some(plain(&format!("{} → {}", short("source")?, short("target")?)))
     }
 
     fn count(&self, name: &str) -> String {
@@ -61,28 +66,28 @@ impl Entry {
     }
 }
 
-/// A line for each, columns below their names, as wide as the terminal.
+/// A line for each, columns below their names, as wide as the terminal. A job goes by its document, or by the beginning of its id.
 pub fn list_table(entries: &[Entry]) -> String {
     let row = |entry: &Entry| {
-        let id = entry.id().map_or_else(|| "–".to_owned(), |id| plain(id).chars().take(SHORT).collect());
-        let document = entry.document().map_or(String::new(), |_| entry.name());
+        let job = match entry.document() {
+            Some(_) => entry.name(),
+            None => entry.name().chars().take(SHORT).collect(),
+        };
         let (written, pending) = (entry.count("docs_written"), entry.count("changes_pending"));
         let (state, endpoints) = (plain(entry.state()), entry.endpoints().unwrap_or_default());
-        [id, state, document, endpoints, written, pending, entry.error().map(plain).unwrap_or_default()]
+        [job, state, endpoints, written, pending, entry.error().map(plain).unwrap_or_default()]
     };
-    let titles = ["ID", "STATE", "DOCUMENT", "SOURCE → TARGET", "WRITTEN", "PENDING", "ERROR"];
-    let mut rows = vec![titles.map(str::to_owned)];
-    rows.extend(entries.iter().map(row));
-    table(&rows, Term::stdout().size_checked().map(|(_, width)| usize::from(width)))
+    let titles = ["JOB", "STATE", "SOURCE → TARGET", "WRITTEN", "PENDING", "ERROR"].map(str::to_owned);
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    table(Some(titles), &rows, Term::stdout().size_checked().map(|(_, width)| usize::from(width)))
 }
 
 /// Columns that nothing stands in are left out; the widest ones are narrowed until a line fits.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], limit: Option<usize>) -> String {
-    let widest = |column: usize, rows: &[[String; COLUMNS]]| {
-        rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or_default()
-    };
-    let columns: Vec<_> = (0..COLUMNS).filter(|column| widest(*column, &rows[1..]) > 0).collect();
-    let mut widths: Vec<_> = columns.iter().map(|column| widest(*column, rows)).collect();
+fn table<const N: usize>(titles: Option<[String; N]>, rows: &[[String; N]], limit: Option<usize>) -> String {
+    let columns: Vec<_> = (0..N).filter(|column| rows.iter().any(|row| !row[*column].is_empty())).collect();
+    let lines: Vec<_> = titles.iter().chain(rows).collect();
+    let widest = |column: &usize| lines.iter().map(|line| measure_text_width(&line[*column])).max().unwrap_or_default();
+    let mut widths: Vec<_> = columns.iter().map(widest).collect();
     let gaps = GAP.len() * columns.len().saturating_sub(1);
     while let Some(limit) = limit
         && widths.iter().sum::<usize>() + gaps > limit
@@ -91,14 +96,14 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], limit: Option<usize>)
     {
         *width -= 1;
     }
-    let line = |row: &[String; COLUMNS]| {
+    let line = |line: &&[String; N]| {
         let cells = columns.iter().zip(&widths).map(|(column, width)| {
-            let text = truncate_str(&row[*column], *width, "…");
+            let text = truncate_str(&line[*column], *width, "…");
             pad_str(&text, *width, console::Alignment::Left, None).into_owned()
         });
         cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
     };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// All that is known of one, in lines.
@@ -108,26 +113,25 @@ pub fn details(entry: &Entry) -> String {
         Value::String(text) => Some(plain(text)),
         value => Some(plain(&value.to_string())),
     };
-    let mut lines = Vec::new();
-    let mut line = |name: &str, text: Option<String>| lines.extend(text.map(|text| format!("{name:<14}{text}")));
-    line("id", entry.id().map(plain));
-    line("document", entry.document().map(|_| entry.name()));
-    line("state", Some(plain(entry.state())));
-    for (name, field) in [("source", "source"), ("target", "target"), ("user", "user"), ("next try", "next_try")] {
-        line(name, shown(&entry.0[field]));
+    let mut lines = vec![
+        ("id".to_owned(), entry.id().map(plain)),
+        ("document".to_owned(), entry.document().map(|_| entry.name())),
+        ("state".to_owned(), Some(plain(entry.state()))),
+    ];
+    for field in ["source", "target", "user", "next_try"] {
+        lines.push((field.replace('_', " "), shown(&entry.0[field])));
     }
-    line("failures", Some(&entry.0["error_count"]).filter(|count| **count != 0).and_then(shown));
+    lines.push(("failures in a row".to_owned(), shown(&entry.0["error_count"]).filter(|count| count != "0")));
     for (name, value) in entry.0["info"].as_object().into_iter().flatten() {
-        line(&name.replace('_', " "), shown(value));
+        lines.push((plain(&name.replace('_', " ")), shown(value)));
     }
     for event in entry.0["history"].as_array().into_iter().flatten() {
         let text = |name: &str| plain(event[name].as_str().unwrap_or_default());
-        let reason = Some(text("reason"))
-            .filter(|reason| !reason.is_empty())
-            .map_or(String::new(), |reason| format!(": {reason}"));
-        line("", Some(format!("{} {}{reason}", text("timestamp"), text("type"))));
+        let words = [text("type"), text("reason")].join(": ");
+        lines.push((text("timestamp"), Some(words.trim_end_matches(": ").to_owned())));
     }
-    lines.join("\n")
+    let known: Vec<_> = lines.into_iter().filter_map(|(name, text)| Some([name, text?])).collect();
+    table(None, &known, None)
 }
 
 /// Whatever a name or a peer's words hold, it is one line, and no terminal takes it for a command.

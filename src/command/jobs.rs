@@ -5,6 +5,7 @@
 //! `pause`, `resume` and `retry` are couchrep's own.
 
 use anyhow::{Context as _, anyhow, bail};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -78,7 +79,7 @@ enum Action {
 #[derive(Debug, Args)]
 struct Job {
     /// Its id or the beginning of it, or its document: DATABASE/DOCUMENT
-    #[arg(value_name = "ID|DB/DOC")]
+    #[arg(value_name = "ID|DB/DOC", value_parser = NonEmptyStringValueParser::new())]
     name: String,
 }
 

@@ -1,4 +1,4 @@
-# make run, make test, make check (what CI runs), make test-contract, make fuzz, make bench, make deb.
+# make run, make test, make check (what CI runs), make test-contract, make compare-docs, make fuzz, make bench, make deb.
 
 PEERS := tests/interop/node_modules/.package-lock.json
 LINTER := tests/contract/node_modules/.package-lock.json
@@ -10,7 +10,7 @@ RUN_TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo "cargo next
 # Where cargo builds: CARGO_TARGET_DIR or a configuration file may say so. Asked only by who needs it.
 TARGET = $(shell cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: run test rust-test interop test-contract check fmt lint lint-openapi doc deny fuzz bench deb
+.PHONY: run test rust-test interop test-contract compare-docs check fmt lint lint-openapi doc deny fuzz bench deb
 
 run:
 	cargo run --release
@@ -60,6 +60,13 @@ $(SCHEMATHESIS): tests/contract/requirements.txt
 	python3 -m venv tests/contract/.venv
 	tests/contract/.venv/bin/pip install --quiet --requirement tests/contract/requirements.txt
 	touch $@
+
+# What couchrep and CouchDB make of the same replicator documents, side by side, and why each difference. CouchDB's side is
+# recorded in tests/data; COUCHDB_URL=http://admin:password@host:port records it anew.
+compare-docs: $(PEERS)
+	cargo build --locked
+	@if [ -n "$$COUCHDB_URL" ]; then node tests/interop/replicator-docs.mjs "$$COUCHDB_URL" --record; fi
+	COUCHREP_BIN=$(TARGET)/debug/couchrep node tests/interop/replicator-docs.mjs --compare
 
 # With private items: the docs' readers are whoever changes the code.
 doc:

@@ -5,11 +5,14 @@
 pub mod serve;
 pub mod replicate;
 pub mod verify;
+pub mod jobs;
 pub mod health;
 pub mod completions;
 pub mod man;
 mod lives;
 mod databases;
+mod job_entry;
+mod server;
 mod selection;
 mod screen;
 mod signals;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{Exit, UsageError, completions, health, man, replicate, serve, verify};
+use command::{Exit, UsageError, completions, health, jobs, man, replicate, serve, verify};
 use couchrep::config::{ConfigError, Options};
 
 /// CouchDB's replicator as a server of its own.
@@ -35,6 +35,9 @@ enum Command {
     /// Prove that a database has all that another has
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::Arguments>),
+    /// See and steer what a running server replicates
+    #[command(after_help = jobs::EXAMPLES)]
+    Jobs(Box<jobs::Arguments>),
     /// Ask a server whether it works, as a container's health check does
     #[command(after_help = health::EXAMPLES)]
     Health(health::Arguments),
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     let ended = match command_line.command {
         Some(Command::Replicate(arguments)) => replicate::run(*arguments),
         Some(Command::Verify(arguments)) => verify::run(*arguments),
+        Some(Command::Jobs(arguments)) => jobs::run(*arguments),
         Some(Command::Health(arguments)) => health::run(arguments),
         Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, &mut CommandLine::command())),
         Some(Command::Man(arguments)) => man::run(&arguments, CommandLine::command()),

@@ -6,6 +6,7 @@ mod support;
 
 mod cli;
 mod command_line;
+mod jobs_command;
 mod failures;
 mod verifying;
 mod asking;

@@ -190,11 +190,6 @@ impl RunningJobs {
         self.running.get(id).map(|running| running.job.clone())
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.running.len()
-    }
-
     /// The jobs that run, the oldest first.
     pub fn list(&self) -> Vec<Arc<Replication>> {
         let mut all: Vec<_> = self.running.iter().map(|entry| entry.job.clone()).collect();

@@ -17,6 +17,7 @@ pub mod info;
 pub mod documents;
 pub mod kept;
 pub mod listing;
+pub mod figures;
 pub mod entry;
 
 use std::sync::Arc;
@@ -239,6 +240,9 @@ impl Jobs {
             }
             let start = |job, ended| self.scheduler.add(job, true, ended);
             let (joined, ending) = self.running.start_or_join(&id, job, start);
+            if !Arc::ptr_eq(&joined.request, &request) {
+                self.context.databases.counters().jobs_added_again.increment();
+            }
             if request.continuous {
                 return Ok(Answer::Started(id.to_string()));
             }

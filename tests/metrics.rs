@@ -91,7 +91,9 @@ async fn what_happened_is_told_and_each_server_tells_its_own() {
     assert_eq!(scrape.number("couchrep_memory_limit_bytes{budget=\"replications\"}"), f64::from(64 << 20));
     assert_eq!((scrape.number("couchrep_http_requests_open"), scrape.number("couchrep_ready")), (1.0, 1.0));
     assert!(scrape.number("couchrep_http_connections") >= 1.0);
-    assert_eq!(scrape.number("couchdb_couch_replicator_jobs_total"), 0.0);
+    let jobs = ["total", "adds_total", "starts_total", "removes_total", "crashes_total", "stops_total"];
+    let jobs = jobs.map(|name| replicator(&format!("jobs_{name}")));
+    assert_eq!(jobs, [0.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
     #[cfg(target_os = "linux")]
     assert!(scrape.number("process_resident_memory_bytes") > 1e6);
 
@@ -156,6 +158,27 @@ async fn a_job_is_told_with_its_names_as_long_as_it_is_there() {
     let none = Scrape::of(&server).await;
     assert_eq!(none.number("couchrep_jobs{state=\"running\"}"), 0.0);
     assert!(!none.text.contains("couchrep_job_docs_read_total{"), "{}", none.text);
+}
+
+#[tokio::test]
+async fn a_job_that_fails_is_told_with_its_failures() {
+    let server = Server::start().await;
+    server.database("tgt").await;
+    let job = json!({ "source": "http://127.0.0.1:1/src", "target": "tgt", "continuous": true });
+    server.replicate(job).await;
+    let scrape = loop {
+        let scrape = Scrape::of(&server).await;
+        if scrape.text.contains("couchrep_jobs_failing{state=\"crashing\"}") {
+            break scrape;
+        }
+    };
+    assert!(scrape.labelled("couchrep_job_failures", &["127.0.0.1:1"]) >= 1.0);
+    assert_eq!(scrape.labelled("couchrep_job_state", &["127.0.0.1:1"]), 1.0);
+    assert_eq!(scrape.number("couchrep_jobs{state=\"crashing\"}"), 1.0);
+    assert_eq!(scrape.number("couchdb_couch_replicator_jobs_crashed"), 1.0);
+    assert!(scrape.number("couchdb_couch_replicator_jobs_crashes_total") >= 1.0);
+    assert!(scrape.number("couchrep_peer_requests_unanswered_total") >= 1.0);
+    assert!(!scrape.text.contains("couchrep_job_lag_seconds{"), "nobody knows what the source has");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub async fn prometheus(_: ThisNode, State(state): State<AppState>) -> Result<Re
     // Of thousands of jobs it is megabytes.
     let text = tasks::blocking("write the metrics", move || {
         let process = collector::collect();
-        let jobs = jobs::list(&state);
+        let jobs = state.jobs.figures();
         let mut figures = couchdb::figures(&state, &process, &jobs);
         figures.extend(own::figures(&state, &process, file_bytes));
         figures.extend(jobs::figures(jobs, state.settings.current().http.metrics_jobs));
@@ -64,7 +64,7 @@ pub async fn stats_part(
 
 fn tree(state: &AppState) -> Value {
     let mut tree = Map::new();
-    for figure in couchdb::figures(state, &collector::collect(), &jobs::list(state)) {
+    for figure in couchdb::figures(state, &collector::collect(), &state.jobs.figures()) {
         figure.add_to(&mut tree);
     }
     Value::Object(tree)

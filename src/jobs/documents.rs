@@ -240,6 +240,7 @@ impl Documents {
             Ok(description) => Arc::new(description),
             Err(error) => {
                 self.forget(place);
+                self.inner.context.databases.counters().docs_failed.increment();
                 let reason = check_document(&document).err().unwrap_or_else(|| error.chain().to_string());
                 return Some(StateChange::failed(None, &reason));
             }
@@ -343,6 +344,7 @@ impl Documents {
             Err(other) => match &other.document {
                 None => Ok(Tried::Taken(id.to_string())),
                 Some(first) => {
+                    context.databases.counters().jobs_added_again.increment();
                     known.stage = DocumentStage::Duplicate { id: id.to_string() };
                     let first = (first.id.as_str(), first.database.as_str());
                     let reason = duplicate_reason(&id.to_string(), place.id.as_str(), first);
@@ -415,6 +417,7 @@ impl Documents {
                 let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
                 by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change));
                 if job.status().completed {
+                    self.inner.context.databases.counters().docs_completed.increment();
                     completed.push(job.clone());
                 }
             }

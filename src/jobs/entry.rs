@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::replication::Replication;
+use super::replication::{Replication, State};
 use crate::document::Seq;
 use crate::replicate::Context;
 
@@ -37,6 +37,8 @@ pub struct TaskEntry {
     user: Option<String>,
     progress: Option<u64>,
     docs_per_second: Option<u64>,
+    state: State,
+    error: Option<String>,
 }
 
 impl TaskEntry {
@@ -44,10 +46,13 @@ impl TaskEntry {
     pub fn of(job: &Replication, context: &Context) -> Self {
         let (counts, position) = (job.progress.counts(), job.progress.position());
         let address = &context.identity.address;
+        let state = job.state();
+        let status = job.status();
+        let process_status = if state == State::Running && !status.waits { "running" } else { "waiting" };
         Self {
             node: context.identity.node(),
             pid: format!("<0.{}.0>", job.number),
-            process_status: "waiting",
+            process_status,
             bulk_get_attempts: counts.bulk_get_attempts,
             bulk_get_docs: counts.bulk_get_docs,
             changes_pending: position.changes_pending,
@@ -72,6 +77,8 @@ impl TaskEntry {
             updated_on: job.progress.updated_on(),
             user: job.owner().map(str::to_owned),
             docs_per_second: job.progress.docs_per_second().map(|rate| rate.round() as u64),
+            state,
+            error: status.reason.as_deref().map(str::to_owned),
         }
     }
 }
@@ -92,7 +99,7 @@ mod tests {
         let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
             checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \
             missing_revisions_found replication_id revisions_checked source source_seq started_on target through_seq \
-            type updated_on user progress docs_per_second";
+            type updated_on user progress docs_per_second state error";
         assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
         assert_eq!((&entry["node"], &entry["pid"]), (&"couchrep@h".into(), &"<0.0.0>".into()));
         assert_eq!(entry["replication_id"], "0123+continuous");

@@ -72,6 +72,8 @@ pub struct Status {
     pub last_success: Option<SystemTime>,
     /// Its document says something of it that is no longer true when it is well.
     pub stated: bool,
+    /// It has caught up, and waits for changes.
+    pub waits: bool,
     /// A one-shot of a document has come to its end.
     pub completed: bool,
     /// Where it had caught up.

@@ -29,6 +29,7 @@ use super::wakes::{Wake, Wakes};
 use crate::access::Caller;
 use crate::accounts::Accounts;
 use crate::config::Replicator;
+use crate::counters::ReplicatorCounters;
 use crate::effort::pauses::jittered;
 use crate::replicate::error::Shared;
 use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stage};
@@ -105,6 +106,7 @@ impl Scheduler {
 
     /// Adds a job. `at_once`: somebody waits for it. `ended` is dropped with its last life.
     pub fn add(&self, job: Arc<Replication>, at_once: bool, ended: DropGuard) {
+        self.counters().jobs_added.increment();
         // From before its first life on.
         if job.request.continuous {
             self.inner.wakes.watch(job.number, &job.request.source);
@@ -127,8 +129,10 @@ impl Scheduler {
         };
         job.status().paused = paused;
         if is_news && paused {
+            self.counters().jobs_stopped.increment();
             let mut status = job.status();
             status.history.add(EventKind::Stopped, None);
+            status.waits = false;
             status.next_try = None;
             drop(status);
             job.end_life();
@@ -169,6 +173,10 @@ impl Scheduler {
         self.inner.change.subscribe()
     }
 
+    fn counters(&self) -> &ReplicatorCounters {
+        self.inner.context.databases.counters()
+    }
+
     fn scheduled(&self) -> MutexGuard<'_, Scheduled> {
         self.inner.scheduled.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,6 +188,9 @@ impl Scheduler {
             scheduled.schedule.remove(job.number);
             scheduled.jobs.remove(&job.number)
         };
+        if forgotten.is_some() {
+            self.counters().jobs_removed.increment();
+        }
         // Whoever waits for its end may act at once.
         drop(forgotten);
         self.start_lives();
@@ -234,6 +245,7 @@ impl Scheduler {
                 let Some(known) = scheduled.jobs.get(&job) else { continue };
                 (known.job.clone(), lingers)
             };
+            self.counters().jobs_started.increment();
             let address = &self.inner.context.identity.address;
             let span = tracing::info_span!(
                 "replication",
@@ -306,6 +318,9 @@ impl Scheduler {
 
     fn reached(&self, job: &Arc<Replication>, stage: Stage) {
         self.scheduled().schedule.reached(job.number, stage);
+        if stage == Stage::Copying {
+            job.status().waits = false;
+        }
         if job.request.continuous {
             self.inner.wakes.opened(&job.request.source);
         }
@@ -319,7 +334,7 @@ impl Scheduler {
     fn is_well(&self, job: &Arc<Replication>) {
         let was_ill = {
             let mut status = job.status();
-            status.last_success = Some(SystemTime::now());
+            (status.last_success, status.waits) = (Some(SystemTime::now()), true);
             status.error_count = 0;
             std::mem::take(&mut status.stated) | status.reason.take().is_some()
         };
@@ -371,6 +386,7 @@ impl Scheduler {
 
     fn crashed(&self, job: &Arc<Replication>, error: ReplicateError, healthy: bool) {
         let Inner { context, running, .. } = &*self.inner;
+        self.counters().jobs_crashed.increment();
         let now = Instant::now();
         let until = self.scheduled().schedule.failed(job.number, &failed(job, &error, healthy, context), now);
         let pause = until.map(|until| until - now);
@@ -380,6 +396,7 @@ impl Scheduler {
         {
             let mut status = job.status();
             status.history.add(EventKind::Crashed, Some(reason.clone()));
+            status.waits = false;
             status.error_count = if healthy { 1 } else { status.error_count + 1 };
             status.reason = Some(reason);
             status.next_try = pause.map(|pause| SystemTime::now() + pause);

@@ -4,50 +4,12 @@
 //! in trouble are told first, then by id, so that it is the same ones each time. What stands by state counts all jobs,
 //! told one by one or not, so that a rule upon it never misses one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use metrics::Label;
-use serde_json::Value;
 
 use super::figure::{Figure, counter, gauge};
 use crate::counters::JobFigures;
-use crate::http::AppState;
-
-/// Every job. The one place that knows where they come from.
-pub fn list(state: &AppState) -> Vec<JobFigures> {
-    let (_, entries) = state.jobs.entries((0, usize::MAX));
-    let entries = entries.iter().filter_map(|entry| serde_json::to_value(entry).ok());
-    let entries: HashMap<_, _> =
-        entries.map(|entry| (entry["id"].as_str().unwrap_or_default().to_owned(), entry)).collect();
-    let tasks = state.jobs.active_tasks();
-    tasks.iter().filter_map(|task| Some(of_task(task, entries.get(task["replication_id"].as_str()?)?))).collect()
-}
-
-/// What is told of a job by its task of `_active_tasks` and its entry of `_scheduler/jobs`.
-fn of_task(task: &Value, entry: &Value) -> JobFigures {
-    let text = |name: &str| task[name].as_str().map(str::to_owned);
-    let number = |name: &str| task[name].as_u64().unwrap_or(0);
-    let changes_pending = task["changes_pending"].as_u64();
-    JobFigures {
-        id: text("replication_id").unwrap_or_default(),
-        database: entry["database"].as_str().map(str::to_owned),
-        doc_id: entry["doc_id"].as_str().map(str::to_owned),
-        source: text("source").unwrap_or_default(),
-        target: text("target").unwrap_or_default(),
-        state: entry["state"].as_str().unwrap_or_default().to_owned(),
-        docs_read: number("docs_read"),
-        docs_written: number("docs_written"),
-        doc_write_failures: number("doc_write_failures"),
-        revisions_checked: number("revisions_checked"),
-        missing_revisions_found: number("missing_revisions_found"),
-        bytes: None,
-        changes_pending,
-        lag_seconds: changes_pending.filter(|pending| *pending == 0),
-        // It is told with what was pending after a batch: without one, nothing got to the target.
-        last_success: task["updated_on"].as_u64().filter(|_| changes_pending.is_some()),
-        failures: entry["error_count"].as_u64().unwrap_or(0),
-    }
-}
 
 /// What is told of these jobs under our own names, of so many one by one.
 pub fn figures(mut jobs: Vec<JobFigures>, most: usize) -> Vec<Figure> {

@@ -147,7 +147,7 @@ impl Jobs {
         running.retain(|job| job.id.base == base);
         let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
         running.retain(|job| caller.may_manage(job.owner()));
-        let source = self.source(base, caller);
+        let source = running.first().map(|job| job.request.source.clone()).or_else(|| self.source(base, caller));
         if is_known && running.is_empty() && source.is_none() {
             return Err(ReplicateError::NotFound("missing".into()));
         }

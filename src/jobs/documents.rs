@@ -32,10 +32,12 @@ use super::scheduler::{Scheduler, owner};
 use crate::accounts::Accounts;
 use crate::document::DocId;
 use crate::effort::pauses::Pauses;
-use crate::replicate::request::check_document;
+use crate::replicate::request::{NamedFilter, check_document};
 use crate::replicate::{Context, ReplicateError};
 use crate::store::{DbEvent, DbName, Store, StoreError};
 
+/// Between two looks at the code of filters.
+const FILTER_PAUSE: Duration = Duration::from_secs(60);
 /// Rows of the log that are looked at together.
 const UPDATES: usize = 1000;
 /// Documents of a feed that are looked at together.
@@ -130,6 +132,9 @@ impl Documents {
         drop(tasks.spawn("follow documents of replications", follow));
         let (telling, stop) = (self.clone(), tasks.stopping().clone());
         drop(tasks.spawn("write states of replications", async move { telling.tell(stop).await }));
+        let (looking, stop) = (self.clone(), tasks.stopping().clone());
+        let look = async move { _ = stop.run_until_cancelled(looking.look_at_filters()).await };
+        drop(tasks.spawn("look at filters of replications", look));
     }
 
     /// What is known of a document that isn't at its end.
@@ -401,6 +406,29 @@ impl Documents {
         });
         if let Some((place, description)) = next {
             self.start(&place, description);
+        }
+    }
+
+    /// A filter whose code has changed makes another replication: looks at each now and then, as CouchDB does.
+    async fn look_at_filters(&self) {
+        loop {
+            tokio::time::sleep(FILTER_PAUSE).await;
+            let filtered = |(place, known): (&JobDocument, &Known)| match &known.stage {
+                DocumentStage::Job(job) if job.request.filter.as_ref().is_some_and(NamedFilter::has_code) => {
+                    Some((place.clone(), known.description.clone(), job.clone()))
+                }
+                _ => None,
+            };
+            let filtered: Vec<_> = self.known().iter().filter_map(filtered).collect();
+            for (place, description, job) in filtered {
+                // One that can't be asked for now is found out by its job.
+                let Ok((id, _)) = self.inner.context.ids(&description.request, &job.caller).await else { continue };
+                let is_it = self.known().get(&place).is_some_and(|known| known.is_job(job.number));
+                if is_it && id != job.id {
+                    tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");
+                    self.start(&place, description);
+                }
+            }
         }
     }
 

@@ -93,6 +93,12 @@ enum Phase {
     Paused,
 }
 
+impl Slot {
+    fn lives(&self) -> bool {
+        matches!(self.phase, Phase::Living { .. })
+    }
+}
+
 /// A life to begin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Start {
@@ -174,18 +180,30 @@ impl Schedule {
     /// A life has ended, and the job has caught up.
     pub fn caught_up(&mut self, job: Number, now: Instant) {
         self.reached(job, Stage::CaughtUp);
-        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| matches!(slot.phase, Phase::Living { .. })) else {
-            return;
-        };
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| slot.lives()) else { return };
         slot.phase = if slot.paused { Phase::Paused } else { Phase::Parked(now) };
         if slot.woken {
             self.wake(job, now);
         }
     }
 
+    /// A life was ended by whoever paused its job.
+    pub fn stopped(&mut self, job: Number) {
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| slot.lives()) else { return };
+        let Phase::Living { turn, tried } = std::mem::replace(&mut slot.phase, Phase::Paused) else { return };
+        let (paused, needs) = (slot.paused, slot.needs.clone());
+        self.gates.leave(&tried);
+        self.give_back(turn, &needs);
+        // It may have been resumed meanwhile.
+        if !paused && let Some(slot) = self.jobs.get_mut(&job) {
+            slot.phase = Phase::Ready;
+            self.stand_in_line(job);
+        }
+    }
+
     /// A life has failed; tells until when the job pauses, if it is by itself.
     pub fn failed(&mut self, job: Number, failed: &Failed, now: Instant) -> Option<Instant> {
-        let slot = self.jobs.get_mut(&job)?;
+        let slot = self.jobs.get_mut(&job).filter(|slot| slot.lives())?;
         let Phase::Living { turn, tried } = std::mem::replace(&mut slot.phase, Phase::Paused) else { return None };
         slot.failures = if failed.healthy { 1 } else { slot.failures.saturating_add(1) };
         let growing = self.limits.pause * 2u32.saturating_pow(slot.failures.min(16) - 1);
@@ -323,7 +341,7 @@ impl Schedule {
 
     /// Whether a job has a life.
     pub fn lives(&self, job: Number) -> bool {
-        self.jobs.get(&job).is_some_and(|slot| matches!(slot.phase, Phase::Living { .. }))
+        self.jobs.get(&job).is_some_and(Slot::lives)
     }
 
     /// Whether a job waits because of what it shares with others.

@@ -370,7 +370,7 @@ impl Scheduler {
             // Somebody has paused it.
             Err(ReplicateError::Cancelled) => {
                 tracing::info!("replication paused");
-                self.scheduled().schedule.caught_up(job.number, Instant::now());
+                self.scheduled().schedule.stopped(job.number);
                 self.start_lives();
             }
             Err(error) if !job.outlives_failures() => {

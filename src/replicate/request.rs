@@ -75,6 +75,13 @@ pub struct NamedFilter {
     pub query: Vec<(String, String)>,
 }
 
+impl NamedFilter {
+    /// Whether it is a function of a design document at the source.
+    pub fn has_code(&self) -> bool {
+        self.name.contains('/')
+    }
+}
+
 /// Every field that is read, here or in [`crate::endpoint`].
 pub const FIELDS: [&str; 29] = [
     "keep",

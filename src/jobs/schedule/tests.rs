@@ -72,7 +72,7 @@ fn a_paused_job_has_no_life_until_it_is_resumed() {
     schedule.pause(0);
     assert_eq!(started(&mut schedule, now), [1, 2]);
     assert!(schedule.pause(1) && !schedule.pause(1));
-    schedule.caught_up(1, now);
+    schedule.stopped(1);
     schedule.failed(2, &Failed::default(), now);
     schedule.pause(2);
     schedule.woken(1, now);
@@ -202,7 +202,13 @@ impl World {
                 // Feeds are late.
                 self.told.push((self.now + SECOND.mul_f64(self.rng.random_range(0.0..1.0)), job as Number));
             }
-            8 => _ = self.schedule.pause(self.rng.random_range(0..self.sources.len()) as Number),
+            8 => {
+                let job = self.rng.random_range(0..self.sources.len()) as Number;
+                if self.schedule.pause(job) && self.lives.remove(&job).is_some() {
+                    self.tried.remove(&job);
+                    self.schedule.stopped(job);
+                }
+            }
             _ => {
                 let job = self.rng.random_range(0..self.sources.len()) as Number;
                 match self.rng.random_bool(0.5) {

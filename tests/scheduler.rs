@@ -334,3 +334,17 @@ async fn a_kept_replication_that_is_cancelled_has_no_document_any_more() {
     assert_eq!(server.replicate(body).await["_local_id"], json!(id));
     until(&server, "/_scheduler/jobs", |jobs| jobs["total_rows"] == 1).await;
 }
+
+/// Source and target at one server: the first login there was taken for the refused one, and with it all jobs of that user waited.
+#[tokio::test]
+async fn a_refused_login_keeps_only_its_own_jobs_waiting() {
+    let server = Server::with_admin_and("root", "secret", quick).await;
+    server.database("src").await.fill("doc", 10).await;
+    server.database("tgt").await;
+    let wrong = server.url("/src").replace("root:secret", "someone:wrong");
+    server.put("/_replicator/wrong", json!({"source": wrong, "target": server.url("/tgt")}), 201).await;
+    state(&server, "wrong", "crashing").await;
+    server.put("/_replicator/right", json!({"source": server.url("/src"), "target": server.url("/tgt")}), 201).await;
+    state(&server, "right", "completed").await;
+    assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
+}

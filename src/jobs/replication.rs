@@ -14,7 +14,7 @@ use super::history::{EventKind, History};
 use super::schedule::Number;
 use crate::access::Caller;
 use crate::document::DocId;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RemoteEndpoint};
 use crate::replicate::failures::FailureLog;
 use crate::replicate::id::ReplicationId;
 use crate::replicate::progress::Progress;
@@ -162,16 +162,24 @@ impl Replication {
 
     /// What it shares with other jobs: its servers and logins.
     pub fn needs(&self) -> Vec<Gate> {
-        let mut needs = Vec::new();
-        for endpoint in [&self.request.source, &self.request.target] {
-            let Endpoint::Remote(remote) = endpoint else { continue };
-            let origin: Arc<str> = remote.url.origin().ascii_serialization().into();
-            needs.extend(remote.login().map(|user| Gate::Login(origin.clone(), user.into())));
-            needs.push(Gate::Origin(origin));
-        }
+        let remotes = self.remotes();
+        let mut needs: Vec<_> =
+            remotes.flat_map(|remote| [Some(Gate::Origin(origin(remote))), login(remote)]).flatten().collect();
         needs.sort();
         needs.dedup();
         needs
+    }
+
+    /// The login that this database has refused. Source and target may have one each at the same server.
+    pub fn login_at(&self, database: &str) -> Option<Gate> {
+        self.remotes().find(|remote| remote.name() == database).and_then(login)
+    }
+
+    fn remotes(&self) -> impl Iterator<Item = &RemoteEndpoint> {
+        [&self.request.source, &self.request.target].into_iter().filter_map(|endpoint| match endpoint {
+            Endpoint::Remote(remote) => Some(&**remote),
+            Endpoint::Local(_) => None,
+        })
     }
 
     /// What one life of it needs, with the rights that its caller has now. It ends when it has been still for `linger`, if somebody
@@ -222,4 +230,12 @@ impl Replication {
             Some(EventKind::Added | EventKind::Stopped) | None => State::Pending,
         }
     }
+}
+
+fn origin(remote: &RemoteEndpoint) -> Arc<str> {
+    remote.url.origin().ascii_serialization().into()
+}
+
+fn login(remote: &RemoteEndpoint) -> Option<Gate> {
+    remote.login().map(|user| Gate::Login(origin(remote), user.into()))
 }

@@ -420,17 +420,14 @@ pub async fn owner(accounts: &Accounts, name: Option<&str>) -> Result<Caller, Re
 /// What a failure means for the schedule.
 fn failed(job: &Replication, error: &ReplicateError, healthy: bool, context: &Context) -> Failed {
     let shared = error.shared();
-    let url = match shared {
-        Some(Shared::Server(url) | Shared::Login(url)) => Url::parse(url).ok(),
+    let at = match shared {
+        Some(Shared::Server(url)) => {
+            let origin = Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+            job.needs().into_iter().find(|gate| matches!(gate, Gate::Origin(known) if **known == *origin))
+        }
+        Some(Shared::Login(database)) => job.login_at(database),
         None => None,
     };
-    let origin = url.map(|url| url.origin().ascii_serialization());
-    let is_it = |gate: &&Gate| match (gate, shared) {
-        (Gate::Origin(known), Some(Shared::Server(_))) => origin.as_deref() == Some(known),
-        (Gate::Login(known, _), Some(Shared::Login(_))) => origin.as_deref() == Some(known),
-        _ => false,
-    };
-    let at = job.needs().iter().find(is_it).cloned();
     // An account bears few refused logins.
     let at_least = match shared {
         Some(Shared::Login(_)) => jittered(context.settings.refused_pause),

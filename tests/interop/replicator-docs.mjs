@@ -22,7 +22,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { differences, sideBySide, tableOf } from './replicator-docs/compare.mjs';
+import { differences, reasons, sideBySide, tableOf } from './replicator-docs/compare.mjs';
 import { Bench } from './replicator-docs/bench.mjs';
 import { scenarios } from './replicator-docs/scenarios.mjs';
 
@@ -52,7 +52,7 @@ export async function couchrep() {
   const { startCouchrep } = await import('./support.mjs');
   const { url, stop } = await startCouchrep({
     admin: { name: 'admin', password: 'pass' },
-    args: ['--checkpoint-interval', '1s'],
+    args: ['--checkpoint-interval', '1s', '--retries-per-request', '2'],
   });
   return { url: url.replace('//', '//admin:pass@'), stop };
 }
@@ -78,11 +78,13 @@ async function main() {
   if (options.record) await writeFile(options.file, `${JSON.stringify(all, null, 2)}\n`);
   if (options.compare) {
     const couchdb = (await recorded(options.file)).filter(({ id }) => !only || only.includes(id));
-    const { explained, unexplained, unused } = differences(couchdb, all);
-    console.log(`${sideBySide(couchdb, all)}\n\n${tableOf([...unexplained, ...explained])}\n`);
+    const { explained, open, unexplained, unused } = differences(couchdb, all);
+    const tables = [sideBySide(couchdb, all), reasons([...open, ...explained])];
+    if (unexplained.length > 0) tables.push(tableOf(unexplained));
+    console.log(`${tables.join('\n\n')}\n`);
     const stale = only ? [] : unused;
     for (const { why, at } of stale) console.log(`explains nothing: ${at}: ${why}`);
-    console.log(`${explained.length} differences explained, ${unexplained.length} not`);
+    console.log(`${explained.length} differences explained, ${open.length} open, ${unexplained.length} unexplained`);
     process.exitCode = unexplained.length + stale.length > 0 ? 1 : 0;
   }
 }

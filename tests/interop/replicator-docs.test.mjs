@@ -8,7 +8,7 @@ import { differences, tableOf } from './replicator-docs/compare.mjs';
 
 test('replicator documents become what CouchDB makes of them, except where it is said why not', async () => {
   const server = await couchrep();
-  const seen = await observe(server.url, { atOnce: 12 }).finally(server.stop);
+  const seen = await observe(server.url, { atOnce: 12, limits: { settled: 1500 } }).finally(server.stop);
   const { unexplained, unused } = differences(await recorded(), seen);
   assert.equal(unexplained.length, 0, `\n${tableOf(unexplained)}`);
   assert.deepEqual(unused, [], 'explains what does not differ');

@@ -4,7 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 
 import { expected } from './expected.mjs';
 
-/** What differs: `{ id, at, couchdb, couchrep, why }`, apart by whether a rule says why; and rules that nothing needed. */
+/**
+ * What differs, `{ id, at, couchdb, couchrep, why }`: what a rule explains, what is open, and what nobody thought of; and the
+ * rules that nothing needed.
+ */
 export function differences(couchdb, couchrep) {
   const used = new Set();
   const all = couchdb.flatMap(({ id, stages }) => {
@@ -13,11 +16,12 @@ export function differences(couchdb, couchrep) {
     return differing.map((difference) => {
       const rule = expected.find((rule) => covers(rule, { id, ...difference }));
       used.add(rule);
-      return { id, ...difference, why: rule?.why };
+      return { id, ...difference, why: rule?.why, open: rule?.open };
     });
   });
   return {
-    explained: all.filter(({ why }) => why),
+    explained: all.filter(({ why, open }) => why && !open),
+    open: all.filter(({ open }) => open),
     unexplained: all.filter(({ why }) => !why),
     unused: expected.filter((rule) => !used.has(rule)),
   };
@@ -81,7 +85,7 @@ function inWords(stage) {
   return [asked.join(', '), ...seen].filter(Boolean).join('<br>');
 }
 
-/** The differences as a table. */
+/** The differences as a table, one by one. */
 export function tableOf(differing) {
   const rows = differing.map(({ id, at, couchdb, couchrep, why }) => ({
     document: id,
@@ -93,13 +97,37 @@ export function tableOf(differing) {
   return markdown(['document', 'field', 'couchdb', 'couchrep', 'why'], rows);
 }
 
+/** The reasons as a table, each with the documents and fields that it explains, and one of the differences. */
+export function reasons(differing) {
+  const rows = Object.values(grouped(differing)).map((group) => {
+    const [{ why, open, couchdb, couchrep }] = group;
+    const ids = [...new Set(group.map(({ id }) => id))];
+    const fields = [...new Set(group.map(({ at }) => at.replaceAll(/(^|\.)(\d+|seen|requests)(?=\.|$)/g, '').slice(1)))];
+    return {
+      why: open ? `**open**: ${why}` : why,
+      documents: ids.length > 12 ? `${ids.length} documents` : ids.join(', '),
+      fields: fields.length > 6 ? `${fields.length} fields` : fields.join(', '),
+      couchdb: short(couchdb),
+      couchrep: short(couchrep),
+    };
+  });
+  return markdown(['why', 'documents', 'fields', 'couchdb', 'couchrep'], rows);
+}
+
 function short(value) {
   const text = value === undefined ? '–' : JSON.stringify(value);
-  return text.length > 160 ? `${text.slice(0, 157)}…` : text;
+  return text.length > 160 ? `${text.slice(0, 159)}…` : text;
 }
 
 function markdown(columns, rows) {
   const line = (cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   const cells = rows.map((row) => columns.map((name) => row[name]));
   return [columns, columns.map(() => '---'), ...cells].map(line).join('\n');
+}
+
+/** By reason; Node 20 has no `Object.groupBy`. */
+function grouped(differing) {
+  const groups = {};
+  for (const one of differing) (groups[one.why] ??= []).push(one);
+  return groups;
 }

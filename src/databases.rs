@@ -4,6 +4,7 @@
 //! database decides for itself, by the credentials of the endpoint. That the database is there is found out by the first question.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access::{Caller, Denied};
 use crate::config::Replicator;
@@ -72,6 +73,14 @@ impl Databases {
     /// A server over HTTP, to be asked about all its databases.
     pub async fn server(&self, server: RemoteEndpoint) -> Result<RemoteServer, PeerError> {
         RemoteServer::new(&self.clients, server, self.settings.clone()).await
+    }
+
+    /// How long an endpoint's server wants to be left alone (`Retry-After`).
+    pub fn left_alone(&self, endpoint: &Endpoint) -> Duration {
+        match endpoint {
+            Endpoint::Local(_) => Duration::ZERO,
+            Endpoint::Remote(remote) => self.clients.left_alone(&remote.url),
+        }
     }
 
     /// What happens to local databases.

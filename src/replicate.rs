@@ -65,7 +65,6 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     let target = job.context.databases.open(&request.target, &job.caller, pulse).await?;
     if let Some(caught_up) = nothing_since(job, &source).await? {
         let (answer, committed_seq, failures) = (Value::Null, caught_up.since.clone(), job.failure_list(&source));
-        job.stage.send_replace(Stage::CaughtUp);
         return Ok(Outcome {
             answer,
             source,

@@ -348,3 +348,26 @@ async fn a_refused_login_keeps_only_its_own_jobs_waiting() {
     state(&server, "right", "completed").await;
     assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
 }
+
+#[tokio::test]
+async fn a_server_that_says_for_how_long_is_left_alone_for_so_long() {
+    let source = Server::start().await;
+    let peer = FaultyPeer::before(&source).await;
+    source.database("db").await.fill("doc", 2).await;
+    let server = Server::with_config(|config| {
+        quick(config);
+        config.replicator.retries_per_request = 1;
+    })
+    .await;
+    server.database("copy").await;
+    let busy = Fault::Answer(503, vec![("retry-after", "4".into())], String::new());
+    peer.fail(Method::GET, "/db/", busy);
+    let body = json!({"source": peer.url("/db"), "target": "copy", "continuous": true});
+    server.put("/_replicator/job", body, 201).await;
+    until(&server, "/_scheduler/docs/_replicator/job", |entry| entry["state"] == "crashing").await;
+    let before = peer.requests().len();
+    let start = std::time::Instant::now();
+    peer.saw_after(before, "/db/").await;
+    assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
+    arrived(&server, "copy", 2).await;
+}

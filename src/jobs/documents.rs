@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::description::{Description, Fingerprint, Stated, duplicate_reason};
@@ -44,6 +45,8 @@ const UPDATES: usize = 1000;
 const ROWS: usize = 500;
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
+/// Before it is looked again whether a source may be asked.
+const WAITS_PAUSE: Duration = Duration::from_secs(1);
 /// A job that holds the id but has no document may end at any time.
 const TAKEN_PAUSE: Duration = Duration::from_secs(5);
 
@@ -301,6 +304,11 @@ impl Documents {
                 Ok(Tried::Done(None)) => return,
                 Ok(Tried::Done(Some(change))) => return self.write(place, change).await,
                 Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
+                Ok(Tried::Waits(next)) => {
+                    let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+                    let reason = "the source's server is down, or refuses the login, as other replications have found";
+                    (reason.to_owned(), left.unwrap_or_default().max(WAITS_PAUSE))
+                }
                 Err(error) => {
                     let pause = pauses.next().unwrap_or(settings.max_restart_pause);
                     (error.chain().to_string(), pause)
@@ -324,7 +332,15 @@ impl Documents {
     async fn try_job(&self, place: &JobDocument, description: &Arc<Description>) -> Result<Tried, ReplicateError> {
         let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
         let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
-        let (id, log_ids) = context.ids(&description.request, &caller).await?;
+        let asking = context.ids(&description.request, &caller);
+        let asked = match description.request.filter.as_ref().is_some_and(NamedFilter::has_code) {
+            true => scheduler.ask(&description.request.source, asking).await,
+            false => Ok(asking.await),
+        };
+        let (id, log_ids) = match asked {
+            Ok(ids) => ids?,
+            Err(next) => return Ok(Tried::Waits(next)),
+        };
         let new = |number| {
             let what = (description.request.clone(), caller.clone());
             let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
@@ -483,6 +499,8 @@ enum Tried {
     Done(Option<StateChange>),
     /// A job without a document has this id.
     Taken(String),
+    /// Its source is down, or refuses its login, which others found out; it may be asked then.
+    Waits(Option<Instant>),
 }
 
 impl Known {

@@ -95,15 +95,20 @@ impl Gates {
     }
 
     /// Somebody didn't get through. Only who tried a shut gate makes its pause longer: others began before it was shut.
-    pub fn shut(&mut self, gate: &Gate, tried: bool, now: Instant) {
+    /// The pause is no shorter than `at_least`.
+    pub fn shut(&mut self, gate: &Gate, tried: bool, at_least: Duration, now: Instant) {
         let (first, longest) = match gate {
             Gate::Origin(_) => (self.pauses.origin, self.pauses.max_origin),
             Gate::Login(..) => (self.pauses.login, self.pauses.max_login),
         };
         match self.shut.get_mut(gate) {
-            None => drop(self.shut.insert(gate.clone(), Shut { since: now, pause: first, tried: false })),
+            None => {
+                let pause = first.max(at_least);
+                self.shut.insert(gate.clone(), Shut { since: now, pause, tried: false });
+            }
             Some(shut) if tried => {
-                *shut = Shut { since: now, pause: (shut.pause * 2).min(longest.max(first)), tried: false };
+                let pause = (shut.pause * 2).min(longest.max(first)).max(at_least);
+                *shut = Shut { since: now, pause, tried: false };
             }
             Some(_) => {}
         }
@@ -151,15 +156,15 @@ mod tests {
         let (mut gates, now) = (gates(), Instant::now());
         let needs = [Gate::Origin("http://h".into())];
         assert_eq!(gates.passable(&needs, false, now), Some(vec![]));
-        gates.shut(&needs[0], false, now);
+        gates.shut(&needs[0], false, Duration::ZERO, now);
         assert_eq!(gates.passable(&needs, false, now), None);
         let later = now + 5 * SECOND;
         assert_eq!(gates.passable(&needs, false, later), Some(needs.to_vec()));
         gates.try_these(&needs);
         assert_eq!(gates.passable(&needs, false, later), None, "somebody else tries it");
         // One that began before it was shut fails too.
-        gates.shut(&needs[0], false, later);
-        gates.shut(&needs[0], true, later);
+        gates.shut(&needs[0], false, Duration::ZERO, later);
+        gates.shut(&needs[0], true, Duration::ZERO, later);
         assert_eq!(gates.next_try(&needs, false), Some(later + 10 * SECOND));
         assert!(gates.open(&needs) && !gates.open(&needs));
         assert_eq!(gates.passable(&needs, false, later), Some(vec![]));
@@ -169,7 +174,7 @@ mod tests {
     fn a_refused_login_is_tried_by_new_jobs_sooner_and_still_less_often_than_locks_an_account() {
         let (mut gates, now) = (gates(), Instant::now());
         let needs = [Gate::Origin("http://h".into()), Gate::Login("http://h".into(), "ann".into())];
-        gates.shut(&needs[1], false, now);
+        gates.shut(&needs[1], false, Duration::ZERO, now);
         assert_eq!(gates.passable(&needs, false, now + 119 * SECOND), None);
         assert_eq!(gates.passable(&needs, true, now + 74 * SECOND), None);
         assert!(gates.passable(&needs, true, now + 75 * SECOND).is_some());

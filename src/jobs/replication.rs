@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::gates::Gate;
 use super::history::{EventKind, History};
@@ -15,11 +16,12 @@ use super::schedule::Number;
 use crate::access::Caller;
 use crate::document::DocId;
 use crate::endpoint::{Endpoint, RemoteEndpoint};
+use crate::replicate::error::Shared;
 use crate::replicate::failures::FailureLog;
 use crate::replicate::id::ReplicationId;
 use crate::replicate::progress::Progress;
 use crate::replicate::request::Request;
-use crate::replicate::{CaughtUp, Context, Job, Linger};
+use crate::replicate::{CaughtUp, Context, Job, Linger, ReplicateError};
 use crate::store::DbName;
 
 /// A replication, over all its lives.
@@ -145,6 +147,11 @@ impl Replication {
         }
     }
 
+    /// From where and to where.
+    pub fn endpoints(&self) -> [&Endpoint; 2] {
+        [&self.request.source, &self.request.target]
+    }
+
     /// The name of who asked for it; `None`: nobody in particular.
     pub fn owner(&self) -> Option<&str> {
         self.caller.name.as_deref()
@@ -158,28 +165,6 @@ impl Replication {
     /// What happened to it. Never to be held for long.
     pub fn status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What it shares with other jobs: its servers and logins.
-    pub fn needs(&self) -> Vec<Gate> {
-        let remotes = self.remotes();
-        let mut needs: Vec<_> =
-            remotes.flat_map(|remote| [Some(Gate::Origin(origin(remote))), login(remote)]).flatten().collect();
-        needs.sort();
-        needs.dedup();
-        needs
-    }
-
-    /// The login that this database has refused. Source and target may have one each at the same server.
-    pub fn login_at(&self, database: &str) -> Option<Gate> {
-        self.remotes().find(|remote| remote.name() == database).and_then(login)
-    }
-
-    fn remotes(&self) -> impl Iterator<Item = &RemoteEndpoint> {
-        [&self.request.source, &self.request.target].into_iter().filter_map(|endpoint| match endpoint {
-            Endpoint::Remote(remote) => Some(&**remote),
-            Endpoint::Local(_) => None,
-        })
     }
 
     /// What one life of it needs, with the rights that its caller has now. It ends when it has been still for `linger`, if somebody
@@ -230,6 +215,36 @@ impl Replication {
             Some(EventKind::Added | EventKind::Stopped) | None => State::Pending,
         }
     }
+}
+
+/// What jobs share that use these endpoints: servers and logins.
+pub fn needs(endpoints: &[&Endpoint]) -> Vec<Gate> {
+    let remotes = remotes(endpoints);
+    let mut needs: Vec<_> =
+        remotes.flat_map(|remote| [Some(Gate::Origin(origin(remote))), login(remote)]).flatten().collect();
+    needs.sort();
+    needs.dedup();
+    needs
+}
+
+/// What a life with these endpoints didn't get through, if others will meet the same.
+pub fn shared(endpoints: &[&Endpoint], error: &ReplicateError) -> Option<Gate> {
+    match error.shared()? {
+        Shared::Server(url) => {
+            let url = Url::parse(url).ok()?;
+            let origin = url.origin().ascii_serialization();
+            needs(endpoints).into_iter().find(|gate| matches!(gate, Gate::Origin(known) if **known == *origin))
+        }
+        // Source and target may have one each at the same server.
+        Shared::Login(database) => remotes(endpoints).find(|remote| remote.name() == database).and_then(login),
+    }
+}
+
+fn remotes<'a>(endpoints: &[&'a Endpoint]) -> impl Iterator<Item = &'a RemoteEndpoint> {
+    endpoints.iter().filter_map(|endpoint| match endpoint {
+        Endpoint::Remote(remote) => Some(&**remote),
+        Endpoint::Local(_) => None,
+    })
 }
 
 fn origin(remote: &RemoteEndpoint) -> Arc<str> {

@@ -177,9 +177,14 @@ impl Schedule {
         }
     }
 
-    /// A life has ended, and the job has caught up.
+    /// A life has ended, and the job has caught up. If it found nothing new, it hasn't asked its target, and opens no gate.
     pub fn caught_up(&mut self, job: Number, now: Instant) {
-        self.reached(job, Stage::CaughtUp);
+        let Some(slot) = self.jobs.get_mut(&job).filter(|slot| slot.lives()) else { return };
+        slot.failures = 0;
+        let Phase::Living { turn, tried } = &mut slot.phase else { return };
+        let (turn, tried, needs) = (std::mem::take(turn), std::mem::take(tried), slot.needs.clone());
+        self.gates.leave(&tried);
+        self.give_back(turn, &needs);
         let Some(slot) = self.jobs.get_mut(&job).filter(|slot| slot.lives()) else { return };
         slot.phase = if slot.paused { Phase::Paused } else { Phase::Parked(now) };
         if slot.woken {
@@ -217,7 +222,7 @@ impl Schedule {
         self.gates.leave(&tried);
         self.give_back(turn, &needs);
         if let Some(gate) = &failed.at {
-            self.gates.shut(gate, tried.contains(gate), now);
+            self.gates.shut(gate, tried.contains(gate), failed.at_least, now);
         }
         (!paused).then_some(until)
     }
@@ -337,6 +342,23 @@ impl Schedule {
             self.gates.next_try(needs, front.is_some_and(|slot| slot.fresh))
         });
         pause.into_iter().chain(at_gates).min()
+    }
+
+    /// Whether somebody who isn't a job may try these gates; then, those that he tries for all. Else, when he may.
+    pub fn enter(&mut self, needs: &[Gate], now: Instant) -> Result<Vec<Gate>, Option<Instant>> {
+        let tried = self.gates.passable(needs, true, now).ok_or_else(|| self.gates.next_try(needs, true))?;
+        self.gates.try_these(&tried);
+        Ok(tried)
+    }
+
+    /// He has come back: he got through all of them, or not through this one, or learnt nothing of them.
+    pub fn leave(&mut self, (needs, tried): (&[Gate], &[Gate]), failed: Result<(), Option<&Gate>>, now: Instant) {
+        self.gates.leave(tried);
+        match failed {
+            Ok(()) => _ = self.gates.open(needs),
+            Err(Some(gate)) => self.gates.shut(gate, tried.contains(gate), Duration::ZERO, now),
+            Err(None) => {}
+        }
     }
 
     /// Whether a job has a life.

@@ -18,11 +18,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::Instrument as _;
-use url::Url;
 
 use super::gates::{Gate, GatePauses};
 use super::history::EventKind;
-use super::replication::Replication;
+use super::replication::{Replication, needs, shared};
 use super::running::{Finished, RunningJobs};
 use super::schedule::{Failed, Limits, Number, Schedule, Start};
 use super::wakes::{Wake, Wakes};
@@ -31,6 +30,7 @@ use crate::accounts::Accounts;
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
 use crate::effort::pauses::jittered;
+use crate::endpoint::Endpoint;
 use crate::replicate::error::Shared;
 use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stage};
 
@@ -114,7 +114,7 @@ impl Scheduler {
         let paused = job.status().paused;
         {
             let mut scheduled = self.scheduled();
-            scheduled.schedule.add(job.number, job.needs(), (at_once, paused));
+            scheduled.schedule.add(job.number, needs(&job.endpoints()), (at_once, paused));
             scheduled.jobs.insert(job.number, Known { job, _ended: ended });
         }
         self.start_lives();
@@ -160,6 +160,27 @@ impl Scheduler {
         let next = scheduled.schedule.next_try(job);
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         (scheduled.schedule.waits_at_gate(job), left.map(|left| SystemTime::now() + left))
+    }
+
+    /// Asks a server something that is asked for before there is a job, when what jobs share allows it.
+    ///
+    /// # Errors
+    /// The answer's, or when it may be asked, if that is known: its server is down, or refuses its login.
+    pub async fn ask<T>(
+        &self,
+        endpoint: &Endpoint,
+        question: impl Future<Output = Result<T, ReplicateError>>,
+    ) -> Result<Result<T, ReplicateError>, Option<Instant>> {
+        let needs = needs(&[endpoint]);
+        let tried = self.scheduled().schedule.enter(&needs, Instant::now())?;
+        let mut leaving = Leaving { scheduler: self, needs, tried, failed: Err(None) };
+        let answer = question.await;
+        leaving.failed = match &answer {
+            Ok(_) | Err(ReplicateError::NotFound(_) | ReplicateError::DatabaseNotFound(_)) => Ok(()),
+            Err(error) => Err(shared(&[endpoint], error)),
+        };
+        drop(leaving);
+        Ok(answer)
     }
 
     /// Jobs of documents that something happened to since this was asked last.
@@ -407,6 +428,22 @@ impl Scheduler {
     }
 }
 
+/// Tells the schedule what became of a question, even if nobody waits for it any more.
+struct Leaving<'a> {
+    scheduler: &'a Scheduler,
+    needs: Vec<Gate>,
+    tried: Vec<Gate>,
+    failed: Result<(), Option<Gate>>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let failed = self.failed.as_ref().map(|()| ()).map_err(Option::as_ref);
+        self.scheduler.scheduled().schedule.leave((&self.needs, &self.tried), failed, Instant::now());
+        self.scheduler.start_lives();
+    }
+}
+
 /// Who the owner of a document is now. Where there are no admins, everyone is one.
 pub async fn owner(accounts: &Accounts, name: Option<&str>) -> Result<Caller, ReplicateError> {
     if !accounts.has_admins() {
@@ -419,20 +456,14 @@ pub async fn owner(accounts: &Accounts, name: Option<&str>) -> Result<Caller, Re
 
 /// What a failure means for the schedule.
 fn failed(job: &Replication, error: &ReplicateError, healthy: bool, context: &Context) -> Failed {
-    let shared = error.shared();
-    let at = match shared {
-        Some(Shared::Server(url)) => {
-            let origin = Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-            job.needs().into_iter().find(|gate| matches!(gate, Gate::Origin(known) if **known == *origin))
-        }
-        Some(Shared::Login(database)) => job.login_at(database),
-        None => None,
-    };
-    // An account bears few refused logins.
-    let at_least = match shared {
+    let at = shared(&job.endpoints(), error);
+    // A server may say for how long, and an account bears few refused logins.
+    let asked = job.endpoints().map(|endpoint| context.databases.left_alone(endpoint));
+    let refused = match error.shared() {
         Some(Shared::Login(_)) => jittered(context.settings.refused_pause),
         _ => Duration::ZERO,
     };
+    let at_least = asked.into_iter().fold(refused, Duration::max);
     Failed { at, healthy, at_least }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Identity};
 use ring::digest;
+use url::Url;
 
 use super::auth::Sessions;
 use super::connections::CountConnections;
@@ -108,6 +109,11 @@ impl Clients {
     /// How busy the servers are.
     pub fn load(&self) -> PeerLoad {
         self.servers.load()
+    }
+
+    /// How long a server wants to be left alone (`Retry-After`).
+    pub fn left_alone(&self, url: &Url) -> Duration {
+        self.servers.of(url).left_alone()
     }
 
     /// The client for a peer. It follows no redirects and keeps no cookies: peers do, with an eye on credentials.

@@ -24,6 +24,8 @@ use crate::peer::remote::retry::Operation;
 /// The first pause, and the least that a good answer takes off.
 const STEP: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The longest `Retry-After` that is believed.
+const MAX_ASKED: Duration = Duration::from_secs(3600);
 /// Refusals so close together count as one.
 const WINDOW: Duration = Duration::from_millis(80);
 /// What is left of a pause after a second without news.
@@ -64,6 +66,8 @@ pub(super) struct Server {
 struct Pace {
     pause: Duration,
     changed: Instant,
+    /// It asked not to be tried before (`Retry-After`).
+    not_before: Option<Instant>,
 }
 
 /// Lets one request be under way; gives its place back when it is dropped.
@@ -102,7 +106,7 @@ impl Servers {
 
 impl Server {
     fn new(requests: usize) -> Self {
-        let pace = Pace { pause: Duration::ZERO, changed: Instant::now() };
+        let pace = Pace { pause: Duration::ZERO, changed: Instant::now(), not_before: None };
         Self { permits: Arc::new(Semaphore::new(requests)), waiting: Gauge::default(), pace: Mutex::new(pace) }
     }
 
@@ -123,6 +127,16 @@ impl Server {
         }
         let own = self.place(peers, operation, pulse).await?;
         Some(Permit { _places: [own, self.place(&self.permits, operation, pulse).await?] })
+    }
+
+    /// Learns that it wants to be left alone for longer than a request may wait: that is for whoever asks next.
+    pub(super) fn asked_for(&self, pause: Duration) {
+        self.pace().not_before = Some(Instant::now() + pause.min(MAX_ASKED));
+    }
+
+    /// How long it is still to be left alone.
+    pub(super) fn left_alone(&self) -> Duration {
+        self.pace().not_before.map_or(Duration::ZERO, |then| then.saturating_duration_since(Instant::now()))
     }
 
     /// Learns from an answer's status.
@@ -188,7 +202,7 @@ mod tests {
     #[test]
     fn refusals_slow_a_server_down_and_answers_speed_it_up() {
         let mut now = Instant::now();
-        let mut pace = Pace { pause: Duration::ZERO, changed: now };
+        let mut pace = Pace { pause: Duration::ZERO, changed: now, not_before: None };
         pace.answered(429, now);
         pace.answered(503, now);
         assert_eq!(pace.at(now), STEP);
@@ -208,7 +222,7 @@ mod tests {
     #[test]
     fn a_pause_fades_with_time() {
         let now = Instant::now();
-        let mut pace = Pace { pause: Duration::ZERO, changed: now };
+        let mut pace = Pace { pause: Duration::ZERO, changed: now, not_before: None };
         pace.answered(503, now);
         assert_eq!(pace.at(now + Duration::from_secs(60)), Duration::ZERO);
     }

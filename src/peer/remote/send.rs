@@ -92,6 +92,9 @@ impl RemotePeer {
             };
             let elapsed = start.elapsed().saturating_sub(call.waited());
             let Some(pause) = schedule.pause(verdict, failed.asked, elapsed) else {
+                if let Some(asked) = failed.asked {
+                    self.inner.servers.of(&self.inner.url).asked_for(asked);
+                }
                 let too_long = matches!(failed.error, PeerError::TooLong { .. });
                 if matches!(call.operation, Operation::Changes | Operation::Wait) && !too_long {
                     self.inner.counters.changes_read_failures.increment();

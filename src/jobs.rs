@@ -198,7 +198,9 @@ impl Jobs {
             }
             None => None,
         };
-        Ok((FailureList::new(ListLocation { base_id, source, files, writes_source: false, must_keep: false }), noted))
+        let may_hold = Arc::new(true.into());
+        let place = ListLocation { base_id, source, files, writes_source: false, must_keep: false, may_hold };
+        Ok((FailureList::new(place), noted))
     }
 
     fn remember(&self, base_id: &str, source: &Endpoint, caller: &Arc<Caller>) {
@@ -238,13 +240,16 @@ impl Jobs {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
             }
-            let start = |job, ended| self.scheduler.add(job, true, ended);
+            let start = |job, ended| self.scheduler.add(job, !request.continuous, ended);
             let (joined, ending) = self.running.start_or_join(&id, job, start);
             if !Arc::ptr_eq(&joined.request, &request) {
                 self.context.databases.counters().jobs_added_again.increment();
             }
             if request.continuous {
                 return Ok(Answer::Started(id.to_string()));
+            }
+            if joined.status().paused {
+                return Err(ReplicateError::Paused);
             }
             // One that was there before may be pausing.
             self.scheduler.retry(joined.number);
@@ -266,37 +271,37 @@ impl Jobs {
         request: &Request,
         caller: &Arc<Caller>,
     ) -> Result<Answer, ReplicateError> {
-        let Some(store) = self.documents.as_ref().map(Documents::store) else {
-            return Err(ReplicateError::BadRequest("there is no store to keep it in".into()));
+        let documents = self.documents.as_ref().filter(|_| self.context.settings.run_documents);
+        let Some(store) = documents.map(Documents::store) else {
+            return Err(ReplicateError::BadRequest("documents aren't run here, so nothing can be kept".into()));
         };
         may_run(&self.context.databases, caller, request).await?;
         // A document knows its owner by name.
         let owner = Arc::new(Caller { authorization: None, ..Caller::clone(caller) });
         let (id, _) = self.context.ids(request, &owner).await?;
         let text = id.to_string();
+        kept::keep(store, body, &id, caller).await?;
+        // The document's job waits until this one, which nobody would remember, is gone.
         if let Some(job) =
             self.running.get(&text).filter(|job| job.document.is_none() && caller.may_manage(job.owner()))
             && let Some(cancelled) = self.running.remove(&text, job.number)
         {
             self.end(cancelled).await;
         }
-        kept::keep(store, body, &id, caller).await?;
         Ok(Answer::Started(text))
     }
 
     async fn cancel(&self, id: &str, by_base: bool, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
-        let may_cancel = |job: &Replication| caller.may_manage(job.owner());
-        if let Some(job) = self.running.find(id, by_base, |job| job.document.is_some() && may_cancel(job))
-            && let (Some(place), Some(documents)) = (&job.document, &self.documents)
-        {
-            if !kept::end(documents.store(), &job, place).await? {
-                return Err(ReplicateError::NotFound("missing".into()));
+        let missing = || ReplicateError::NotFound("missing".into());
+        let found = self.running.find(id, by_base, |job| caller.may_manage(job.owner())).ok_or_else(missing)?;
+        if let (Some(place), Some(documents)) = (&found.document, &self.documents) {
+            if !kept::end(documents.store(), &found, place).await? {
+                return Err(missing());
             }
-            documents.settled(place, &job).await;
-            return Ok(Answer::Cancelled(job.id.to_string()));
+            documents.settled(place, &found).await;
+            return Ok(Answer::Cancelled(found.id.to_string()));
         }
-        let cancelled = self.running.cancel(id, by_base, |job| job.document.is_none() && may_cancel(job));
-        let cancelled = cancelled.ok_or_else(|| ReplicateError::NotFound("missing".into()))?;
+        let cancelled = self.running.remove(&found.id.to_string(), found.number).ok_or_else(missing)?;
         let id = cancelled.job.id.to_string();
         self.end(cancelled).await;
         Ok(Answer::Cancelled(id))

@@ -31,9 +31,12 @@ pub mod progress;
 pub mod rate;
 pub mod error;
 
+use std::time::Duration;
+
 use futures::future::try_join;
 use serde_json::Value;
 
+use self::changes::FeedEnd;
 pub use self::changes::Linger;
 pub use self::checkpoint::CaughtUp;
 pub use self::error::ReplicateError;
@@ -107,6 +110,9 @@ async fn live(job: &Job) -> Result<Outcome, ReplicateError> {
     Ok(Outcome { answer, source, committed_seq, caught_up, failures, failures_standing })
 }
 
+/// How long a place in the feed may be known without a checkpoint, if a filter let nothing through.
+const UNRECORDED: Duration = Duration::from_secs(600);
+
 /// Whether a job that had caught up finds nothing new: then, up to where its feed has gone on. This is all that a life costs that
 /// was given in vain: one request.
 async fn nothing_since(job: &Job, source: &Peer) -> Result<Option<CaughtUp>, ReplicateError> {
@@ -114,7 +120,11 @@ async fn nothing_since(job: &Job, source: &Peer) -> Result<Option<CaughtUp>, Rep
     if !job.linger.as_ref().is_some_and(Linger::is_told) {
         return Ok(None);
     }
-    let Some(CaughtUp { since, recorded, run }) = job.caught_up.clone() else { return Ok(None) };
+    let Some(CaughtUp { since, recorded, run, met }) = job.caught_up.clone() else { return Ok(None) };
+    // What a filter let nothing through of is recorded some time, too.
+    if since != recorded && met.elapsed() >= UNRECORDED {
+        return Ok(None);
+    }
     let winners_only = job.request.winning_revs_only;
     let query = ChangesQuery { since, limit: 1, max_bytes: PAGE_BYTES, filter: job.filter(), winners_only };
     let page = match job.opening(&job.request.source, source.changes(&query)).await {
@@ -122,15 +132,17 @@ async fn nothing_since(job: &Job, source: &Peer) -> Result<Option<CaughtUp>, Rep
         Err(ReplicateError::Peer(error)) if matches!(*error, PeerError::TooLong { .. }) => return Ok(None),
         page => page?,
     };
-    let counted = page.pending.rows().is_none_or(|pending| pending == 0 || !query.filter.is_counted());
+    let ends = FeedEnd::is_at_end(&page, query.filter.is_counted());
     // Without a filter the feed goes on only with a change: another place is that of another database.
     let stands = query.filter != Filter::None || page.last_seq == query.since;
-    if !page.changes.is_empty() || !counted || !stands {
+    if !page.changes.is_empty() || !ends || !stands {
         return Ok(None);
     }
     job.progress.read(&page.last_seq);
-    job.progress.finished(&page.last_seq, None, page.pending.rows());
-    Ok(Some(CaughtUp { since: page.last_seq, recorded, run }))
+    let rows = (query.filter == Filter::None).then_some(0);
+    job.progress.finished(&page.last_seq, rows, page.pending.rows());
+    job.progress.reached_end();
+    Ok(Some(CaughtUp { since: page.last_seq, recorded, run, met }))
 }
 
 /// What came of copying.

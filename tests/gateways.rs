@@ -149,7 +149,9 @@ async fn a_gateway_before_a_whole_side_loses_nothing() {
 async fn a_waiting_feed_that_breaks_off_is_asked_again_within_the_same_session() {
     let server = Server::start().await;
     let source = FaultyPeer::before(&server).await;
-    source.fail(Method::GET, "feed=longpoll", Fault::Cut(0));
+    // Else the feed of all databases would wait in its place.
+    source.keep_failing(Method::GET, "/_db_updates", Fault::status(404), None);
+    source.fail(Method::GET, "_changes?feed=longpoll", Fault::Cut(0));
     let src = server.database("src").await;
     server.database("tgt").await;
     src.fill("first", 1).await;

@@ -99,7 +99,7 @@ async fn a_job_that_fails_says_why_in_the_document_too_and_takes_it_off_when_it_
     server.put("/_replicator/ill", json!({"source": "none", "target": "tgt", "continuous": true}), 201).await;
     let document = until(&server, "/_replicator/ill", |doc| doc["_replication_state"] == "crashing").await;
     let reason = document["_replication_state_reason"].as_str().unwrap();
-    assert!(reason.starts_with("could not open http://127.0.0.1:"), "{reason}");
+    assert!(reason.starts_with("db_not_found: could not open http://127.0.0.1:"), "{reason}");
     assert!(reason.contains("/none/; tried again at 20"), "{reason}");
     let entry =
         until(&server, "/_scheduler/docs/_replicator/ill", |entry| entry["error_count"].as_u64() > Some(1)).await;

@@ -354,6 +354,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::Unresolved(_) => (StatusCode::BAD_GATEWAY, "nxdomain", reason()),
         ReplicateError::Peer(error) => peer(error),
         ReplicateError::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "replication_cancelled", reason()),
+        ReplicateError::Paused => (StatusCode::CONFLICT, "replication_paused", reason()),
         ReplicateError::Crashed => INTERNAL,
         ReplicateError::Stalled(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout", reason()),
         ReplicateError::ShuttingDown => CLOSING,

@@ -16,7 +16,8 @@
 pub mod description;
 pub mod states;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::description::{Description, Fingerprint, Stated, duplicate_reason};
 use self::states::StateChange;
-use super::replication::{JobDocument, Replication};
+use super::replication::{JobDocument, Replication, State};
 use super::running::RunningJobs;
 use super::schedule::Number;
-use super::scheduler::{Scheduler, owner};
+use super::scheduler::{Scheduler, owner, reason};
 use crate::accounts::Accounts;
 use crate::document::DocId;
 use crate::effort::pauses::Pauses;
@@ -45,6 +46,10 @@ const UPDATES: usize = 1000;
 const ROWS: usize = 500;
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
+/// Before a database that couldn't be read, or written, is tried again.
+const AGAIN_PAUSE: Duration = Duration::from_secs(5);
+/// Before a document that said that another one has its job looks for it.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
 /// Before it is looked again whether a source may be asked.
 const WAITS_PAUSE: Duration = Duration::from_secs(1);
 /// A job that holds the id but has no document may end at any time.
@@ -64,16 +69,22 @@ struct Inner {
     scheduler: Scheduler,
     /// What is known of documents that aren't at their end.
     known: Mutex<BTreeMap<JobDocument, Known>>,
+    /// The newest serial.
+    serials: AtomicU64,
 }
 
 /// A document that isn't at its end.
 struct Known {
+    /// Which of all that were known: whoever acts for an earlier one acts no more.
+    serial: u64,
     fingerprint: Fingerprint,
     description: Arc<Description>,
     stage: DocumentStage,
     since: SystemTime,
     /// Ends what is being done for it.
     stop: CancellationToken,
+    /// Cancelled when the job that the document had before has ended.
+    ended: Option<CancellationToken>,
 }
 
 /// How far a document is.
@@ -94,6 +105,8 @@ pub enum DocumentStage {
     Duplicate {
         /// The replication's id.
         id: String,
+        /// Which one has it, in CouchDB's words.
+        reason: Arc<str>,
     },
     /// It has a job.
     Job(Arc<Replication>),
@@ -123,7 +136,8 @@ impl Documents {
         accounts: Accounts,
         (context, running, scheduler): (Context, RunningJobs, Scheduler),
     ) -> Self {
-        let inner = Inner { store, accounts, context, running, scheduler, known: Mutex::default() };
+        let inner =
+            Inner { store, accounts, context, running, scheduler, known: Mutex::default(), serials: AtomicU64::new(0) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -156,7 +170,7 @@ impl Documents {
     }
 
     /// Does at once what was written into a document: it is gone, or paused. It is read there too, some time.
-    pub async fn settled(&self, place: &JobDocument, job: &Replication) {
+    pub async fn settled(&self, place: &JobDocument, job: &Arc<Replication>) {
         if place.id.as_str() == job.id.to_string() {
             let ended = self.forget_alone(place);
             self.hand_over(&job.id.to_string());
@@ -177,7 +191,14 @@ impl Documents {
         let mut watch = updates.watch();
         let mut read: HashMap<DbName, u64> = HashMap::new();
         let mut since = 0;
+        // Databases that couldn't be read.
+        let mut again = BTreeSet::new();
         loop {
+            for name in std::mem::take(&mut again) {
+                if !self.read_on(&name, read.entry(name.clone()).or_default()).await {
+                    again.insert(name);
+                }
+            }
             loop {
                 let rows = updates.since(since, UPDATES);
                 let Some(last) = rows.last() else { break };
@@ -189,21 +210,36 @@ impl Documents {
                     }
                     if row.event != DbEvent::Deleted {
                         let from = read.entry(row.name.clone()).or_default();
-                        if let Err(error) = self.read_on(&row.name, from).await {
-                            let db = row.name.as_str();
-                            tracing::error!(db, error = &error as &dyn std::error::Error, "documents can't be read");
+                        if !self.read_on(&row.name, from).await {
+                            again.insert(row.name);
                         }
                     }
                 }
             }
-            if watch.changed().await.is_err() {
-                return;
+            let pause = async {
+                match again.is_empty() {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(AGAIN_PAUSE).await,
+                }
+            };
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() { return },
+                () = pause => {}
             }
         }
     }
 
-    /// Looks at the documents of a database that were written after `since`.
-    async fn read_on(&self, name: &DbName, since: &mut u64) -> Result<(), StoreError> {
+    /// Looks at the documents of a database that were written after `since`; answers whether that was possible.
+    async fn read_on(&self, name: &DbName, since: &mut u64) -> bool {
+        let read = self.read_documents(name, since).await;
+        if let Err(error) = &read {
+            let (db, error) = (name.as_str(), error as &dyn std::error::Error);
+            tracing::error!(db, error, "documents that describe replications can't be read");
+        }
+        read.is_ok()
+    }
+
+    async fn read_documents(&self, name: &DbName, since: &mut u64) -> Result<(), StoreError> {
         let database = match self.inner.store.database(name).await {
             Err(StoreError::NoDatabase) => return Ok(()),
             database => database?,
@@ -229,7 +265,11 @@ impl Documents {
                     failed.push((place.id, change));
                 }
             }
-            states::write(&database, failed).await?;
+            // Those that can't be written now are told of when they are written to.
+            if let Err(error) = states::write(&database, failed).await {
+                let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
+                tracing::warn!(db, error, "states of replications can't be written");
+            }
         }
     }
 
@@ -270,37 +310,56 @@ impl Documents {
 
     /// Begins what a document describes, after what it described before has ended.
     fn start(&self, place: &JobDocument, description: Arc<Description>) {
-        let before = self.forget_alone(place);
+        self.replace(place, None, description);
+    }
+
+    /// The same, if the document is still the one of this serial.
+    fn replace(&self, place: &JobDocument, serial: Option<u64>, description: Arc<Description>) {
         let stop = self.inner.context.tasks.stopping().child_token();
-        let known = Known {
-            fingerprint: description.fingerprint,
-            description: description.clone(),
-            stage: DocumentStage::Initializing,
-            since: SystemTime::now(),
-            stop: stop.clone(),
+        let new = self.inner.serials.fetch_add(1, Ordering::Relaxed) + 1;
+        let (free, ended) = {
+            let mut all = self.known();
+            if serial.is_some() && all.get(place).map(|known| known.serial) != serial {
+                return;
+            }
+            let (free, ended) = all.remove(place).map(|before| self.wind_up(before)).unwrap_or_default();
+            let known = Known {
+                serial: new,
+                fingerprint: description.fingerprint,
+                description: description.clone(),
+                stage: DocumentStage::Initializing,
+                since: SystemTime::now(),
+                stop: stop.clone(),
+                ended: ended.clone(),
+            };
+            all.insert(place.clone(), known);
+            (free, ended)
         };
-        self.known().insert(place.clone(), known);
-        if let Some((id, _)) = &before {
-            self.hand_over(id);
+        if let Some(id) = free {
+            self.hand_over(&id);
         }
         let (documents, place) = (self.clone(), place.clone());
         let starting = async move {
-            if let Some((_, Some(ended))) = before {
+            if let Some(ended) = ended {
                 ended.cancelled().await;
             }
-            documents.find_job(&place, description).await;
+            documents.find_job(&place, new, description).await;
         };
         let starting = async move { _ = stop.run_until_cancelled(starting).await };
         drop(self.inner.context.tasks.spawn("start a document's replication", starting));
     }
 
     /// Finds out a replication's id, and starts its job. Tries again as long as it can't.
-    async fn find_job(&self, place: &JobDocument, description: Arc<Description>) {
+    async fn find_job(&self, place: &JobDocument, serial: u64, description: Arc<Description>) {
         let settings = &self.inner.context.settings;
+        if description.was_duplicate {
+            // The first one may not be known yet.
+            tokio::time::sleep(DUPLICATE_PAUSE).await;
+        }
         let mut pauses = Pauses::growing(settings.restart_pause, settings.max_restart_pause);
         let mut count = 0;
         loop {
-            let (reason, pause) = match self.try_job(place, &description).await {
+            let (reason, pause) = match self.try_job(place, serial, &description).await {
                 Ok(Tried::Done(None)) => return,
                 Ok(Tried::Done(Some(change))) => return self.write(place, change).await,
                 Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
@@ -311,16 +370,19 @@ impl Documents {
                 }
                 Err(error) => {
                     let pause = pauses.next().unwrap_or(settings.max_restart_pause);
-                    (error.chain().to_string(), pause)
+                    (reason(&error), pause)
                 }
             };
             count += 1;
-            let doc = place.id.as_str();
-            tracing::warn!(doc.id = doc, error = reason, "no replication can be made of a document for now");
+            if count == 1 {
+                let doc = place.id.as_str();
+                tracing::warn!(doc.id = doc, error = reason, "no replication can be made of a document for now");
+            }
             let next_try = SystemTime::now() + pause;
             let stage = DocumentStage::Error { count, reason: reason.as_str().into(), next_try };
-            if let Some(known) = self.known().get_mut(place) {
-                known.stage = stage;
+            match self.known().get_mut(place).filter(|known| known.serial == serial) {
+                Some(known) => known.stage = stage,
+                None => return,
             }
             if settings.update_docs {
                 self.write(place, StateChange::error(description.fingerprint, &reason)).await;
@@ -329,7 +391,12 @@ impl Documents {
         }
     }
 
-    async fn try_job(&self, place: &JobDocument, description: &Arc<Description>) -> Result<Tried, ReplicateError> {
+    async fn try_job(
+        &self,
+        place: &JobDocument,
+        serial: u64,
+        description: &Arc<Description>,
+    ) -> Result<Tried, ReplicateError> {
         let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
         let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
         let asking = context.ids(&description.request, &caller);
@@ -341,19 +408,20 @@ impl Documents {
             Ok(ids) => ids?,
             Err(next) => return Ok(Tried::Waits(next)),
         };
+        let mut known = self.known();
+        let Some(known) = known.get_mut(place).filter(|known| known.serial == serial) else {
+            return Ok(Tried::Done(None));
+        };
+        // It may have been paused meanwhile.
+        let (paused, stated) = (known.description.paused, description.stated);
         let new = |number| {
             let what = (description.request.clone(), caller.clone());
             let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
             {
                 let mut status = job.status();
-                (status.paused, status.stated) = (description.paused, description.stated);
+                (status.paused, status.stated) = (paused, stated);
             }
             job
-        };
-        let mut known = self.known();
-        // Whoever ended this has the lock before, or after.
-        let Some(known) = known.get_mut(place).filter(|known| !known.stop.is_cancelled()) else {
-            return Ok(Tried::Done(None));
         };
         known.since = SystemTime::now();
         match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
@@ -366,9 +434,9 @@ impl Documents {
                 None => Ok(Tried::Taken(id.to_string())),
                 Some(first) => {
                     context.databases.counters().jobs_added_again.increment();
-                    known.stage = DocumentStage::Duplicate { id: id.to_string() };
                     let first = (first.id.as_str(), first.database.as_str());
                     let reason = duplicate_reason(&id.to_string(), place.id.as_str(), first);
+                    known.stage = DocumentStage::Duplicate { id: id.to_string(), reason: reason.as_str().into() };
                     tracing::warn!(reason, "a document describes what another one does");
                     Ok(Tried::Done(Some(StateChange::failed(Some(description.fingerprint), &reason))))
                 }
@@ -398,12 +466,18 @@ impl Documents {
     /// Ends what was done for a document; answers the id of its job, and, if that still runs, what is cancelled when it has ended.
     fn forget_alone(&self, place: &JobDocument) -> Option<(String, Option<CancellationToken>)> {
         let known = self.known().remove(place)?;
+        let (free, ended) = self.wind_up(known);
+        Some((free?, ended))
+    }
+
+    /// The same of one that is known no more: the id that is free now, and what is cancelled when its last job has ended.
+    fn wind_up(&self, known: Known) -> (Option<String>, Option<CancellationToken>) {
         known.stop.cancel();
-        let DocumentStage::Job(job) = known.stage else { return None };
+        let DocumentStage::Job(job) = known.stage else { return (None, known.ended) };
         let id = job.id.to_string();
         let cancelled = self.inner.running.remove(&id, job.number);
         self.inner.scheduler.removed(&job);
-        Some((id, cancelled.map(|cancelled| cancelled.ended)))
+        (Some(id), cancelled.map(|cancelled| cancelled.ended))
     }
 
     fn forget_database(&self, name: &DbName) {
@@ -414,14 +488,15 @@ impl Documents {
     /// A replication id is free: the first document that waits for it gets its job.
     fn hand_over(&self, free: &str) {
         let next = self.known().iter().find_map(|(place, known)| match &known.stage {
-            DocumentStage::Duplicate { id } if id == free => {
-                let description = Description { stated: true, ..Description::clone(&known.description) };
-                Some((place.clone(), Arc::new(description)))
+            DocumentStage::Duplicate { id, .. } if id == free => {
+                let description =
+                    Description { stated: true, was_duplicate: false, ..Description::clone(&known.description) };
+                Some((place.clone(), known.serial, Arc::new(description)))
             }
             _ => None,
         });
-        if let Some((place, description)) = next {
-            self.start(&place, description);
+        if let Some((place, serial, description)) = next {
+            self.replace(&place, Some(serial), description);
         }
     }
 
@@ -431,18 +506,23 @@ impl Documents {
             tokio::time::sleep(FILTER_PAUSE).await;
             let filtered = |(place, known): (&JobDocument, &Known)| match &known.stage {
                 DocumentStage::Job(job) if job.request.filter.as_ref().is_some_and(NamedFilter::has_code) => {
-                    Some((place.clone(), known.description.clone(), job.clone()))
+                    Some((place.clone(), known.serial, known.description.clone(), job.clone()))
                 }
                 _ => None,
             };
             let filtered: Vec<_> = self.known().iter().filter_map(filtered).collect();
-            for (place, description, job) in filtered {
+            for (place, serial, description, job) in filtered {
                 // One that can't be asked for now is found out by its job.
-                let Ok((id, _)) = self.inner.context.ids(&description.request, &job.caller).await else { continue };
-                let is_it = self.known().get(&place).is_some_and(|known| known.is_job(job.number));
-                if is_it && id != job.id {
+                if job.state() != State::Running {
+                    continue;
+                }
+                let asking = self.inner.context.ids(&description.request, &job.caller);
+                let asked = self.inner.scheduler.ask(&description.request.source, asking).await;
+                if let Ok(Ok((id, _))) = asked
+                    && id != job.id
+                {
                     tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");
-                    self.start(&place, description);
+                    self.replace(&place, Some(serial), description);
                 }
             }
         }
@@ -452,29 +532,38 @@ impl Documents {
     async fn tell(&self, stop: CancellationToken) {
         let mut changed = self.inner.scheduler.changed();
         loop {
-            let mut by_database: HashMap<DbName, Vec<(DocId, StateChange)>> = HashMap::new();
-            let mut completed = Vec::new();
+            let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
+            let (mut completed, mut again) = (Vec::new(), Vec::new());
             for job in self.inner.scheduler.take_changed() {
                 let Some(place) = &job.document else { continue };
                 let known = self.known();
                 let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
                 let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
-                by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change));
-                if job.status().completed {
-                    self.inner.context.databases.counters().docs_completed.increment();
-                    completed.push(job.clone());
-                }
+                by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
             }
             for (name, changes) in by_database {
+                let mut jobs = Vec::new();
+                let changes = changes.into_iter().map(|(id, change, job)| {
+                    jobs.push(job);
+                    (id, change)
+                });
+                let changes = changes.collect();
                 let written = match self.inner.store.database(&name).await {
                     Ok(database) => states::write(&database, changes).await,
                     Err(error) => Err(error),
                 };
-                if let Err(error) = written {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
+                match written {
+                    Ok(()) | Err(StoreError::NoDatabase) => {
+                        completed.extend(jobs.into_iter().filter(|job| job.status().completed));
+                    }
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
+                        again.extend(jobs);
+                    }
                 }
             }
+            self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
             // Not before it stands in the document: it would be started anew.
             for job in completed {
                 let Some(place) = &job.document else { continue };
@@ -485,6 +574,10 @@ impl Documents {
                     }
                 }
                 self.hand_over(&job.id.to_string());
+            }
+            if !again.is_empty() {
+                _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN_PAUSE)).await;
+                again.iter().for_each(|job| self.inner.scheduler.note(job));
             }
             if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
                 return;

@@ -116,8 +116,11 @@ impl Gates {
 
     /// When the next of these that are shut may be tried; `None` if all are open, or somebody tries them.
     pub fn next_try(&self, needs: &[Gate], fresh: bool) -> Option<Instant> {
-        let shut = needs.iter().filter_map(|gate| Some((gate, self.shut.get(gate)?)));
-        shut.filter(|(_, shut)| !shut.tried).map(|(gate, shut)| shut.next_try(gate, fresh)).max()
+        let shut: Vec<_> = needs.iter().filter_map(|gate| Some((gate, self.shut.get(gate)?))).collect();
+        if shut.iter().any(|(_, shut)| shut.tried) {
+            return None;
+        }
+        shut.into_iter().map(|(gate, shut)| shut.next_try(gate, fresh)).max()
     }
 
     /// Whether any of these is shut.

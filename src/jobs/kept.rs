@@ -31,9 +31,19 @@ pub async fn keep(
     body.retain(|name, _| !NOT_KEPT.contains(&name.as_str()) && !name.starts_with('_'));
     let edit = edit(id.to_string().into(), &body)?;
     match write(&database, edit, caller).await? {
-        Ok(()) | Err(Refusal::Conflict) => Ok(()),
+        Ok(()) => Ok(()),
+        // It is kept already, by him.
+        Err(Refusal::Conflict) if is_own(&database, id, caller).await? => Ok(()),
+        Err(Refusal::Conflict) => Err(ReplicateError::Unauthorized("it is kept in a document of somebody else".into())),
         Err(refusal) => Err(ReplicateError::Unauthorized(refusal.to_string())),
     }
+}
+
+async fn is_own(database: &Arc<Database>, id: &ReplicationId, caller: &Caller) -> Result<bool, ReplicateError> {
+    let id = id.to_string();
+    let document = database.read(move |snapshot| states::read(snapshot, &id)).await.map_err(PeerError::from)?;
+    let owner = document.as_ref().and_then(|document| document.get("owner")).and_then(Value::as_str);
+    Ok(caller.may_manage(owner))
 }
 
 /// Ends the job of a document for somebody who may: a kept one's document is deleted, another one's remembers that it is paused. Answers

@@ -181,11 +181,11 @@ impl Jobs {
                 next_try: Some(rfc3339_text(next_try)),
                 ..entry
             },
-            DocumentStage::Duplicate { .. } => DocumentEntry {
+            DocumentStage::Duplicate { reason, .. } => DocumentEntry {
                 node: None,
                 endpoints: endpoints(&description.request, address),
                 state: State::Failed,
-                info: json!({ "error": "another document describes the same replication" }),
+                info: json!({ "error": &*reason }),
                 error_count: 1,
                 ..entry
             },

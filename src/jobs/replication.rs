@@ -80,6 +80,8 @@ pub struct Status {
     pub completed: bool,
     /// Where it had caught up.
     pub caught_up: Option<CaughtUp>,
+    /// How often its source was made anew.
+    pub made_anew: u64,
     /// Ends its life.
     life: Option<CancellationToken>,
 }
@@ -174,6 +176,10 @@ impl Replication {
         let caught_up = {
             let mut status = self.status();
             status.life = Some(stop.clone());
+            // It may have been paused since this life was given.
+            if status.paused {
+                stop.cancel();
+            }
             status.caught_up.clone()
         };
         let ids = (self.id.clone(), self.log_ids.clone());

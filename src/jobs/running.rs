@@ -101,7 +101,7 @@ impl RunningJobs {
     ) -> Result<Arc<Replication>, Arc<Replication>> {
         match self.running.entry(id.to_string()) {
             Entry::Occupied(running) => Err(running.get().job.clone()),
-            Entry::Vacant(place) => Ok(self.start(place, job, start, Vec::new())),
+            Entry::Vacant(place) => Ok(self.start(place, job, start, vec![nobody()])),
         }
     }
 
@@ -127,6 +127,8 @@ impl RunningJobs {
             // A listener that hung up has no use for the answer.
             _ = listener.send(Ending::Result(Err(error.clone())));
         }
+        // Whoever joins now didn't start it.
+        running.listeners.push(nobody());
     }
 
     /// Takes the job off the map and answers everyone who waits; tells whether it was still there.
@@ -163,13 +165,7 @@ impl RunningJobs {
         })
     }
 
-    /// Cancels the job that would be found so. Everyone who waits for it gets [`ReplicateError::Cancelled`].
-    pub fn cancel(&self, id: &str, by_base: bool, may_cancel: impl Fn(&Replication) -> bool) -> Option<Cancelled> {
-        let job = self.find(id, by_base, may_cancel)?;
-        self.remove(&job.id.to_string(), job.number)
-    }
-
-    /// Removes a job, if it is still the one of this number.
+    /// Cancels a job, if it is still the one of this number. Everyone who waits for it gets [`ReplicateError::Cancelled`].
     pub fn remove(&self, id: &str, number: Number) -> Option<Cancelled> {
         let (_, cancelled) = self.running.remove_if(id, |_, running| running.job.number == number)?;
         Some(stopped(cancelled))
@@ -196,6 +192,11 @@ impl RunningJobs {
         all.sort_by_key(|job| job.number);
         all
     }
+}
+
+/// In the place of who started a job, if that was nobody who waits for it.
+fn nobody() -> oneshot::Sender<Ending> {
+    oneshot::channel().0
 }
 
 /// Stops a job that is off the map, and tells everyone who waits for it.
@@ -280,6 +281,11 @@ mod tests {
         async move { Ok(Finished { answer: number.into(), up_to_date: async move { up_to_date }.boxed() }) }.boxed()
     }
 
+    fn cancel(jobs: &RunningJobs, id: &str, by_base: bool, may: impl Fn(&Replication) -> bool) -> Option<Cancelled> {
+        let job = jobs.find(id, by_base, may)?;
+        jobs.remove(&job.id.to_string(), job.number)
+    }
+
     fn settled(ending: Ending) -> Result<Value, ReplicateError> {
         match ending {
             Ending::Result(result) => result,
@@ -341,10 +347,10 @@ mod tests {
         let bench = Fixture::new();
         let ending = bench.join("a+continuous");
         assert_eq!(bench.jobs.list().len(), 1);
-        let cancelled = bench.jobs.cancel("a+continuous", false, |_| true).unwrap();
+        let cancelled = cancel(&bench.jobs, "a+continuous", false, |_| true).unwrap();
         assert!(matches!(settled(ending.await.unwrap()), Err(ReplicateError::Cancelled)));
         assert!(bench.jobs.list().is_empty());
-        assert!(bench.jobs.cancel("a+continuous", false, |_| true).is_none());
+        assert!(cancel(&bench.jobs, "a+continuous", false, |_| true).is_none());
         cancelled.ended.cancelled().await;
     }
 
@@ -352,10 +358,10 @@ mod tests {
     async fn cancel_finds_a_task_of_the_same_base_only_where_told_to() {
         let bench = Fixture::new();
         let _verdict = bench.join("a+continuous");
-        assert!(bench.jobs.cancel("a", false, |_| true).is_none());
-        assert!(bench.jobs.cancel("a", true, |job| job.owner() == Some("bob")).is_none());
+        assert!(cancel(&bench.jobs, "a", false, |_| true).is_none());
+        assert!(cancel(&bench.jobs, "a", true, |job| job.owner() == Some("bob")).is_none());
         assert_eq!(
-            bench.jobs.cancel("a", true, |job| job.owner() == Some("ann")).unwrap().job.id.to_string(),
+            cancel(&bench.jobs, "a", true, |job| job.owner() == Some("ann")).unwrap().job.id.to_string(),
             "a+continuous"
         );
     }
@@ -365,7 +371,7 @@ mod tests {
         let bench = Fixture::new();
         let (open, gate) = oneshot::channel();
         let _first = bench.ask("a", gate);
-        let cancelled = bench.jobs.cancel("a", false, |_| true).unwrap();
+        let cancelled = cancel(&bench.jobs, "a", false, |_| true).unwrap();
         let (open_next, gate) = oneshot::channel();
         let next = bench.ask("a", gate);
         drop(open);

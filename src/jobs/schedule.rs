@@ -341,6 +341,7 @@ impl Schedule {
             let front = self.waiting.get(needs).and_then(|line| self.jobs.get(line.front()?));
             self.gates.next_try(needs, front.is_some_and(|slot| slot.fresh))
         });
+        let at_gates = at_gates.filter(|_| self.all_turns < self.limits.lives);
         pause.into_iter().chain(at_gates).min()
     }
 
@@ -359,6 +360,17 @@ impl Schedule {
             Err(Some(gate)) => self.gates.shut(gate, tried.contains(gate), Duration::ZERO, now),
             Err(None) => {}
         }
+    }
+
+    /// Whether somebody waits for the turn that a job's life holds.
+    pub fn is_wanted(&self, job: Number) -> bool {
+        let Some(Slot { phase: Phase::Living { turn: true, .. }, needs, .. }) = self.jobs.get(&job) else {
+            return false;
+        };
+        let full = |gate: &&Gate| self.turns.get(*gate).is_some_and(|turns| *turns >= self.limits.lives_by_origin);
+        let full: Vec<_> = needs.iter().filter(full).collect();
+        let all = self.all_turns >= self.limits.lives;
+        self.lines.iter().any(|line| all || line.iter().any(|gate| full.contains(&gate)))
     }
 
     /// Whether a job has a life.

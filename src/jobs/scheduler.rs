@@ -37,6 +37,9 @@ use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stag
 /// A life that lasted so long was a good one, as in CouchDB (`[replicator] health_threshold`).
 const HEALTHY: Duration = Duration::from_secs(120);
 
+/// After so long a life that still copies makes room, if others wait for its turn: it goes on when they have had theirs.
+const TURN: Duration = Duration::from_secs(60);
+
 /// Gives jobs their lives. Cheap to clone.
 #[derive(Clone)]
 pub struct Scheduler {
@@ -121,7 +124,7 @@ impl Scheduler {
     }
 
     /// Somebody pauses a job, or lets it go on. Tells whether that is news.
-    pub fn set_paused(&self, job: &Replication, paused: bool) -> bool {
+    pub fn set_paused(&self, job: &Arc<Replication>, paused: bool) -> bool {
         let is_news = {
             let mut scheduled = self.scheduled();
             let schedule = &mut scheduled.schedule;
@@ -132,10 +135,12 @@ impl Scheduler {
             self.counters().jobs_stopped.increment();
             let mut status = job.status();
             status.history.add(EventKind::Stopped, None);
-            status.waits = false;
-            status.next_try = None;
+            (status.waits, status.next_try, status.error_count) = (false, None, 0);
+            status.stated |= status.reason.take().is_some();
             drop(status);
             job.end_life();
+            self.note(job);
+            self.inner.running.tell(&job.id.to_string(), job.number, &ReplicateError::Paused);
         }
         self.start_lives();
         is_news
@@ -217,7 +222,8 @@ impl Scheduler {
         self.start_lives();
     }
 
-    fn note(&self, job: &Arc<Replication>) {
+    /// Notes that something happened to a job.
+    pub fn note(&self, job: &Arc<Replication>) {
         if job.document.is_some() {
             self.inner.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(job.number, job.clone());
             self.inner.change.send_modify(|changes| *changes += 1);
@@ -230,7 +236,9 @@ impl Scheduler {
             if wake == Wake::MadeAnew
                 && let Some(known) = scheduled.jobs.get(&job)
             {
-                known.job.status().caught_up = None;
+                let mut status = known.job.status();
+                status.caught_up = None;
+                status.made_anew += 1;
             }
             scheduled.schedule.woken(job, Instant::now());
         }
@@ -284,6 +292,7 @@ impl Scheduler {
     async fn live(self, job: Arc<Replication>, lingers: bool) {
         let begun = Instant::now();
         let through = job.progress.position().through_seq;
+        let made_anew = job.status().made_anew;
         {
             let mut status = job.status();
             status.next_try = None;
@@ -297,7 +306,7 @@ impl Scheduler {
             Err(error) => Err(error),
         };
         let healthy = begun.elapsed() >= HEALTHY || job.progress.position().through_seq != through;
-        self.ended(&job, result, healthy).await;
+        self.ended(&job, result, (healthy, made_anew)).await;
     }
 
     async fn life(
@@ -316,11 +325,18 @@ impl Scheduler {
             life.stop.cancelled().await;
             tokio::time::sleep(context.settings.stop_deadline).await;
         });
+        let mut turn = pin!(tokio::time::sleep(TURN));
         loop {
             tokio::select! {
                 biased;
                 ended = &mut running => return ended.unwrap_or(Err(ReplicateError::Crashed)),
                 () = &mut too_late => return Err(ReplicateError::Cancelled),
+                () = &mut turn => {
+                    turn.set(tokio::time::sleep(TURN));
+                    if job.outlives_failures() && self.scheduled().schedule.is_wanted(job.number) {
+                        life.stop.cancel();
+                    }
+                }
                 Ok(()) = stages.changed() => {
                     let stage = *stages.borrow_and_update();
                     self.reached(job, stage);
@@ -364,22 +380,33 @@ impl Scheduler {
         }
     }
 
-    async fn ended(&self, job: &Arc<Replication>, result: Result<Outcome, ReplicateError>, healthy: bool) {
+    async fn ended(
+        &self,
+        job: &Arc<Replication>,
+        result: Result<Outcome, ReplicateError>,
+        (healthy, made_anew): (bool, u64),
+    ) {
         let Inner { context, running, .. } = &*self.inner;
         let id = job.id.to_string();
         match result {
             Ok(outcome) if job.request.continuous && outcome.caught_up.is_some() => {
-                job.status().caught_up = outcome.caught_up;
+                {
+                    let mut status = job.status();
+                    // Else it is of a database that isn't there any more.
+                    if status.made_anew == made_anew {
+                        status.caught_up = outcome.caught_up;
+                    }
+                }
                 self.is_well(job);
                 self.scheduled().schedule.caught_up(job.number, Instant::now());
-                self.start_lives();
+                self.settle(job).await;
             }
             Ok(outcome) => {
                 tracing::info!(seq = %outcome.committed_seq, "replication finished");
                 self.is_well(job);
                 job.status().completed = true;
-                self.note(job);
                 running.end(&id, job.number, Ok(outcome.into())).await;
+                self.note(job);
                 self.forget(job);
             }
             Err(error) if job.stop.is_cancelled() => {
@@ -388,11 +415,11 @@ impl Scheduler {
                 running.end(&id, job.number, Err(error)).await;
                 self.forget(job);
             }
-            // Somebody has paused it.
+            // Somebody has paused it, or others waited for its turn.
             Err(ReplicateError::Cancelled) => {
-                tracing::info!("replication paused");
+                tracing::info!("the replication's life was ended");
                 self.scheduled().schedule.stopped(job.number);
-                self.start_lives();
+                self.settle(job).await;
             }
             Err(error) if !job.outlives_failures() => {
                 tracing::warn!(error = %error.chain(), "replication failed");
@@ -401,8 +428,20 @@ impl Scheduler {
                 running.end(&id, job.number, Err(error)).await;
                 self.forget(job);
             }
-            Err(error) => self.crashed(job, error, healthy),
+            Err(error) => {
+                self.crashed(job, error, healthy);
+                self.settle(job).await;
+            }
         }
+    }
+
+    /// Forgets a job that was taken off the map while its life ended; else others may start.
+    async fn settle(&self, job: &Replication) {
+        if job.stop.is_cancelled() {
+            self.inner.running.end(&job.id.to_string(), job.number, Err(ReplicateError::Cancelled)).await;
+            self.forget(job);
+        }
+        self.start_lives();
     }
 
     fn crashed(&self, job: &Arc<Replication>, error: ReplicateError, healthy: bool) {
@@ -411,7 +450,7 @@ impl Scheduler {
         let now = Instant::now();
         let until = self.scheduled().schedule.failed(job.number, &failed(job, &error, healthy, context), now);
         let pause = until.map(|until| until - now);
-        let reason: Arc<str> = error.chain().to_string().into();
+        let reason: Arc<str> = reason(&error).into();
         let pause_ms = pause.map(|pause| pause.as_millis() as u64);
         tracing::warn!(error = &*reason, pause_ms, "replication failed; it is tried again");
         {
@@ -424,7 +463,6 @@ impl Scheduler {
         }
         self.note(job);
         running.tell(&job.id.to_string(), job.number, &error);
-        self.start_lives();
     }
 }
 
@@ -442,6 +480,16 @@ impl Drop for Leaving<'_> {
         self.scheduler.scheduled().schedule.leave((&self.needs, &self.tried), failed, Instant::now());
         self.scheduler.start_lives();
     }
+}
+
+/// Why a replication fails, with the word that CouchDB has before its reason.
+pub fn reason(error: &ReplicateError) -> String {
+    let word = match error {
+        ReplicateError::DatabaseNotFound(_) => "db_not_found: ",
+        ReplicateError::Unresolved(_) => "nxdomain: ",
+        _ => "",
+    };
+    format!("{word}{}", error.chain())
 }
 
 /// Who the owner of a document is now. Where there are no admins, everyone is one.

@@ -271,6 +271,8 @@ impl<F: Fn()> Feed<F> {
         let next = self.end.after(page);
         if next == Next::Wait {
             (self.caught_up)();
+            // A cluster in trouble gives empty pages, and says that there is more: the wait is its own then.
+            self.told &= FeedEnd::is_at_end(page, self.query.filter.is_counted());
         }
         match next {
             Next::End => {}

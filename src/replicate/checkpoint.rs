@@ -44,6 +44,7 @@ use std::time::SystemTime;
 use futures::future::{join, try_join};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use self::log::{NewEntry, NewLog, common_ancestor, parse, text};
 use self::side::{KnownLog, Side, find_log};
@@ -96,6 +97,8 @@ pub struct CaughtUp {
     pub recorded: Seq,
     /// The run of lives that goes on there.
     pub run: Run,
+    /// When a session was there last.
+    pub met: Instant,
 }
 
 /// Where a session is to begin.
@@ -137,7 +140,7 @@ impl Session {
         let logged_seq = common.as_ref().map_or_else(Seq::zero, |(seq, _)| seq.clone());
         let (mut entry, mut gone_on) = (None, None);
         let (start_seq, history) = match (common, caught_up) {
-            (common, Some(CaughtUp { since, recorded, run })) if recorded == logged_seq && !log_ids.is_empty() => {
+            (common, Some(CaughtUp { since, recorded, run, .. })) if recorded == logged_seq && !log_ids.is_empty() => {
                 let mut history = common.map(|(_, history)| history).unwrap_or_default();
                 entry = history.drain(..run.entries.min(history.len())).next();
                 gone_on = Some(run);
@@ -146,6 +149,8 @@ impl Session {
             (Some(common), _) => common,
             (None, _) => (since.unwrap_or_else(Seq::zero), Vec::new()),
         };
+        // What a filter let nothing through of isn't recorded yet.
+        let recorded_seq = if gone_on.is_some() { logged_seq.clone() } else { start_seq.clone() };
         let run = gone_on.unwrap_or_else(|| Run {
             start_time: httpdate::fmt_http_date(SystemTime::now()),
             start_seq: start_seq.clone(),
@@ -175,7 +180,7 @@ impl Session {
             target: sides.1,
             log_id: log_ids.first().cloned(),
             run,
-            recorded_seq: start_seq.clone(),
+            recorded_seq,
             logged_seq,
             start_seq,
             history,
@@ -197,7 +202,7 @@ impl Session {
 
     /// Where whoever goes on from this session begins, if everything up to `since` is on the target.
     pub fn caught_up(&self, since: Seq) -> CaughtUp {
-        CaughtUp { since, recorded: self.logged_seq.clone(), run: self.run.clone() }
+        CaughtUp { since, recorded: self.logged_seq.clone(), run: self.run.clone(), met: Instant::now() }
     }
 
     /// Records that everything up to `seq` is on the target, after both sides have made it durable.

@@ -47,6 +47,9 @@ pub enum ReplicateError {
     /// A peer failed.
     #[error("the replication failed")]
     Peer(#[source] Arc<PeerError>),
+    /// Somebody has paused the job that would do it.
+    #[error("the replication is paused")]
+    Paused,
     /// It was cancelled.
     #[error("the replication was cancelled")]
     Cancelled,

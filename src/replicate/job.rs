@@ -196,6 +196,7 @@ impl Job {
             files: &self.context.failures,
             writes_source: request.use_checkpoints,
             must_keep: request.use_checkpoints && request.fetched_directly().is_none(),
+            may_hold: self.failures.may_hold(),
         })
     }
 

@@ -23,6 +23,8 @@ pub struct Description {
     pub paused: bool,
     /// It says in which state its replication is, or was.
     pub stated: bool,
+    /// It says that another one describes the same.
+    pub was_duplicate: bool,
     /// The same for documents that describe the same; `paused` doesn't count.
     pub fingerprint: Fingerprint,
 }
@@ -58,10 +60,18 @@ impl Description {
         let owner = body.get("owner").and_then(Value::as_str).map(str::to_owned);
         let paused = body.get("paused") == Some(&Value::Bool(true));
         let stated = body.contains_key("_replication_state");
+        let was_duplicate = Stated::of(body) == Stated::Duplicate;
         let counts = |name: &&String| name.as_str() == "owner" || FIELDS.contains(&name.as_str());
         let counting: BTreeMap<_, _> = body.iter().filter(|(name, _)| counts(name)).collect();
         let text = serde_json::to_string(&counting).unwrap_or_default();
-        Ok(Self { request: Arc::new(request), owner, paused, stated, fingerprint: Md5::digest(text).into() })
+        Ok(Self {
+            request: Arc::new(request),
+            owner,
+            paused,
+            stated,
+            was_duplicate,
+            fingerprint: Md5::digest(text).into(),
+        })
     }
 }
 

@@ -122,7 +122,9 @@ pub async fn write(database: &Arc<Database>, mut changes: Vec<(DocId, StateChang
     let replicator = Caller::replicator();
     for _ in 0..TRIES {
         let made = database.read(move |snapshot| {
-            let edits = changes.iter().map(|(id, change)| edit(snapshot, id, change)).collect::<Result<Vec<_>, _>>()?;
+            // One that can't be read holds up no other.
+            let edits = changes.iter().map(|(id, change)| edit(snapshot, id, change).ok().flatten());
+            let edits: Vec<_> = edits.collect();
             let made = edits.into_iter().zip(changes).filter_map(|(edit, change)| Some((edit?, change)));
             Ok(made.unzip::<_, _, Vec<_>, Vec<_>>())
         });

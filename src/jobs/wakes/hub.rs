@@ -7,7 +7,7 @@
 //!
 //! A server without such a feed, or one that refuses it, is asked again after a while; until then its jobs wait by themselves.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,10 +124,20 @@ impl Hub {
         let watched: HashSet<_> = names.iter().collect();
         known.seqs.retain(|name, _| watched.contains(name));
         for names in names.chunks(NAMES_AT_ONCE) {
-            let Some(seqs) = server.update_seqs(names).await? else {
-                names.iter().for_each(|name| self.wake(name.clone(), Wake::Changed));
-                continue;
+            let seqs = match server.update_seqs(names).await {
+                Ok(seqs) => seqs.unwrap_or_default(),
+                // The feed will meet the same.
+                Err(error @ (PeerError::Unreachable { .. } | PeerError::WrongCredentials { .. })) => return Err(error),
+                // One database among them may be why; the feed goes on all the same.
+                Err(error) => {
+                    tracing::debug!(%error, "databases can't be asked how they are");
+                    BTreeMap::new()
+                }
             };
+            // Those that it doesn't tell of may be there.
+            for name in names.iter().filter(|name| !seqs.contains_key(*name)) {
+                self.wake(name.clone(), Wake::Changed);
+            }
             for (name, seq) in seqs {
                 let seq = BuildHasherDefault::<DefaultHasher>::default().hash_one(seq.as_json());
                 if known.seqs.get(&name) != Some(&seq) {

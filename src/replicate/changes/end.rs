@@ -71,6 +71,15 @@ impl FeedEnd {
         Self { continuous, counted, rows_read: 0, rows_of_answer: 0, enough: None, resting: false, empty: 0 }
     }
 
+    /// Whether the source says, or may mean, that nothing stands after a page that is the last of its answer.
+    pub(crate) fn is_at_end(page: &ChangesPage, counted: bool) -> bool {
+        match page.pending {
+            Pending::Rows(pending) => pending == 0 || (!counted && page.changes.is_empty()),
+            Pending::Untold => page.changes.len() < page.limit,
+            Pending::Unknown => false,
+        }
+    }
+
     /// How it goes on after this page.
     pub(crate) fn after(&mut self, page: &ChangesPage) -> Next {
         self.rows_of_answer += page.changes.len() as u64;

@@ -3,6 +3,7 @@
 //! Read from the source and from this machine, since either may have been the one that took them. Written to the source,
 //! or, once it has refused, to this machine.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::page::{self, PageName};
@@ -29,7 +30,7 @@ pub struct FailureList {
     /// Whether checkpoints pass failures: then they must be kept.
     must_keep: bool,
     /// Whether there may be pages.
-    may_hold: AtomicBool,
+    may_hold: Arc<AtomicBool>,
 }
 
 /// Where a list is found, and what it is for.
@@ -45,17 +46,19 @@ pub struct ListLocation<'a> {
     pub writes_source: bool,
     /// Whether checkpoints pass failures.
     pub must_keep: bool,
+    /// Whether there may be pages, as far as earlier lives know.
+    pub may_hold: Arc<AtomicBool>,
 }
 
 impl FailureList {
     /// A list; nothing is read yet.
-    pub fn new(ListLocation { base_id, source, files, writes_source, must_keep }: ListLocation<'_>) -> Self {
+    pub fn new(location: ListLocation<'_>) -> Self {
+        let ListLocation { base_id, source, files, writes_source, must_keep, may_hold } = location;
         let base_id = base_id.to_owned();
         let source_name = source.as_ref().map(|(_, name)| name.clone()).unwrap_or_default();
         let source_takes = AtomicBool::new(writes_source && source.is_some());
         let storages = source.map(|(peer, _)| Storage::Source { peer, base_id: base_id.clone() });
         let storages = storages.into_iter().chain(files.storage(&base_id)).collect();
-        let may_hold = AtomicBool::new(true);
         Self { base_id, storages, files: files.clone(), source_name, source_takes, must_keep, may_hold }
     }
 

@@ -4,7 +4,8 @@
 //! lost if that fails or is broken off.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::{RecordedFailure, short};
@@ -18,8 +19,10 @@ pub(super) const RECENT_BYTES: usize = 1 << 20;
 pub const FULL_BYTES: usize = 1 << 20;
 
 /// What failed in one job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FailureLog {
+    /// Whether the list may have pages.
+    may_hold: Arc<AtomicBool>,
     collected: Mutex<Collected>,
     /// Held while failures are written, so that nobody takes those for kept that somebody else is still writing.
     pub(super) keeping: tokio::sync::Mutex<()>,
@@ -37,7 +40,18 @@ struct Collected {
     forgotten: u64,
 }
 
+impl Default for FailureLog {
+    fn default() -> Self {
+        Self { may_hold: Arc::new(true.into()), collected: Mutex::default(), keeping: tokio::sync::Mutex::default() }
+    }
+}
+
 impl FailureLog {
+    /// Whether the list may have pages, which all lives of a job learn for each other.
+    pub fn may_hold(&self) -> Arc<AtomicBool> {
+        self.may_hold.clone()
+    }
+
     /// A document didn't get to the target: the target refused it, the source can't give it, or it can't be held.
     ///
     /// Words are shortened, ids are not, since they are asked for again. A log line has no more than a part of either.

@@ -49,7 +49,14 @@ impl Source {
 
 fn list(source: Option<Peer>, files: &FailureFiles) -> FailureList {
     let source = source.map(|source| (source, "src".to_owned()));
-    FailureList::new(ListLocation { base_id: "x", source, files, writes_source: true, must_keep: true })
+    FailureList::new(ListLocation {
+        base_id: "x",
+        source,
+        files,
+        writes_source: true,
+        must_keep: true,
+        may_hold: Arc::new(true.into()),
+    })
 }
 
 fn files(dir: &Path) -> (FailureFiles, FailureList) {

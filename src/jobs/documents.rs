@@ -332,17 +332,18 @@ impl Documents {
     async fn try_job(&self, place: &JobDocument, description: &Arc<Description>) -> Result<Tried, ReplicateError> {
         let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
         let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
-        let asking = context.ids(&description.request, &caller);
-        let asked = match description.request.filter.as_ref().is_some_and(NamedFilter::has_code) {
-            true => scheduler.ask(&description.request.source, asking).await,
+        let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
+        let asking = context.identify(request.clone(), &caller);
+        let asked = match request.filter.as_ref().is_some_and(NamedFilter::has_code) {
+            true => scheduler.ask(&request.source, asking).await,
             false => Ok(asking.await),
         };
-        let (id, log_ids) = match asked {
-            Ok(ids) => ids?,
+        let (request, (id, log_ids)) = match asked {
+            Ok(identified) => identified?,
             Err(next) => return Ok(Tried::Waits(next)),
         };
         let new = |number| {
-            let what = (description.request.clone(), caller.clone());
+            let what = (request.clone(), caller.clone());
             let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
             {
                 let mut status = job.status();
@@ -438,7 +439,8 @@ impl Documents {
             let filtered: Vec<_> = self.known().iter().filter_map(filtered).collect();
             for (place, description, job) in filtered {
                 // One that can't be asked for now is found out by its job.
-                let Ok((id, _)) = self.inner.context.ids(&description.request, &job.caller).await else { continue };
+                let identified = self.inner.context.identify(job.request.clone(), &job.caller).await;
+                let Ok((_, (id, _))) = identified else { continue };
                 let is_it = self.known().get(&place).is_some_and(|known| known.is_job(job.number));
                 if is_it && id != job.id {
                     tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");

@@ -150,9 +150,6 @@ async fn nobody_else_has_it_sent_and_it_is_sent_nowhere_else() {
     assert_eq!(status, 401);
     assert!(answer["reason"].as_str().unwrap().contains("may not be sent through a proxy"), "{answer}");
     assert_eq!(elsewhere.requests(), [""; 0]);
-    let (status, answer) =
-        bench.replicate(Some("ann"), json!({ "source": bench.source(TOKEN), "target": "tgt" })).await;
-    assert_eq!(status, 401, "{answer}");
 }
 
 #[tokio::test]
@@ -284,10 +281,10 @@ async fn what_could_not_be_copied_is_listed_with_the_secret_of_who_replicates() 
     let place = "/_scheduler/docs/_replicator/doc";
     let entry = until(&bench.server, place, |entry| entry["info"]["doc_write_failures"] == 5).await;
     let list = format!("/_replicate/{}/failures", entry["id"].as_str().unwrap().replace('+', "%2B"));
-    for who in [Some("ann"), None] {
-        let (status, listed) = bench.send(who, Method::GET, &list, Value::Null).await;
-        assert_eq!((status.as_u16(), &listed["total"]), (200, &json!(5)), "{listed}");
-    }
+    // An admin, who isn't named. Some are told twice while they are being put on the list.
+    until(&bench.server, &list, |listed| listed["total"] == 5).await;
+    let (_, listed) = bench.send(Some("ann"), Method::GET, &list, Value::Null).await;
+    assert_eq!(listed["total"], 5, "{listed}");
     assert_eq!(bench.send(Some("bob"), Method::GET, &list, Value::Null).await.0, 404);
 }
 

@@ -403,6 +403,10 @@ impl Scheduler {
             }
             Err(error) => self.crashed(job, error, healthy),
         }
+        // Whoever removed it while it still lived relies on this: its life may have ended otherwise in that very moment.
+        if job.stop.is_cancelled() {
+            self.forget(job);
+        }
     }
 
     fn crashed(&self, job: &Arc<Replication>, error: ReplicateError, healthy: bool) {

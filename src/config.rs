@@ -8,6 +8,7 @@ mod admin;
 pub mod auth;
 pub mod connection;
 pub mod cors;
+pub mod secrets;
 pub mod keys;
 mod couchdb_ini;
 pub mod options;
@@ -22,6 +23,7 @@ use url::Url;
 use self::auth::Auth;
 use self::connection::{SocketOptions, Tls};
 use self::cors::Cors;
+use self::secrets::DeclaredSecrets;
 pub use admin::{Admin, Password};
 pub use options::{ConfigError, Options};
 
@@ -150,6 +152,8 @@ pub struct Replicator {
     pub run_documents: bool,
     /// Whether documents that describe replications are told of passing states too.
     pub update_docs: bool,
+    /// What replications may name instead of holding a password or a token.
+    pub secrets: DeclaredSecrets,
 }
 
 /// IBM Cloud's.
@@ -185,6 +189,7 @@ impl Default for Replicator {
             keep_jobs: false,
             run_documents: true,
             update_docs: false,
+            secrets: DeclaredSecrets::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where local names live, and how any database is opened: the one place that makes a [`Peer`] of an [`Endpoint`].
 //!
 //! A local name is a database of the embedded store, whose security object is asked at each question to it; a remote
-//! database decides for itself, by the credentials of the endpoint. That the database is there is found out by the first question.
+//! database decides for itself, by the credentials of the endpoint; a secret that it names is asked for here, each time. That the database is there is found out by the first question.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::access::{Caller, Denied};
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
 use crate::effort::pulse::Pulse;
-use crate::endpoint::{Endpoint, RemoteEndpoint};
+use crate::endpoint::{Endpoint, RemoteEndpoint, SecretRefused};
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::server::RemoteServer;
 use crate::peer::remote::{Clients, RemotePeer};
@@ -34,6 +34,9 @@ pub enum OpenError {
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The secret that is to be sent there isn't for him, or not for there.
+    #[error(transparent)]
+    Secret(#[from] SecretRefused),
     /// It can't be reached as the endpoint says.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -54,8 +57,9 @@ impl Databases {
                 Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())))
             }
             Endpoint::Remote(remote) => {
+                let remote = remote.with_secret(&self.settings.secrets, caller)?;
                 let (settings, pulse) = (self.settings.clone(), pulse.clone());
-                Ok(Peer::Remote(RemotePeer::new(&self.clients, (**remote).clone(), settings, pulse).await?))
+                Ok(Peer::Remote(RemotePeer::new(&self.clients, remote, settings, pulse).await?))
             }
         }
     }
@@ -70,7 +74,7 @@ impl Databases {
         }
     }
 
-    /// A server over HTTP, to be asked about all its databases.
+    /// A server over HTTP, to be asked about all its databases. Its endpoint has the secret that it names.
     pub async fn server(&self, server: RemoteEndpoint) -> Result<RemoteServer, PeerError> {
         RemoteServer::new(&self.clients, server, self.settings.clone()).await
     }

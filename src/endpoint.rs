@@ -2,7 +2,8 @@
 //!
 //! A bare name is a database of this server; everything else is a URL, alone or in an object with headers and
 //! credentials. Credentials, strongest first: `auth.basic`, the URL's own, an `Authorization: Basic` header; they are
-//! taken out of URL and headers here, so that the URL that is left may be logged and answered. What is sent is checked
+//! taken out of URL and headers here, so that the URL that is left may be logged and answered. It may name a secret of this server's
+//! settings in place of all of them ([`secrets`]). What is sent is checked
 //! here too: whoever opens an endpoint can't fail at its words any more.
 //!
 //! The parts of a URL are also kept as they were written, since they enter the replication id that way (FACTS 4).
@@ -13,6 +14,7 @@ mod credentials;
 pub mod auth;
 pub mod oauth1;
 pub mod connection;
+mod secrets;
 
 use std::fmt;
 use std::time::Duration;
@@ -28,12 +30,14 @@ use self::auth::Auth;
 use self::connection::Connection;
 use self::invalid::MAX_BYTES;
 use crate::config::Replicator;
+use crate::config::secrets::is_name;
 use crate::json::fields::BadField;
 use crate::percent;
 use crate::store::DbName;
 
 pub use self::credentials::{Credentials, take_basic};
 pub use self::invalid::InvalidEndpoint;
+pub use self::secrets::SecretRefused;
 pub use self::written::Written;
 
 /// A source or a target.
@@ -58,6 +62,8 @@ pub struct RemoteEndpoint {
     pub headers: Vec<(String, SecretString)>,
     /// Credentials of another kind than name and password.
     pub auth: Option<Auth>,
+    /// The name of the declared secret that is in place of both, or is to be ([`RemoteEndpoint::with_secret`]).
+    pub secret: Option<Box<str>>,
     /// How it is reached.
     pub connection: Connection,
 }
@@ -164,6 +170,7 @@ impl RemoteEndpoint {
             credentials: basic.or_else(|| userinfo.and_then(Credentials::from_userinfo)).or(from_headers),
             headers,
             auth: None,
+            secret: None,
             connection: Connection::default(),
         })
     }
@@ -190,12 +197,22 @@ impl RemoteEndpoint {
                 Some(Credentials::new(name.to_owned(), password.to_owned()))
             }
         };
+        let secret = match object.get("auth").and_then(|auth| auth.get("secret")) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) if is_name(name) => Some(name.as_str().into()),
+            // Not repeated: it may be the secret itself.
+            Some(_) => return Err(bad("auth.secret` must be the name of a secret").into()),
+        };
         let auth = match object.get("auth") {
             None | Some(Value::Null) => None,
             Some(auth) => Auth::parse(auth).map_err(|problem| bad(&format!("auth{problem}")))?,
         };
         let mut remote = Self::parse(url, headers, basic)?;
         remote.auth = auth;
+        if secret.is_some() {
+            remote.credentials = None;
+        }
+        remote.secret = secret;
         remote.connection.tls = connection::tls(field, object.get("tls"))?;
         Ok(remote)
     }
@@ -222,9 +239,9 @@ impl RemoteEndpoint {
     }
 
     /// The same for endpoints of one URL with the same credentials and headers, reached in the same way. `None` for those that sign
-    /// each request, or fetch tokens.
+    /// each request, or fetch tokens, or whose secret wasn't asked for yet.
     pub fn fingerprint(&self) -> Option<[u8; 16]> {
-        if self.auth.is_some() {
+        if self.auth.is_some() || (self.secret.is_some() && self.credentials.is_none()) {
             return None;
         }
         let mut hash = Md5::new();

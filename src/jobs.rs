@@ -57,7 +57,14 @@ pub struct Jobs {
     /// Absent without a store.
     documents: Option<Documents>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
-    sources: Arc<DashMap<(String, Option<String>), Endpoint>>,
+    sources: Arc<DashMap<(String, Option<String>), KnownSource>>,
+}
+
+/// A source, and who has it read. A secret that it names is his.
+#[derive(Clone)]
+struct KnownSource {
+    endpoint: Endpoint,
+    owner: Arc<Caller>,
 }
 
 /// What a caller gets.
@@ -110,8 +117,8 @@ impl Jobs {
         match command {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
-                let id = self.context.ids(&request, caller).await?.0.to_string();
-                self.cancel(&id, !request.continuous, caller).await
+                let (request, (id, _)) = self.context.identify(request, caller).await?;
+                self.cancel(&id.to_string(), !request.continuous, caller).await
             }
             Command::Run(request) => self.run(request, caller).await,
         }
@@ -147,7 +154,8 @@ impl Jobs {
         running.retain(|job| job.id.base == base);
         let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
         running.retain(|job| caller.may_manage(job.owner()));
-        let source = running.first().map(|job| job.request.source.clone()).or_else(|| self.source(base, caller));
+        let runs = running.first().map(|job| KnownSource::of(&job.request.source, &job.caller));
+        let source = runs.or_else(|| self.source(base, caller));
         if is_known && running.is_empty() && source.is_none() {
             return Err(ReplicateError::NotFound("missing".into()));
         }
@@ -168,7 +176,7 @@ impl Jobs {
     }
 
     /// The source of a replication that the caller started, or, if an admin asks, that anybody did.
-    fn source(&self, base_id: &str, caller: &Arc<Caller>) -> Option<Endpoint> {
+    fn source(&self, base_id: &str, caller: &Arc<Caller>) -> Option<KnownSource> {
         let own = self.sources.get(&(base_id.to_owned(), caller.name.clone())).map(|known| known.value().clone());
         own.or_else(|| {
             let theirs =
@@ -181,7 +189,7 @@ impl Jobs {
     async fn failure_list(
         &self,
         base_id: &str,
-        known: Option<Endpoint>,
+        known: Option<KnownSource>,
         caller: &Arc<Caller>,
     ) -> Result<(FailureList, Option<String>), ReplicateError> {
         let files = &self.context.failures;
@@ -190,11 +198,13 @@ impl Jobs {
             None => files.pointed(base_id).await.map_err(PeerError::from)?,
         };
         let parsed = noted.clone().map(|noted| Endpoint::parse("source", Some(&noted.into()))).transpose()?;
-        let source = known.or(parsed);
+        let source = known.or(parsed.map(|endpoint| KnownSource { endpoint, owner: caller.clone() }));
         let source = match source {
-            Some(source) => {
-                let peer = self.context.databases.open(&source, caller, &Pulse::default()).await?;
-                Some((peer, source.without_secrets()))
+            Some(KnownSource { endpoint, owner }) => {
+                // Databases of this server are read with the rights of who asks now.
+                let reader = if matches!(endpoint, Endpoint::Local(_)) { caller } else { &owner };
+                let peer = self.context.databases.open(&endpoint, reader, &Pulse::default()).await?;
+                Some((peer, endpoint.without_secrets()))
             }
             None => None,
         };
@@ -208,7 +218,7 @@ impl Jobs {
             // They are noted in the data dir too, without credentials.
             self.sources.clear();
         }
-        self.sources.insert((base_id.to_owned(), caller.name.clone()), source.clone());
+        self.sources.insert((base_id.to_owned(), caller.name.clone()), KnownSource::of(source, caller));
     }
 
     /// Closes the intake and tells all replications to record what they have and end.
@@ -229,8 +239,7 @@ impl Jobs {
 
     async fn run(&self, request: Request, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         may_run(&self.context.databases, caller, &request).await?;
-        let (id, log_ids) = self.context.ids(&request, caller).await?;
-        let request = Arc::new(request);
+        let (request, (id, log_ids)) = self.context.identify(request, caller).await?;
         let job = |number| {
             self.remember(&id.base, &request.source, caller);
             let (ids, asked) = ((id.clone(), log_ids.clone()), (request.clone(), caller.clone()));
@@ -278,7 +287,7 @@ impl Jobs {
         may_run(&self.context.databases, caller, request).await?;
         // A document knows its owner by name.
         let owner = Arc::new(Caller { authorization: None, ..Caller::clone(caller) });
-        let (id, _) = self.context.ids(request, &owner).await?;
+        let (_, (id, _)) = self.context.identify(request.clone(), &owner).await?;
         let text = id.to_string();
         kept::keep(store, body, &id, caller).await?;
         // The document's job waits until this one, which nobody would remember, is gone.
@@ -331,6 +340,12 @@ impl Jobs {
             ReplicateError::Cancelled if self.context.tasks.stopping().is_cancelled() => ReplicateError::ShuttingDown,
             error => error,
         }
+    }
+}
+
+impl KnownSource {
+    fn of(endpoint: &Endpoint, owner: &Arc<Caller>) -> Self {
+        Self { endpoint: endpoint.clone(), owner: owner.clone() }
     }
 }
 

@@ -48,6 +48,7 @@ mod still_readers;
 mod refused;
 mod round_trips;
 mod secrets;
+mod declared_secrets;
 mod faults;
 mod gateways;
 mod one_document;

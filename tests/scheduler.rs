@@ -22,7 +22,7 @@ fn quick(config: &mut couchrep::config::Config) {
 }
 
 /// Waits until something that is asked for is as it should be.
-async fn until(server: &Server, path: &str, is: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(server: &Server, path: &str, is: impl Fn(&Value) -> bool) -> Value {
     let found = async {
         loop {
             let answer = server.client().get(server.url(path)).send().await.unwrap();

@@ -8,30 +8,57 @@ use serde_json::{Value, json};
 use crate::support::{Fault, FaultyPeer, Process, Server, client, json as ask};
 
 const ADMIN: &str = "pw-of-the-admin";
-const SECRETS: [&str; 5] = [ADMIN, "pw-in-the-url", "pw-in-the-object", "pw-in-a-header", "token-in-a-header"];
+const SECRETS: [&str; 7] = [
+    ADMIN,
+    "pw-in-the-url",
+    "pw-in-the-object",
+    "pw-in-a-header",
+    "token-in-a-header",
+    "pw-in-the-settings",
+    "token-in-the-settings",
+];
+/// Everything that tells of replications, or of settings.
+const SHOWN: [&str; 6] = [
+    "/_active_tasks",
+    "/_scheduler/jobs",
+    "/_scheduler/docs",
+    "/_metrics",
+    "/_node/_local/_stats",
+    "/_node/_local/_config",
+];
 
 #[tokio::test]
 async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log");
-    let admin = format!("admin:{ADMIN}");
-    let process = Process::tracing(&dir.path().join("data"), &["--admin", &admin, "--retries-per-request", "2"], &log);
     // A peer that takes any credentials: it has no admins.
     let server = Server::start().await;
     server.database("src").await.fill("doc-", 5).await;
     server.database("tgt").await;
     let peer = FaultyPeer::before(&server).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, config, token) = (dir.path().join("log"), dir.path().join("couchrep.toml"), dir.path().join("token"));
+    std::fs::write(&token, SECRETS[6]).unwrap();
+    let rights = format!("origins = ['{}']\nusers = ['admin']\n", peer.url(""));
+    let declared = format!(
+        "[secrets.carrier]\nusername = 'bob'\npassword = '{}'\n{rights}\n[secrets.cloud]\ntoken_file = '{}'\n{rights}",
+        SECRETS[5],
+        token.display(),
+    );
+    std::fs::write(&config, declared).unwrap();
+    let admin = format!("admin:{ADMIN}");
+    let options = ["--admin", &admin, "--retries-per-request", "2", "--config", config.to_str().unwrap()];
+    let process = Process::tracing(&dir.path().join("data"), &options, &log);
     let in_url = |path: &str| peer.url(path).replace("http://", &format!("http://ann:{}@", SECRETS[1]));
     let mut told = Vec::new();
+    let admins =
+        |method: Method, path: &str| client().request(method, process.url(path)).basic_auth("admin", Some(ADMIN));
     let mut replicate = async |job: Value| {
-        let request = client().post(process.url("/_replicate")).basic_auth("admin", Some(ADMIN));
-        let answer = request.header("Content-Type", "application/json").body(job.to_string()).send().await.unwrap();
+        let request = admins(Method::POST, "/_replicate").header("Content-Type", "application/json");
+        let answer = request.body(job.to_string()).send().await.unwrap();
         told.push(format!("{:?}", answer.headers()));
         let status = answer.status().as_u16();
         told.push(answer.text().await.unwrap());
-        for path in ["/_active_tasks", "/_metrics", "/_node/_local/_stats"] {
-            let shown = client().get(process.url(path)).basic_auth("admin", Some(ADMIN)).send().await.unwrap();
-            told.push(shown.text().await.unwrap());
+        for path in SHOWN {
+            told.push(admins(Method::GET, path).send().await.unwrap().text().await.unwrap());
         }
         status
     };
@@ -46,6 +73,8 @@ async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
             json!({"url": peer.url(path), "auth": auth}),
             json!({"url": peer.url(path), "headers": headers}),
             json!({"url": in_url(path), "headers": bearer}),
+            json!({"url": peer.url(path), "auth": {"secret": "carrier"}}),
+            json!({"url": peer.url(path), "auth": {"secret": "cloud"}}),
         ]
     };
     for (source, target) in std::iter::zip(endpoints("/src"), endpoints("/tgt")) {
@@ -79,6 +108,34 @@ async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
     assert_eq!(replicate(json!({"source": nowhere, "target": in_url("/tgt")})).await, 502);
     let invalid = format!("ftp://ann:{}@127.0.0.1/db", SECRETS[1]);
     assert_eq!(replicate(json!({"source": invalid, "target": in_url("/tgt")})).await, 400);
+    let elsewhere = json!({"url": "http://127.0.0.1:1/db", "auth": {"secret": "carrier"}});
+    assert_eq!(replicate(json!({"source": elsewhere, "target": in_url("/tgt")})).await, 401);
+
+    // The same in documents: first those that copy, then those that can't, whose refused logins all others would wait for.
+    peer.keep_failing(Method::GET, "/failing/$", Fault::status(401), None);
+    let failing = endpoints("/failing").into_iter().chain([elsewhere, json!(nowhere)]).collect::<Vec<_>>();
+    for (sources, states) in [(endpoints("/src").to_vec(), ["completed", "running"]), (failing, ["crashing", "error"])]
+    {
+        for (n, source) in sources.into_iter().enumerate() {
+            let target = if n % 2 == 0 { json!(in_url("/tgt")) } else { endpoints("/tgt")[2].clone() };
+            let job = json!({"source": source, "target": target, "continuous": n == 0, "doc_ids": [n.to_string()]});
+            let request = admins(Method::POST, "/_replicator").header("Content-Type", "application/json");
+            let answer = request.body(job.to_string()).send().await.unwrap();
+            assert_eq!(answer.status(), 201);
+            told.push(answer.text().await.unwrap());
+        }
+        let told_of = |state: &str, text: &str| text.contains(&format!("\"state\":\"{state}\""));
+        let mut seen = [false; 2];
+        while seen != [true; 2] {
+            for path in SHOWN {
+                let text = admins(Method::GET, path).send().await.unwrap().text().await.unwrap();
+                (0..2).for_each(|n| seen[n] |= path == "/_scheduler/docs" && told_of(states[n], &text));
+                told.push(text);
+            }
+        }
+    }
+    let last = told.iter().rev().find(|text| text.contains("may not be sent to http://127.0.0.1:1"));
+    assert!(last.is_some(), "nobody was told of the secret that is for another server");
     ask(&client(), Method::GET, process.url("/_up"), None, 200).await;
     drop(process);
 

@@ -143,7 +143,7 @@ async fn replicate(arguments: Arguments, request: Request, mut screen: Screen) -
 
 async fn job(context: Context, request: Request) -> Result<Job, ReplicateError> {
     let caller = Arc::new(Caller::server_admin());
-    let ids = context.ids(&request, &caller).await?;
+    let (request, ids) = context.identify(request, &caller).await?;
     Ok(Job::new(context, caller, request, ids))
 }
 

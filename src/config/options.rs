@@ -7,10 +7,12 @@
 
 mod sections;
 mod auth;
+mod secrets;
 mod values;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,7 @@ use serde::Deserialize;
 
 use super::{Config, TlsFiles, couchdb_ini};
 pub use auth::AuthOptions;
+pub use secrets::SecretOptions;
 pub use sections::{CorsOptions, HttpOptions, ReplicatorOptions, StoreOptions};
 
 /// Why the settings can't be used.
@@ -49,6 +52,14 @@ pub enum ConfigError {
     Value {
         /// As on the command line: `--uuid`.
         option: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A secret that is declared in a way that makes no sense.
+    #[error("[secrets.{name}] {problem}")]
+    Secret {
+        /// Its name.
+        name: String,
         /// What is wrong with it.
         problem: &'static str,
     },
@@ -175,6 +186,10 @@ pub struct Options {
     /// `[store]` in the file.
     #[command(flatten)]
     pub store: StoreOptions,
+
+    /// `[secrets.NAME]` in the file, and nowhere else.
+    #[arg(skip)]
+    pub secrets: BTreeMap<String, SecretOptions>,
 }
 
 impl Options {
@@ -206,7 +221,8 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth, replicator, http, cors, store
+            admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth, replicator, http, cors, store,
+            secrets
         }
         drop((config, couchdb_ini));
         // An empty variable is how a compose file says "none".
@@ -233,6 +249,10 @@ impl Options {
         http.lay_over(&mut to.http);
         cors.lay_over(&mut to.cors);
         store.lay_over(&mut to.store);
+        if !secrets.is_empty() {
+            let declared = secrets.into_iter().map(|(name, secret)| Ok((name.clone(), secret.declared(&name)?)));
+            to.replicator.secrets = declared.collect::<Result<_, ConfigError>>()?;
+        }
         Ok(())
     }
 }

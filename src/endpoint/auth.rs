@@ -14,7 +14,7 @@ use url::Url;
 
 use super::oauth1::OAuth1;
 
-/// What an endpoint's `auth` object names, `basic` excepted.
+/// What an endpoint's `auth` object names, `basic` and `secret` excepted.
 #[derive(Debug, Clone)]
 pub enum Auth {
     /// `oauth`: OAuth 1.0a.
@@ -69,10 +69,10 @@ struct OAuth2 {
     scope: Option<String>,
 }
 
-const KINDS: &str = "basic, oauth, bearer, iam and oauth2";
+const KINDS: &str = "basic, secret, oauth, bearer, iam and oauth2";
 
 impl Auth {
-    /// Reads an `auth` object; `None` if it names `basic`, or nothing.
+    /// Reads an `auth` object; `None` if it names `basic`, `secret`, or nothing.
     ///
     /// # Errors
     /// What is wrong, to be put after the name of the endpoint's field and `auth`, as in `` `source.auth ``.
@@ -87,7 +87,7 @@ impl Auth {
             };
         };
         let auth = match kind.as_str() {
-            "basic" => return Ok(None),
+            "basic" | "secret" => return Ok(None),
             "oauth" => Self::OAuth1(OAuth1::new(fields(kind, value)?).map_err(|problem| format!(".{problem}"))?),
             "bearer" => {
                 match value.as_str().filter(|token| !token.is_empty() && HeaderValue::from_str(token).is_ok()) {

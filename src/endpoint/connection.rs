@@ -217,10 +217,12 @@ mod tests {
                 auth(json!({"iam": {"api_key": "s3cret", "token_url": "file:///x"}})),
                 "`source.auth.iam.token_url` must be an http or https URL without credentials",
             ),
+            (auth(json!({"secret": "s3cret!"})), "`source.auth.secret` must be the name of a secret"),
+            (auth(json!({"secret": "x", "bearer": "s3cret"})), "`source.auth` must have one member only"),
             (auth(json!({"bearer": "x", "iam": {}})), "`source.auth` must have one member only"),
             (
                 auth(json!({"digest": {}})),
-                "`source.auth.digest` is not known: there are basic, oauth, bearer, iam and oauth2",
+                "`source.auth.digest` is not known: there are basic, secret, oauth, bearer, iam and oauth2",
             ),
         ] {
             match parse(body) {

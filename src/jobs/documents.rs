@@ -399,13 +399,14 @@ impl Documents {
     ) -> Result<Tried, ReplicateError> {
         let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
         let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
-        let asking = context.ids(&description.request, &caller);
-        let asked = match description.request.filter.as_ref().is_some_and(NamedFilter::has_code) {
-            true => scheduler.ask(&description.request.source, asking).await,
+        let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
+        let asking = context.identify(request.clone(), &caller);
+        let asked = match request.filter.as_ref().is_some_and(NamedFilter::has_code) {
+            true => scheduler.ask(&request.source, asking).await,
             false => Ok(asking.await),
         };
-        let (id, log_ids) = match asked {
-            Ok(ids) => ids?,
+        let (request, (id, log_ids)) = match asked {
+            Ok(identified) => identified?,
             Err(next) => return Ok(Tried::Waits(next)),
         };
         let mut known = self.known();
@@ -415,7 +416,7 @@ impl Documents {
         // It may have been paused meanwhile.
         let (paused, stated) = (known.description.paused, description.stated);
         let new = |number| {
-            let what = (description.request.clone(), caller.clone());
+            let what = (request.clone(), caller.clone());
             let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
             {
                 let mut status = job.status();
@@ -516,9 +517,9 @@ impl Documents {
                 if job.state() != State::Running {
                     continue;
                 }
-                let asking = self.inner.context.ids(&description.request, &job.caller);
-                let asked = self.inner.scheduler.ask(&description.request.source, asking).await;
-                if let Ok(Ok((id, _))) = asked
+                let asking = self.inner.context.identify(job.request.clone(), &job.caller);
+                let asked = self.inner.scheduler.ask(&job.request.source, asking).await;
+                if let Ok(Ok((_, (id, _)))) = asked
                     && id != job.id
                 {
                     tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");

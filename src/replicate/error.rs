@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::access::Denied;
 use crate::databases::OpenError;
-use crate::endpoint::InvalidEndpoint;
+use crate::endpoint::{InvalidEndpoint, SecretRefused};
 use crate::json::fields::BadField;
 use crate::peer::{Blame, PeerError};
 
@@ -88,6 +88,7 @@ impl From<OpenError> for ReplicateError {
         match error {
             OpenError::NoStore(_) => Self::BadRequest(error.to_string()),
             OpenError::Denied(denied) => denied.into(),
+            OpenError::Secret(refused) => refused.into(),
             OpenError::Peer(error) => error.into(),
         }
     }
@@ -96,6 +97,12 @@ impl From<OpenError> for ReplicateError {
 impl From<Denied> for ReplicateError {
     fn from(denied: Denied) -> Self {
         Self::Unauthorized(denied.to_string())
+    }
+}
+
+impl From<SecretRefused> for ReplicateError {
+    fn from(refused: SecretRefused) -> Self {
+        Self::Unauthorized(refused.to_string())
     }
 }
 

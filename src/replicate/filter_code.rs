@@ -17,17 +17,22 @@ use crate::effort::pulse::Pulse;
 use crate::endpoint::Endpoint;
 use crate::peer::PeerError;
 
+/// A replication's id, and those under which its checkpoints may stand.
+pub type Ids = (ReplicationId, Vec<String>);
+
 impl Context {
-    /// A replication's id, and those under which its checkpoints may stand, the newest version first. A user's filter
-    /// enters with its code, which the source is asked for.
-    pub async fn ids(
+    /// A request as it is run, with the secrets that it names; its replication's id, and the ids under which its checkpoints may
+    /// stand, the newest version first. A user's filter enters with its code, which the source is asked for.
+    pub async fn identify(
         &self,
-        request: &Request,
+        request: impl Into<Arc<Request>>,
         caller: &Arc<Caller>,
-    ) -> Result<(ReplicationId, Vec<String>), ReplicateError> {
-        let code = fetch(self, request, caller).await?;
-        let id = ReplicationId::of(request, &self.identity, caller, code.as_deref());
-        Ok((id, ReplicationId::log_ids(request, &self.identity, caller, code.as_deref())))
+    ) -> Result<(Arc<Request>, Ids), ReplicateError> {
+        let request = request.into().with_secrets(&self.settings.secrets, caller)?;
+        let code = fetch(self, &request, caller).await?;
+        let id = ReplicationId::of(&request, &self.identity, caller, code.as_deref());
+        let log_ids = ReplicationId::log_ids(&request, &self.identity, caller, code.as_deref());
+        Ok((request, (id, log_ids)))
     }
 }
 

@@ -4,14 +4,17 @@
 //! itself is a 400 that names the field (FACTS 7). Unknown keys are ignored, as CouchDB does,
 //! and told to whoever asked. Nothing is looked up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::ReplicateError;
+use crate::access::Caller;
+use crate::config::secrets::DeclaredSecrets;
 use crate::document::{DocId, Seq};
-use crate::endpoint::{Endpoint, InvalidEndpoint};
+use crate::endpoint::{Endpoint, InvalidEndpoint, SecretRefused};
 use crate::json::fields::{at_most, boolean, positive};
 use crate::peer::Filter;
 use crate::selector::Selector;
@@ -166,6 +169,20 @@ impl Request {
             (None, None, Some(selector)) => Filter::Selector(selector.clone()),
             (None, None, None) => Filter::None,
         }
+    }
+
+    /// The request as it is run for a caller: with the secrets that it names.
+    pub fn with_secrets(
+        self: Arc<Self>,
+        declared: &DeclaredSecrets,
+        caller: &Caller,
+    ) -> Result<Arc<Self>, SecretRefused> {
+        if !self.source.names_secret() && !self.target.names_secret() {
+            return Ok(self);
+        }
+        let with_secret = |endpoint: &Endpoint| endpoint.with_secret(declared, caller);
+        let (source, target) = (with_secret(&self.source)?, with_secret(&self.target)?);
+        Ok(Arc::new(Self { source, target, ..Self::clone(&self) }))
     }
 
     /// Reads a document of a replicator database.

@@ -50,6 +50,8 @@ struct Script {
     most_rows: Mutex<Option<usize>>,
     /// `METHOD /path?query` of every request, in the order of arrival.
     seen: watch::Sender<Vec<String>>,
+    /// The same of requests that say who asks, and what they say.
+    credentials: Mutex<Vec<String>>,
     /// Whether a document of this id is refused (`_bulk_docs`); the others are passed on.
     refuses: Mutex<Refuses>,
     down_until: watch::Sender<Instant>,
@@ -102,6 +104,7 @@ impl FaultyPeer {
             hides_start_times: AtomicBool::default(),
             most_rows: Mutex::default(),
             seen,
+            credentials: Mutex::default(),
             refuses,
             down_until,
         });
@@ -195,6 +198,11 @@ impl FaultyPeer {
         self.script.seen.borrow().clone()
     }
 
+    /// Every request so far that said who asks: `METHOD /path?query Basic …`, or a cookie in its place.
+    pub fn credentials(&self) -> Vec<String> {
+        self.script.credentials.lock().unwrap().clone()
+    }
+
     /// Waits until a request was seen, written as [`FaultyPeer::requests`] tells it, that contains this.
     pub async fn saw(&self, part: &str) {
         self.saw_after(0, part).await;
@@ -254,6 +262,9 @@ impl Script {
     fn fault(&self, request: &Request, text: &str) -> Option<Fault> {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let fault = self.met(request.method(), target, text);
+        let said = ["authorization", "cookie"].into_iter().filter_map(|name| request.headers().get(name));
+        let said = said.map(|said| format!("{} {target} {}", request.method(), said.to_str().unwrap()));
+        self.credentials.lock().unwrap().extend(said);
         self.seen.send_modify(|seen| seen.push(format!("{} {target}", request.method())));
         fault
     }

@@ -2,6 +2,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::config::secrets::SecretValue;
 
 fn read(toml: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
@@ -111,4 +112,58 @@ fn settings_can_be_printed_without_their_passwords() {
 fn an_empty_admin_is_none() {
     let options = Options { admin: vec!["".into()], ..Options::default() };
     assert!(options.config().unwrap().admins.is_empty());
+}
+
+const ORIGINS: &str = "origins = ['https://h:6984', 'http://h']\n";
+
+#[test]
+fn secrets_have_a_value_or_a_file_with_it_and_say_where_and_for_whom_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "hunter3\n").unwrap();
+    let config = read(&format!(
+        "[secrets.hq]\nusername = 'reader'\npassword = 'hunter2'\n{ORIGINS}users = ['ann', 'root']\n\
+         [secrets.cloud]\ntoken_file = '{}'\n{ORIGINS}",
+        file.display()
+    ))
+    .unwrap();
+    let secret = |name: &str| config.replicator.secrets.get(name).unwrap();
+    let (hq, cloud) = (secret("hq"), secret("cloud"));
+    assert_eq!(hq.users, ["ann", "root"]);
+    let origins: Vec<_> = hq.origins.iter().map(url::Origin::ascii_serialization).collect();
+    assert_eq!(origins, ["https://h:6984", "http://h"]);
+    let SecretValue::Password { username, password } = &hq.value else { panic!("{hq:?}") };
+    assert_eq!((username.as_str(), password.expose_secret()), ("reader", "hunter2"));
+    assert!(matches!(&cloud.value, SecretValue::Token(token) if token.expose_secret() == "hunter3"));
+    assert!(cloud.users.is_empty());
+    assert!(!format!("{config:?}").contains("hunter"));
+}
+
+#[test]
+fn a_secret_that_makes_no_sense_is_named_and_never_shown() {
+    let either = "[secrets.hq] must have either a username and a password, or a token";
+    let value = "[secrets.hq] has a username or a password that can't be one";
+    let origins = "[secrets.hq] must have origins, each of them https://HOST:PORT";
+    for (toml, expected) in [
+        (format!("password = 'hunter2'\n{ORIGINS}"), either),
+        (format!("username = 'u'\npassword = 'hunter2'\ntoken = 'hunter2'\n{ORIGINS}"), either),
+        (ORIGINS.to_owned(), either),
+        (format!("username = 'u:v'\npassword = 'hunter2'\n{ORIGINS}"), value),
+        (format!("username = 'u'\npassword = ''\n{ORIGINS}"), value),
+        (format!("token = \"hunter2\\n\"\n{ORIGINS}"), "[secrets.hq] has a token that can't be one"),
+        (format!("token = 'hunter2'\ntoken_file = 'x'\n{ORIGINS}"), "[secrets.hq] has both a value and a file with it"),
+        ("token = 'hunter2'\n".into(), origins),
+        ("token = 'hunter2'\norigins = []\n".into(), origins),
+        ("token = 'hunter2'\norigins = ['https://u:hunter2@h']\n".into(), origins),
+        ("token = 'hunter2'\norigins = 'https://u:hunter2@h'\n".into(), "line 3: must be a list of texts"),
+        ("token = 2\n".into(), "line 2: a secret must be a text"),
+    ] {
+        let found = problem(read(&format!("[secrets.hq]\n{toml}")));
+        assert_eq!(found, expected, "{toml}");
+    }
+    let named = problem(read(&format!("[secrets.'a b']\ntoken = 'hunter2'\n{ORIGINS}")));
+    assert!(named.starts_with("[secrets.a b] must be called by"), "{named}");
+    assert!(problem(read("[secrets.hq]\ntokn = 'hunter2'\n")).starts_with("line 2: unknown field `tokn`"));
+    let missing = read(&format!("[secrets.hq]\ntoken_file = 'nowhere/token'\n{ORIGINS}"));
+    assert!(matches!(missing, Err(ConfigError::Unreadable { .. })));
 }

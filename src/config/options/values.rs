@@ -103,6 +103,12 @@ pub fn maybe_secret<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Secret
     }
 }
 
+/// Takes a list of texts; serde's own message would print what isn't one.
+pub fn texts<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
+    let list = toml::Value::deserialize(value)?;
+    Vec::deserialize(list).map_err(|_| D::Error::custom("must be a list of texts"))
+}
+
 /// Takes a text or a list of them; serde's own message would print a value of the wrong type.
 pub fn secrets<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<SecretString>, D::Error> {
     let texts = match toml::Value::deserialize(value)? {

@@ -64,5 +64,6 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod random;
+mod random_jobs;
 mod fuzzed;
 mod couchdb;

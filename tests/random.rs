@@ -8,8 +8,8 @@
 //! isn't repeated. A failure tells the seed: `COUCHREP_SEED=42 cargo nextest run -E 'test(random::)'` runs it alone.
 //! `COUCHREP_SEEDS` is how many runs there are, in all.
 
-mod edits;
-mod faults;
+pub mod edits;
+pub mod faults;
 mod refusals;
 mod fast_writer;
 mod trouble;

@@ -11,7 +11,7 @@ pub mod memory;
 mod still;
 
 pub use faulty::{Fault, FaultyPeer, Gateway};
-pub use leaves::{Leaf, leaves, leaves_in_bulk, path_of};
+pub use leaves::{Leaf, leaves, leaves_for_now, leaves_in_bulk, path_of};
 pub use process::{Process, signal, without_times};
 pub use server::{Database, Server};
 pub use still::StillReader;

@@ -15,13 +15,15 @@
 
 pub mod description;
 pub mod states;
+mod following;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,17 +38,13 @@ use crate::document::DocId;
 use crate::effort::pauses::Pauses;
 use crate::replicate::request::{NamedFilter, check_document};
 use crate::replicate::{Context, ReplicateError};
-use crate::store::{DbEvent, DbName, Store, StoreError};
+use crate::store::{DbName, Store, StoreError};
 
 /// Between two looks at the code of filters.
 const FILTER_PAUSE: Duration = Duration::from_secs(60);
-/// Rows of the log that are looked at together.
-const UPDATES: usize = 1000;
-/// Documents of a feed that are looked at together.
-const ROWS: usize = 500;
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
-/// Before a database that couldn't be read, or written, is tried again.
+/// Before states that couldn't be written are tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 /// Before a document that said that another one has its job looks for it.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
@@ -71,6 +69,10 @@ struct Inner {
     known: Mutex<BTreeMap<JobDocument, Known>>,
     /// The newest serial.
     serials: AtomicU64,
+    /// Documents that are to be read once more, besides what the log tells.
+    again: Mutex<Vec<JobDocument>>,
+    /// Tells that there are some.
+    look_again: Notify,
 }
 
 /// A document that isn't at its end.
@@ -136,8 +138,17 @@ impl Documents {
         accounts: Accounts,
         (context, running, scheduler): (Context, RunningJobs, Scheduler),
     ) -> Self {
-        let inner =
-            Inner { store, accounts, context, running, scheduler, known: Mutex::default(), serials: AtomicU64::new(0) };
+        let inner = Inner {
+            store,
+            accounts,
+            context,
+            running,
+            scheduler,
+            known: Mutex::default(),
+            serials: AtomicU64::new(0),
+            again: Mutex::default(),
+            look_again: Notify::new(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -186,93 +197,6 @@ impl Documents {
         self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn follow(&self) {
-        let updates = self.inner.store.db_updates();
-        let mut watch = updates.watch();
-        let mut read: HashMap<DbName, u64> = HashMap::new();
-        let mut since = 0;
-        // Databases that couldn't be read.
-        let mut again = BTreeSet::new();
-        loop {
-            for name in std::mem::take(&mut again) {
-                if !self.read_on(&name, read.entry(name.clone()).or_default()).await {
-                    again.insert(name);
-                }
-            }
-            loop {
-                let rows = updates.since(since, UPDATES);
-                let Some(last) = rows.last() else { break };
-                since = last.seq;
-                for row in rows.into_iter().filter(|row| row.name.is_replicator()) {
-                    if row.event != DbEvent::Updated {
-                        self.forget_database(&row.name);
-                        read.remove(&row.name);
-                    }
-                    if row.event != DbEvent::Deleted {
-                        let from = read.entry(row.name.clone()).or_default();
-                        if !self.read_on(&row.name, from).await {
-                            again.insert(row.name);
-                        }
-                    }
-                }
-            }
-            let pause = async {
-                match again.is_empty() {
-                    true => std::future::pending().await,
-                    false => tokio::time::sleep(AGAIN_PAUSE).await,
-                }
-            };
-            tokio::select! {
-                changed = watch.changed() => if changed.is_err() { return },
-                () = pause => {}
-            }
-        }
-    }
-
-    /// Looks at the documents of a database that were written after `since`; answers whether that was possible.
-    async fn read_on(&self, name: &DbName, since: &mut u64) -> bool {
-        let read = self.read_documents(name, since).await;
-        if let Err(error) = &read {
-            let (db, error) = (name.as_str(), error as &dyn std::error::Error);
-            tracing::error!(db, error, "documents that describe replications can't be read");
-        }
-        read.is_ok()
-    }
-
-    async fn read_documents(&self, name: &DbName, since: &mut u64) -> Result<(), StoreError> {
-        let database = match self.inner.store.database(name).await {
-            Err(StoreError::NoDatabase) => return Ok(()),
-            database => database?,
-        };
-        loop {
-            let from = *since;
-            let rows = database.read(move |snapshot| {
-                let mut rows = Vec::new();
-                snapshot.changes(from, |row| {
-                    let document = if row.deleted { None } else { states::read(snapshot, &row.id)? };
-                    rows.push((row.seq, DocId::from(row.id), document));
-                    Ok(rows.len() < ROWS)
-                })?;
-                Ok(rows)
-            });
-            let rows = rows.await?;
-            let Some((last, ..)) = rows.last() else { return Ok(()) };
-            *since = *last;
-            let mut failed = Vec::new();
-            for (_, id, document) in rows {
-                let place = JobDocument { database: name.clone(), id };
-                if let Some(change) = self.see(&place, document) {
-                    failed.push((place.id, change));
-                }
-            }
-            // Those that can't be written now are told of when they are written to.
-            if let Err(error) = states::write(&database, failed).await {
-                let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
-                tracing::warn!(db, error, "states of replications can't be written");
-            }
-        }
-    }
-
     /// Does what a document's newest revision says; answers what is to be written into it at once.
     fn see(&self, place: &JobDocument, document: Option<Map<String, Value>>) -> Option<StateChange> {
         let Some(document) = document.filter(|_| !place.id.as_str().starts_with("_design/")) else {
@@ -299,7 +223,13 @@ impl Documents {
                 known.stage.clone()
             });
         match same {
-            Some(DocumentStage::Job(job)) => _ = self.inner.scheduler.set_paused(&job, description.paused),
+            Some(DocumentStage::Job(job)) => {
+                self.inner.scheduler.set_paused(&job, description.paused);
+                if description.stated {
+                    job.status().stated = true;
+                    self.inner.scheduler.note(&job);
+                }
+            }
             // A person has taken off that it is one, and wants it looked at again.
             Some(DocumentStage::Duplicate { .. }) if stated == Stated::Live => self.start(place, description),
             Some(_) => {}
@@ -360,8 +290,12 @@ impl Documents {
         let mut count = 0;
         loop {
             let (reason, pause) = match self.try_job(place, serial, &description).await {
-                Ok(Tried::Done(None)) => return,
-                Ok(Tried::Done(Some(change))) => return self.write(place, change).await,
+                Ok(Tried::Done(changes)) => {
+                    for (place, change) in changes {
+                        self.write(&place, change).await;
+                    }
+                    return;
+                }
                 Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
                 Ok(Tried::Waits(next)) => {
                     let left = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -409,9 +343,9 @@ impl Documents {
             Ok(identified) => identified?,
             Err(next) => return Ok(Tried::Waits(next)),
         };
-        let mut known = self.known();
-        let Some(known) = known.get_mut(place).filter(|known| known.serial == serial) else {
-            return Ok(Tried::Done(None));
+        let mut all = self.known();
+        let Some(known) = all.get_mut(place).filter(|known| known.serial == serial) else {
+            return Ok(Tried::Done(Vec::new()));
         };
         // It may have been paused meanwhile.
         let (paused, stated) = (known.description.paused, description.stated);
@@ -425,24 +359,28 @@ impl Documents {
             job
         };
         known.since = SystemTime::now();
-        match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
+        let first = match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
             Ok(job) => {
+                if context.settings.update_docs || stated && paused {
+                    scheduler.note(&job);
+                }
                 known.stage = DocumentStage::Job(job);
-                let change = StateChange::triggered(description.fingerprint, &id.to_string());
-                Ok(Tried::Done(context.settings.update_docs.then_some(change)))
+                // They may name one that had the job before.
+                let id = id.to_string();
+                let others = all.iter_mut().filter(|(_, known)| known.is_duplicate_of(&id));
+                let renamed =
+                    |(other, known): (&JobDocument, &mut Known)| (other.clone(), known.double(&id, other, place));
+                return Ok(Tried::Done(others.map(renamed).collect()));
             }
             Err(other) => match &other.document {
-                None => Ok(Tried::Taken(id.to_string())),
-                Some(first) => {
-                    context.databases.counters().jobs_added_again.increment();
-                    let first = (first.id.as_str(), first.database.as_str());
-                    let reason = duplicate_reason(&id.to_string(), place.id.as_str(), first);
-                    known.stage = DocumentStage::Duplicate { id: id.to_string(), reason: reason.as_str().into() };
-                    tracing::warn!(reason, "a document describes what another one does");
-                    Ok(Tried::Done(Some(StateChange::failed(Some(description.fingerprint), &reason))))
-                }
+                None => return Ok(Tried::Taken(id.to_string())),
+                Some(first) => first.clone(),
             },
-        }
+        };
+        context.databases.counters().jobs_added_again.increment();
+        let (doc, first_doc) = (place.id.as_str(), first.id.as_str());
+        tracing::warn!(doc.id = doc, first = first_doc, "a document describes what another one does");
+        Ok(Tried::Done(vec![(place.clone(), known.double(&id.to_string(), place, &first))]))
     }
 
     async fn write(&self, place: &JobDocument, change: StateChange) {
@@ -540,6 +478,7 @@ impl Documents {
                 let known = self.known();
                 let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
                 let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
+                let Some(change) = change else { continue };
                 by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
             }
             for (name, changes) in by_database {
@@ -575,6 +514,9 @@ impl Documents {
                     }
                 }
                 self.hand_over(&job.id.to_string());
+                // Somebody may have written it anew after that, which looked like the same as before.
+                self.again().push(place.clone());
+                self.inner.look_again.notify_one();
             }
             if !again.is_empty() {
                 _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN_PAUSE)).await;
@@ -589,8 +531,8 @@ impl Documents {
 
 /// What came of a try.
 enum Tried {
-    /// There is a job, or there will be none; this is to be written.
-    Done(Option<StateChange>),
+    /// There is a job, or there will be none; this is to be written, into other documents maybe.
+    Done(Vec<(JobDocument, StateChange)>),
     /// A job without a document has this id.
     Taken(String),
     /// Its source is down, or refuses its login, which others found out; it may be asked then.
@@ -600,6 +542,17 @@ enum Tried {
 impl Known {
     fn is_job(&self, number: Number) -> bool {
         matches!(&self.stage, DocumentStage::Job(job) if job.number == number)
+    }
+
+    fn is_duplicate_of(&self, job: &str) -> bool {
+        matches!(&self.stage, DocumentStage::Duplicate { id, .. } if id == job)
+    }
+
+    /// Notes that `first` has the job that it describes; what is to stand in it.
+    fn double(&mut self, job: &str, place: &JobDocument, first: &JobDocument) -> StateChange {
+        let reason = duplicate_reason(job, place.id.as_str(), (first.id.as_str(), first.database.as_str()));
+        self.stage = DocumentStage::Duplicate { id: job.to_owned(), reason: reason.as_str().into() };
+        StateChange::failed(Some(self.fingerprint), &reason)
     }
 
     fn status(&self) -> DocumentStatus {

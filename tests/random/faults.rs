@@ -17,7 +17,7 @@ struct Closed {
 }
 
 /// What the peer does to requests, drawn from this seed.
-pub(super) fn chance(seed: u64) -> impl FnMut(&str) -> Option<Fault> + Send + 'static {
+pub fn chance(seed: u64) -> impl FnMut(&str) -> Option<Fault> + Send + 'static {
     let mut rng = StdRng::seed_from_u64(seed);
     let (one_in, closed_one_in) = (rng.random_range(4..20), rng.random_range(40..400));
     let mut closed: Option<Closed> = None;

@@ -2,7 +2,7 @@
 
 use futures::{StreamExt, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::Method;
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use super::{client, json as ask};
@@ -49,8 +49,14 @@ pub async fn leaves(url: &str) -> Vec<Leaf> {
 /// The same, read with few requests: for databases where each request costs much, and for the ids `.` and `..`, whose
 /// paths a client's URL resolves.
 pub async fn leaves_in_bulk(url: &str) -> Vec<Leaf> {
-    let (client, url) = (client(), url.trim_end_matches('/').to_owned());
-    let feed = ask(&client, Method::GET, format!("{url}/_changes?style=all_docs"), None, 200).await;
+    let leaves = leaves_for_now(&client(), url).await;
+    leaves.unwrap_or_else(|answer| panic!("an announced revision is missing: {answer}"))
+}
+
+/// The same of a database that others may write to. An error is what was answered of a leaf that is none any more.
+pub async fn leaves_for_now(client: &Client, url: &str) -> Result<Vec<Leaf>, Value> {
+    let url = url.trim_end_matches('/').to_owned();
+    let feed = ask(client, Method::GET, format!("{url}/_changes?style=all_docs"), None, 200).await;
     let rows = feed["results"].as_array().unwrap();
     let changes = |row: &Value| row["changes"].as_array().unwrap().clone();
     let wanted = rows.iter().flat_map(|row| {
@@ -59,12 +65,14 @@ pub async fn leaves_in_bulk(url: &str) -> Vec<Leaf> {
     let mut leaves = Vec::new();
     for docs in wanted.collect::<Vec<_>>().chunks(200) {
         let url = format!("{url}/_bulk_get?revs=true&attachments=true");
-        let answer = ask(&client, Method::POST, url, Some(&json!({ "docs": docs })), 200).await;
+        let answer = ask(client, Method::POST, url, Some(&json!({ "docs": docs })), 200).await;
         let results = answer["results"].as_array().unwrap();
-        leaves.extend(results.iter().flat_map(|result| result["docs"].as_array().unwrap()).map(leaf));
+        for found in results.iter().flat_map(|result| result["docs"].as_array().unwrap()) {
+            leaves.push(if found["ok"].is_object() { leaf(found) } else { return Err(found.clone()) });
+        }
     }
     leaves.sort();
-    leaves
+    Ok(leaves)
 }
 
 /// An id as a URL has it. CouchDB redirects who encodes the slash after `_design`.

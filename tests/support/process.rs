@@ -49,6 +49,14 @@ impl Process {
         Self::spawn(command, data_dir)
     }
 
+    /// Starts one that adds its log to this file.
+    pub fn logging(data_dir: &Path, args: &[&str], log: &Path) -> Self {
+        let mut command = command();
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        command.args(args).env("COUCHREP_LOG", "info").stderr(log);
+        Self::spawn(command, data_dir)
+    }
+
     /// Starts one whose files can't grow beyond this many KiB: to it, the disk is full then.
     pub fn with_file_limit(data_dir: &Path, kib: u64) -> Self {
         let mut command = deaf(Command::new("sh"));
@@ -128,6 +136,11 @@ impl Process {
     /// Sends `SIGTERM`, `SIGINT` or `SIGHUP`.
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
+    }
+
+    /// Whether it has come to its end.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for its end; panics where it takes longer than `limit`.

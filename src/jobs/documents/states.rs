@@ -2,7 +2,7 @@
 //!
 //! As CouchDB does, `completed` and `failed` are always written, and `triggered` and `error` with `update_docs`. Otherwise than
 //! there, `crashing` is written too, with its reason and the time of the next try, and taken off when the job has got better, so that whoever
-//! looks at the document alone learns of it. `_replication_state_time` changes only with the state.
+//! looks at the document alone learns of it. What is paused is in no such state. `_replication_state_time` changes only with the state.
 //!
 //! A state is written over the revision that was read, and only while the document still describes what the state is of. If somebody
 //! edits it meanwhile, his edit stands, and what it describes now will get its own state.
@@ -58,26 +58,31 @@ impl StateChange {
     }
 
     /// It has a job.
-    pub fn triggered(of: Fingerprint, id: &str) -> Self {
+    fn triggered(of: Fingerprint, id: &str) -> Self {
         Self::new(Some(of), json!({ "_replication_state": "triggered", "_replication_id": id }))
     }
 
-    /// The state of its job.
-    pub fn of_job(of: Fingerprint, job: &Replication, update_docs: bool) -> Self {
+    /// The state of its job; `None` if nothing is to be told of it yet.
+    pub fn of_job(of: Fingerprint, job: &Replication, update_docs: bool) -> Option<Self> {
         let status = job.status();
         if status.completed {
             let stats = json!(FinalStats::of(&job.progress));
-            return Self::new(Some(of), json!({ "_replication_state": "completed", "_replication_stats": stats }));
+            let members = json!({ "_replication_state": "completed", "_replication_stats": stats });
+            return Some(Self::new(Some(of), members));
         }
-        let Some(reason) = &status.reason else {
-            let id = job.id.to_string();
-            return if update_docs { Self::triggered(of, &id) } else { Self::new(Some(of), json!({})) };
+        // What the document says of an earlier one may still be so.
+        if !update_docs && !status.paused && status.reason.is_none() && status.last_success.is_none() {
+            return None;
+        }
+        let Some(reason) = status.reason.as_ref().filter(|_| !status.paused) else {
+            let triggered = || Self::triggered(of, &job.id.to_string());
+            return Some(if update_docs { triggered() } else { Self::new(Some(of), json!({})) });
         };
         let left = status.next_try.and_then(|next| next.duration_since(SystemTime::now()).ok());
         let next = status.next_try.map(|next| format!("; tried again at {}", rfc3339_text(next)));
         let reason = format!("{reason}{}", next.unwrap_or_default());
         let members = json!({ "_replication_state": "crashing", "_replication_state_reason": reason });
-        Self { minor: left.is_none_or(|left| left < FAR), ..Self::new(Some(of), members) }
+        Some(Self { minor: left.is_none_or(|left| left < FAR), ..Self::new(Some(of), members) })
     }
 
     fn new(of: Option<Fingerprint>, members: Value) -> Self {
@@ -101,7 +106,8 @@ impl StateChange {
                 false => reason.to_owned(),
             }
         };
-        if same_state && reason(&document) == reason(&self.members) {
+        let same_id = self.members.get(MEMBERS[3]).is_none_or(|id| document.get(MEMBERS[3]) == Some(id));
+        if same_state && same_id && reason(&document) == reason(&self.members) {
             return None;
         }
         let time = match document.get(MEMBERS[1]).filter(|_| same_state) {

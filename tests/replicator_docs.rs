@@ -51,7 +51,6 @@ const DIFFERENT: &[(&str, Ours, &str)] = &[
     ("root PUT /_replicator/bad-13", Reason("endpoint has an invalid url"), "and a URL is none"),
     ("root PUT /_replicator/bad-15", Status(403), "a URL has a host"),
     ("root PUT /_replicator/bad-22", Status(403), "a name needs a password"),
-    ("root PUT /_replicator/bad-23", Status(403), "couchrep knows which kinds of credentials there are"),
     ("root PUT /_replicator/bad-29", Status(403), "`use_checkpoints` is a boolean"),
     ("root PUT /_replicator/bad-32", Status(403), "a document that only cancels is no replication"),
     ("root PUT /_replicator/bad-35", Status(201), "`id` means something to cancels only"),

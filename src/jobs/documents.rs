@@ -87,6 +87,8 @@ struct Known {
     stop: CancellationToken,
     /// Cancelled when the job that the document had before has ended.
     ended: Option<CancellationToken>,
+    /// The replication id that it is to take over: if it goes before it has, another one is to.
+    handed: Option<String>,
 }
 
 /// How far a document is.
@@ -240,11 +242,11 @@ impl Documents {
 
     /// Begins what a document describes, after what it described before has ended.
     fn start(&self, place: &JobDocument, description: Arc<Description>) {
-        self.replace(place, None, description);
+        self.replace(place, None, None, description);
     }
 
     /// The same, if the document is still the one of this serial.
-    fn replace(&self, place: &JobDocument, serial: Option<u64>, description: Arc<Description>) {
+    fn replace(&self, place: &JobDocument, serial: Option<u64>, handed: Option<String>, description: Arc<Description>) {
         let stop = self.inner.context.tasks.stopping().child_token();
         let new = self.inner.serials.fetch_add(1, Ordering::Relaxed) + 1;
         let (free, ended) = {
@@ -261,6 +263,7 @@ impl Documents {
                 since: SystemTime::now(),
                 stop: stop.clone(),
                 ended: ended.clone(),
+                handed,
             };
             all.insert(place.clone(), known);
             (free, ended)
@@ -412,7 +415,7 @@ impl Documents {
     /// The same of one that is known no more: the id that is free now, and what is cancelled when its last job has ended.
     fn wind_up(&self, known: Known) -> (Option<String>, Option<CancellationToken>) {
         known.stop.cancel();
-        let DocumentStage::Job(job) = known.stage else { return (None, known.ended) };
+        let DocumentStage::Job(job) = known.stage else { return (known.handed, known.ended) };
         let id = job.id.to_string();
         let cancelled = self.inner.running.remove(&id, job.number);
         self.inner.scheduler.removed(&job);
@@ -435,7 +438,7 @@ impl Documents {
             _ => None,
         });
         if let Some((place, serial, description)) = next {
-            self.replace(&place, Some(serial), description);
+            self.replace(&place, Some(serial), Some(free.to_owned()), description);
         }
     }
 
@@ -461,7 +464,7 @@ impl Documents {
                     && id != job.id
                 {
                     tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");
-                    self.replace(&place, Some(serial), description);
+                    self.replace(&place, Some(serial), None, description);
                 }
             }
         }
@@ -551,7 +554,8 @@ impl Known {
     /// Notes that `first` has the job that it describes; what is to stand in it.
     fn double(&mut self, job: &str, place: &JobDocument, first: &JobDocument) -> StateChange {
         let reason = duplicate_reason(job, place.id.as_str(), (first.id.as_str(), first.database.as_str()));
-        self.stage = DocumentStage::Duplicate { id: job.to_owned(), reason: reason.as_str().into() };
+        (self.stage, self.handed) =
+            (DocumentStage::Duplicate { id: job.to_owned(), reason: reason.as_str().into() }, None);
         StateChange::failed(Some(self.fingerprint), &reason)
     }
 

@@ -16,15 +16,16 @@
 pub mod description;
 pub mod states;
 mod following;
+mod starting;
+mod telling;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::description::{Description, Fingerprint, Stated, duplicate_reason};
@@ -32,26 +33,16 @@ use self::states::StateChange;
 use super::replication::{JobDocument, Replication, State};
 use super::running::RunningJobs;
 use super::schedule::Number;
-use super::scheduler::{Scheduler, owner, reason};
+use super::scheduler::Scheduler;
 use crate::accounts::Accounts;
-use crate::document::DocId;
-use crate::effort::pauses::Pauses;
+use crate::replicate::Context;
 use crate::replicate::request::{NamedFilter, check_document};
-use crate::replicate::{Context, ReplicateError};
-use crate::store::{DbName, Store, StoreError};
+use crate::store::{DbName, Store};
 
 /// Between two looks at the code of filters.
 const FILTER_PAUSE: Duration = Duration::from_secs(60);
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
-/// Before states that couldn't be written are tried again.
-const AGAIN_PAUSE: Duration = Duration::from_secs(5);
-/// Before a document that said that another one has its job looks for it.
-const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
-/// Before it is looked again whether a source may be asked.
-const WAITS_PAUSE: Duration = Duration::from_secs(1);
-/// A job that holds the id but has no document may end at any time.
-const TAKEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// Follows documents that describe replications. Cheap to clone.
 #[derive(Clone)]
@@ -282,122 +273,6 @@ impl Documents {
         drop(self.inner.context.tasks.spawn("start a document's replication", starting));
     }
 
-    /// Finds out a replication's id, and starts its job. Tries again as long as it can't.
-    async fn find_job(&self, place: &JobDocument, serial: u64, description: Arc<Description>) {
-        let settings = &self.inner.context.settings;
-        if description.was_duplicate {
-            // The first one may not be known yet.
-            tokio::time::sleep(DUPLICATE_PAUSE).await;
-        }
-        let mut pauses = Pauses::growing(settings.restart_pause, settings.max_restart_pause);
-        let mut count = 0;
-        loop {
-            let (reason, pause) = match self.try_job(place, serial, &description).await {
-                Ok(Tried::Done(changes)) => {
-                    for (place, change) in changes {
-                        self.write(&place, change).await;
-                    }
-                    return;
-                }
-                Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
-                Ok(Tried::Waits(next)) => {
-                    let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-                    let reason = "the source's server is down, or refuses the login, as other replications have found";
-                    (reason.to_owned(), left.unwrap_or_default().max(WAITS_PAUSE))
-                }
-                Err(error) => {
-                    let pause = pauses.next().unwrap_or(settings.max_restart_pause);
-                    (reason(&error), pause)
-                }
-            };
-            count += 1;
-            if count == 1 {
-                let doc = place.id.as_str();
-                tracing::warn!(doc.id = doc, error = reason, "no replication can be made of a document for now");
-            }
-            let next_try = SystemTime::now() + pause;
-            let stage = DocumentStage::Error { count, reason: reason.as_str().into(), next_try };
-            match self.known().get_mut(place).filter(|known| known.serial == serial) {
-                Some(known) => known.stage = stage,
-                None => return,
-            }
-            if settings.update_docs {
-                self.write(place, StateChange::error(description.fingerprint, &reason)).await;
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn try_job(
-        &self,
-        place: &JobDocument,
-        serial: u64,
-        description: &Arc<Description>,
-    ) -> Result<Tried, ReplicateError> {
-        let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
-        let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
-        let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
-        let asking = context.identify(request.clone(), &caller);
-        let asked = match request.filter.as_ref().is_some_and(NamedFilter::has_code) {
-            true => scheduler.ask(&request.source, asking).await,
-            false => Ok(asking.await),
-        };
-        let (request, (id, log_ids)) = match asked {
-            Ok(identified) => identified?,
-            Err(next) => return Ok(Tried::Waits(next)),
-        };
-        let mut all = self.known();
-        let Some(known) = all.get_mut(place).filter(|known| known.serial == serial) else {
-            return Ok(Tried::Done(Vec::new()));
-        };
-        // It may have been paused meanwhile.
-        let (paused, stated) = (known.description.paused, description.stated);
-        let new = |number| {
-            let what = (request.clone(), caller.clone());
-            let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
-            {
-                let mut status = job.status();
-                (status.paused, status.stated) = (paused, stated);
-            }
-            job
-        };
-        known.since = SystemTime::now();
-        let first = match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
-            Ok(job) => {
-                if context.settings.update_docs || stated && paused {
-                    scheduler.note(&job);
-                }
-                known.stage = DocumentStage::Job(job);
-                // They may name one that had the job before.
-                let id = id.to_string();
-                let others = all.iter_mut().filter(|(_, known)| known.is_duplicate_of(&id));
-                let renamed =
-                    |(other, known): (&JobDocument, &mut Known)| (other.clone(), known.double(&id, other, place));
-                return Ok(Tried::Done(others.map(renamed).collect()));
-            }
-            Err(other) => match &other.document {
-                None => return Ok(Tried::Taken(id.to_string())),
-                Some(first) => first.clone(),
-            },
-        };
-        context.databases.counters().jobs_added_again.increment();
-        let (doc, first_doc) = (place.id.as_str(), first.id.as_str());
-        tracing::warn!(doc.id = doc, first = first_doc, "a document describes what another one does");
-        Ok(Tried::Done(vec![(place.clone(), known.double(&id.to_string(), place, &first))]))
-    }
-
-    async fn write(&self, place: &JobDocument, change: StateChange) {
-        let written = match self.inner.store.database(&place.database).await {
-            Ok(database) => states::write(&database, vec![(place.id.clone(), change)]).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            let (db, doc) = (place.database.as_str(), place.id.as_str());
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
-        }
-    }
-
     /// A document has no job any more, and another one may have it.
     fn forget(&self, place: &JobDocument) {
         if let Some((id, _)) = self.forget_alone(place) {
@@ -469,77 +344,6 @@ impl Documents {
             }
         }
     }
-
-    /// Writes down what happens to jobs of documents.
-    async fn tell(&self, stop: CancellationToken) {
-        let mut changed = self.inner.scheduler.changed();
-        loop {
-            let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
-            let (mut completed, mut again) = (Vec::new(), Vec::new());
-            for job in self.inner.scheduler.take_changed() {
-                let Some(place) = &job.document else { continue };
-                let known = self.known();
-                let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
-                let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
-                let Some(change) = change else { continue };
-                by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
-            }
-            for (name, changes) in by_database {
-                let mut jobs = Vec::new();
-                let changes = changes.into_iter().map(|(id, change, job)| {
-                    jobs.push(job);
-                    (id, change)
-                });
-                let changes = changes.collect();
-                let written = match self.inner.store.database(&name).await {
-                    Ok(database) => states::write(&database, changes).await,
-                    Err(error) => Err(error),
-                };
-                match written {
-                    Ok(()) | Err(StoreError::NoDatabase) => {
-                        completed.extend(jobs.into_iter().filter(|job| job.status().completed));
-                    }
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
-                        again.extend(jobs);
-                    }
-                }
-            }
-            self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
-            // Not before it stands in the document: it would be started anew.
-            for job in completed {
-                let Some(place) = &job.document else { continue };
-                {
-                    let mut known = self.known();
-                    if known.get(place).is_some_and(|known| known.is_job(job.number)) {
-                        known.remove(place);
-                    }
-                }
-                self.hand_over(&job.id.to_string());
-                // Somebody may have written it anew after that, which looked like the same as before.
-                self.again().push(place.clone());
-                self.inner.look_again.notify_one();
-            }
-            if !again.is_empty() {
-                _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN_PAUSE)).await;
-                again.iter().for_each(|job| self.inner.scheduler.note(job));
-            }
-            if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
-                return;
-            }
-        }
-    }
-}
-
-/// What came of a try.
-enum Tried {
-    /// There is a job, or there will be none; this is to be written, into other documents maybe.
-    Done(Vec<(JobDocument, StateChange)>),
-    /// A job without a document has this id.
-    Taken(String),
-    /// Its source is down, or refuses its login, which others found out; it may be asked then.
-    Waits(Option<Instant>),
 }
 
 impl Known {

@@ -476,7 +476,10 @@ struct Leaving<'a> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        let failed = self.failed.as_ref().map(|()| ()).map_err(Option::as_ref);
+        let failed = match &self.failed {
+            Ok(()) => Ok(()),
+            Err(gate) => Err(gate.as_ref()),
+        };
         self.scheduler.scheduled().schedule.leave((&self.needs, &self.tried), failed, Instant::now());
         self.scheduler.start_lives();
     }

@@ -50,8 +50,11 @@ impl Trouble {
     }
 }
 
+/// What happens to a request.
+pub type Failing = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
+
 /// What requests to the other server meet.
-pub fn elsewhere(mut rng: StdRng, is_in_trouble: bool) -> Box<dyn FnMut(&str) -> Option<Fault> + Send> {
+pub fn elsewhere(mut rng: StdRng, is_in_trouble: bool) -> Failing {
     if !is_in_trouble {
         return Box::new(|_| None);
     }

@@ -1,0 +1,153 @@
+//! Makes a job of what a document describes, and tries again as long as it can't.
+//!
+//! The replication's id is needed first, and the code of a filter with it. What is done here is for one serial of the document: once
+//! that isn't known any more, nothing is done.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::description::Description;
+use super::states::StateChange;
+use super::{DocumentStage, Documents, Inner, Known, states};
+use crate::effort::pauses::Pauses;
+use crate::jobs::replication::{JobDocument, Replication};
+use crate::jobs::scheduler::{owner, reason};
+use crate::replicate::ReplicateError;
+use crate::replicate::request::NamedFilter;
+
+/// Before a document that said that another one has its job looks for it.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
+/// Before it is looked again whether a source may be asked.
+const WAITS_PAUSE: Duration = Duration::from_secs(1);
+/// A job that holds the id but has no document may end at any time.
+const TAKEN_PAUSE: Duration = Duration::from_secs(5);
+
+/// What came of a try.
+enum Tried {
+    /// There is a job, or there will be none; this is to be written, into other documents maybe.
+    Done(Vec<(JobDocument, StateChange)>),
+    /// A job without a document has this id.
+    Taken(String),
+    /// Its source is down, or refuses its login, which others found out; it may be asked then.
+    Waits(Option<Instant>),
+}
+
+impl Documents {
+    /// Finds out a replication's id, and starts its job. Tries again as long as it can't.
+    pub(super) async fn find_job(&self, place: &JobDocument, serial: u64, description: Arc<Description>) {
+        let settings = &self.inner.context.settings;
+        if description.was_duplicate {
+            // The first one may not be known yet.
+            tokio::time::sleep(DUPLICATE_PAUSE).await;
+        }
+        let mut pauses = Pauses::growing(settings.restart_pause, settings.max_restart_pause);
+        let mut count = 0;
+        loop {
+            let (reason, pause) = match self.try_job(place, serial, &description).await {
+                Ok(Tried::Done(changes)) => {
+                    for (place, change) in changes {
+                        self.write(&place, change).await;
+                    }
+                    return;
+                }
+                Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
+                Ok(Tried::Waits(next)) => {
+                    let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+                    let reason = "the source's server is down, or refuses the login, as other replications have found";
+                    (reason.to_owned(), left.unwrap_or_default().max(WAITS_PAUSE))
+                }
+                Err(error) => {
+                    let pause = pauses.next().unwrap_or(settings.max_restart_pause);
+                    (reason(&error), pause)
+                }
+            };
+            count += 1;
+            if count == 1 {
+                let doc = place.id.as_str();
+                tracing::warn!(doc.id = doc, error = reason, "no replication can be made of a document for now");
+            }
+            let next_try = SystemTime::now() + pause;
+            let stage = DocumentStage::Error { count, reason: reason.as_str().into(), next_try };
+            match self.known().get_mut(place).filter(|known| known.serial == serial) {
+                Some(known) => known.stage = stage,
+                None => return,
+            }
+            if settings.update_docs {
+                self.write(place, StateChange::error(description.fingerprint, &reason)).await;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_job(
+        &self,
+        place: &JobDocument,
+        serial: u64,
+        description: &Arc<Description>,
+    ) -> Result<Tried, ReplicateError> {
+        let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
+        let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
+        let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
+        let asking = context.identify(request.clone(), &caller);
+        let asked = match request.filter.as_ref().is_some_and(NamedFilter::has_code) {
+            true => scheduler.ask(&request.source, asking).await,
+            false => Ok(asking.await),
+        };
+        let (request, (id, log_ids)) = match asked {
+            Ok(identified) => identified?,
+            Err(next) => return Ok(Tried::Waits(next)),
+        };
+        let mut all = self.known();
+        let Some(known) = all.get_mut(place).filter(|known| known.serial == serial) else {
+            return Ok(Tried::Done(Vec::new()));
+        };
+        // It may have been paused meanwhile.
+        let (paused, stated) = (known.description.paused, description.stated);
+        let new = |number| {
+            let what = (request.clone(), caller.clone());
+            let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));
+            {
+                let mut status = job.status();
+                (status.paused, status.stated) = (paused, stated);
+            }
+            job
+        };
+        known.since = SystemTime::now();
+        let first = match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
+            Ok(job) => {
+                if context.settings.update_docs || stated && paused {
+                    scheduler.note(&job);
+                }
+                known.stage = DocumentStage::Job(job);
+                // They may name one that had the job before.
+                let id = id.to_string();
+                let others = all.iter_mut().filter(|(_, known)| known.is_duplicate_of(&id));
+                let renamed =
+                    |(other, known): (&JobDocument, &mut Known)| (other.clone(), known.double(&id, other, place));
+                return Ok(Tried::Done(others.map(renamed).collect()));
+            }
+            Err(other) => match &other.document {
+                None => return Ok(Tried::Taken(id.to_string())),
+                Some(first) => first.clone(),
+            },
+        };
+        context.databases.counters().jobs_added_again.increment();
+        let (doc, first_doc) = (place.id.as_str(), first.id.as_str());
+        tracing::warn!(doc.id = doc, first = first_doc, "a document describes what another one does");
+        Ok(Tried::Done(vec![(place.clone(), known.double(&id.to_string(), place, &first))]))
+    }
+
+    async fn write(&self, place: &JobDocument, change: StateChange) {
+        let written = match self.inner.store.database(&place.database).await {
+            Ok(database) => states::write(&database, vec![(place.id.clone(), change)]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            let (db, doc) = (place.database.as_str(), place.id.as_str());
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Writes what happens to jobs into their documents.
+//!
+//! Jobs that something happened to are looked at together, and their documents are written together. A job that has come to its end is
+//! known until that stands in its document: it would be started anew.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::states::StateChange;
+use super::{Documents, states};
+use crate::document::DocId;
+use crate::jobs::replication::Replication;
+use crate::store::{DbName, StoreError};
+
+/// Before states that couldn't be written are tried again.
+const AGAIN_PAUSE: Duration = Duration::from_secs(5);
+
+impl Documents {
+    /// Writes down what happens to jobs of documents.
+    pub(super) async fn tell(&self, stop: CancellationToken) {
+        let mut changed = self.inner.scheduler.changed();
+        loop {
+            let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
+            let (mut completed, mut again) = (Vec::new(), Vec::new());
+            for job in self.inner.scheduler.take_changed() {
+                let Some(place) = &job.document else { continue };
+                let known = self.known();
+                let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
+                let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
+                let Some(change) = change else { continue };
+                by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
+            }
+            for (name, changes) in by_database {
+                let mut jobs = Vec::new();
+                let changes = changes.into_iter().map(|(id, change, job)| {
+                    jobs.push(job);
+                    (id, change)
+                });
+                let changes = changes.collect();
+                let written = match self.inner.store.database(&name).await {
+                    Ok(database) => states::write(&database, changes).await,
+                    Err(error) => Err(error),
+                };
+                match written {
+                    Ok(()) | Err(StoreError::NoDatabase) => {
+                        completed.extend(jobs.into_iter().filter(|job| job.status().completed));
+                    }
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
+                        again.extend(jobs);
+                    }
+                }
+            }
+            self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
+            // Not before it stands in the document: it would be started anew.
+            for job in completed {
+                let Some(place) = &job.document else { continue };
+                {
+                    let mut known = self.known();
+                    if known.get(place).is_some_and(|known| known.is_job(job.number)) {
+                        known.remove(place);
+                    }
+                }
+                self.hand_over(&job.id.to_string());
+                // Somebody may have written it anew after that, which looked like the same as before.
+                self.again().push(place.clone());
+                self.inner.look_again.notify_one();
+            }
+            if !again.is_empty() {
+                _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN_PAUSE)).await;
+                again.iter().for_each(|job| self.inner.scheduler.note(job));
+            }
+            if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
+                return;
+            }
+        }
+    }
+}

@@ -44,14 +44,6 @@ export const expected = [
 
   // Words.
   {
-    id: ['source-missing', 'target-missing', 'unknown-host', 'mended'],
-    at: /\.(docs\.info\.error|job\.history)$/,
-    couchdb: /(db_not_found|nxdomain): could not/,
-    couchrep: /could not/,
-    open: true,
-    why: "the same sentence without CouchDB's word for it, db_not_found or nxdomain, which scripts look for",
-  },
-  {
     at: /\.(docs\.info\.error|job\.history)$/,
     couchdb: /\{\w+,|forbidden: http/,
     couchrep: /^[^{}<>]*$/,
@@ -81,12 +73,6 @@ export const expected = [
   },
 
   // Duplicates.
-  {
-    id: 'duplicate',
-    at: /^1\.seen\.1\.docs\.info\.error$/,
-    open: true,
-    why: 'the document says which other one has the job, its entry does not',
-  },
   { id: 'duplicate', at: /^2\.seen\.1\./, why: 'the second takes over when the first goes; in CouchDB it stays failed' },
 
   // What is counted.

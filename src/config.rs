@@ -140,7 +140,7 @@ pub struct Replicator {
     pub max_refused_pause: Duration,
     /// The longest pause between two tries of a server that is down, all jobs together.
     pub max_probe_pause: Duration,
-    /// Jobs that copy at once from or to one server.
+    /// Jobs that copy at once from or to one server; or within the embedded store.
     pub lives_per_server: usize,
     /// Jobs that copy at once.
     pub lives: usize,

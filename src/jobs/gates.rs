@@ -15,10 +15,19 @@ use tokio::time::Instant;
 /// Something that several jobs need.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Gate {
+    /// The embedded store, for jobs that copy within it; never shut.
+    Store,
     /// A server: scheme, host and port.
     Origin(Arc<str>),
     /// A user's login at a server.
     Login(Arc<str>, Arc<str>),
+}
+
+impl Gate {
+    /// Whether lives take turns there.
+    pub fn has_turns(&self) -> bool {
+        !matches!(self, Self::Login(..))
+    }
 }
 
 /// After a refused login, whoever hasn't tried it yet (a new job, one with another password) may try it once.
@@ -98,7 +107,7 @@ impl Gates {
     /// The pause is no shorter than `at_least`.
     pub fn shut(&mut self, gate: &Gate, tried: bool, at_least: Duration, now: Instant) {
         let (first, longest) = match gate {
-            Gate::Origin(_) => (self.pauses.origin, self.pauses.max_origin),
+            Gate::Store | Gate::Origin(_) => (self.pauses.origin, self.pauses.max_origin),
             Gate::Login(..) => (self.pauses.login, self.pauses.max_login),
         };
         match self.shut.get_mut(gate) {

@@ -223,11 +223,15 @@ impl Replication {
     }
 }
 
-/// What jobs share that use these endpoints: servers and logins.
+/// What jobs share that use these endpoints: servers and logins. The embedded store counts where it has all of the work: to a
+/// job with a side elsewhere, that side is the slower one.
 pub fn needs(endpoints: &[&Endpoint]) -> Vec<Gate> {
     let remotes = remotes(endpoints);
     let mut needs: Vec<_> =
         remotes.flat_map(|remote| [Some(Gate::Origin(origin(remote))), login(remote)]).flatten().collect();
+    if needs.is_empty() {
+        needs.push(Gate::Store);
+    }
     needs.sort();
     needs.dedup();
     needs

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! # Shares
-//! A life that copies holds a *turn* at both of its servers until it has caught up; turns are bounded by server and in all. So
+//! A life that copies holds a *turn* at both of its servers until it has caught up (at the embedded store only if both sides are
+//! in it); turns are bounded by server and in all. So
 //! ten thousand jobs with a backlog don't stampede a server, and memory is bounded. Ready jobs stand in line by what they need
 //! ([`Gate`]), and the lines are served in turn: a server with ten thousand jobs keeps nobody else's waiting. Lives that have
 //! caught up and wait for changes hold no turn. What somebody waits for starts at once, and takes part in none of this.
@@ -37,7 +38,7 @@ pub type Number = u64;
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Lives that copy at once at one server.
-    pub lives_by_origin: usize,
+    pub lives_per_server: usize,
     /// Lives that copy at once.
     pub lives: usize,
     /// A job's first pause after a failure.
@@ -325,8 +326,8 @@ impl Schedule {
             self.take_from_line(&needs);
             self.gates.try_these(&tried);
             self.all_turns += 1;
-            for origin in needs.iter().filter(|gate| matches!(gate, Gate::Origin(_))) {
-                *self.turns.entry(origin.clone()).or_default() += 1;
+            for server in needs.iter().filter(|gate| gate.has_turns()) {
+                *self.turns.entry(server.clone()).or_default() += 1;
             }
             self.jobs.get_mut(&job)?.phase = Phase::Living { turn: true, tried };
             return Some(self.begin(job));
@@ -367,7 +368,7 @@ impl Schedule {
         let Some(Slot { phase: Phase::Living { turn: true, .. }, needs, .. }) = self.jobs.get(&job) else {
             return false;
         };
-        let full = |gate: &&Gate| self.turns.get(*gate).is_some_and(|turns| *turns >= self.limits.lives_by_origin);
+        let full = |gate: &&Gate| self.turns.get(*gate).is_some_and(|turns| *turns >= self.limits.lives_per_server);
         let full: Vec<_> = needs.iter().filter(full).collect();
         let all = self.all_turns >= self.limits.lives;
         self.lines.iter().any(|line| all || line.iter().any(|gate| full.contains(&gate)))
@@ -403,7 +404,7 @@ impl Schedule {
     }
 
     fn has_turn(&self, needs: &[Gate]) -> bool {
-        let free = |gate: &Gate| self.turns.get(gate).is_none_or(|turns| *turns < self.limits.lives_by_origin);
+        let free = |gate: &Gate| self.turns.get(gate).is_none_or(|turns| *turns < self.limits.lives_per_server);
         needs.iter().all(free)
     }
 
@@ -412,11 +413,11 @@ impl Schedule {
             return;
         }
         self.all_turns -= 1;
-        for origin in needs.iter().filter(|gate| matches!(gate, Gate::Origin(_))) {
-            if let Some(turns) = self.turns.get_mut(origin) {
+        for server in needs.iter().filter(|gate| gate.has_turns()) {
+            if let Some(turns) = self.turns.get_mut(server) {
                 *turns -= 1;
                 if *turns == 0 {
-                    self.turns.remove(origin);
+                    self.turns.remove(server);
                 }
             }
         }

@@ -520,7 +520,7 @@ fn failed(job: &Replication, error: &ReplicateError, healthy: bool, context: &Co
 
 fn limits(settings: &Replicator) -> Limits {
     Limits {
-        lives_by_origin: settings.lives_per_server,
+        lives_per_server: settings.lives_per_server,
         lives: settings.lives,
         pause: settings.restart_pause,
         max_pause: settings.max_restart_pause,

@@ -158,8 +158,10 @@ impl<'a> People<'a> {
             14..17 => self.act_on_job(&place).await,
             17 => self.delete(&place).await,
             18 => {
+                // What makes no sense can't be written again.
+                let is_brought = self.documents.all[&place].is_brought;
                 self.delete(&place).await?;
-                let members = if self.rng.random_bool(0.5) { members } else { self.draw() };
+                let members = if !is_brought && self.rng.random_bool(0.5) { members } else { self.draw() };
                 self.edit(&place, members, Written::LeftOut).await
             }
             19 => self.date_forward(&place).await,
@@ -456,6 +458,17 @@ impl<'a> People<'a> {
         self.doubt_whether_paused(members, true);
         asked?;
         self.resolve_if_it_answers().await
+    }
+
+    /// Cancels a replication by its id, of which only documents with these members can have a job.
+    ///
+    /// It was seen without a document: until it is cancelled, one of theirs may have taken it over, which is paused then.
+    pub async fn cancel_held(&mut self, id: &str, members: &Members) {
+        let cancel = json!({"replication_id": id, "cancel": true});
+        let asked = self.ask(Method::POST, "/_replicate", Some(cancel)).await;
+        assert!(asked.is_ok(), "seed {}: it doesn't answer", self.run);
+        self.doubt_whether_paused(members, true);
+        self.resolve().await;
     }
 
     fn doubt_whether_paused(&mut self, members: &Members, paused: bool) {

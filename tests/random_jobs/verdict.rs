@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Run;
 use super::documents::{
@@ -66,19 +66,13 @@ impl Run {
     /// A replication that was asked for at `_replicate` may have the id of a document's: it is cancelled.
     async fn free_what_is_held(&mut self) {
         let told = self.told().await;
-        let held = |entry: &&Value| {
-            entry["info"]["error"].as_str().is_some_and(|error| error.contains("runs already, without a document"))
-        };
-        for entry in told.entries.values().filter(|entry| entry["state"] == "error").filter(held) {
-            let error = entry["info"]["error"].as_str().unwrap();
-            let id = error.split('`').nth(1).unwrap();
-            let cancel = json!({"replication_id": id, "cancel": true});
-            let request = self
-                .world
-                .client
-                .post(self.world.machine.url("/_replicate"))
-                .header("content-type", "application/json");
-            request.body(cancel.to_string()).send().await.unwrap();
+        for (place, entry) in told.entries.iter().filter(|(_, entry)| entry["state"] == "error") {
+            let error = entry["info"]["error"].as_str().unwrap_or_default();
+            let known = self.documents.all.get(place);
+            if let Some(known) = known.filter(|_| error.contains("runs already, without a document")) {
+                let (id, members) = (error.split('`').nth(1).unwrap(), known.members.clone());
+                self.people().cancel_held(id, &members).await;
+            }
         }
     }
 

@@ -103,8 +103,8 @@ impl Documents {
         let Some(known) = all.get_mut(place).filter(|known| known.serial == serial) else {
             return Ok(Tried::Done(Vec::new()));
         };
-        // It may have been paused meanwhile.
-        let (paused, stated) = (known.description.paused, description.stated);
+        // It may have been paused meanwhile, or brought with a state.
+        let (paused, stated) = (known.description.paused, description.stated || known.description.stated);
         let new = |number| {
             let what = (request.clone(), caller.clone());
             let job = Replication::new(context, number, (id.clone(), log_ids), what, Some(place.clone()));

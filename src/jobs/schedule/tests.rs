@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn limits() -> Limits {
     Limits {
-        lives_by_origin: 3,
+        lives_per_server: 3,
         lives: 5,
         pause: 5 * SECOND,
         max_pause: 600 * SECOND,

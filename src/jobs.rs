@@ -250,7 +250,7 @@ impl Jobs {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);
             }
-            let start = |job, ended| self.scheduler.add(job, !request.continuous, ended);
+            let start = |job, span| self.scheduler.add(job, !request.continuous, span);
             let (joined, ending) = self.running.start_or_join(&id, job, start);
             if !Arc::ptr_eq(&joined.request, &request) {
                 self.context.databases.counters().jobs_added_again.increment();

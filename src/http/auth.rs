@@ -130,7 +130,8 @@ async fn check(
 
 /// Whether the caller may read all documents of a database at once, and what is told of all of them. Those of `_users` and
 /// `_replicator` are for server admins (CouchDB says so of `_all_docs` and `_changes`); those of other replicator databases are for
-/// their admins, since everybody else sees documents of others without their credentials, and one at a time.
+/// their admins: everybody else sees documents of others without their credentials, and one at a time. (CouchDB lists them so, and
+/// lets credentials be guessed by selectors.)
 fn may_list(db: &Database, caller: &Caller) -> Result<(), Denied> {
     match db.name() {
         name if name.is_users() || (name.is_replicator() && name.is_servers_own()) => caller.may_administer(),

@@ -5,6 +5,9 @@
 //! of the map in one step, before anyone is answered. So nobody waits for a job that is gone, and whoever comes later
 //! starts anew.
 //!
+//! A job that is cancelled is off the map at once, and winds down: the next one of its id is there at once too, and is told what its
+//! lives have to wait for ([`Span::after`]). So no two lives of one id are led at once.
+//!
 //! Knows nothing of replicating, nor of lives: whoever starts a job says when it has come to its end.
 
 use std::sync::Arc;
@@ -52,7 +55,17 @@ struct Running {
 #[derive(Clone, Default)]
 pub struct RunningJobs {
     running: Arc<DashMap<String, Running>>,
+    /// What was cancelled and still winds down, by id: the newest. Locked after the other map.
+    ending: Arc<DashMap<String, (Number, CancellationToken)>>,
     started: Arc<AtomicU64>,
+}
+
+/// When a job's lives may begin, and that they are over.
+pub struct Span {
+    /// Cancelled when the last life of the job that had the id before has ended.
+    pub after: Option<CancellationToken>,
+    /// To be dropped when its own last life has ended.
+    pub ended: DropGuard,
 }
 
 /// A job that was cancelled.
@@ -66,13 +79,12 @@ pub struct Cancelled {
 impl RunningJobs {
     /// Starts a job, or joins the one that runs under this id; the receiver gets how it ends.
     ///
-    /// `job` and `start` are only called to start; `job` gets its number. `start` gets also what is to be dropped when its last
-    /// life has ended.
+    /// `job` and `start` are only called to start; `job` gets its number.
     pub fn start_or_join(
         &self,
         id: &ReplicationId,
         job: impl FnOnce(Number) -> Replication,
-        start: impl FnOnce(Arc<Replication>, DropGuard),
+        start: impl FnOnce(Arc<Replication>, Span),
     ) -> (Arc<Replication>, oneshot::Receiver<Ending>) {
         let (listener, ending) = oneshot::channel();
         let job = match self.running.entry(id.to_string()) {
@@ -97,7 +109,7 @@ impl RunningJobs {
         &self,
         id: &ReplicationId,
         job: impl FnOnce(Number) -> Replication,
-        start: impl FnOnce(Arc<Replication>, DropGuard),
+        start: impl FnOnce(Arc<Replication>, Span),
     ) -> Result<Arc<Replication>, Arc<Replication>> {
         match self.running.entry(id.to_string()) {
             Entry::Occupied(running) => Err(running.get().job.clone()),
@@ -110,12 +122,13 @@ impl RunningJobs {
         &self,
         place: VacantEntry<'_, String, Running>,
         job: impl FnOnce(Number) -> Replication,
-        start: impl FnOnce(Arc<Replication>, DropGuard),
+        start: impl FnOnce(Arc<Replication>, Span),
         listeners: Vec<oneshot::Sender<Ending>>,
     ) -> Arc<Replication> {
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let (job, ended) = (Arc::new(job(number)), CancellationToken::new());
-        start(job.clone(), ended.clone().drop_guard());
+        let after = self.ending.get(place.key()).map(|before| before.1.clone());
+        start(job.clone(), Span { after, ended: ended.clone().drop_guard() });
         place.insert(Running { job: job.clone(), ended, listeners });
         job
     }
@@ -167,8 +180,19 @@ impl RunningJobs {
 
     /// Cancels a job, if it is still the one of this number. Everyone who waits for it gets [`ReplicateError::Cancelled`].
     pub fn remove(&self, id: &str, number: Number) -> Option<Cancelled> {
-        let (_, cancelled) = self.running.remove_if(id, |_, running| running.job.number == number)?;
+        let (_, cancelled) = self.running.remove_if(id, |_, running| {
+            let is_it = running.job.number == number;
+            if is_it {
+                self.ending.insert(id.to_owned(), (number, running.ended.clone()));
+            }
+            is_it
+        })?;
         Some(stopped(cancelled))
+    }
+
+    /// A job's last life has ended.
+    pub fn ended(&self, id: &str, number: Number) {
+        self.ending.remove_if(id, |_, (newest, _)| *newest == number);
     }
 
     /// Takes all jobs off, and tells everyone who waits that the server stops.
@@ -237,10 +261,13 @@ mod tests {
         }
 
         fn start(&self, id: &ReplicationId, mut job: Replication, work: Work) -> oneshot::Receiver<Ending> {
-            let start = |job: Arc<Replication>, ended: DropGuard| {
+            let start = |job: Arc<Replication>, span: Span| {
                 let (jobs, runs) = (self.jobs.clone(), self.runs.clone());
                 drop(self.tasks.spawn("work", async move {
-                    let _ended = ended;
+                    let _ended = span.ended;
+                    if let Some(before) = span.after {
+                        before.cancelled().await;
+                    }
                     runs.fetch_add(1, Ordering::Relaxed);
                     let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Err(ReplicateError::Crashed));
                     jobs.end(&job.id.to_string(), job.number, result).await;
@@ -378,6 +405,42 @@ mod tests {
         cancelled.ended.cancelled().await;
         assert!(open_next.send(done(2, true)).is_ok());
         assert_eq!(settled(next.await.unwrap()).unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_task_lives_after_those_of_its_id_that_were_cancelled() {
+        let jobs = RunningJobs::default();
+        let id = job("a").id;
+        let start = || {
+            let mut given = None;
+            let numbered = |number| {
+                let mut job = job("a");
+                job.number = number;
+                job
+            };
+            let begun = jobs.start_alone(&id, numbered, |_, span| given = Some(span));
+            (begun.ok().unwrap().number, given.unwrap())
+        };
+        let cancel = |number| assert!(jobs.remove("a", number).is_some());
+        let (first, span) = start();
+        assert!(span.after.is_none());
+        cancel(first);
+        let (second, after_first) = start();
+        assert!(!after_first.after.as_ref().unwrap().is_cancelled());
+        cancel(second);
+        let (third, after_second) = start();
+        // As whoever gives lives does: the second one had to wait for the first.
+        drop(span);
+        jobs.ended("a", first);
+        assert!(after_first.after.unwrap().is_cancelled());
+        assert!(!after_second.after.as_ref().unwrap().is_cancelled());
+        drop(after_first.ended);
+        jobs.ended("a", second);
+        assert!(after_second.after.unwrap().is_cancelled());
+        cancel(third);
+        drop(after_second.ended);
+        jobs.ended("a", third);
+        assert!(start().1.after.is_none() && jobs.ending.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,44 +1,34 @@
 //! Gives jobs their lives, as [`super::schedule`] decides, and writes down what came of them.
 //!
-//! A job has a task only while it lives. Between two lives it is an entry in two maps and no more; one timer waits for all.
+//! A job has a task only while it lives ([`life`]). Between two lives it is an entry in two maps and no more; one timer waits for all.
 //! Each life goes on from the last checkpoint. Whoever stops a job lets the life that it has record what is done, for so long as
 //! `stop_deadline` says; then it is dropped where it stands, which loses nothing but work.
 //!
 //! Whoever has to learn of a job's state ([`Scheduler::changed`]) is told which jobs to look at, not what happened: so what happened
 //! twice is looked at once, and nothing queues up.
 
+pub mod life;
+mod questions;
+
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tokio_util::sync::DropGuard;
 use tracing::Instrument as _;
 
-use super::gates::{Gate, GatePauses};
+use super::gates::GatePauses;
 use super::history::EventKind;
-use super::replication::{Replication, needs, shared};
-use super::running::{Finished, RunningJobs};
-use super::schedule::{Failed, Limits, Number, Schedule, Start};
+use super::replication::{Replication, needs};
+use super::running::{RunningJobs, Span};
+use super::schedule::{Limits, Number, Schedule, Start};
 use super::wakes::{Wake, Wakes};
-use crate::access::Caller;
 use crate::accounts::Accounts;
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
-use crate::effort::pauses::jittered;
-use crate::endpoint::Endpoint;
-use crate::replicate::error::Shared;
-use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stage};
-
-/// A life that lasted so long was a good one, as in CouchDB (`[replicator] health_threshold`).
-const HEALTHY: Duration = Duration::from_secs(120);
-
-/// After so long a life that still copies makes room, if others wait for its turn: it goes on when they have had theirs.
-const TURN: Duration = Duration::from_secs(60);
+use crate::replicate::{Context, ReplicateError};
 
 /// Gives jobs their lives. Cheap to clone.
 #[derive(Clone)]
@@ -69,8 +59,8 @@ struct Scheduled {
 
 struct Known {
     job: Arc<Replication>,
-    /// Dropped with its last life.
-    _ended: DropGuard,
+    /// Dropped after its last life.
+    span: Span,
 }
 
 impl Scheduler {
@@ -107,8 +97,8 @@ impl Scheduler {
         drop(context.tasks.spawn("scheduler", timing));
     }
 
-    /// Adds a job. `at_once`: somebody waits for it. `ended` is dropped with its last life.
-    pub fn add(&self, job: Arc<Replication>, at_once: bool, ended: DropGuard) {
+    /// Adds a job. `at_once`: somebody waits for it.
+    pub fn add(&self, job: Arc<Replication>, at_once: bool, span: Span) {
         self.counters().jobs_added.increment();
         // From before its first life on.
         if job.request.continuous {
@@ -118,7 +108,7 @@ impl Scheduler {
         {
             let mut scheduled = self.scheduled();
             scheduled.schedule.add(job.number, needs(&job.endpoints()), (at_once, paused));
-            scheduled.jobs.insert(job.number, Known { job, _ended: ended });
+            scheduled.jobs.insert(job.number, Known { job, span });
         }
         self.start_lives();
     }
@@ -167,27 +157,6 @@ impl Scheduler {
         (scheduled.schedule.waits_at_gate(job), left.map(|left| SystemTime::now() + left))
     }
 
-    /// Asks a server something that is asked for before there is a job, when what jobs share allows it.
-    ///
-    /// # Errors
-    /// The answer's, or when it may be asked, if that is known: its server is down, or refuses its login.
-    pub async fn ask<T>(
-        &self,
-        endpoint: &Endpoint,
-        question: impl Future<Output = Result<T, ReplicateError>>,
-    ) -> Result<Result<T, ReplicateError>, Option<Instant>> {
-        let needs = needs(&[endpoint]);
-        let tried = self.scheduled().schedule.enter(&needs, Instant::now())?;
-        let mut leaving = Leaving { scheduler: self, needs, tried, failed: Err(None) };
-        let answer = question.await;
-        leaving.failed = match &answer {
-            Ok(_) | Err(ReplicateError::NotFound(_) | ReplicateError::DatabaseNotFound(_)) => Ok(()),
-            Err(error) => Err(shared(&[endpoint], error)),
-        };
-        drop(leaving);
-        Ok(answer)
-    }
-
     /// Jobs of documents that something happened to since this was asked last.
     pub fn take_changed(&self) -> Vec<Arc<Replication>> {
         let mut changed = self.inner.changed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,6 +188,7 @@ impl Scheduler {
         }
         // Whoever waits for its end may act at once.
         drop(forgotten);
+        self.inner.running.ended(&job.id.to_string(), job.number);
         self.start_lives();
     }
 
@@ -268,11 +238,11 @@ impl Scheduler {
             return;
         }
         loop {
-            let (job, lingers) = {
+            let (job, after, lingers) = {
                 let mut scheduled = self.scheduled();
                 let Some(Start { job, lingers }) = scheduled.schedule.start(Instant::now()) else { break };
                 let Some(known) = scheduled.jobs.get(&job) else { continue };
-                (known.job.clone(), lingers)
+                (known.job.clone(), known.span.after.clone(), lingers)
             };
             self.counters().jobs_started.increment();
             let address = &self.inner.context.identity.address;
@@ -282,240 +252,11 @@ impl Scheduler {
                 source = job.request.source.display(address),
                 target = job.request.target.display(address),
             );
-            let life = self.clone().live(job, lingers).instrument(span);
+            let life = self.clone().live(job, after, lingers).instrument(span);
             drop(self.inner.context.tasks.spawn("replication", life.boxed()));
         }
         self.inner.timer.notify_one();
     }
-
-    /// One life of a job, and what comes after it.
-    async fn live(self, job: Arc<Replication>, lingers: bool) {
-        let begun = Instant::now();
-        let through = job.progress.position().through_seq;
-        let made_anew = job.status().made_anew;
-        {
-            let mut status = job.status();
-            status.next_try = None;
-            if status.history.newest().is_none_or(|event| event.kind != EventKind::Started) {
-                status.history.add(EventKind::Started, None);
-                tracing::info!("replication started");
-            }
-        }
-        let result = match self.caller(&job).await {
-            Ok(caller) => self.life(&job, caller, lingers).await,
-            Err(error) => Err(error),
-        };
-        let healthy = begun.elapsed() >= HEALTHY || job.progress.position().through_seq != through;
-        self.ended(&job, result, (healthy, made_anew)).await;
-    }
-
-    async fn life(
-        &self,
-        job: &Arc<Replication>,
-        caller: Arc<Caller>,
-        lingers: bool,
-    ) -> Result<Outcome, ReplicateError> {
-        let context = &self.inner.context;
-        let time = if lingers { job.checkpoint_interval(context) } else { Duration::ZERO };
-        let linger = self.inner.wakes.told(&job.request.source).map(|told| Linger { time, told });
-        let life: Job = job.job(context, caller, linger);
-        let mut stages = life.stage.subscribe();
-        let mut running = pin!(AssertUnwindSafe(replicate::run(&life)).catch_unwind());
-        let mut too_late = pin!(async {
-            life.stop.cancelled().await;
-            tokio::time::sleep(context.settings.stop_deadline).await;
-        });
-        let mut turn = pin!(tokio::time::sleep(TURN));
-        loop {
-            tokio::select! {
-                biased;
-                ended = &mut running => return ended.unwrap_or(Err(ReplicateError::Crashed)),
-                () = &mut too_late => return Err(ReplicateError::Cancelled),
-                () = &mut turn => {
-                    turn.set(tokio::time::sleep(TURN));
-                    if job.outlives_failures() && self.scheduled().schedule.is_wanted(job.number) {
-                        life.stop.cancel();
-                    }
-                }
-                Ok(()) = stages.changed() => {
-                    let stage = *stages.borrow_and_update();
-                    self.reached(job, stage);
-                }
-            }
-        }
-    }
-
-    /// The rights that a job has now: those of who asked for it, or of its document's owner.
-    async fn caller(&self, job: &Replication) -> Result<Arc<Caller>, ReplicateError> {
-        let Some(accounts) = self.inner.accounts.as_ref().filter(|_| job.document.is_some()) else {
-            return Ok(job.caller.clone());
-        };
-        owner(accounts, job.owner()).await.map(Arc::new)
-    }
-
-    fn reached(&self, job: &Arc<Replication>, stage: Stage) {
-        self.scheduled().schedule.reached(job.number, stage);
-        if stage == Stage::Copying {
-            job.status().waits = false;
-        }
-        if job.request.continuous {
-            self.inner.wakes.opened(&job.request.source);
-        }
-        if stage == Stage::CaughtUp {
-            self.is_well(job);
-        }
-        self.start_lives();
-    }
-
-    /// Notes that a job has copied all that there was.
-    fn is_well(&self, job: &Arc<Replication>) {
-        let was_ill = {
-            let mut status = job.status();
-            (status.last_success, status.waits) = (Some(SystemTime::now()), true);
-            status.error_count = 0;
-            std::mem::take(&mut status.stated) | status.reason.take().is_some()
-        };
-        if was_ill {
-            self.note(job);
-        }
-    }
-
-    async fn ended(
-        &self,
-        job: &Arc<Replication>,
-        result: Result<Outcome, ReplicateError>,
-        (healthy, made_anew): (bool, u64),
-    ) {
-        let Inner { context, running, .. } = &*self.inner;
-        let id = job.id.to_string();
-        match result {
-            Ok(outcome) if job.request.continuous && outcome.caught_up.is_some() => {
-                {
-                    let mut status = job.status();
-                    // Else it is of a database that isn't there any more.
-                    if status.made_anew == made_anew {
-                        status.caught_up = outcome.caught_up;
-                    }
-                }
-                self.is_well(job);
-                self.scheduled().schedule.caught_up(job.number, Instant::now());
-                self.settle(job).await;
-            }
-            Ok(outcome) => {
-                tracing::info!(seq = %outcome.committed_seq, "replication finished");
-                self.is_well(job);
-                job.status().completed = true;
-                running.end(&id, job.number, Ok(outcome.into())).await;
-                self.note(job);
-                self.forget(job);
-            }
-            Err(error) if job.stop.is_cancelled() => {
-                tracing::info!("replication stopped");
-                let error = if context.tasks.stopping().is_cancelled() { ReplicateError::ShuttingDown } else { error };
-                running.end(&id, job.number, Err(error)).await;
-                self.forget(job);
-            }
-            // Somebody has paused it, or others waited for its turn.
-            Err(ReplicateError::Cancelled) => {
-                tracing::info!("the replication's life was ended");
-                self.scheduled().schedule.stopped(job.number);
-                self.settle(job).await;
-            }
-            Err(error) if !job.outlives_failures() => {
-                tracing::warn!(error = %error.chain(), "replication failed");
-                // What it met, others needn't meet.
-                self.scheduled().schedule.failed(job.number, &failed(job, &error, healthy, context), Instant::now());
-                running.end(&id, job.number, Err(error)).await;
-                self.forget(job);
-            }
-            Err(error) => {
-                self.crashed(job, error, healthy);
-                self.settle(job).await;
-            }
-        }
-    }
-
-    /// Forgets a job that was taken off the map while its life ended; else others may start.
-    async fn settle(&self, job: &Replication) {
-        if job.stop.is_cancelled() {
-            self.inner.running.end(&job.id.to_string(), job.number, Err(ReplicateError::Cancelled)).await;
-            self.forget(job);
-        }
-        self.start_lives();
-    }
-
-    fn crashed(&self, job: &Arc<Replication>, error: ReplicateError, healthy: bool) {
-        let Inner { context, running, .. } = &*self.inner;
-        self.counters().jobs_crashed.increment();
-        let now = Instant::now();
-        let until = self.scheduled().schedule.failed(job.number, &failed(job, &error, healthy, context), now);
-        let pause = until.map(|until| until - now);
-        let reason: Arc<str> = reason(&error).into();
-        let pause_ms = pause.map(|pause| pause.as_millis() as u64);
-        tracing::warn!(error = &*reason, pause_ms, "replication failed; it is tried again");
-        {
-            let mut status = job.status();
-            status.history.add(EventKind::Crashed, Some(reason.clone()));
-            status.waits = false;
-            status.error_count = if healthy { 1 } else { status.error_count + 1 };
-            status.reason = Some(reason);
-            status.next_try = pause.map(|pause| SystemTime::now() + pause);
-        }
-        self.note(job);
-        running.tell(&job.id.to_string(), job.number, &error);
-    }
-}
-
-/// Tells the schedule what became of a question, even if nobody waits for it any more.
-struct Leaving<'a> {
-    scheduler: &'a Scheduler,
-    needs: Vec<Gate>,
-    tried: Vec<Gate>,
-    failed: Result<(), Option<Gate>>,
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let failed = match &self.failed {
-            Ok(()) => Ok(()),
-            Err(gate) => Err(gate.as_ref()),
-        };
-        self.scheduler.scheduled().schedule.leave((&self.needs, &self.tried), failed, Instant::now());
-        self.scheduler.start_lives();
-    }
-}
-
-/// Why a replication fails, with the word that CouchDB has before its reason.
-pub fn reason(error: &ReplicateError) -> String {
-    let word = match error {
-        ReplicateError::DatabaseNotFound(_) => "db_not_found: ",
-        ReplicateError::Unresolved(_) => "nxdomain: ",
-        _ => "",
-    };
-    format!("{word}{}", error.chain())
-}
-
-/// Who the owner of a document is now. Where there are no admins, everyone is one.
-pub async fn owner(accounts: &Accounts, name: Option<&str>) -> Result<Caller, ReplicateError> {
-    if !accounts.has_admins() {
-        return Ok(Caller { name: name.map(str::to_owned), ..Caller::server_admin() });
-    }
-    let Some(name) = name else { return Ok(Caller::default()) };
-    let known = accounts.caller(name).await.map_err(|refused| ReplicateError::Unauthorized(refused.to_string()))?;
-    Ok(known.unwrap_or_else(|| Caller { name: Some(name.to_owned()), ..Caller::default() }))
-}
-
-/// What a failure means for the schedule.
-fn failed(job: &Replication, error: &ReplicateError, healthy: bool, context: &Context) -> Failed {
-    let at = shared(&job.endpoints(), error);
-    // A server may say for how long, and an account bears few refused logins.
-    let asked = job.endpoints().map(|endpoint| context.databases.left_alone(endpoint));
-    let refused = match error.shared() {
-        Some(Shared::Login(_)) => jittered(context.settings.refused_pause),
-        _ => Duration::ZERO,
-    };
-    let at_least = asked.into_iter().fold(refused, Duration::max);
-    Failed { at, healthy, at_least }
 }
 
 fn limits(settings: &Replicator) -> Limits {
@@ -530,13 +271,5 @@ fn limits(settings: &Replicator) -> Limits {
             login: settings.refused_pause,
             max_login: settings.max_refused_pause,
         },
-    }
-}
-
-impl From<Outcome> for Finished {
-    fn from(outcome: Outcome) -> Self {
-        // A source that can't be asked any more has nothing new to copy.
-        let up_to_date = async move { outcome.source.up_to_date(&outcome.committed_seq).await.unwrap_or(true) };
-        Self { answer: outcome.answer, up_to_date: up_to_date.boxed() }
     }
 }

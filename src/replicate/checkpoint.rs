@@ -227,10 +227,11 @@ impl Session {
             (self.entry, self.log) = (Some(entry), Some(log));
             self.logged_seq = seq.clone();
             self.run.entries = (self.run.entries + 1).min(2);
+            progress.checkpointed(seq);
         }
         self.changed = true;
         self.recorded_seq = seq.clone();
-        progress.checkpointed(seq);
+        progress.succeeded();
         tracing::info!(seq = seq.shown(), "checkpoint recorded");
         Ok(())
     }

@@ -88,7 +88,7 @@ fn base_id(version: u8, request: &Request, identity: &Identity, caller: &Caller,
     base.extend([&request.source, &request.target].map(|side| endpoint(version, side, identity, caller)));
     if let Some(filter) = &request.filter {
         base.push(Term::binary(&filter_code.map_or(filter.name.clone(), trim_one_line)));
-        base.push(Term::object(filter.query.iter().map(|(key, value)| (key.as_str(), Term::binary(value)))));
+        base.push(Term::object(filter.query.iter().map(|(key, value)| (key.as_str(), Term::from(value)))));
     }
     if let Some(ids) = &request.doc_ids {
         base.push(Term::List(ids.iter().map(|id| Term::binary(id.as_str())).collect()));
@@ -204,6 +204,30 @@ mod tests {
             assert_eq!(id.to_string(), vector["response"]["_local_id"].as_str().unwrap(), "{}", vector["request"]);
         }
         assert_eq!(vectors.len(), 34);
+    }
+
+    #[test]
+    fn query_parameters_enter_the_id_as_what_they_are() {
+        // Asked of a CouchDB 3.5.0 with this uuid.
+        let identity = Identity {
+            uuid: "fb47a7c5346674b9d30440e26a11af40".into(),
+            address: "any".into(),
+            hostname: "any".into(),
+            httpd_port: 1,
+        };
+        for (value, id) in [
+            (Value::from(7), "9185b04b07fc6edf592673cbe398c168"),
+            (Value::from(true), "b34c14ccd194b6086f5278e23c4691ee"),
+        ] {
+            let (request, caller, _) = parsed(&serde_json::json!({
+                "source": "http://h.invalid/qps",
+                "target": "http://h.invalid/qpt",
+                "filter": "_design",
+                "query_params": {"n": value},
+                "continuous": true,
+            }));
+            assert_eq!(ReplicationId::of(&request, &identity, &caller, None).to_string(), format!("{id}+continuous"));
+        }
     }
 
     #[test]

@@ -275,10 +275,10 @@ impl Progress {
     /// A checkpoint was recorded.
     pub fn checkpointed(&self, seq: &Seq) {
         self.change(|position| position.checkpointed_source_seq = seq.clone());
-        self.succeeded();
     }
 
-    fn succeeded(&self) {
+    /// What was copied so far is durable on the target.
+    pub fn succeeded(&self) {
         self.succeeded_on.store(unix_seconds(), Ordering::Relaxed);
     }
 

@@ -74,11 +74,17 @@ pub struct Request {
 pub struct NamedFilter {
     /// `ddoc/name`, `_design` or `_view`.
     pub name: String,
-    /// Its query parameters, in the order in which they came.
-    pub query: Vec<(String, String)>,
+    /// Its query parameters, in the order in which they came: strings, numbers, booleans or null, as which they enter the id.
+    pub query: Vec<(String, Value)>,
 }
 
 impl NamedFilter {
+    /// Its query parameters as they are sent.
+    pub fn query_text(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.query.iter().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
+
     /// Whether it is a function of a design document at the source.
     pub fn has_code(&self) -> bool {
         self.name.contains('/')
@@ -164,7 +170,7 @@ impl Request {
     /// What the source's feed is to let through.
     pub fn feed_filter(&self) -> Filter {
         match (&self.filter, &self.doc_ids, &self.selector) {
-            (Some(filter), ..) => Filter::Named { name: filter.name.clone(), query: filter.query.clone() },
+            (Some(filter), ..) => Filter::Named { name: filter.name.clone(), query: filter.query_text() },
             (None, Some(ids), _) => Filter::DocIds(ids.clone()),
             (None, None, Some(selector)) => Filter::Selector(selector.clone()),
             (None, None, None) => Filter::None,
@@ -279,8 +285,9 @@ fn filter(body: &Map<String, Value>) -> Result<Option<NamedFilter>, ReplicateErr
         Some(Value::Object(members)) => members
             .iter()
             .map(|(key, value)| match value {
-                Value::String(text) => Ok((key.clone(), text.clone())),
-                _ => Err(bad(format!("{key} value must be a string."))),
+                // Of these CouchDB sends Erlang's own notation.
+                Value::Array(_) | Value::Object(_) => Err(bad(format!("{key} value must be a string."))),
+                value => Ok((key.clone(), value.clone())),
             })
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(bad("parameter `query_params` must be an object")),
@@ -294,7 +301,7 @@ fn filter(body: &Map<String, Value>) -> Result<Option<NamedFilter>, ReplicateErr
         |text: &str| text.split_once('/').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
     match name.as_str() {
         "_design" => {}
-        "_view" if query.iter().any(|(key, view)| key == "view" && two_parts(view)) => {}
+        "_view" if query.iter().any(|(key, view)| key == "view" && view.as_str().is_some_and(two_parts)) => {}
         "_view" => return Err(bad("Invalid `view` parameter.")),
         name if two_parts(name) => {}
         _ => return Err(bad("Invalid filter. Must match `ddocname/filtername`.")),
@@ -333,7 +340,7 @@ mod tests {
         assert_eq!(reason(json!({"doc_ids": "a"})), "parameter `doc_ids` must be an array");
         assert_eq!(reason(json!({"doc_ids": [1]})), "parameter `doc_ids` must be an array of strings");
         assert_eq!(reason(json!({"query_params": []})), "parameter `query_params` must be an object");
-        assert_eq!(reason(json!({"query_params": {"a": 1}})), "a value must be a string.");
+        assert_eq!(reason(json!({"query_params": {"a": [1]}})), "a value must be a string.");
         assert_eq!(reason(json!({"filter": "x"})), "Invalid filter. Must match `ddocname/filtername`.");
         assert_eq!(reason(json!({"filter": "_view"})), "Invalid `view` parameter.");
         assert_eq!(parse(json!({"worker_processes": 3.0})).unwrap().worker_processes, Some(3));

@@ -13,7 +13,7 @@ use super::states::StateChange;
 use super::{DocumentStage, Documents, Inner, Known, states};
 use crate::effort::pauses::Pauses;
 use crate::jobs::replication::{JobDocument, Replication};
-use crate::jobs::scheduler::{owner, reason};
+use crate::jobs::scheduler::life::{owner, reason};
 use crate::replicate::ReplicateError;
 use crate::replicate::request::NamedFilter;
 
@@ -115,7 +115,7 @@ impl Documents {
             job
         };
         known.since = SystemTime::now();
-        let first = match running.start_alone(&id, new, |job, ended| scheduler.add(job, false, ended)) {
+        let first = match running.start_alone(&id, new, |job, span| scheduler.add(job, false, span)) {
             Ok(job) => {
                 if context.settings.update_docs || stated && paused {
                     scheduler.note(&job);

@@ -5,8 +5,8 @@ import { isDeepStrictEqual } from 'node:util';
 import { expected } from './expected.mjs';
 
 /**
- * What differs, `{ id, at, couchdb, couchrep, why }`: what a rule explains, what is open, and what nobody thought of; and the
- * rules that nothing needed.
+ * What differs, `{ id, at, couchdb, couchrep, why }`: what a rule explains, and what nobody thought of; and the rules
+ * that nothing needed.
  */
 export function differences(couchdb, couchrep) {
   const used = new Set();
@@ -16,12 +16,11 @@ export function differences(couchdb, couchrep) {
     return differing.map((difference) => {
       const rule = expected.find((rule) => covers(rule, { id, ...difference }));
       used.add(rule);
-      return { id, ...difference, why: rule?.why, open: rule?.open };
+      return { id, ...difference, why: rule?.why };
     });
   });
   return {
-    explained: all.filter(({ why, open }) => why && !open),
-    open: all.filter(({ open }) => open),
+    explained: all.filter(({ why }) => why),
     unexplained: all.filter(({ why }) => !why),
     unused: expected.filter((rule) => !used.has(rule)),
   };
@@ -100,11 +99,11 @@ export function tableOf(differing) {
 /** The reasons as a table, each with the documents and fields that it explains, and one of the differences. */
 export function reasons(differing) {
   const rows = Object.values(grouped(differing)).map((group) => {
-    const [{ why, open, couchdb, couchrep }] = group;
+    const [{ why, couchdb, couchrep }] = group;
     const ids = [...new Set(group.map(({ id }) => id))];
     const fields = [...new Set(group.map(({ at }) => at.replaceAll(/(^|\.)(\d+|seen|requests)(?=\.|$)/g, '').slice(1)))];
     return {
-      why: open ? `**open**: ${why}` : why,
+      why,
       documents: ids.length > 12 ? `${ids.length} documents` : ids.join(', '),
       fields: fields.length > 6 ? `${fields.length} fields` : fields.join(', '),
       couchdb: short(couchdb),

@@ -83,7 +83,7 @@ impl Databases {
     pub fn left_alone(&self, endpoint: &Endpoint) -> Duration {
         match endpoint {
             Endpoint::Local(_) => Duration::ZERO,
-            Endpoint::Remote(remote) => self.clients.left_alone(&remote.url),
+            Endpoint::Remote(remote) => self.clients.left_alone(remote),
         }
     }
 

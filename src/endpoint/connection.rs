@@ -47,6 +47,15 @@ impl Connection {
             ..(*server).clone()
         })
     }
+
+    /// The same for peers that are reached in the same way; `None` for the server's own way.
+    pub fn way(&self) -> Option<String> {
+        let Self { proxy, tls, socket_options: _, http_connections: _, connection_timeout, retries_per_request } = self;
+        let own = (proxy, tls, connection_timeout, retries_per_request);
+        let is_own =
+            proxy.is_some() || *tls != Tls::default() || connection_timeout.is_some() || retries_per_request.is_some();
+        is_own.then(|| format!("{own:?}"))
+    }
 }
 
 /// More requests at once than this are no use to anyone.

@@ -148,14 +148,12 @@ impl Documents {
     /// Begins to follow the databases, and to write states into documents.
     pub fn begin(&self) {
         let tasks = &self.inner.context.tasks;
-        let (following, stop) = (self.clone(), tasks.stopping().clone());
-        let follow = async move { _ = stop.run_until_cancelled(following.follow()).await };
-        drop(tasks.spawn("follow documents of replications", follow));
+        let following = self.clone();
+        tasks.keep("follow documents of replications", move || following.clone().follow());
         let (telling, stop) = (self.clone(), tasks.stopping().clone());
         drop(tasks.spawn("write states of replications", async move { telling.tell(stop).await }));
-        let (looking, stop) = (self.clone(), tasks.stopping().clone());
-        let look = async move { _ = stop.run_until_cancelled(looking.look_at_filters()).await };
-        drop(tasks.spawn("look at filters of replications", look));
+        let looking = self.clone();
+        tasks.keep("look at filters of replications", move || looking.clone().look_at_filters());
     }
 
     /// What is known of a document that isn't at its end.
@@ -318,7 +316,7 @@ impl Documents {
     }
 
     /// A filter whose code has changed makes another replication: looks at each now and then, as CouchDB does.
-    async fn look_at_filters(&self) {
+    async fn look_at_filters(self) {
         loop {
             tokio::time::sleep(FILTER_PAUSE).await;
             let filtered = |(place, known): (&JobDocument, &Known)| match &known.stage {
@@ -334,7 +332,7 @@ impl Documents {
                     continue;
                 }
                 let asking = self.inner.context.identify(job.request.clone(), &job.caller);
-                let asked = self.inner.scheduler.ask(&job.request.source, asking).await;
+                let asked = self.inner.scheduler.ask((&job.request.source, job.owner()), asking).await;
                 if let Ok(Ok((_, (id, _)))) = asked
                     && id != job.id
                 {

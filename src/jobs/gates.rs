@@ -7,31 +7,58 @@
 //! Does no I/O and reads no clock.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use md5::{Digest as _, Md5};
 use tokio::time::Instant;
 
 /// Something that several jobs need.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Gate {
     /// The embedded store, for jobs that copy within it; never shut.
     Store,
-    /// A server: scheme, host and port.
-    Origin(Arc<str>),
+    /// A server.
+    Server(Hash),
     /// A user's login at a server.
-    Login(Arc<str>, Arc<str>),
+    Login(Hash),
 }
 
+/// Of what jobs have in common. What they name may be long, and stays here for a while.
+pub type Hash = [u8; 16];
+
 impl Gate {
+    /// A server by its origin, and by the way to it if that is some jobs' own: what they meet there others needn't meet.
+    pub fn server(origin: &str, way: Option<&str>) -> Self {
+        Self::Server(hash(&[Some(origin), way]))
+    }
+
+    /// A user's login at a server, for the jobs of one owner: another one may have a better password.
+    pub fn login(origin: &str, way: Option<&str>, user: &str, owner: Option<&str>) -> Self {
+        Self::Login(hash(&[Some(origin), way, Some(user), owner]))
+    }
+
     /// Whether lives take turns there.
     pub fn has_turns(&self) -> bool {
         !matches!(self, Self::Login(..))
     }
 }
 
+fn hash(parts: &[Option<&str>]) -> Hash {
+    let mut hash = Md5::new();
+    for part in parts {
+        hash.update(part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.finalize().into()
+}
+
 /// After a refused login, whoever hasn't tried it yet (a new job, one with another password) may try it once.
 const FRESH_PAUSE: Duration = Duration::from_secs(75);
+
+/// Gates that are remembered before it is looked which ones nobody needs.
+const MANY: usize = 1000;
+/// Whoever needs a gate tries it soon after it may be tried.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Pauses at shut gates.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +78,8 @@ pub struct GatePauses {
 pub struct Gates {
     shut: HashMap<Gate, Shut>,
     pauses: GatePauses,
+    /// When there are so many, it is looked for those that nobody tries any more.
+    looked_at: usize,
 }
 
 #[derive(Debug)]
@@ -64,7 +93,7 @@ struct Shut {
 impl Gates {
     /// All are open.
     pub fn new(pauses: GatePauses) -> Self {
-        Self { shut: HashMap::new(), pauses }
+        Self { shut: HashMap::new(), pauses, looked_at: MANY }
     }
 
     /// Whether a job that needs these gates may start; then, those of them that it tries for all. `fresh`: it hasn't been tried.
@@ -75,7 +104,7 @@ impl Gates {
             if shut.tried || now < shut.next_try(gate, fresh) {
                 return None;
             }
-            tried.push(gate.clone());
+            tried.push(*gate);
         }
         Some(tried)
     }
@@ -107,19 +136,28 @@ impl Gates {
     /// The pause is no shorter than `at_least`.
     pub fn shut(&mut self, gate: &Gate, tried: bool, at_least: Duration, now: Instant) {
         let (first, longest) = match gate {
-            Gate::Store | Gate::Origin(_) => (self.pauses.origin, self.pauses.max_origin),
-            Gate::Login(..) => (self.pauses.login, self.pauses.max_login),
+            Gate::Store | Gate::Server(_) => (self.pauses.origin, self.pauses.max_origin),
+            Gate::Login(_) => (self.pauses.login, self.pauses.max_login),
         };
         match self.shut.get_mut(gate) {
             None => {
+                self.forget_old(now);
                 let pause = first.max(at_least);
-                self.shut.insert(gate.clone(), Shut { since: now, pause, tried: false });
+                self.shut.insert(*gate, Shut { since: now, pause, tried: false });
             }
             Some(shut) if tried => {
                 let pause = (shut.pause * 2).min(longest.max(first)).max(at_least);
                 *shut = Shut { since: now, pause, tried: false };
             }
             Some(_) => {}
+        }
+    }
+
+    /// Forgets gates whose jobs are gone, if there are many.
+    fn forget_old(&mut self, now: Instant) {
+        if self.shut.len() >= self.looked_at {
+            self.shut.retain(|_, shut| shut.tried || now < shut.since + shut.pause + FORGOTTEN);
+            self.looked_at = MANY.max(self.shut.len() * 2);
         }
     }
 
@@ -141,7 +179,7 @@ impl Gates {
 impl Shut {
     fn next_try(&self, gate: &Gate, fresh: bool) -> Instant {
         let pause = match gate {
-            Gate::Login(..) if fresh => self.pause.min(FRESH_PAUSE),
+            Gate::Login(_) if fresh => self.pause.min(FRESH_PAUSE),
             _ => self.pause,
         };
         self.since + pause
@@ -164,9 +202,37 @@ mod tests {
     }
 
     #[test]
+    fn what_others_need_not_meet_shuts_no_gate_of_theirs() {
+        let all = [
+            Gate::server("http://h", None),
+            Gate::server("http://h", Some("")),
+            Gate::login("http://h", None, "ann", None),
+            Gate::login("http://h", None, "ann", Some("bob")),
+            Gate::login("http://h", Some("bob"), "ann", None),
+            Gate::login("http://ha", None, "nn", None),
+        ];
+        for (index, gate) in all.iter().enumerate() {
+            assert!(!all[..index].contains(gate), "{index}");
+        }
+    }
+
+    #[test]
+    fn gates_that_nobody_tries_any_more_are_forgotten() {
+        let pauses = GatePauses { origin: SECOND, max_origin: SECOND, login: SECOND, max_login: SECOND };
+        let (mut gates, begun) = (Gates::new(pauses), Instant::now());
+        for second in 0..100 {
+            for user in 0..100 {
+                let gate = Gate::login("http://h", None, &format!("{second} {user}"), None);
+                gates.shut(&gate, false, Duration::ZERO, begun + 10 * second * SECOND);
+            }
+        }
+        assert!(gates.shut.len() <= 2 * 61 * 100, "{}", gates.shut.len());
+    }
+
+    #[test]
     fn one_tries_a_shut_gate_while_the_others_wait_and_opens_it_for_all() {
         let (mut gates, now) = (gates(), Instant::now());
-        let needs = [Gate::Origin("http://h".into())];
+        let needs = [Gate::server("http://h", None)];
         assert_eq!(gates.passable(&needs, false, now), Some(vec![]));
         gates.shut(&needs[0], false, Duration::ZERO, now);
         assert_eq!(gates.passable(&needs, false, now), None);
@@ -185,7 +251,7 @@ mod tests {
     #[test]
     fn a_refused_login_is_tried_by_new_jobs_sooner_and_still_less_often_than_locks_an_account() {
         let (mut gates, now) = (gates(), Instant::now());
-        let needs = [Gate::Origin("http://h".into()), Gate::Login("http://h".into(), "ann".into())];
+        let needs = [Gate::server("http://h", None), Gate::login("http://h", None, "ann", None)];
         gates.shut(&needs[1], false, Duration::ZERO, now);
         assert_eq!(gates.passable(&needs, false, now + 119 * SECOND), None);
         assert_eq!(gates.passable(&needs, true, now + 74 * SECOND), None);

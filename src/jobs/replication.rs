@@ -223,12 +223,11 @@ impl Replication {
     }
 }
 
-/// What jobs share that use these endpoints: servers and logins. The embedded store counts where it has all of the work: to a
-/// job with a side elsewhere, that side is the slower one.
-pub fn needs(endpoints: &[&Endpoint]) -> Vec<Gate> {
+/// What jobs of this owner share that use these endpoints: servers and logins. The embedded store counts where it has all of the
+/// work: to a job with a side elsewhere, that side is the slower one.
+pub fn needs(endpoints: &[&Endpoint], owner: Option<&str>) -> Vec<Gate> {
     let remotes = remotes(endpoints);
-    let mut needs: Vec<_> =
-        remotes.flat_map(|remote| [Some(Gate::Origin(origin(remote))), login(remote)]).flatten().collect();
+    let mut needs: Vec<_> = remotes.flat_map(|remote| [Some(server(remote)), login(remote, owner)]).flatten().collect();
     if needs.is_empty() {
         needs.push(Gate::Store);
     }
@@ -238,15 +237,16 @@ pub fn needs(endpoints: &[&Endpoint]) -> Vec<Gate> {
 }
 
 /// What a life with these endpoints didn't get through, if others will meet the same.
-pub fn shared(endpoints: &[&Endpoint], error: &ReplicateError) -> Option<Gate> {
+pub fn shared(endpoints: &[&Endpoint], owner: Option<&str>, error: &ReplicateError) -> Option<Gate> {
     match error.shared()? {
         Shared::Server(url) => {
-            let url = Url::parse(url).ok()?;
-            let origin = url.origin().ascii_serialization();
-            needs(endpoints).into_iter().find(|gate| matches!(gate, Gate::Origin(known) if **known == *origin))
+            let origin = Url::parse(url).ok()?.origin();
+            remotes(endpoints).find(|remote| remote.url.origin() == origin).map(server)
         }
         // Source and target may have one each at the same server.
-        Shared::Login(database) => remotes(endpoints).find(|remote| remote.name() == database).and_then(login),
+        Shared::Login(database) => {
+            remotes(endpoints).find(|remote| remote.name() == database).and_then(|remote| login(remote, owner))
+        }
     }
 }
 
@@ -257,10 +257,11 @@ fn remotes<'a>(endpoints: &[&'a Endpoint]) -> impl Iterator<Item = &'a RemoteEnd
     })
 }
 
-fn origin(remote: &RemoteEndpoint) -> Arc<str> {
-    remote.url.origin().ascii_serialization().into()
+fn server(remote: &RemoteEndpoint) -> Gate {
+    Gate::server(&remote.url.origin().ascii_serialization(), remote.connection.way().as_deref())
 }
 
-fn login(remote: &RemoteEndpoint) -> Option<Gate> {
-    remote.login().map(|user| Gate::Login(origin(remote), user.into()))
+fn login(remote: &RemoteEndpoint, owner: Option<&str>) -> Option<Gate> {
+    let origin = remote.url.origin().ascii_serialization();
+    remote.login().map(|user| Gate::login(&origin, remote.connection.way().as_deref(), user, owner))
 }

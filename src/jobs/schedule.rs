@@ -288,7 +288,7 @@ impl Schedule {
         let Some(slot) = self.jobs.get_mut(&job) else { return };
         slot.phase = Phase::Ready;
         // A login isn't hammered for anybody.
-        match needs.iter().any(|gate| matches!(gate, Gate::Login(..)) && self.gates.is_shut(std::slice::from_ref(gate)))
+        match needs.iter().any(|gate| matches!(gate, Gate::Login(_)) && self.gates.is_shut(std::slice::from_ref(gate)))
         {
             true => self.stand_in_line(job),
             false => self.at_once.push_back(job),
@@ -305,10 +305,8 @@ impl Schedule {
             }
         }
         if let Some(job) = self.at_once.pop_front() {
-            let slot = self.jobs.get_mut(&job)?;
-            let tried = slot.needs.clone();
-            self.gates.try_these(&tried);
-            slot.phase = Phase::Living { turn: false, tried };
+            // It tries nothing for others: who asked for it may have done so for any reason, and for any time.
+            self.jobs.get_mut(&job)?.phase = Phase::Living { turn: false, tried: Vec::new() };
             return Some(self.begin(job));
         }
         if self.all_turns >= self.limits.lives {
@@ -327,7 +325,7 @@ impl Schedule {
             self.gates.try_these(&tried);
             self.all_turns += 1;
             for server in needs.iter().filter(|gate| gate.has_turns()) {
-                *self.turns.entry(server.clone()).or_default() += 1;
+                *self.turns.entry(*server).or_default() += 1;
             }
             self.jobs.get_mut(&job)?.phase = Phase::Living { turn: true, tried };
             return Some(self.begin(job));

@@ -69,9 +69,9 @@ impl Scheduler {
         let schedule = Schedule::new(limits(&context.settings));
         let inner = Arc::new_cyclic(|inner: &std::sync::Weak<Inner>| {
             let inner = inner.clone();
-            let woken = move |job, wake| {
+            let woken = move |woken| {
                 if let Some(inner) = inner.upgrade() {
-                    Self { inner }.woken(job, wake);
+                    Self { inner }.woken(woken);
                 }
             };
             Inner {
@@ -92,9 +92,8 @@ impl Scheduler {
     pub fn begin(&self) {
         let Inner { context, wakes, .. } = &*self.inner;
         wakes.listen();
-        let (scheduler, stop) = (self.clone(), context.tasks.stopping().clone());
-        let timing = async move { _ = stop.run_until_cancelled(scheduler.keep_time()).await };
-        drop(context.tasks.spawn("scheduler", timing));
+        let scheduler = self.clone();
+        context.tasks.keep("scheduler", move || scheduler.clone().keep_time());
     }
 
     /// Adds a job. `at_once`: somebody waits for it.
@@ -107,7 +106,7 @@ impl Scheduler {
         let paused = job.status().paused;
         {
             let mut scheduled = self.scheduled();
-            scheduled.schedule.add(job.number, needs(&job.endpoints()), (at_once, paused));
+            scheduled.schedule.add(job.number, needs(&job.endpoints(), job.owner()), (at_once, paused));
             scheduled.jobs.insert(job.number, Known { job, span });
         }
         self.start_lives();
@@ -200,22 +199,25 @@ impl Scheduler {
         }
     }
 
-    fn woken(&self, job: Number, wake: Wake) {
+    fn woken(&self, woken: Vec<(Number, Wake)>) {
         {
             let mut scheduled = self.scheduled();
-            if wake == Wake::MadeAnew
-                && let Some(known) = scheduled.jobs.get(&job)
-            {
-                let mut status = known.job.status();
-                status.caught_up = None;
-                status.made_anew += 1;
+            let now = Instant::now();
+            for (job, wake) in woken {
+                if wake == Wake::MadeAnew
+                    && let Some(known) = scheduled.jobs.get(&job)
+                {
+                    let mut status = known.job.status();
+                    status.caught_up = None;
+                    status.made_anew += 1;
+                }
+                scheduled.schedule.woken(job, now);
             }
-            scheduled.schedule.woken(job, Instant::now());
         }
         self.start_lives();
     }
 
-    async fn keep_time(&self) {
+    async fn keep_time(self) {
         loop {
             let next = self.scheduled().schedule.next_start();
             let due = async {

@@ -104,8 +104,10 @@ impl Wakes {
             watched: self.watched.clone(),
             told: server.told.clone(),
         };
-        let listening = async move { _ = stop.run_until_cancelled(hub.listen()).await };
-        drop(self.context.tasks.spawn("wake jobs of a server", listening));
+        self.context.tasks.keep("wake jobs of a server", move || {
+            let (hub, stop) = (hub.clone(), stop.clone());
+            async move { _ = stop.run_until_cancelled(hub.listen()).await }
+        });
     }
 
     /// Whether jobs of this source are told of its changes, as it changes; `None` if nobody ever tells.

@@ -151,7 +151,7 @@ impl RemotePeer {
             auth,
             client: clients.client(connection, &settings).await?,
             client_elsewhere: clients.client(&elsewhere, &settings).await?,
-            servers: clients.servers.clone(),
+            servers: clients.servers.through(connection.proxy.as_ref()),
             counters: clients.counters().clone(),
             requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),
             settings,

@@ -21,7 +21,7 @@ const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Documents {
     /// Looks at all documents, and at those that are written from then on, one after the other.
-    pub(super) async fn follow(&self) {
+    pub(super) async fn follow(self) {
         let updates = self.inner.store.db_updates();
         let mut watch = updates.watch();
         let mut read: HashMap<DbName, u64> = HashMap::new();

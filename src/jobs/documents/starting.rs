@@ -92,7 +92,7 @@ impl Documents {
         let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
         let asking = context.identify(request.clone(), &caller);
         let asked = match request.filter.as_ref().is_some_and(NamedFilter::has_code) {
-            true => scheduler.ask(&request.source, asking).await,
+            true => scheduler.ask((&request.source, caller.name.as_deref()), asking).await,
             false => Ok(asking.await),
         };
         let (request, (id, log_ids)) = match asked {

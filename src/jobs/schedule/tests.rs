@@ -26,7 +26,7 @@ fn limits() -> Limits {
 }
 
 fn origin(name: &str) -> Gate {
-    Gate::Origin(name.into())
+    Gate::server(name, None)
 }
 
 fn started(schedule: &mut Schedule, now: Instant) -> Vec<Number> {
@@ -47,6 +47,24 @@ fn lives_are_shared_fairly_by_server() {
     assert_eq!(started(&mut schedule, now), [3, 102]);
     schedule.add(200, vec![origin("big")], (true, false));
     assert_eq!(started(&mut schedule, now), [200], "somebody waits for it");
+}
+
+#[test]
+fn whoever_is_waited_for_keeps_nobody_from_a_gate() {
+    let (mut schedule, now) = (Schedule::new(limits()), Instant::now());
+    let at = |gate| Failed { at: Some(gate), ..Failed::default() };
+    schedule.add(1, vec![origin("down")], (false, false));
+    assert_eq!(started(&mut schedule, now), [1]);
+    schedule.failed(1, &at(origin("down")), now);
+    let again = now + 60 * SECOND;
+    // It may last for ever.
+    schedule.add(2, vec![origin("down")], (true, false));
+    assert_eq!(started(&mut schedule, again), [2, 1]);
+    // And however often it fails, the others' next try is no later for it.
+    schedule.failed(1, &at(origin("down")), again);
+    let next = schedule.next_start();
+    schedule.failed(2, &at(origin("down")), again + SECOND);
+    assert!(schedule.next_start() <= next);
 }
 
 #[test]

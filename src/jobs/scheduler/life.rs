@@ -23,7 +23,8 @@ use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stag
 /// A life that lasted so long was a good one, as in CouchDB (`[replicator] health_threshold`).
 const HEALTHY: Duration = Duration::from_secs(120);
 
-/// After so long a life that still copies makes room, if others wait for its turn: it goes on when they have had theirs.
+/// After so long a life that still copies makes room, if others wait for its turn: it goes on when they have had theirs. And so
+/// often it is looked whether its owner still has the rights that it has.
 const TURN: Duration = Duration::from_secs(60);
 
 impl Scheduler {
@@ -60,7 +61,7 @@ impl Scheduler {
         let context = &self.inner.context;
         let time = if lingers { job.checkpoint_interval(context) } else { Duration::ZERO };
         let linger = self.inner.wakes.told(&job.request.source).map(|told| Linger { time, told });
-        let life: Job = job.job(context, caller, linger);
+        let life: Job = job.job(context, caller.clone(), linger);
         let mut stages = life.stage.subscribe();
         let mut running = pin!(AssertUnwindSafe(replicate::run(&life)).catch_unwind());
         let mut too_late = pin!(async {
@@ -75,7 +76,8 @@ impl Scheduler {
                 () = &mut too_late => return Err(ReplicateError::Cancelled),
                 () = &mut turn => {
                     turn.set(tokio::time::sleep(TURN));
-                    if job.outlives_failures() && self.scheduled().schedule.is_wanted(job.number) {
+                    let is_wanted = job.outlives_failures() && self.scheduled().schedule.is_wanted(job.number);
+                    if is_wanted || !self.caller(job).await.is_ok_and(|now| now.roles == caller.roles) {
                         life.stop.cancel();
                     }
                 }
@@ -230,7 +232,7 @@ pub async fn owner(accounts: &Accounts, name: Option<&str>) -> Result<Caller, Re
 
 /// What a failure means for the schedule.
 fn failed(job: &Replication, error: &ReplicateError, healthy: bool, context: &Context) -> Failed {
-    let at = shared(&job.endpoints(), error);
+    let at = shared(&job.endpoints(), job.owner(), error);
     // A server may say for how long, and an account bears few refused logins.
     let asked = job.endpoints().map(|endpoint| context.databases.left_alone(endpoint));
     let refused = match error.shared() {

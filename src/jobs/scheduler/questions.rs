@@ -9,22 +9,22 @@ use crate::jobs::replication::{needs, shared};
 use crate::replicate::ReplicateError;
 
 impl Scheduler {
-    /// Asks a server something that is asked for before there is a job, when what jobs share allows it.
+    /// Asks a server something that is asked for before there is a job of this owner, when what jobs share allows it.
     ///
     /// # Errors
     /// The answer's, or when it may be asked, if that is known: its server is down, or refuses its login.
     pub async fn ask<T>(
         &self,
-        endpoint: &Endpoint,
+        (endpoint, owner): (&Endpoint, Option<&str>),
         question: impl Future<Output = Result<T, ReplicateError>>,
     ) -> Result<Result<T, ReplicateError>, Option<Instant>> {
-        let needs = needs(&[endpoint]);
+        let needs = needs(&[endpoint], owner);
         let tried = self.scheduled().schedule.enter(&needs, Instant::now())?;
         let mut leaving = Leaving { scheduler: self, needs, tried, failed: Err(None) };
         let answer = question.await;
         leaving.failed = match &answer {
             Ok(_) | Err(ReplicateError::NotFound(_) | ReplicateError::DatabaseNotFound(_)) => Ok(()),
-            Err(error) => Err(shared(&[endpoint], error)),
+            Err(error) => Err(shared(&[endpoint], owner, error)),
         };
         drop(leaving);
         Ok(answer)

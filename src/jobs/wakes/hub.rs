@@ -25,10 +25,11 @@ use crate::replicate::Context;
 
 /// Before a server that had no feed is asked again for one.
 const ABSENT_PAUSE: Duration = Duration::from_secs(600);
-/// A server may answer without waiting.
+/// A server may answer without waiting, or break off each time.
 const EMPTY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Listens to one server.
+#[derive(Clone)]
 pub(super) struct Hub {
     pub key: HubKey,
     pub endpoint: RemoteEndpoint,
@@ -54,6 +55,8 @@ impl Hub {
         let growing = || Pauses::growing(settings.restart_pause, settings.max_probe_pause);
         let mut pauses = growing();
         let mut known = Known::default();
+        // Whoever listened before may have crashed.
+        self.tell_no_more(&mut known);
         loop {
             let before = known.since.clone();
             let ended = self.follow(&mut known).await;
@@ -72,7 +75,7 @@ impl Hub {
                     self.tell_no_more(&mut known);
                     jittered(settings.max_refused_pause)
                 }
-                Err(PeerError::Broken { .. }) if known.since != before => continue,
+                Err(PeerError::Broken { .. }) if known.since != before => EMPTY_PAUSE,
                 Err(error) => {
                     let pause = pauses.next().unwrap_or(settings.max_probe_pause);
                     let pause_ms = pause.as_millis() as u64;
@@ -106,13 +109,13 @@ impl Hub {
                 continue;
             };
             let Some(DatabaseUpdates { results, last_seq }) = updates? else { return Ok(()) };
-            let empty = results.is_empty();
-            for update in results {
+            let stands = results.is_empty() || last_seq == since;
+            self.wake(results.into_iter().map(|update| {
                 let wake = if update.kind == "updated" { Wake::Changed } else { Wake::MadeAnew };
-                self.wake(update.db_name, wake);
-            }
+                (update.db_name, wake)
+            }));
             known.since = Some(last_seq);
-            if empty {
+            if stands {
                 tokio::time::sleep(EMPTY_PAUSE).await;
             }
         }
@@ -134,17 +137,13 @@ impl Hub {
                     BTreeMap::new()
                 }
             };
-            // Those that it doesn't tell of may be there.
-            for name in names.iter().filter(|name| !seqs.contains_key(*name)) {
-                self.wake(name.clone(), Wake::Changed);
-            }
-            for (name, seq) in seqs {
+            let changed = names.iter().filter(|name| {
+                // One that it doesn't tell of may be there.
+                let Some(seq) = seqs.get(*name) else { return true };
                 let seq = BuildHasherDefault::<DefaultHasher>::default().hash_one(seq.as_json());
-                if known.seqs.get(&name) != Some(&seq) {
-                    self.wake(name.clone(), Wake::Changed);
-                    known.seqs.insert(name, seq);
-                }
-            }
+                known.seqs.insert((*name).clone(), seq) != Some(seq)
+            });
+            self.wake(changed.map(|name| (name.clone(), Wake::Changed)));
         }
         Ok(())
     }
@@ -153,11 +152,12 @@ impl Hub {
     fn tell_no_more(&self, known: &mut Known) {
         known.since = None;
         if self.told.swap(false, Ordering::SeqCst) {
-            self.watched.names(self.key).into_iter().for_each(|name| self.wake(name, Wake::Changed));
+            self.wake(self.watched.names(self.key).into_iter().map(|name| (name, Wake::Changed)));
         }
     }
 
-    fn wake(&self, name: String, wake: Wake) {
-        self.watched.wake(&WatchedDatabase::Remote(self.key, name.into()), wake);
+    fn wake(&self, names: impl IntoIterator<Item = (String, Wake)>) {
+        let database = |(name, wake): (String, Wake)| (WatchedDatabase::Remote(self.key, name.into()), wake);
+        self.watched.wake(names.into_iter().map(database));
     }
 }

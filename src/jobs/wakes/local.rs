@@ -16,10 +16,10 @@ pub(super) async fn listen(watched: Watched, (updates, mut since): (DbUpdates, u
             let rows = updates.since(since, ROWS);
             let Some(last) = rows.last() else { break };
             since = last.seq;
-            for row in rows {
+            watched.wake(rows.into_iter().map(|row| {
                 let wake = if row.event == DbEvent::Updated { Wake::Changed } else { Wake::MadeAnew };
-                watched.wake(&WatchedDatabase::Local(row.name), wake);
-            }
+                (WatchedDatabase::Local(row.name), wake)
+            }));
         }
         let changed = stop.run_until_cancelled(watch.changed()).await;
         if !matches!(changed, Some(Ok(()))) {

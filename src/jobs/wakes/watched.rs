@@ -7,7 +7,7 @@ use crate::jobs::schedule::Number;
 use crate::store::DbName;
 
 /// What a feed tells of a job's source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wake {
     /// There is, or may be, a change.
     Changed,
@@ -15,8 +15,8 @@ pub enum Wake {
     MadeAnew,
 }
 
-/// Who is told.
-pub type Woken = Arc<dyn Fn(Number, Wake) + Send + Sync>;
+/// Who is told, of all that is known at once.
+pub type Woken = Arc<dyn Fn(Vec<(Number, Wake)>) + Send + Sync>;
 
 /// A database that jobs are told of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,13 +69,51 @@ impl Watched {
         self.jobs().keys().filter_map(of_server).collect()
     }
 
-    /// Tells the jobs of a database.
-    pub fn wake(&self, database: &WatchedDatabase, wake: Wake) {
-        let jobs: Vec<_> = self.jobs().get(database).into_iter().flatten().copied().collect();
-        jobs.into_iter().for_each(|job| (self.woken)(job, wake));
+    /// Tells the jobs of databases, each once: a server may say the same very often.
+    pub fn wake(&self, databases: impl IntoIterator<Item = (WatchedDatabase, Wake)>) {
+        let mut strongest: HashMap<WatchedDatabase, Wake> = HashMap::new();
+        for (database, wake) in databases {
+            let told = strongest.entry(database).or_insert(wake);
+            *told = wake.max(*told);
+        }
+        let woken: Vec<_> = {
+            let jobs = self.jobs();
+            let of_database = |(database, wake)| jobs.get(&database).into_iter().flatten().map(move |job| (*job, wake));
+            strongest.into_iter().flat_map(of_database).collect()
+        };
+        if !woken.is_empty() {
+            (self.woken)(woken);
+        }
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<WatchedDatabase, HashSet<Number>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_often_something_is_told_each_job_is_woken_once() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hearing = told.clone();
+        let watched = Watched::new(Arc::new(move |mut woken| {
+            woken.sort();
+            hearing.lock().unwrap().push(woken);
+        }));
+        let database = |name: &str| WatchedDatabase::Remote([0; 16], name.into());
+        for (job, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
+            watched.add(job, database(name));
+        }
+        let mut rows = vec![(database("a"), Wake::Changed); 1000];
+        rows.push((database("b"), Wake::MadeAnew));
+        rows.extend(vec![(database("b"), Wake::Changed); 1000]);
+        rows.push((database("nobody's"), Wake::MadeAnew));
+        watched.wake(rows);
+        watched.wake([(database("nobody's"), Wake::Changed)]);
+        let expected = vec![(1, Wake::Changed), (2, Wake::Changed), (3, Wake::MadeAnew)];
+        assert_eq!(*told.lock().unwrap(), [expected]);
     }
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Identity};
 use ring::digest;
-use url::Url;
 
 use super::auth::Sessions;
 use super::connections::CountConnections;
@@ -21,6 +20,7 @@ use super::transport::{SystemResolver, reason};
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
 use crate::counters::ReplicatorCounters;
+use crate::endpoint::RemoteEndpoint;
 use crate::endpoint::connection::{Connection, Proxy};
 use crate::tasks;
 
@@ -112,8 +112,8 @@ impl Clients {
     }
 
     /// How long a server wants to be left alone (`Retry-After`).
-    pub fn left_alone(&self, url: &Url) -> Duration {
-        self.servers.of(url).left_alone()
+    pub fn left_alone(&self, endpoint: &RemoteEndpoint) -> Duration {
+        self.servers.through(endpoint.connection.proxy.as_ref()).of(&endpoint.url).left_alone()
     }
 
     /// The client for a peer. It follows no redirects and keeps no cookies: peers do, with an eye on credentials.

@@ -19,6 +19,7 @@ use url::Url;
 use crate::counters::Gauge;
 use crate::effort::pauses::jittered;
 use crate::effort::pulse::Pulse;
+use crate::endpoint::connection::Proxy;
 use crate::peer::remote::retry::Operation;
 
 /// The first pause, and the least that a good answer takes off.
@@ -37,6 +38,8 @@ const REMEMBERED: usize = 1000;
 #[derive(Debug, Clone)]
 pub(super) struct Servers {
     by_origin: Arc<DashMap<String, Arc<Server>>>,
+    /// Through which proxy of a replication's own they are reached: it may say of them what it likes.
+    proxy: Option<Arc<str>>,
     requests: usize,
 }
 
@@ -78,12 +81,20 @@ pub(super) struct Permit {
 
 impl Servers {
     pub(super) fn new(requests: usize) -> Self {
-        Self { by_origin: Arc::default(), requests }
+        Self { by_origin: Arc::default(), proxy: None, requests }
+    }
+
+    /// The same, as they are reached through a proxy.
+    pub(super) fn through(&self, proxy: Option<&Proxy>) -> Self {
+        Self { proxy: proxy.map(|proxy| format!("{proxy:?}").into()), ..self.clone() }
     }
 
     /// The server that a URL belongs to.
     pub(super) fn of(&self, url: &Url) -> Arc<Server> {
-        let origin = url.origin().ascii_serialization();
+        let mut origin = url.origin().ascii_serialization();
+        if let Some(proxy) = &self.proxy {
+            origin.push_str(proxy);
+        }
         if let Some(server) = self.by_origin.get(&origin) {
             return server.clone();
         }

@@ -187,7 +187,7 @@ impl Schedule {
             Verdict::Stop => 0,
         };
         let pause = self.pauses.next()?.max(asked.unwrap_or_default());
-        (self.tries < tries && elapsed + pause <= self.budget.time).then_some(pause)
+        (self.tries < tries && elapsed.saturating_add(pause) <= self.budget.time).then_some(pause)
     }
 }
 
@@ -203,6 +203,13 @@ pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_for_ever_is_too_long() {
+        let mut schedule = Schedule::new(Budget { tries: 5, time: Duration::from_secs(60) });
+        let asked = retry_after(&u64::MAX.to_string(), SystemTime::now());
+        assert_eq!(schedule.pause(Verdict::Retry, asked, Duration::from_secs(2)), None);
+    }
 
     fn pauses(budget: Budget, verdict: Verdict) -> Vec<Duration> {
         let mut schedule = Schedule::new(budget);

@@ -1,5 +1,7 @@
 # docker build -t couchrep . && docker run --detach -p 127.0.0.1:5984:5984 -e COUCHREP_ADMIN=root:secret -v couchrep:/data couchrep
 FROM rust:1.95-slim-bookworm AS build
+# The allocator's own build.
+RUN apt-get update && apt-get install --yes --no-install-recommends make
 WORKDIR /couchrep
 COPY . .
 # The registry and the target dir outlive one build, so that a change compiles this crate alone.
@@ -15,8 +17,6 @@ VOLUME /data
 EXPOSE 5984
 # Any address but loopback needs an admin: COUCHREP_ADMIN=NAME:PASSWORD, or a secret's file, as COUCHREP_ADMIN_FILE=/run/secrets/admin.
 ENV COUCHREP_LISTEN=0.0.0.0:5984 COUCHREP_DATA_DIR=/data
-# Each of glibc's arenas keeps what was free in it; by default there are eight a core.
-ENV MALLOC_ARENA_MAX=4
 STOPSIGNAL SIGTERM
 # Asks the address of COUCHREP_LISTEN; it gives up after 5 s by itself.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10s CMD ["couchrep", "health"]

@@ -141,10 +141,10 @@ pub struct Replicator {
     /// The longest pause between two tries of a server that is down, all jobs together.
     pub max_probe_pause: Duration,
     /// Jobs that copy at once from or to one server; or within the embedded store.
-    pub lives_per_server: usize,
+    pub copying_jobs_per_server: usize,
     /// Jobs that copy at once.
-    pub lives: usize,
-    /// Between two looks at whether a server's feed of all databases has kept something from jobs that wait.
+    pub copying_jobs: usize,
+    /// How often `_dbs_info` is asked whether a server's feed of all databases has missed a change.
     pub sweep_interval: Duration,
     /// Whether continuous replications that are asked for at `_replicate` become documents.
     pub keep_jobs: bool,
@@ -183,8 +183,8 @@ impl Default for Replicator {
             refused_pause: Duration::from_secs(120),
             max_refused_pause: Duration::from_secs(3600),
             max_probe_pause: Duration::from_secs(60),
-            lives_per_server: 100,
-            lives: 400,
+            copying_jobs_per_server: 100,
+            copying_jobs: 400,
             sweep_interval: Duration::from_secs(600),
             keep_jobs: false,
             run_documents: true,

@@ -146,7 +146,7 @@ async fn an_edit_of_empty_members_takes_little_more_than_its_text() {
     const BYTES: usize = 4 * MIB;
     let body = format!(r#"{{"a":{{{}"":[]}}}}"#, r#""":[],"#.repeat(BYTES / 6));
     let data_dir = tempfile::tempdir().unwrap();
-    let process = Process::with_few_arenas(data_dir.path(), &[]);
+    let process = Process::start(data_dir.path());
     let put = async |path: &str, body: String| {
         let request = client().put(process.url(path)).header("content-type", "application/json");
         assert_eq!(request.body(body).send().await.unwrap().status(), 201);

@@ -128,7 +128,7 @@ async fn fifty_readers_that_stand_still_hold_little_memory_whatever_they_asked_f
     let mut failed = Vec::new();
     for endpoint in endpoints() {
         // A fresh one, whose peak is this endpoint's.
-        let process = Process::with_few_arenas(data_dir.path(), &SETTINGS);
+        let process = Process::with_args(data_dir.path(), &SETTINGS);
         let addr = process.url("").trim_start_matches("http://").parse().unwrap();
         let idle = memory::peak_bytes(process.id());
         let still = || StillReader::of(addr, endpoint.request, endpoint.accept, &endpoint.body);
@@ -199,7 +199,7 @@ async fn large_questions_take_little_more_than_their_bytes() {
     for (request, question, status) in questions {
         let data_dir = tempfile::tempdir().unwrap();
         let process =
-            Process::with_few_arenas(data_dir.path(), &["--max-bodies-bytes", "64MiB", "--max-body-bytes", "16MiB"]);
+            Process::with_args(data_dir.path(), &["--max-bodies-bytes", "64MiB", "--max-body-bytes", "16MiB"]);
         json(&client(), Method::PUT, process.url("/db"), None, 201).await;
         let addr = process.url("").trim_start_matches("http://").parse().unwrap();
         let idle = memory::peak_bytes(process.id());

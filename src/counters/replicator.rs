@@ -24,15 +24,15 @@ pub struct ReplicatorCounters {
     pub checkpoints: Counter,
     /// Checkpoints that couldn't be.
     pub checkpoint_failures: Counter,
-    /// Jobs that came.
+    /// Jobs that were added.
     pub jobs_added: Counter,
     /// Jobs that were asked for while they were there.
     pub jobs_added_again: Counter,
-    /// Jobs that went.
+    /// Jobs that were removed, or have ended.
     pub jobs_removed: Counter,
     /// Lives of jobs that began.
     pub jobs_started: Counter,
-    /// Lives that were ended by whoever may.
+    /// Jobs that somebody paused.
     pub jobs_stopped: Counter,
     /// Lives that ended in an error.
     pub jobs_crashed: Counter,

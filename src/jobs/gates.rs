@@ -57,7 +57,7 @@ const FRESH_PAUSE: Duration = Duration::from_secs(75);
 
 /// Gates that are remembered before it is looked which ones nobody needs.
 const MANY: usize = 1000;
-/// Whoever needs a gate tries it soon after it may be tried.
+/// A gate that nobody has tried for so long after its pause belongs to no job any more.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Pauses at shut gates.

@@ -60,7 +60,7 @@ pub struct RunningJobs {
     started: Arc<AtomicU64>,
 }
 
-/// When a job's lives may begin, and that they are over.
+/// Puts the lives of jobs with one id in order.
 pub struct Span {
     /// Cancelled when the last life of the job that had the id before has ended.
     pub after: Option<CancellationToken>,

@@ -1,11 +1,13 @@
 //! Which job gets a life, and when. Does no I/O and reads no clock; [`super::scheduler`] does what is decided here.
 //!
 //! ```text
-//!              ┌──────────── pause is over ◄── Pausing ◄── failed ───┐
+//!              ┌────────── pause is over ◄── BackingOff ◄── failed ──┐
 //!              ▼                                                     │
 //!  added ──► Ready ──► a turn, and all gates open ──► Living ────────┤
 //!              ▲                                                     │
 //!              └──────────── woken ◄────────── Parked ◄── caught up ─┘
+//!
+//!  Paused: by a person, from any of them, until he resumes it: Ready
 //! ```
 //!
 //! # Shares
@@ -61,7 +63,7 @@ pub struct Schedule {
     waiting: HashMap<Vec<Gate>, VecDeque<Number>>,
     /// Ready jobs that wait for nothing.
     at_once: VecDeque<Number>,
-    pausing: BTreeSet<(Instant, Number)>,
+    backing_off: BTreeSet<(Instant, Number)>,
     gates: Gates,
     /// Lives that hold a turn, by server.
     turns: HashMap<Gate, usize>,
@@ -89,7 +91,7 @@ struct Slot {
 enum Phase {
     Ready,
     Living { turn: bool, tried: Vec<Gate> },
-    Pausing(Instant),
+    BackingOff(Instant),
     Parked(Instant),
     Paused,
 }
@@ -128,7 +130,7 @@ impl Schedule {
             lines: VecDeque::new(),
             waiting: HashMap::new(),
             at_once: VecDeque::new(),
-            pausing: BTreeSet::new(),
+            backing_off: BTreeSet::new(),
             gates: Gates::new(limits.gates),
             turns: HashMap::new(),
             all_turns: 0,
@@ -156,7 +158,7 @@ impl Schedule {
                 self.gates.leave(&tried);
                 self.give_back(turn, &slot.needs);
             }
-            Phase::Pausing(until) => drop(self.pausing.remove(&(until, job))),
+            Phase::BackingOff(until) => drop(self.backing_off.remove(&(until, job))),
             Phase::Ready => self.leave_line(job, &slot.needs),
             Phase::Parked(_) | Phase::Paused => {}
         }
@@ -193,7 +195,7 @@ impl Schedule {
         }
     }
 
-    /// A life was ended by whoever paused its job.
+    /// A life was ended before it had caught up: its job was paused, its turn was wanted, or its owner's rights have changed.
     pub fn stopped(&mut self, job: Number) {
         let Some(slot) = self.jobs.get_mut(&job).filter(|slot| slot.lives()) else { return };
         let Phase::Living { turn, tried } = std::mem::replace(&mut slot.phase, Phase::Paused) else { return };
@@ -217,8 +219,8 @@ impl Schedule {
         let until = now + jittered(growing.min(longest)).max(failed.at_least);
         let (paused, needs) = (slot.paused, slot.needs.clone());
         if !paused {
-            slot.phase = Phase::Pausing(until);
-            self.pausing.insert((until, job));
+            slot.phase = Phase::BackingOff(until);
+            self.backing_off.insert((until, job));
         }
         self.gates.leave(&tried);
         self.give_back(turn, &needs);
@@ -254,9 +256,9 @@ impl Schedule {
                 slot.phase = Phase::Paused;
                 self.leave_line(job, &needs);
             }
-            Phase::Pausing(until) => {
+            Phase::BackingOff(until) => {
                 slot.phase = Phase::Paused;
-                self.pausing.remove(&(until, job));
+                self.backing_off.remove(&(until, job));
             }
             Phase::Parked(_) => slot.phase = Phase::Paused,
         }
@@ -282,7 +284,7 @@ impl Schedule {
         match slot.phase {
             Phase::Living { .. } | Phase::Paused => return,
             Phase::Ready => self.leave_line(job, &needs),
-            Phase::Pausing(until) => drop(self.pausing.remove(&(until, job))),
+            Phase::BackingOff(until) => drop(self.backing_off.remove(&(until, job))),
             Phase::Parked(_) => {}
         }
         let Some(slot) = self.jobs.get_mut(&job) else { return };
@@ -297,8 +299,8 @@ impl Schedule {
 
     /// The next life to begin now, if there is one.
     pub fn start(&mut self, now: Instant) -> Option<Start> {
-        while let Some((_, job)) = self.pausing.first().copied().filter(|(until, _)| *until <= now) {
-            self.pausing.pop_first();
+        while let Some((_, job)) = self.backing_off.first().copied().filter(|(until, _)| *until <= now) {
+            self.backing_off.pop_first();
             if let Some(slot) = self.jobs.get_mut(&job) {
                 slot.phase = Phase::Ready;
                 self.stand_in_line(job);
@@ -314,10 +316,9 @@ impl Schedule {
         }
         for _ in 0..self.lines.len() {
             let needs = self.lines.pop_front()?;
-            let (has_turn, front) = (self.has_turn(&needs), self.waiting.get(&needs).and_then(|line| line.front()));
-            let fresh = front.and_then(|job| self.jobs.get(job)).is_some_and(|slot| slot.fresh);
-            let tried = has_turn.then(|| self.gates.passable(&needs, fresh, now)).flatten();
-            let (Some(tried), Some(&job)) = (tried, front) else {
+            let front = || self.waiting.get(&needs).and_then(|line| line.front().copied());
+            let passes = |job| Some((job, self.gates.passable(&needs, self.jobs.get(&job)?.fresh, now)?));
+            let Some((job, tried)) = self.has_turn(&needs).then(front).flatten().and_then(passes) else {
                 self.lines.push_back(needs);
                 continue;
             };
@@ -335,7 +336,7 @@ impl Schedule {
 
     /// When there may be a life to begin if nothing happens until then.
     pub fn next_start(&self) -> Option<Instant> {
-        let pause = self.pausing.first().map(|(until, _)| *until);
+        let pause = self.backing_off.first().map(|(until, _)| *until);
         let at_gates = self.lines.iter().filter(|needs| self.has_turn(needs)).filter_map(|needs| {
             let front = self.waiting.get(needs).and_then(|line| self.jobs.get(line.front()?));
             self.gates.next_try(needs, front.is_some_and(|slot| slot.fresh))
@@ -351,7 +352,7 @@ impl Schedule {
         Ok(tried)
     }
 
-    /// He has come back: he got through all of them, or not through this one, or learnt nothing of them.
+    /// He has come back. `Ok`: he got through all of them; `Err(Some)`: not through this one; `Err(None)`: he learnt nothing of them.
     pub fn leave(&mut self, (needs, tried): (&[Gate], &[Gate]), failed: Result<(), Option<&Gate>>, now: Instant) {
         self.gates.leave(tried);
         match failed {
@@ -386,7 +387,7 @@ impl Schedule {
     pub fn next_try(&self, job: Number) -> Option<Instant> {
         let slot = self.jobs.get(&job)?;
         match slot.phase {
-            Phase::Pausing(until) => Some(until),
+            Phase::BackingOff(until) => Some(until),
             Phase::Ready => self.gates.next_try(&slot.needs, slot.fresh),
             Phase::Living { .. } | Phase::Parked(_) | Phase::Paused => None,
         }

@@ -41,7 +41,7 @@ struct Inner {
     running: RunningJobs,
     /// Looks up the roles that owners of documents have; absent in tests.
     accounts: Option<Accounts>,
-    /// Never held while anything else is locked, nor across an await.
+    /// Of locks, this one comes after documents' and the registry's, and before a job's own; it is held across no await.
     scheduled: Mutex<Scheduled>,
     /// The timer is to look again.
     timer: Notify,
@@ -263,8 +263,8 @@ impl Scheduler {
 
 fn limits(settings: &Replicator) -> Limits {
     Limits {
-        lives_per_server: settings.lives_per_server,
-        lives: settings.lives,
+        lives_per_server: settings.copying_jobs_per_server,
+        lives: settings.copying_jobs,
         pause: settings.restart_pause,
         max_pause: settings.max_restart_pause,
         gates: GatePauses {

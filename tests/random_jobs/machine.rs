@@ -55,7 +55,7 @@ impl Machine {
         // Else a local name stands for another port after each start, and its jobs have other ids.
         maybe(0.8, &["--local-address=127.0.0.1:5984"]);
         maybe(0.3, &["--update-docs=true"]);
-        maybe(0.3, &["--lives=3", "--lives-per-server=2"]);
+        maybe(0.3, &["--copying-jobs=3", "--copying-jobs-per-server=2"]);
         let process = start(&dir, &options);
         Self { dir, options, process, is_dead: false }
     }

@@ -34,14 +34,6 @@ impl Process {
         Self::spawn(command, data_dir)
     }
 
-    /// Starts one with few of glibc's arenas, each of which keeps what was free in it, as the image sets it: else its memory
-    /// depends on the machine's cores.
-    pub fn with_few_arenas(data_dir: &Path, args: &[&str]) -> Self {
-        let mut command = command();
-        command.args(args).env("MALLOC_ARENA_MAX", "4").stderr(Stdio::inherit());
-        Self::spawn(command, data_dir)
-    }
-
     /// Starts one that logs everything it can into this file.
     pub fn tracing(data_dir: &Path, args: &[&str], log: &Path) -> Self {
         let mut command = command();

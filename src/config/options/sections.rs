@@ -28,7 +28,7 @@ pub struct ReplicatorOptions {
     /// Rows of the feed that make a batch [default: 500]
     #[arg(long, value_name = "ROWS")]
     pub worker_batch_size: Option<usize>,
-    /// Batches in flight, each replication [default: 4]
+    /// Batches in flight, each replication [default: 8]
     #[arg(long, value_name = "N")]
     pub worker_processes: Option<usize>,
     /// From progress to the checkpoint that records it [default: 5s]
@@ -99,11 +99,11 @@ pub struct ReplicatorOptions {
     pub max_probe_pause: Option<Span>,
     /// Replications that copy at once from or to one server; others wait for their turn [default: 100]
     #[arg(long, value_name = "N")]
-    pub lives_per_server: Option<usize>,
+    pub copying_jobs_per_server: Option<usize>,
     /// Replications that copy at once [default: 400]
     #[arg(long, value_name = "N")]
-    pub lives: Option<usize>,
-    /// Between two looks at whether a server's feed of all databases has kept something back [default: 10m]
+    pub copying_jobs: Option<usize>,
+    /// How often a server is asked whether its feed of all databases has missed a change [default: 10m]
     #[arg(long, value_name = "TIME")]
     pub sweep_interval: Option<Span>,
     /// Whether documents of _replicator are run [default: true]
@@ -123,7 +123,7 @@ impl ReplicatorOptions {
             worker_batch_size, worker_processes, checkpoint_interval, retries_per_request, retry_time_limit,
             connection_timeout, http_connections, connections_per_server, socket_options, heartbeat, batch_bytes,
             memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause, refused_pause, max_refused_pause,
-            max_probe_pause, lives_per_server, lives, sweep_interval, run_documents, update_docs, keep_jobs;
+            max_probe_pause, copying_jobs_per_server, copying_jobs, sweep_interval, run_documents, update_docs, keep_jobs;
             verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url
         }
         let tls = Tls { verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file };

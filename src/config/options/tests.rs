@@ -46,6 +46,32 @@ fn options_win_over_the_file() {
 }
 
 #[test]
+fn defaults_are_what_the_help_says() {
+    #[derive(Debug, clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        options: Options,
+    }
+    let (command, default) = (<CommandLine as clap::CommandFactory>::command(), Options::default().config().unwrap());
+    let mut compared = 0;
+    for arg in command.get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let said = help.rsplit_once("[default: ").map(|(_, rest)| rest.split([']', ',', ';']).next().unwrap().trim());
+        // Some defaults are told in words.
+        let said = said.filter(|said| *said != "none" && !said.contains([' ', '{']));
+        let (Some(said), Some(name)) = (said, arg.get_long()) else { continue };
+        let Ok(given) = <CommandLine as clap::Parser>::try_parse_from(["couchrep", &format!("--{name}={said}")]) else {
+            panic!("--{name}: {said} is no value")
+        };
+        // Nothing said and what it stands for are told apart for certificates: a replication's own word comes between.
+        let shown = |config: &Config| format!("{config:?}").replace("certificates: Some(true)", "certificates: None");
+        assert!(shown(&given.options.config().unwrap()) == shown(&default), "--{name}: {said}");
+        compared += 1;
+    }
+    assert!(compared > 30, "{compared}");
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
     assert!(problem(read("log = 'info'\nlissten = 'x'\n")).starts_with("line 2: unknown field `lissten`"));
     assert!(problem(read("[http]\nmax_bodies = 1\n")).starts_with("line 2: unknown field `max_bodies`"));

@@ -23,8 +23,8 @@ use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stag
 /// A life that lasted so long was a good one, as in CouchDB (`[replicator] health_threshold`).
 const HEALTHY: Duration = Duration::from_secs(120);
 
-/// After so long a life that still copies makes room, if others wait for its turn: it goes on when they have had theirs. And so
-/// often it is looked whether its owner still has the rights that it has.
+/// A life that still copies after this long ends if another job waits for its turn, and goes on later. As often its owner's roles
+/// are read again: a life whose owner's roles have changed ends too.
 const TURN: Duration = Duration::from_secs(60);
 
 impl Scheduler {

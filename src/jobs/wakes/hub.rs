@@ -1,7 +1,7 @@
 //! One server's feed of all its databases, for all jobs with the same credentials there.
 //!
 //! Once the feed's place is known, the hub says that it tells of changes, and keeps to it while the server is away: the feed goes on
-//! where it was, and after each break, and now and then besides, `_dbs_info` shows what the feed kept back. A hundred names are
+//! where it was, and after each break, and now and then besides, `_dbs_info` shows which changes the feed has missed. A hundred names are
 //! asked for at once, and a database whose update seq isn't the one of last time has its jobs woken: in vain, if the feed has told of it,
 //! which costs one request each. What `_dbs_info` doesn't know it may know again: a cluster in trouble says `not_found` of what is there.
 //!

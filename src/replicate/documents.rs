@@ -125,7 +125,7 @@ async fn still_known(source: &Peer, mut failed: Vec<RecordedFailure>) -> Result<
     failed.retain(|kept| {
         let gone = is_missing(kept) && unknown.contains(&(kept.failure.id.clone(), kept.failure.rev.clone()));
         if gone {
-            tracing::info!(doc.id = %kept.failure.id, "a document that failed is no longer in the source");
+            tracing::info!(doc.id = kept.failure.id.as_str(), "a document that failed is no longer in the source");
         }
         !gone
     });

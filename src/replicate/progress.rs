@@ -331,7 +331,9 @@ impl Position {
     /// How much of this session's changes is done, in per cent; `None` if the source doesn't tell, or a filter hides it.
     pub fn percent(&self) -> Option<u64> {
         let (done, pending) = self.changes_done.zip(self.changes_pending)?;
-        Some((100 * done).checked_div(done + pending).unwrap_or(100))
+        // A source may say any number.
+        let (done, pending) = (u128::from(done), u128::from(pending));
+        u64::try_from((100 * done).checked_div(done + pending).unwrap_or(100)).ok()
     }
 }
 
@@ -354,6 +356,19 @@ mod tests {
         assert_eq!(percent(), None);
         progress.finished(&Seq::from(5), Some(0), Some(0));
         assert_eq!(percent(), Some(100));
+    }
+
+    /// A source that said so once ended the server's answer with a panic, or a wrong number.
+    #[test]
+    fn a_source_may_have_any_number_pending() {
+        let percent = |done, pending| {
+            let progress = Progress::default();
+            progress.finished(&Seq::from(1), Some(done), Some(pending));
+            progress.position().percent()
+        };
+        assert_eq!(percent(1, u64::MAX), Some(0));
+        assert_eq!(percent(u64::MAX, u64::MAX), Some(50));
+        assert_eq!(percent(u64::MAX, 0), Some(100));
     }
 
     #[test]

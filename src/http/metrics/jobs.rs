@@ -3,13 +3,19 @@
 //! A job's numbers are labelled by its id, its document if it has one, and its source and target without credentials. Those
 //! in trouble are told first, then by id, so that it is the same ones each time. What stands by state counts all jobs,
 //! told one by one or not, so that a rule upon it never misses one.
+//!
+//! A URL or a document's id may be long, and stands in a dozen figures: it is cut short, and held once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use metrics::Label;
+use metrics::{Label, SharedString};
 
 use super::figure::{Figure, counter, gauge};
 use crate::counters::JobFigures;
+
+/// Characters of a label.
+const MAX_LABEL: usize = 200;
 
 /// What is told of these jobs under our own names, of so many one by one.
 pub fn figures(mut jobs: Vec<JobFigures>, most: usize) -> Vec<Figure> {
@@ -35,11 +41,16 @@ fn all_together(jobs: &[JobFigures]) -> Vec<Figure> {
         let label = || vec![Label::new("state", state.to_owned())];
         count.add(label(), jobs.len());
         failing.add(label(), jobs.iter().filter(|job| job.failures > 0).count());
-        written.add(label(), jobs.iter().map(|job| job.docs_written).sum::<u64>());
-        pending.add(label(), jobs.iter().filter_map(|job| job.changes_pending).sum::<u64>());
+        written.add(label(), sum(jobs.iter().map(|job| job.docs_written)));
+        pending.add(label(), sum(jobs.iter().filter_map(|job| job.changes_pending)));
         lag.add(label(), jobs.iter().filter_map(|job| job.lag_seconds).max().unwrap_or(0));
     }
     vec![count, failing, written, pending, lag]
+}
+
+/// A source may say that any number of changes is pending.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 fn one_by_one(jobs: &[JobFigures]) -> Vec<Figure> {
@@ -57,7 +68,8 @@ fn one_by_one(jobs: &[JobFigures]) -> Vec<Figure> {
         gauge("couchrep_job_last_success_timestamp_seconds", "unix time of the last progress or checkpoint");
     let mut failures = gauge("couchrep_job_failures", "lives in a row that failed");
     for job in jobs {
-        let labels = || labels(job);
+        let labels = labels(job);
+        let labels = || labels.clone();
         let mut with_state = labels();
         with_state.push(Label::new("state", job.state.clone()));
         state.add(with_state, 1_u64);
@@ -79,14 +91,25 @@ fn one_by_one(jobs: &[JobFigures]) -> Vec<Figure> {
     vec![state, read, written, refused, checked, missing, bytes, pending, lag, success, failures]
 }
 
+/// Clones of them share their texts.
 fn labels(job: &JobFigures) -> Vec<Label> {
-    let mut labels = vec![Label::new("id", job.id.clone())];
-    for (name, value) in [("database", &job.database), ("doc_id", &job.doc_id)] {
-        labels.extend(value.clone().map(|value| Label::new(name, value)));
-    }
-    labels.push(Label::new("source", job.source.clone()));
-    labels.push(Label::new("target", job.target.clone()));
-    labels
+    let all = [
+        ("id", Some(&job.id)),
+        ("database", job.database.as_ref()),
+        ("doc_id", job.doc_id.as_ref()),
+        ("source", Some(&job.source)),
+        ("target", Some(&job.target)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some(Label::new(name, shortened(value?)))).collect()
+}
+
+fn shortened(text: &str) -> SharedString {
+    let text: Arc<str> = match text.char_indices().nth(MAX_LABEL) {
+        None => text.into(),
+        // The last one makes room for the mark.
+        Some(_) => text.chars().take(MAX_LABEL - 1).chain(['…']).collect::<String>().into(),
+    };
+    SharedString::from_shared(text)
 }
 
 #[cfg(test)]
@@ -115,5 +138,23 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
         assert!(!text.contains("id=\"b\""), "{text}");
+    }
+
+    /// Sources and targets of 64 KiB stood in each of a dozen figures.
+    #[test]
+    fn long_texts_are_cut_short() {
+        let url = |length: usize| "ä".repeat(length);
+        let long = JobFigures { source: url(64 << 10), target: url(200), ..job("a", "running", 0) };
+        let labels: Vec<_> = labels(&long).iter().map(|label| label.value().to_owned()).collect();
+        assert_eq!(labels, ["a".to_owned(), url(199) + "…", url(200)]);
+    }
+
+    /// The sum panicked, or began again at 0.
+    #[test]
+    fn any_number_may_be_pending() {
+        let any = || JobFigures { changes_pending: Some(u64::MAX), ..job("a", "running", 0) };
+        let text = rendered(&figures(vec![any(), any()], 0));
+        let told = text.lines().find(|line| line.starts_with("couchrep_jobs_changes_pending{"));
+        assert_eq!(told, Some("couchrep_jobs_changes_pending{state=\"running\"} 18446744073709552000"));
     }
 }

@@ -143,8 +143,8 @@ pub async fn write(database: &Arc<Database>, mut changes: Vec<(DocId, StateChang
             Ok(_) => None,
             Err(Refusal::Conflict) => Some((id, change)),
             Err(refusal) => {
-                let db = database.name().as_str();
-                tracing::warn!(db, doc.id = %id, error = %refusal, "a replication's state can't be written");
+                let (db, doc, error) = (database.name().as_str(), id.as_str(), refusal.to_string());
+                tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
                 None
             }
         });

@@ -66,6 +66,8 @@ pub struct RemoteEndpoint {
     pub secret: Option<Box<str>>,
     /// How it is reached.
     pub connection: Connection,
+    /// It is a server as a whole ([`RemoteEndpoint::server`]).
+    is_server: bool,
 }
 
 /// Headers that say how the message itself travels: another's value would break it.
@@ -172,6 +174,7 @@ impl RemoteEndpoint {
             auth: None,
             secret: None,
             connection: Connection::default(),
+            is_server: false,
         })
     }
 
@@ -235,7 +238,19 @@ impl RemoteEndpoint {
         let mut url = self.url.clone();
         url.set_path(&format!("{directory}/"));
         let written = Written { url: url.to_string(), path: url.path().to_owned(), ..self.written.clone() };
-        (!name.is_empty()).then(|| (Self { url, written, ..self.clone() }, name))
+        (!name.is_empty()).then(|| (Self { url, written, is_server: true, ..self.clone() }, name))
+    }
+
+    /// Where the server's own requests are, as `_session`: the directory of the database. Ends in `/`.
+    pub fn root(&self) -> Url {
+        let mut root = self.url.clone();
+        root.set_query(None);
+        if !self.is_server {
+            let path = root.path().trim_end_matches('/');
+            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
+            root.set_path(&format!("{directory}/"));
+        }
+        root
     }
 
     /// The same for endpoints of one URL with the same credentials and headers, reached in the same way. `None` for those that sign
@@ -366,6 +381,17 @@ mod tests {
         assert_eq!(server("http://u:p@h:5984/a%2Fb/"), expected);
         assert_eq!(server("https://h/couch/db"), Some(("https://h/couch/".into(), "db".into())));
         assert_eq!((server("http://h/"), server("http://h/db?x=1")), (None, None));
+    }
+
+    /// The feed of all databases of a CouchDB below another server's path was asked for with that server's sessions.
+    #[test]
+    fn the_root_of_a_database_and_of_its_server_are_the_same() {
+        let database = remote(json!("http://h/couch/a%2Fb/"));
+        assert_eq!(database.root().as_str(), "http://h/couch/");
+        assert_eq!(database.server().unwrap().0.root().as_str(), "http://h/couch/");
+        for url in ["http://h/db?x=1", "http://h/db", "http://h/"] {
+            assert_eq!(remote(json!(url)).root().as_str(), "http://h/", "{url}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use couchrep::config::secrets::{DeclaredSecret, SecretValue, origin};
+use couchrep::config::secrets::{DeclaredSecret, SecretValue, server_url};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ impl Bench {
     async fn before(remote: Server) -> Self {
         remote.database("src").await.fill("doc", 5).await;
         let peer = FaultyPeer::before(&remote).await;
-        let there = origin(&peer.url("")).unwrap();
+        let there = server_url(&peer.url("")).unwrap();
         let password = |password: &str| SecretValue::Password { username: "carrier".into(), password: password.into() };
         let secret = |value, users: &[&str]| DeclaredSecret {
             value,
@@ -171,6 +171,53 @@ async fn no_redirect_takes_it_elsewhere() {
     }
 }
 
+/// An update function in a database of whoever names the secret was sent name and password.
+#[tokio::test]
+async fn it_is_sent_to_no_other_path_of_its_server() {
+    let bench = Bench::start().await;
+    for (secret, path) in [
+        ("carrier", "/anns/_design/d/_update/x"),
+        ("token", "/anns/_design/d/_update/x"),
+        ("carrier", "/anns%2F..%2Fsrc"),
+        ("carrier", "/src?x=1"),
+        ("carrier", ""),
+    ] {
+        let mut source = bench.source(secret);
+        source["url"] = bench.peer.url(path).into();
+        let reason = bench.refused(Some("ann"), source).await;
+        assert!(reason.starts_with(&format!("the secret `{secret}` may not be sent to http://")), "{reason}");
+        assert!(reason.ends_with("it isn't one of the secret's `origins` and a database's name after it"), "{reason}");
+    }
+    // No redirect leads it there either.
+    let bench = Bench::before(Server::start().await).await;
+    bench.remote.database("moved").await.fill("doc", 5).await;
+    let moved = Fault::Answer(308, vec![("location", bench.peer.url("/moved/"))], String::new());
+    bench.peer.keep_failing(Method::GET, "/src/$", moved, None);
+    let (status, answer) =
+        bench.replicate(Some("ann"), json!({ "source": bench.source("token"), "target": "tgt" })).await;
+    assert_eq!((status, &answer["history"][0]["docs_written"]), (200, &json!(5)), "{answer}");
+    let told = bench.peer.credentials();
+    assert!(!told.is_empty() && !told.iter().any(|told| told.contains("/moved/")), "{told:#?}");
+}
+
+/// Whoever may answer for the server, as a function of a design document does, could repeat what it was sent.
+#[tokio::test]
+async fn what_the_server_says_to_it_is_not_shown() {
+    for (secret, method, path) in [("carrier", Method::POST, "/_session$"), ("token", Method::GET, "/src/$")] {
+        for status in [401, 403] {
+            for body in [json!({ "error": "unauthorized", "reason": "you sent xyzzy" }).to_string(), "xyzzy".to_owned()]
+            {
+                let bench = Bench::start().await;
+                bench.peer.keep_failing(method.clone(), path, Fault::Answer(status, Vec::new(), body.clone()), None);
+                let body = json!({ "source": bench.source(secret), "target": "tgt", "retries_per_request": 1 });
+                let (_, answer) = bench.replicate(Some("ann"), body).await;
+                assert!(answer["reason"].is_string() || secret == "carrier", "{answer}");
+                assert!(!answer.to_string().contains("xyzzy"), "{answer}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_document_has_the_secrets_of_its_owner_whoever_that_is_now() {
     let bench = Bench::start().await;
@@ -293,7 +340,7 @@ async fn what_could_not_be_copied_is_listed_with_the_secret_of_who_replicates() 
 async fn without_admins_everybody_may_name_it() {
     let remote = Server::with_admin("carrier", PASSWORD).await;
     remote.database("src").await.fill("doc", 5).await;
-    let there = origin(&remote.anonymous_url("")).unwrap();
+    let there = server_url(&remote.anonymous_url("")).unwrap();
     let server = Server::with_config(|config| {
         let value = SecretValue::Password { username: "carrier".into(), password: PASSWORD.into() };
         let secret = |users: &[&str]| DeclaredSecret {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use secrecy::SecretString;
-use url::{Origin, Url};
+use url::Url;
 
 /// Secrets by their names. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +18,8 @@ pub struct DeclaredSecrets(Arc<BTreeMap<String, DeclaredSecret>>);
 pub struct DeclaredSecret {
     /// What is sent.
     pub value: SecretValue,
-    /// Scheme, host and port of the servers that it may be sent to.
-    pub origins: Vec<Origin>,
+    /// URLs of the servers that it may be sent to, ending in `/`: a database's URL is one of them and the database's name.
+    pub origins: Vec<Url>,
     /// Names of those who may name it, server admins too. Nobody, if it is empty.
     pub users: Vec<String>,
 }
@@ -60,12 +60,15 @@ pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain)
 }
 
-/// Reads `https://host:port`; `None` if it is anything else, or more.
-pub fn origin(text: &str) -> Option<Origin> {
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+/// Reads `https://host:port` or `https://host:port/path`; `None` if it is anything else, or more. Ends in `/`.
+pub fn server_url(text: &str) -> Option<Url> {
+    let mut url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let has_more = url.query().is_some() || url.fragment().is_some();
     let has_login = !url.username().is_empty() || url.password().is_some();
-    (!has_more && !has_login).then(|| url.origin())
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    (!has_more && !has_login && !url.path().contains("//")).then_some(url)
 }
 
 #[cfg(test)]
@@ -73,12 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_scheme_host_and_port_and_nothing_else() {
-        let same = |one: &str, other: &str| origin(one).unwrap() == origin(other).unwrap();
+    fn a_server_is_scheme_host_port_and_path_and_nothing_else() {
+        let same = |one: &str, other: &str| server_url(one).unwrap() == server_url(other).unwrap();
         assert!(same("http://H", "http://h:80/") && same("https://h:443", "https://h"));
+        assert!(same("http://h/couch", "http://h/x/../couch/"));
         assert!(!same("http://h", "https://h") && !same("http://h", "http://h:5984") && !same("http://h", "http://g"));
-        for other in ["h:5984", "ftp://h", "http://", "http://h/db", "http://h?x", "http://h#x", "http://u@h", "*"] {
-            assert!(origin(other).is_none(), "{other}");
+        assert!(!same("http://h", "http://h/couch"));
+        for other in ["h:5984", "ftp://h", "http://", "http://h//", "http://h?x", "http://h#x", "http://u@h", "*"] {
+            assert!(server_url(other).is_none(), "{other}");
         }
     }
 

@@ -2,10 +2,18 @@
 //!
 //! A secret is given out for a caller whom it was declared for, and for a server that it was declared for; both are asked each
 //! time. Whoever names it needn't know it, and must not get to know it: so it goes neither through a proxy nor past a certificate
-//! of the replication's own choice. That no redirect takes it elsewhere is true of all credentials (`peer/remote/send.rs`).
+//! of the replication's own choice. That no redirect takes it to another host is true of all credentials, and a secret goes to its
+//! database alone, and to the server's `_session` (`peer/remote/send.rs`).
+//!
+//! On a CouchDB everybody who may write a design document somewhere has URLs that run his code, and could read there what is sent.
+//! So the server is declared with its path, and nothing but a database's name may follow it. For the same reason what a peer says
+//! with 401 or 403 isn't shown ([`Endpoint::names_secret`]).
 //!
 //! From then on the endpoint is as if it had held the secret as `auth.basic` or `auth.bearer`, also where ids of replications are
 //! made: whoever moves a password out of a document keeps the checkpoints.
+
+use percent_encoding::percent_decode_str;
+use url::Url;
 
 use super::auth::Auth;
 use super::{Credentials, Endpoint, RemoteEndpoint};
@@ -31,6 +39,16 @@ pub enum SecretRefused {
         /// Scheme, host and port.
         origin: String,
     },
+    /// It is the server, but what is named there may be anybody's code.
+    #[error(
+        "the secret `{name}` may not be sent to {url}: it isn't one of the secret's `origins` and a database's name after it"
+    )]
+    NotADatabase {
+        /// The secret's name.
+        name: String,
+        /// The endpoint's URL, without credentials and query.
+        url: String,
+    },
     /// Somebody on the way could read it.
     #[error("the secret `{name}` may not be sent through a proxy, or trusting other certificates than the server does")]
     NotThisWay {
@@ -40,7 +58,7 @@ pub enum SecretRefused {
 }
 
 impl Endpoint {
-    /// Whether it names a secret.
+    /// Whether it names a secret: what is sent there, its user needn't know.
     pub fn names_secret(&self) -> bool {
         matches!(self, Self::Remote(remote) if remote.secret.is_some())
     }
@@ -63,8 +81,12 @@ impl RemoteEndpoint {
         let secret = declared.get(&name()).filter(|secret| may_use(secret, caller));
         let secret = secret.ok_or_else(|| SecretRefused::NotForUser { name: name(), user: caller.name.clone() })?;
         let origin = self.url.origin();
-        if !secret.origins.contains(&origin) {
+        let mut servers = secret.origins.iter().filter(|server| server.origin() == origin).peekable();
+        if servers.peek().is_none() {
             return Err(SecretRefused::NotForServer { name: name(), origin: origin.ascii_serialization() });
+        }
+        if !servers.any(|server| is_database(&self.url, server)) {
+            return Err(SecretRefused::NotADatabase { name: name(), url: self.name() });
         }
         if self.is_read_on_the_way() {
             return Err(SecretRefused::NotThisWay { name: name() });
@@ -87,6 +109,17 @@ impl RemoteEndpoint {
     }
 }
 
+/// Whether a URL is a server's and a database's name after it, and nothing else. Whatever stands between may decode the name once more,
+/// so it can't be a path to something else either.
+fn is_database(url: &Url, server: &Url) -> bool {
+    let below = url.path().strip_prefix(server.path()).filter(|_| url.query().is_none());
+    let segment = below.map(|below| below.strip_suffix('/').unwrap_or(below)).filter(|segment| !segment.contains('/'));
+    let name = segment.and_then(|segment| percent_decode_str(segment).decode_utf8().ok());
+    let is_name = |name: &str| !name.contains(['%', '\\', '?', '#', ';']) && !name.contains(char::is_control);
+    let is_plain = |part: &str| !matches!(part, "" | "." | ".." | "_design");
+    name.is_some_and(|name| is_name(&name) && name.split('/').all(is_plain))
+}
+
 /// Whether a caller may name a secret: by his name alone, whatever his roles are. A server without admins knows no names: whoever
 /// calls may name all that somebody may.
 fn may_use(secret: &DeclaredSecret, caller: &Caller) -> bool {
@@ -102,7 +135,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::secrets::origin;
+    use crate::config::secrets::server_url;
 
     /// Password and token, for ann, at one server; and one for nobody.
     fn declared() -> DeclaredSecrets {
@@ -110,7 +143,7 @@ mod tests {
         let token = SecretValue::Token("s3cret".into());
         let secret = |value: &SecretValue, users: &[&str]| DeclaredSecret {
             value: value.clone(),
-            origins: vec![origin("https://h").unwrap()],
+            origins: vec![server_url("https://h").unwrap(), server_url("https://g/couch").unwrap()],
             users: users.iter().map(|name| (*name).to_owned()).collect(),
         };
         let secrets = [
@@ -177,15 +210,55 @@ mod tests {
 
     #[test]
     fn it_is_for_one_scheme_host_and_port() {
-        for url in ["https://h:5984/d", "http://h/d", "https://g/d", "https://h.g/d", "https://h@g/d"] {
+        for url in ["https://h:5984/d", "http://h/d", "https://f/d", "https://h.g/d", "https://h@f/d"] {
             let refused = with(&user("ann"), json!({ "url": url, "auth": { "secret": "pw" } })).unwrap_err();
             assert!(matches!(&refused, SecretRefused::NotForServer { .. }), "{url}");
         }
         let refused = with(&user("ann"), json!({ "url": "http://h:81/d", "auth": { "secret": "pw" } })).unwrap_err();
         assert_eq!(refused.to_string(), "the secret `pw` may not be sent to http://h:81");
         // Whom it isn't for learns nothing of its servers.
-        let refused = with(&user("bob"), json!({ "url": "https://g/d", "auth": { "secret": "pw" } })).unwrap_err();
+        let refused = with(&user("bob"), json!({ "url": "https://f/d", "auth": { "secret": "pw" } })).unwrap_err();
         assert!(matches!(refused, SecretRefused::NotForUser { .. }));
+    }
+
+    /// An update function at such a URL was sent name and password, by whoever could write it but didn't know them.
+    #[test]
+    fn it_is_sent_to_a_database_alone_and_not_to_what_is_in_one() {
+        let found = |url: &str| with(&user("ann"), json!({ "url": url, "auth": { "secret": "pw" } }));
+        for url in
+            ["https://h/d", "https://h/d/", "https://h/a%2Fb", "https://h/%64", "https://g/couch/d", "https://h/_users"]
+        {
+            let root = found(url).unwrap().root();
+            assert_eq!(root.as_str(), if url.contains("couch") { "https://g/couch/" } else { "https://h/" }, "{url}");
+        }
+        for url in [
+            "https://h",
+            "https://h//",
+            "https://h/anns/_design/d/_update/x",
+            "https://h/d//",
+            "https://h/d?x",
+            "https://h/d?",
+            "https://h/d/../e/f",
+            "https://h/..%2Fd",
+            "https://h/a%2F%2e%2E%2Fd",
+            "https://h/a%2f.%2fd",
+            "https://h/a%2F%2Fd",
+            "https://h/%252e%252e%252fd",
+            "https://h/anns%2F_design%2Fd%2F_update%2Fx",
+            "https://h/d%5C..%5Ce",
+            "https://h/d%3Fx",
+            "https://h/%FF",
+            "https://g/d",
+            "https://g/couch",
+            "https://g/couch/../d",
+            "https://g/couch/%2e%2e/d",
+            "https://g/couches/d",
+            "https://g/couch/a/d",
+        ] {
+            assert!(matches!(found(url), Err(SecretRefused::NotADatabase { .. })), "{url}");
+        }
+        let words = "the secret `pw` may not be sent to https://h/d/e/: it isn't one of the secret's `origins` and a database's name after it";
+        assert_eq!(found("https://h/d/e").unwrap_err().to_string(), words);
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub struct RemotePeer {
 struct Inner {
     name: String,
     url: Url,
+    /// Its credentials are a declared secret.
+    names_secret: bool,
     /// Custom headers, for the URL's own origin only.
     headers: HeaderMap,
     /// Credentials, likewise.
@@ -146,6 +148,7 @@ impl RemotePeer {
         let settings = connection.settings(settings);
         let inner = Inner {
             name,
+            names_secret: endpoint.secret.is_some(),
             url: endpoint.url,
             headers,
             auth,

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{ConfigError, text, values};
-use crate::config::secrets::{DeclaredSecret, SecretValue, is_name, origin};
+use crate::config::secrets::{DeclaredSecret, SecretValue, is_name, server_url};
 
 /// One secret. Its password or token may stand in a file of its own, as secrets of containers do.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -56,9 +56,10 @@ impl SecretOptions {
             }
             _ => return Err(wrong("must have either a username and a password, or a token")),
         };
-        let origins = self.origins.iter().map(|text| origin(text)).collect::<Option<Vec<_>>>();
+        let origins = self.origins.iter().map(|text| server_url(text)).collect::<Option<Vec<_>>>();
         let origins = origins.filter(|origins| !origins.is_empty());
-        let origins = origins.ok_or_else(|| wrong("must have origins, each of them https://HOST:PORT"))?;
+        let origins = origins
+            .ok_or_else(|| wrong("must have origins, each of them https://HOST:PORT or https://HOST:PORT/PATH"))?;
         Ok(DeclaredSecret { value, origins, users: self.users })
     }
 }

@@ -156,7 +156,7 @@ fn secrets_have_a_value_or_a_file_with_it_and_say_where_and_for_whom_they_are() 
     let secret = |name: &str| config.replicator.secrets.get(name).unwrap();
     let (hq, cloud) = (secret("hq"), secret("cloud"));
     assert_eq!(hq.users, ["ann", "root"]);
-    let origins: Vec<_> = hq.origins.iter().map(url::Origin::ascii_serialization).collect();
+    let origins: Vec<_> = hq.origins.iter().map(url::Url::as_str).collect();
     assert_eq!(origins, ["https://h:6984", "http://h"]);
     let SecretValue::Password { username, password } = &hq.value else { panic!("{hq:?}") };
     assert_eq!((username.as_str(), password.expose_secret()), ("reader", "hunter2"));

@@ -40,6 +40,8 @@ pub(super) struct Answer {
     waits: bool,
     /// Line ends that came since so long ago, and nothing else.
     blank: (Instant, usize),
+    /// Whether a refusal's reason is left out.
+    hides_reasons: bool,
     /// Held until the body has been read, or until a caller takes its time with it.
     _permit: Option<Permit>,
 }
@@ -51,11 +53,18 @@ pub(super) struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
+    hides_reasons: bool,
 }
 
 impl Answer {
     pub(super) fn new(request: Arc<str>, response: Response, silence: Duration, pulse: Pulse) -> Self {
-        Self { request, response, silence, pulse, waits: false, blank: (Instant::now(), 0), _permit: None }
+        let blank = (Instant::now(), 0);
+        Self { request, response, silence, pulse, waits: false, blank, hides_reasons: false, _permit: None }
+    }
+
+    /// The same; `hides` says that the peer's reason for a 401 or 403 isn't to be shown.
+    pub(super) fn hiding_reasons(self, hides: bool) -> Self {
+        Self { hides_reasons: hides, ..self }
     }
 
     /// The same; `waits` says that its line ends are signs of life.
@@ -161,8 +170,8 @@ impl Answer {
             }
             body.extend_from_slice(&chunk);
         }
-        let (status, headers) = (self.status(), self.response.headers().clone());
-        Ok(Reply { request: self.request, status, headers, body: body.freeze() })
+        let (status, headers, hides_reasons) = (self.status(), self.response.headers().clone(), self.hides_reasons);
+        Ok(Reply { request: self.request, status, headers, body: body.freeze(), hides_reasons })
     }
 }
 
@@ -199,7 +208,11 @@ impl Reply {
 
     /// CouchDB's words, if the answer is in them.
     pub(super) fn said(&self) -> Option<Why> {
-        let Why { error, reason } = serde_json::from_slice::<Words<'_>>(&self.body).ok()?.of_whole_answer()?;
+        let why = serde_json::from_slice::<Words<'_>>(&self.body).ok()?.of_whole_answer()?;
+        if let Some(reason) = self.hidden() {
+            return Some(Why::new(why.error, reason)).filter(judgement::is_about_rights);
+        }
+        let Why { error, reason } = why;
         Some(Why { error, reason: shorten(reason.as_bytes(), SHOWN_REASON) })
     }
 
@@ -208,8 +221,14 @@ impl Reply {
         self.said().unwrap_or_else(|| {
             let status = reqwest::StatusCode::from_u16(self.status).ok();
             let error = status.and_then(|status| status.canonical_reason()).unwrap_or("unknown status");
-            Why::new(error, beginning(&self.body))
+            Why::new(error, self.hidden().unwrap_or_else(|| beginning(&self.body)))
         })
+    }
+
+    /// What stands in place of a reason that isn't to be shown: it might repeat the secret.
+    fn hidden(&self) -> Option<String> {
+        let is_hidden = self.hides_reasons && matches!(self.status, 401 | 403);
+        is_hidden.then(|| format!("why it says {} isn't shown, since a secret was sent there", self.status))
     }
 
     /// This answer as an error.

@@ -15,6 +15,9 @@
 //! sent ([`sessions`] says who shares it). A 401 with `WWW-Authenticate` asks for Basic (`require_valid_user`, a gateway):
 //! that is no refusal. Whoever opens the database anew, after a pause or because somebody asks again, asks anew.
 //!
+//! A declared secret ([`RemoteEndpoint::secret`]) goes to its database's own URL and to `{root}/_session`, and nowhere else on that
+//! host; and the peer's reasons for a 401 or 403 are left out, since they may be words of who wants to learn it.
+//!
 //! Nothing here prints a secret: `Debug` shows kinds and names only.
 
 mod access_token;
@@ -70,17 +73,15 @@ enum Scheme {
 impl Authenticator {
     /// `None` if the credentials don't fit into a header.
     pub(super) fn new(endpoint: &RemoteEndpoint, iam_token_url: &Url, sessions: &Sessions) -> Option<Self> {
-        let RemoteEndpoint { url, credentials, auth, connection, .. } = endpoint;
+        let RemoteEndpoint { credentials, auth, connection, .. } = endpoint;
         let mut state = Arc::default();
         let scheme = match (auth, credentials) {
             (Some(Auth::OAuth1(oauth)), _) => Scheme::OAuth1(oauth.clone()),
             (Some(Auth::Bearer(token)), _) => Scheme::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
             (Some(Auth::Token(grant)), _) => Scheme::Token(grant.or_at(iam_token_url)),
             (None, Some(Credentials { name, password, .. })) => {
-                let login = Login::new(url, name, password);
-                if let Some(url) = login.url() {
-                    state = sessions.of(url, (name, password), (&connection.proxy, &connection.tls));
-                }
+                let login = Login::new(&endpoint.root(), name, password);
+                state = sessions.of(login.url(), (name, password), (&connection.proxy, &connection.tls));
                 Scheme::Basic(basic_header(name, password.expose_secret())?, login)
             }
             (None, None) => Scheme::Nothing,

@@ -2,7 +2,7 @@
 //!
 //! A [`Call`] is tried as [`retry`] says, within its budget. Redirects are followed by hand, with the same
 //! method and body (303 makes it a GET); custom headers and credentials go only to the scheme, host and port that they
-//! were given for. No try has a limit of total time, since bodies stream, but every silence has one.
+//! were given for, those of a declared secret only to the database. No try has a limit of total time, since bodies stream, but every silence has one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -202,7 +202,8 @@ impl RemotePeer {
     }
 
     fn answer(&self, request: Arc<str>, response: Response, silence: Duration) -> Answer {
-        Answer::new(request, response, silence, self.inner.pulse.clone())
+        let answer = Answer::new(request, response, silence, self.inner.pulse.clone());
+        answer.hiding_reasons(self.inner.names_secret)
     }
 
     fn silence(&self, call: &Call) -> Duration {
@@ -221,7 +222,8 @@ impl RemotePeer {
             headers = self.inner.headers.clone();
             let inner = &self.inner;
             let (silence, database) = (inner.settings.connection_timeout, inner.name.as_str());
-            let logins = LoginClient { own: &inner.client, elsewhere: &inner.client_elsewhere, silence, database };
+            let (own, elsewhere, hides_reasons) = (&inner.client, &inner.client_elsewhere, inner.names_secret);
+            let logins = LoginClient { own, elsewhere, silence, database, hides_reasons };
             token = inner.auth.sign(logins, &mut headers, method, url).await?;
         }
         headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
@@ -235,9 +237,11 @@ impl RemotePeer {
         Ok((headers, token))
     }
 
-    /// Whether a URL is of the origin that credentials, headers and certificates were given for.
+    /// Whether a URL is of the origin that credentials, headers and certificates were given for. A secret was given for the database
+    /// alone: on the same host there may be others' code.
     fn is_own(&self, url: &Url) -> bool {
-        url.origin() == self.inner.url.origin()
+        let own = &self.inner.url;
+        url.origin() == own.origin() && (!self.inner.names_secret || url.path().starts_with(own.path()))
     }
 
     fn client(&self, url: &Url) -> &reqwest::Client {

@@ -26,6 +26,8 @@ pub(in crate::peer::remote) struct LoginClient<'a> {
     pub silence: Duration,
     /// The database's name, for errors.
     pub database: &'a str,
+    /// Whether a refusal's reason is left out.
+    pub hides_reasons: bool,
 }
 
 impl LoginClient<'_> {
@@ -46,7 +48,8 @@ impl LoginClient<'_> {
             builder = builder.header(AUTHORIZATION, basic);
         }
         let response = exchange(builder, self.silence, &Default::default(), &request).await?;
-        let reply = Answer::new(request, response, self.silence, Pulse::default()).whole().await;
+        let reply = Answer::new(request, response, self.silence, Pulse::default());
+        let reply = reply.hiding_reasons(self.hides_reasons).whole().await;
         let reply = reply.map_err(|error| Failed { trouble: Trouble::BrokeOff, asked: None, error })?;
         // By its status alone: a login's answer needn't be in CouchDB's words.
         let blame = judgement::meaning(reply.status, None).blame();

@@ -20,26 +20,22 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// Who logs in where.
 #[derive(Debug)]
 pub(super) struct Login {
-    /// `None` for an address that has no directory.
-    url: Option<Url>,
+    url: Url,
     user: String,
     password: SecretString,
 }
 
 impl Login {
-    pub(super) fn new(database: &Url, user: &str, password: &SecretString) -> Self {
-        let mut root = database.clone();
-        root.set_query(None);
-        let path = root.path().trim_end_matches('/');
-        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let path = format!("{directory}/_session");
-        root.set_path(&path);
-        Self { url: (!root.cannot_be_a_base()).then_some(root), user: user.to_owned(), password: password.clone() }
+    /// `root` ends in `/`.
+    pub(super) fn new(root: &Url, user: &str, password: &SecretString) -> Self {
+        let mut url = root.clone();
+        url.set_path(&format!("{}_session", root.path()));
+        Self { url, user: user.to_owned(), password: password.clone() }
     }
 
     /// Where.
-    pub(super) fn url(&self) -> Option<&Url> {
-        self.url.as_ref()
+    pub(super) fn url(&self) -> &Url {
+        &self.url
     }
 
     /// Logs in; `None` if there is no session to be had: the password itself is sent then, and the peer's answer to
@@ -48,9 +44,8 @@ impl Login {
     /// # Errors
     /// [`crate::peer::PeerError::WrongCredentials`] in the peer's own words: the password, or that the account is locked.
     pub(super) async fn log_in(&self, client: &LoginClient<'_>) -> Result<Option<AccessToken>, Failed> {
-        let Some(url) = &self.url else { return Ok(None) };
         let form = [("name", self.user.as_str()), ("password", self.password.expose_secret())];
-        let reply = client.post(client.own, url, &form, None).await?;
+        let reply = client.post(client.own, &self.url, &form, None).await?;
         if reply.meaning() == Meaning::NotAllowed && !reply.headers.contains_key(WWW_AUTHENTICATE) {
             return Err(client.refused(reply.said().map(|why| why.reason)));
         }
@@ -85,12 +80,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_login_is_beside_the_database() {
-        let at = |url: &str| Login::new(&Url::parse(url).unwrap(), "u", &"p".into()).url.unwrap().to_string();
-        assert_eq!(at("http://h:5984/db/"), "http://h:5984/_session");
-        assert_eq!(at("http://h/couch/a%2Fb/"), "http://h/couch/_session");
-        assert_eq!(at("http://h/db?x=1"), "http://h/_session");
-        assert_eq!(at("http://h/"), "http://h/_session");
+    fn the_login_is_right_below_the_root() {
+        let at = |url: &str| Login::new(&Url::parse(url).unwrap(), "u", &"p".into()).url.to_string();
+        assert_eq!(at("http://h:5984/"), "http://h:5984/_session");
+        assert_eq!(at("http://h/couch/"), "http://h/couch/_session");
     }
 
     #[test]

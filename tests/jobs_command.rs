@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Process, Server};
+use crate::support::{FaultyPeer, Process, Server};
 
 /// Exit code, stdout, stderr.
 fn jobs(args: &[&str], envs: &[(&str, &str)]) -> (i32, String, String) {
@@ -162,6 +162,33 @@ async fn who_asks_stands_in_the_url_or_in_the_settings_and_is_never_shown() {
     let (code, _, err) = jobs(&["list", "--server", &address.replace("//", "//root:hunter3@")], &[]);
     assert_eq!(code, 1);
     assert!(err.contains("Name or password is incorrect.") && !err.contains("hunter"), "{err}");
+}
+
+/// While the server was down, whoever listened in its place was sent the administrator's password.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_the_settings_is_sent_to_the_server_of_the_data_directory_alone() {
+    let server = Server::with_admin("root", "hunter2").await;
+    let peer = FaultyPeer::before(&server).await;
+    let (address, data) = (peer.url(""), server.data_dir().to_str().unwrap().to_owned());
+    let dir = tempfile::tempdir().unwrap();
+    let asked = |data: &str| {
+        let listen = address.strip_prefix("http://").unwrap();
+        jobs(&[], &[("COUCHREP_LISTEN", listen), ("COUCHREP_ADMIN", "root:hunter2"), ("COUCHREP_DATA_DIR", data)])
+    };
+    assert_eq!(asked(&data), (0, "no jobs\n".into(), String::new()));
+    assert_eq!(peer.requests()[0], "GET /");
+    assert!(!peer.credentials().is_empty() && !peer.credentials().iter().any(|told| told.starts_with("GET / ")));
+
+    std::fs::write(dir.path().join("server.uuid"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let before = peer.credentials();
+    let (code, out, err) = asked(dir.path().to_str().unwrap());
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("isn't the server of the data directory") && !err.contains("hunter2"), "{err}");
+    assert_eq!(peer.credentials(), before);
+    // Whom the user names himself gets his own.
+    let named = address.replace("//", "//root:hunter2@");
+    let envs = [("COUCHREP_SERVER", named.as_str()), ("COUCHREP_DATA_DIR", dir.path().to_str().unwrap())];
+    assert_eq!(jobs(&[], &envs), (0, "no jobs\n".into(), String::new()));
 }
 
 #[test]

@@ -317,6 +317,39 @@ async fn a_replication_that_is_kept_becomes_a_document_and_survives_and_one_that
     assert_eq!(server.get(&path, 200).await["paused"], true);
 }
 
+/// It was answered 202 though nothing of it would run.
+#[tokio::test]
+async fn what_is_kept_in_a_document_that_was_edited_paused_or_failed_since_is_refused() {
+    let server = start().await;
+    let kept = json!({"source": "src", "target": "tgt", "continuous": true, "keep": true});
+    let id = server.replicate(kept.clone()).await["_local_id"].as_str().unwrap().to_owned();
+    server.until_equal("src", "tgt").await;
+    let path = format!("/_replicator/{}", id.replace('+', "%2B"));
+    let original = server.get(&path, 200).await;
+    let edited = async |name: &str, value: Value| {
+        let mut document = original.clone();
+        document[name] = value;
+        document["_rev"] = server.get(&path, 200).await["_rev"].clone();
+        server.put(&path, document, 201).await;
+    };
+    edited("paused", json!(true)).await;
+    assert_eq!(server.post("/_replicate", kept.clone(), 409).await["error"], "replication_paused");
+    edited("target", json!("elsewhere")).await;
+    let refused = server.post("/_replicate", kept.clone(), 409).await;
+    assert_eq!(refused["error"], "conflict");
+    assert_eq!(refused["reason"], format!("the document `{id}`, which would keep it, describes something else by now"));
+    edited("comment", json!("the same again")).await;
+    assert_eq!(server.post("/_replicate", kept.clone(), 202).await["_local_id"], json!(id));
+    // Another document is first after a moment, and this one is a duplicate.
+    server.delete(&format!("{path}?rev={}", server.get(&path, 200).await["_rev"].as_str().unwrap()), 200).await;
+    server.put("/_replicator/first", json!({"source": "src", "target": "tgt", "continuous": true}), 201).await;
+    until(&server, "/_scheduler/docs/_replicator/first", |entry| entry["state"] == "running").await;
+    server.put(&path, json!({"source": "src", "target": "tgt", "continuous": true}), 201).await;
+    until(&server, &path, |document| document["_replication_state"] == "failed").await;
+    let refused = server.post("/_replicate", kept, 409).await;
+    assert!(refused["reason"].as_str().unwrap().contains("is in the state `failed`: Replication `"), "{refused}");
+}
+
 #[tokio::test]
 async fn a_kept_replication_that_is_cancelled_has_no_document_any_more() {
     let server = Server::with_config(|config| config.replicator.keep_jobs = true).await;

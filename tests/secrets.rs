@@ -27,6 +27,30 @@ const SHOWN: [&str; 6] = [
     "/_node/_local/_config",
 ];
 
+/// What somebody's function throws, and the name of a document, were written as they came: with line ends, as lines of their own.
+#[tokio::test]
+async fn nobody_writes_lines_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let process = Process::logging(&dir.path().join("data"), &[], &log);
+    let put = async |path: &str, body: Value| {
+        let request = client().put(process.url(path)).header("Content-Type", "application/json").body(body.to_string());
+        assert_eq!(request.send().await.unwrap().status(), 201, "{path}");
+    };
+    let code = "function(doc) { if (doc._replication_state) throw({forbidden: 'no\\nFORGED by a function'}) }";
+    put("/_replicator/_design/no", json!({ "validate_doc_update": code })).await;
+    put("/_replicator/a%0AFORGED%20by%20a%20name", json!({ "source": "nosuch", "target": "other" })).await;
+    let logged = || std::fs::read_to_string(&log).unwrap();
+    let all = async {
+        while !logged().contains("a replication's state can't be written") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.unwrap();
+    let logged = logged();
+    assert!(logged.contains("FORGED by a function") && !logged.contains("\nFORGED"), "{logged}");
+}
+
 #[tokio::test]
 async fn no_password_appears_in_logs_answers_or_tasks_at_trace_level() {
     // A peer that takes any credentials: it has no admins.

@@ -17,14 +17,16 @@ use super::{Exit, UsageError, block_on, print};
 /// Shown below the options.
 pub const EXAMPLES: &str = "\
 Exit codes: 0 done, 1 not, 2 wrong usage.
-Without --server, the server on this machine is asked, with the password of the settings if they hold one.
+Without --server, the server on this machine is asked, with the password of the settings if they hold one. It isn't sent to
+a server whose uuid isn't the one of the data directory.
 
 Examples:
   couchrep jobs
-  couchrep jobs list --state crashing,failed --server http://root:secret@there:5984
+  couchrep jobs list --state crashing,failed
   couchrep jobs show _replicator/soup
   couchrep jobs pause 8f3a1c02
-  couchrep jobs cancel _replicator/soup --json";
+  couchrep jobs cancel _replicator/soup --json
+  read -rs COUCHREP_SERVER; export COUCHREP_SERVER    # http://NAME:PASSWORD@HOST:PORT, for another server";
 
 /// States of documents whose replications have no jobs; those that are completed are many, and shown where asked for.
 const WITHOUT_JOBS: &[&str] = &["initializing", "error", "failed"];
@@ -39,9 +41,10 @@ pub struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
 
-    /// The server, http://NAME:PASSWORD@HOST:PORT [default: the one on this machine]
+    /// The server, http://HOST:PORT [default: the one on this machine]
     ///
-    /// Other users of this machine can read command lines: COUCHREP_SERVER in the environment is a better place.
+    /// Who asks stands in it, http://NAME:PASSWORD@HOST:PORT. Other users of this machine can read command lines: COUCHREP_SERVER
+    /// in the environment is the place for a password.
     #[arg(long, global = true, env = "COUCHREP_SERVER", hide_env_values = true, value_name = "URL")]
     server: Option<String>,
 

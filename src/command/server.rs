@@ -2,7 +2,8 @@
 //!
 //! Where no URL is given, it is the one that the settings describe: `--listen`, the environment, the file. Then their first
 //! administrator asks whose password isn't hashed, so that a command beside a server, in its container say, needs no password
-//! of its own. Elsewhere, who asks stands in the URL. A name or password is in no message.
+//! of its own. While the server is down anybody may listen in its place, so what listens is first asked for its uuid, without the
+//! password, if the data directory tells that uuid. Elsewhere, who asks stands in the URL. A name or password is in no message.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use couchrep::config::{Options, Password};
+use couchrep::server::identity;
 use reqwest::{Client, Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use url::Url;
 
 use super::UsageError;
@@ -32,14 +35,20 @@ pub struct LocalServer {
     config: Option<PathBuf>,
 }
 
-/// Who asks the server on this machine.
-#[derive(Debug, Args)]
+/// Who asks the server on this machine, and what that server is known by.
+#[derive(Debug, Default, Args)]
 pub struct LocalAdmin {
     #[arg(long, hide = true, env = "COUCHREP_ADMIN", hide_env = true, value_delimiter = '\n', value_parser = secret)]
     admin: Vec<SecretString>,
 
     #[arg(long, hide = true, env = "COUCHREP_ADMIN_FILE", hide_env = true)]
     admin_file: Option<PathBuf>,
+
+    #[arg(long, hide = true, env = "COUCHREP_DATA_DIR", hide_env = true)]
+    data_dir: Option<PathBuf>,
+
+    #[arg(long, hide = true, env = "COUCHREP_UUID", hide_env = true)]
+    uuid: Option<String>,
 }
 
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
@@ -50,8 +59,18 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 pub struct Server {
     /// Without credentials.
     url: Url,
-    login: Option<(String, SecretString)>,
+    login: Option<Login>,
     client: Client,
+    /// Set when the server was found to be the one that the login is for.
+    recognized: OnceCell<()>,
+}
+
+/// Who asks.
+pub struct Login {
+    name: String,
+    password: SecretString,
+    /// The uuid of the only server that may learn of it.
+    only_for: Option<String>,
 }
 
 /// What a server answers.
@@ -64,28 +83,33 @@ pub struct Answer {
 
 impl LocalServer {
     /// The URL for who stands on the same machine, and who may ask there.
-    pub fn resolve(self, admin: Option<LocalAdmin>) -> anyhow::Result<(String, Option<(String, SecretString)>)> {
+    pub fn resolve(self, admin: Option<LocalAdmin>) -> anyhow::Result<(String, Option<Login>)> {
         let Self { listen, config } = self;
-        let (admin, admin_file) = admin.map(|LocalAdmin { admin, admin_file }| (admin, admin_file)).unwrap_or_default();
-        let config = Options { listen, config, admin, admin_file, ..Options::default() }.config()?;
+        let LocalAdmin { admin, admin_file, data_dir, uuid } = admin.unwrap_or_default();
+        let config = Options { listen, config, admin, admin_file, data_dir, uuid, ..Options::default() }.config()?;
+        let only_for = identity::known_uuid(&config);
         let login = config.admins.into_iter().find_map(|admin| match admin.password {
             Password::Plain(password) => Some((admin.name, password)),
             _ => None,
         });
+        let login = login.map(|(name, password)| Login { name, password, only_for });
         Ok((reachable(&config.listen), login))
     }
 }
 
 impl Server {
     /// The server of this URL. Who asks: whoever stands in the URL, else `login`.
-    pub fn new(url: &str, login: Option<(String, SecretString)>) -> anyhow::Result<Self> {
+    pub fn new(url: &str, login: Option<Login>) -> anyhow::Result<Self> {
         // What was given may hold a password.
         let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let mut url = url.ok_or_else(|| UsageError("URL must be http://HOST:PORT".into()))?;
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let login = match url.username() {
             "" => login,
-            name => Some((decoded(name), decoded(url.password().unwrap_or_default()).into())),
+            name => {
+                let password = decoded(url.password().unwrap_or_default()).into();
+                Some(Login { name: decoded(name), password, only_for: None })
+            }
         };
         // It may fail for URLs without a host alone.
         _ = url.set_username("");
@@ -93,7 +117,7 @@ impl Server {
         // An error means that there is one already.
         _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(LIMIT).no_proxy().build().context("could not start")?;
-        Ok(Self { url, login, client })
+        Ok(Self { url, login, client, recognized: OnceCell::new() })
     }
 
     /// The same, asked by nobody in particular.
@@ -114,6 +138,32 @@ impl Server {
         query: &[(&str, String)],
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
+        if let Some(Login { only_for: Some(uuid), .. }) = &self.login {
+            self.recognized.get_or_try_init(|| self.recognize(uuid)).await?;
+        }
+        self.send(self.login.as_ref(), method, path, query, body).await
+    }
+
+    /// Asks for the server's uuid, as nobody in particular.
+    async fn recognize(&self, uuid: &str) -> anyhow::Result<()> {
+        let answer = self.send(None, Method::GET, &[], &[], None).await?;
+        if answer.body["uuid"] != uuid {
+            bail!(
+                "something else does, which isn't the server of the data directory by its uuid and isn't sent the password of \
+                 the settings; say who asks: COUCHREP_SERVER=http://NAME:PASSWORD@HOST:PORT"
+            );
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        login: Option<&Login>,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -122,7 +172,7 @@ impl Server {
             url.query_pairs_mut().extend_pairs(query);
         }
         let mut request = self.client.request(method, url);
-        if let Some((name, password)) = &self.login {
+        if let Some(Login { name, password, .. }) = login {
             request = request.basic_auth(name, Some(password.expose_secret()));
         }
         if let Some(body) = body {
@@ -152,7 +202,7 @@ impl Answer {
         }
         let text = |name: &str| self.body[name].as_str().unwrap_or_default();
         if self.status == StatusCode::UNAUTHORIZED {
-            bail!("{}; say who asks: --server http://NAME:PASSWORD@HOST:PORT, or COUCHREP_SERVER", text("reason"));
+            bail!("{}; say who asks: COUCHREP_SERVER=http://NAME:PASSWORD@HOST:PORT", text("reason"));
         }
         match (text("error"), text("reason")) {
             ("", _) => bail!("the server answers {}", self.status.as_u16()),

@@ -355,6 +355,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::Peer(error) => peer(error),
         ReplicateError::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "replication_cancelled", reason()),
         ReplicateError::Paused => (StatusCode::CONFLICT, "replication_paused", reason()),
+        ReplicateError::KeptOtherwise(reason) => (StatusCode::CONFLICT, "conflict", reason.into()),
         ReplicateError::Crashed => INTERNAL,
         ReplicateError::Stalled(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout", reason()),
         ReplicateError::ShuttingDown => CLOSING,

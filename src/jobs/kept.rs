@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::documents::description::{Description, Stated};
 use super::documents::states;
 use super::replication::{JobDocument, Replication};
 use crate::access::Caller;
@@ -19,7 +20,7 @@ use crate::store::{Database, DbName, Durability, Edit, EditKind, Refusal, Store,
 /// Members of a request that say how it is asked for.
 const NOT_KEPT: [&str; 6] = ["keep", "cancel", "id", "_local_id", "replication_id", "_id"];
 
-/// Makes a document of a request; that it is there already is a success.
+/// Makes a document of a request; that it is there already is a success, if it still describes the same and isn't paused or failed.
 pub async fn keep(
     store: &Store,
     mut body: Map<String, Value>,
@@ -32,18 +33,44 @@ pub async fn keep(
     let edit = edit(id.to_string().into(), &body)?;
     match write(&database, edit, caller).await? {
         Ok(()) => Ok(()),
-        // It is kept already, by him.
-        Err(Refusal::Conflict) if is_own(&database, id, caller).await? => Ok(()),
-        Err(Refusal::Conflict) => Err(ReplicateError::Unauthorized("it is kept in a document of somebody else".into())),
+        Err(Refusal::Conflict) => check(&database, body, id, caller).await,
         Err(refusal) => Err(ReplicateError::Unauthorized(refusal.to_string())),
     }
 }
 
-async fn is_own(database: &Arc<Database>, id: &ReplicationId, caller: &Caller) -> Result<bool, ReplicateError> {
-    let id = id.to_string();
-    let document = database.read(move |snapshot| states::read(snapshot, &id)).await.map_err(PeerError::from)?;
-    let owner = document.as_ref().and_then(|document| document.get("owner")).and_then(Value::as_str);
-    Ok(caller.may_manage(owner))
+/// Whether the document of this name keeps what is asked for, for him. It may have been edited since it was made.
+async fn check(
+    database: &Arc<Database>,
+    mut body: Map<String, Value>,
+    id: &ReplicationId,
+    caller: &Caller,
+) -> Result<(), ReplicateError> {
+    let name = id.to_string();
+    let document = database.read(move |snapshot| states::read(snapshot, &name)).await.map_err(PeerError::from)?;
+    // Deleted meanwhile.
+    let document = document.ok_or(PeerError::Conflict)?;
+    if !caller.may_manage(document.get("owner").and_then(Value::as_str)) {
+        return Err(ReplicateError::Unauthorized("it is kept in a document of somebody else".into()));
+    }
+    body.extend(document.get("owner").map(|owner| ("owner".to_owned(), owner.clone())));
+    let asked = Description::parse(&body)?.fingerprint;
+    let kept = Description::parse(&document).ok().filter(|kept| kept.fingerprint == asked);
+    let Some(kept) = kept else {
+        let why = format!("the document `{id}`, which would keep it, describes something else by now");
+        return Err(ReplicateError::KeptOtherwise(why));
+    };
+    if kept.paused {
+        return Err(ReplicateError::Paused);
+    }
+    match Stated::of(&document) {
+        Stated::Live => Ok(()),
+        Stated::Completed | Stated::Failed | Stated::Duplicate => {
+            let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
+            let (state, reason) = (text("_replication_state"), text("_replication_state_reason"));
+            let why = format!("the document `{id}`, which keeps it, is in the state `{state}`: {reason}");
+            Err(ReplicateError::KeptOtherwise(why))
+        }
+    }
 }
 
 /// Ends the job of a document for somebody who may: a kept one's document is deleted, another one's remembers that it is paused. Answers

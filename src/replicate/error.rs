@@ -50,6 +50,9 @@ pub enum ReplicateError {
     /// Somebody has paused the job that would do it.
     #[error("the replication is paused")]
     Paused,
+    /// What is to be kept in a document has one, which isn't as asked for, or no longer works: says why.
+    #[error("{0}")]
+    KeptOtherwise(String),
     /// It was cancelled.
     #[error("the replication was cancelled")]
     Cancelled,

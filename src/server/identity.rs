@@ -39,17 +39,26 @@ pub async fn uuid(config: &Config) -> Result<String, StartError> {
         .map_err(|source| StartError::DataDir { dir: config.data_dir.clone(), source })
 }
 
+/// The uuid of the settings, else the kept one, for who isn't the server; `None` if there is none, or if it can't be read.
+pub fn known_uuid(config: &Config) -> Option<String> {
+    config.uuid.clone().or_else(|| kept(&config.data_dir).ok().flatten())
+}
+
 fn read_or_make(dir: &Path) -> io::Result<String> {
-    let path = dir.join(FILE);
-    let Some(text) = data_file::read(&path)? else {
-        let uuid = uuids::random();
-        data_file::write(&path, &uuid)?;
+    if let Some(uuid) = kept(dir)? {
         return Ok(uuid);
-    };
+    }
+    let uuid = uuids::random();
+    data_file::write(&dir.join(FILE), &uuid)?;
+    Ok(uuid)
+}
+
+fn kept(dir: &Path) -> io::Result<Option<String>> {
+    let Some(text) = data_file::read(&dir.join(FILE))? else { return Ok(None) };
     let uuid = text.trim();
     let whole = uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} doesn't hold 32 hex digits"));
-    whole.then(|| uuid.to_owned()).ok_or_else(damaged)
+    whole.then(|| Some(uuid.to_owned())).ok_or_else(damaged)
 }
 
 #[cfg(test)]

@@ -132,6 +132,11 @@ impl Server {
         Self { server, client, credentials, config, data_dir }
     }
 
+    /// Where its data lie.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.data_dir.path()
+    }
+
     /// Ends it as the binary would.
     pub async fn stop(self) {
         self.server.stop().await;

@@ -157,7 +157,7 @@ fn secrets_have_a_value_or_a_file_with_it_and_say_where_and_for_whom_they_are() 
     let (hq, cloud) = (secret("hq"), secret("cloud"));
     assert_eq!(hq.users, ["ann", "root"]);
     let origins: Vec<_> = hq.origins.iter().map(url::Url::as_str).collect();
-    assert_eq!(origins, ["https://h:6984", "http://h"]);
+    assert_eq!(origins, ["https://h:6984/", "http://h/"]);
     let SecretValue::Password { username, password } = &hq.value else { panic!("{hq:?}") };
     assert_eq!((username.as_str(), password.expose_secret()), ("reader", "hunter2"));
     assert!(matches!(&cloud.value, SecretValue::Token(token) if token.expose_secret() == "hunter3"));
@@ -169,7 +169,7 @@ fn secrets_have_a_value_or_a_file_with_it_and_say_where_and_for_whom_they_are() 
 fn a_secret_that_makes_no_sense_is_named_and_never_shown() {
     let either = "[secrets.hq] must have either a username and a password, or a token";
     let value = "[secrets.hq] has a username or a password that can't be one";
-    let origins = "[secrets.hq] must have origins, each of them https://HOST:PORT";
+    let origins = "[secrets.hq] must have origins, each of them https://HOST:PORT or https://HOST:PORT/PATH";
     for (toml, expected) in [
         (format!("password = 'hunter2'\n{ORIGINS}"), either),
         (format!("username = 'u'\npassword = 'hunter2'\ntoken = 'hunter2'\n{ORIGINS}"), either),

@@ -20,6 +20,7 @@ pub struct SecretOptions {
     #[serde(deserialize_with = "values::maybe_secret")]
     token: Option<SecretString>,
     token_file: Option<PathBuf>,
+    /// URLs of servers, with the path that databases stand below, if there is one: `https://HOST:PORT/PATH`.
     #[serde(deserialize_with = "values::texts")]
     origins: Vec<String>,
     #[serde(deserialize_with = "values::texts")]

@@ -3,37 +3,40 @@
 //! The store's log tells what happened to databases, and nobody misses a database's newest event there; each database is read on
 //! from where it was read last. One that can't be read is read again after a pause.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::states::{StateChange, Stored};
 use super::{Documents, states};
 use crate::document::DocId;
 use crate::jobs::replication::JobDocument;
-use crate::store::{DbEvent, DbName, StoreError};
+use crate::store::{Database, DbEvent, DbName, StoreError};
 
 /// Rows of the log that are looked at together.
 const UPDATES: usize = 1000;
 /// Documents of a feed that are looked at together.
 const ROWS: usize = 500;
+/// Bytes of documents after which no more are looked at together: values take many times their length.
+const PAGE_BYTES: usize = 1 << 20;
 /// Before a database that couldn't be read is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Documents {
-    /// Looks at all documents, and at those that are written from then on, one after the other.
+    /// Looks at all documents, and at those that are written from then on, one after the other. No database waits until all of another
+    /// one is read: of each a page is read in turn.
     pub(super) async fn follow(&self) {
         let updates = self.inner.store.db_updates();
         let mut watch = updates.watch();
         let mut read: HashMap<DbName, u64> = HashMap::new();
         let mut since = 0;
-        // Databases that couldn't be read.
-        let mut again = BTreeSet::new();
+        // Databases of which more is to be read.
+        let mut unread = BTreeSet::new();
+        // Those that couldn't be read, and when they are tried again.
+        let mut failed: BTreeMap<DbName, Instant> = BTreeMap::new();
         loop {
-            for name in std::mem::take(&mut again) {
-                if !self.read_on(&name, read.entry(name.clone()).or_default()).await {
-                    again.insert(name);
-                }
-            }
             loop {
                 let rows = updates.since(since, UPDATES);
                 let Some(last) = rows.last() else { break };
@@ -44,10 +47,20 @@ impl Documents {
                         read.remove(&row.name);
                     }
                     if row.event != DbEvent::Deleted {
-                        let from = read.entry(row.name.clone()).or_default();
-                        if !self.read_on(&row.name, from).await {
-                            again.insert(row.name);
-                        }
+                        unread.insert(row.name);
+                    }
+                }
+            }
+            let now = Instant::now();
+            unread.extend(failed.extract_if(.., |_, again| *again <= now).map(|(name, _)| name));
+            for name in std::mem::take(&mut unread) {
+                match self.read_page(&name, read.entry(name.clone()).or_default()).await {
+                    Ok(true) => _ = unread.insert(name),
+                    Ok(false) => {}
+                    Err(error) => {
+                        let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
+                        tracing::error!(db, error, "documents that describe replications can't be read");
+                        failed.insert(name, now + AGAIN_PAUSE);
                     }
                 }
             }
@@ -59,10 +72,14 @@ impl Documents {
                     tracing::error!(db, doc.id = doc, error, "a document can't be read");
                 }
             }
+            if !unread.is_empty() {
+                continue;
+            }
+            let again = failed.values().min().copied();
             let pause = async {
-                match again.is_empty() {
-                    true => std::future::pending().await,
-                    false => tokio::time::sleep(AGAIN_PAUSE).await,
+                match again {
+                    None => std::future::pending().await,
+                    Some(again) => tokio::time::sleep_until(again).await,
                 }
             };
             tokio::select! {
@@ -73,48 +90,41 @@ impl Documents {
         }
     }
 
-    /// Looks at the documents of a database that were written after `since`; answers whether that was possible.
-    async fn read_on(&self, name: &DbName, since: &mut u64) -> bool {
-        let read = self.read_documents(name, since).await;
-        if let Err(error) = &read {
-            let (db, error) = (name.as_str(), error as &dyn std::error::Error);
-            tracing::error!(db, error, "documents that describe replications can't be read");
-        }
-        read.is_ok()
-    }
-
-    async fn read_documents(&self, name: &DbName, since: &mut u64) -> Result<(), StoreError> {
+    /// Looks at some documents of a database that were written after `since`; answers whether there may be more.
+    async fn read_page(&self, name: &DbName, since: &mut u64) -> Result<bool, StoreError> {
         let database = match self.inner.store.database(name).await {
-            Err(StoreError::NoDatabase) => return Ok(()),
+            Err(StoreError::NoDatabase) => return Ok(false),
             database => database?,
         };
-        loop {
-            let from = *since;
-            let rows = database.read(move |snapshot| {
-                let mut rows = Vec::new();
-                snapshot.changes(from, |row| {
-                    let document = if row.deleted { None } else { states::read(snapshot, &row.id)? };
-                    rows.push((row.seq, DocId::from(row.id), document));
-                    Ok(rows.len() < ROWS)
-                })?;
-                Ok(rows)
-            });
-            let rows = rows.await?;
-            let Some((last, ..)) = rows.last() else { return Ok(()) };
-            *since = *last;
-            let mut failed = Vec::new();
-            for (_, id, document) in rows {
-                let place = JobDocument { database: name.clone(), id };
-                if let Some(change) = self.see(&place, document) {
-                    failed.push((place.id, change));
-                }
-            }
-            // Those that can't be written now are told of when they are written to.
-            if let Err(error) = states::write(&database, failed).await {
-                let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
-                tracing::warn!(db, error, "states of replications can't be written");
+        let from = *since;
+        let rows = database.read(move |snapshot| {
+            let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
+            snapshot.changes(from, |row| {
+                let none = row.deleted || row.id.starts_with("_design/");
+                let stored = if none { None } else { states::stored(snapshot, &row.id)? };
+                bytes += stored.as_ref().map_or(0, |stored| stored.bytes);
+                rows.push((row.seq, DocId::from(row.id), stored));
+                more = rows.len() == ROWS || bytes >= PAGE_BYTES;
+                Ok(!more)
+            })?;
+            Ok((rows, more))
+        });
+        let (rows, more) = rows.await?;
+        let Some((last, ..)) = rows.last() else { return Ok(false) };
+        *since = *last;
+        let mut failed = Vec::new();
+        for (_, id, stored) in rows {
+            let place = JobDocument { database: name.clone(), id };
+            if let Some(change) = self.see_stored(&place, stored) {
+                failed.push((place.id, change));
             }
         }
+        // Those that can't be written now are told of when they are written to.
+        if let Err(error) = self.write_failed(&database, failed).await {
+            let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
+            tracing::warn!(db, error, "states of replications can't be written");
+        }
+        Ok(more)
     }
 
     /// Looks at a document as it is now.
@@ -124,9 +134,29 @@ impl Documents {
             database => database?,
         };
         let id = place.id.clone();
-        let document = database.read(move |snapshot| states::read(snapshot, id.as_str())).await?;
-        let change = self.see(place, document).map(|change| (place.id.clone(), change));
-        states::write(&database, change.into_iter().collect()).await
+        let stored = database.read(move |snapshot| states::stored(snapshot, id.as_str())).await?;
+        let failed = self.see_stored(place, stored).map(|change| (place.id.clone(), change));
+        self.write_failed(&database, failed.into_iter().collect()).await
+    }
+
+    fn see_stored(&self, place: &JobDocument, stored: Option<Stored>) -> Option<StateChange> {
+        if stored.as_ref().is_some_and(|stored| stored.document.is_none()) {
+            let (db, doc) = (place.database.as_str(), place.id.as_str());
+            tracing::warn!(db, doc.id = doc, "a document is too large, or nested too deeply, to be a replication");
+        }
+        self.see(place, stored.and_then(|stored| stored.document))
+    }
+
+    /// Writes that nothing can be made of documents.
+    async fn write_failed(
+        &self,
+        database: &Arc<Database>,
+        failed: Vec<(DocId, StateChange)>,
+    ) -> Result<(), StoreError> {
+        for (id, change) in states::write(database, failed).await? {
+            self.inner.untold.keep(JobDocument { database: database.name().clone(), id }, change);
+        }
+        Ok(())
     }
 
     /// Documents that are to be read once more.

@@ -34,6 +34,10 @@ const ENVELOPE: usize = 2;
 /// Members of an object whose places are kept: more than documents have, and little memory where a hostile one has millions.
 const MAX_PLACES: usize = 4096;
 
+/// Bytes of a text that is made into values at most, which take some thirty times its length: a request to replicate, with room for
+/// 100,000 `doc_ids`, and a document that the server itself reads.
+pub const MAX_VALUE_BYTES: usize = 4 << 20;
+
 /// One member of an object.
 #[derive(Debug)]
 pub struct Member<'a> {

@@ -14,7 +14,12 @@
 pub mod writing;
 pub mod reading;
 
+use crate::json::MAX_VALUE_BYTES;
+
 pub use reading::Reader;
+
+/// Bytes that such a document has at most as it is read: with its id, its revisions, stubs of attachments, and what the replicator wrote.
+pub const MAX_READ_BYTES: usize = MAX_VALUE_BYTES + (1 << 20);
 
 /// The member that names whose a document is: `null` is nobody in particular.
 const OWNER: &str = "owner";

@@ -411,3 +411,74 @@ async fn a_server_that_says_for_how_long_is_left_alone_for_so_long() {
     assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
     arrived(&server, "copy", 2).await;
 }
+
+/// How often a job was given a life.
+async fn starts(server: &Server) -> u64 {
+    let text = server.client().get(server.url("/_metrics")).send().await.unwrap().text().await.unwrap();
+    let line = text.lines().find(|line| line.starts_with("couchdb_couch_replicator_jobs_starts_total"));
+    line.unwrap_or_else(|| panic!("{text}")).rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+/// It ran again at once, and for ever, since its document said nothing of its end.
+#[tokio::test]
+async fn a_one_shot_whose_end_a_validation_refuses_runs_once_and_is_told_when_it_may_be() {
+    let server = start().await;
+    server.database("other%2F_replicator").await;
+    let function = "function (doc) { if (doc._replication_state) { throw({forbidden: 'no'}); } }";
+    let rev = server.put("/_replicator/_design/v", json!({"validate_doc_update": function}), 201).await["rev"].clone();
+    let body = json!({"source": "src", "target": "tgt"});
+    let first = server.put("/_replicator/once", body.clone(), 201).await["rev"].clone();
+    let entry = state(&server, "once", "completed").await;
+    assert_eq!((&entry["info"]["docs_written"], &entry["error_count"]), (&json!(10), &json!(0)));
+    // Others come to their ends meanwhile.
+    for n in 0..10 {
+        server.put(&format!("/other%2F_replicator/{n}"), body.clone(), 201).await;
+        let path = format!("/other%2F_replicator/{n}");
+        until(&server, &path, |doc| doc["_replication_state"] == "completed").await;
+    }
+    assert_eq!(starts(&server).await, 11);
+    assert!(server.get("/_replicator/once", 200).await["_replication_state"].is_null());
+    assert_eq!(state(&server, "once", "completed").await["info"]["docs_written"], 10);
+    // Whoever writes it anew wants it to run again.
+    server.put("/src/late", json!({}), 201).await;
+    let again = json!({"source": "src", "target": "tgt", "_rev": first});
+    server.put("/_replicator/once", again, 201).await;
+    server.until_equal("src", "tgt").await;
+    state(&server, "once", "completed").await;
+    assert_eq!(starts(&server).await, 12);
+    server.delete(&format!("/_replicator/_design/v?rev={}", rev.as_str().unwrap()), 200).await;
+    let document = until(&server, "/_replicator/once", |doc| doc["_replication_state"] == "completed").await;
+    assert_eq!(document["_replication_stats"]["docs_written"], 1);
+    assert_eq!(starts(&server).await, 12);
+}
+
+#[tokio::test]
+async fn entries_of_documents_come_in_pages_from_either_end() {
+    let server = start().await;
+    for (db, ids) in [("_replicator", ["a", "b", "c"]), ("other%2F_replicator", ["d", "e", "f"])] {
+        if db != "_replicator" {
+            server.database(db).await;
+        }
+        let failed = |id| json!({"_id": id, "_rev": "1-a", "_replication_state": "failed"});
+        let bulk = json!({"new_edits": false, "docs": ids.map(failed)});
+        server.post(&format!("/{db}/_bulk_docs"), bulk, 201).await;
+    }
+    let all = server.get("/_scheduler/docs", 200).await;
+    let ids =
+        |page: &Value| page["docs"].as_array().unwrap().iter().map(|doc| doc["doc_id"].clone()).collect::<Vec<_>>();
+    let expected = ids(&all);
+    assert_eq!((expected.len(), &all["total_rows"]), (6, &json!(6)));
+    for (skip, limit) in [(0, 2), (1, 3), (4, 9), (6, 1), (9, 1), (0, 0)] {
+        for descending in [false, true] {
+            let path = format!("/_scheduler/docs?states=failed&skip={skip}&limit={limit}&descending={descending}");
+            let page = server.get(&path, 200).await;
+            let mut wanted = expected.clone();
+            if descending {
+                wanted.reverse();
+            }
+            let wanted: Vec<_> = wanted.into_iter().skip(skip).take(limit).collect();
+            assert_eq!((ids(&page), &page["total_rows"], &page["offset"]), (wanted, &json!(6), &json!(skip)), "{path}");
+        }
+    }
+    assert_eq!(server.get("/_scheduler/docs?states=completed", 200).await["total_rows"], 0);
+}

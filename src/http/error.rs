@@ -311,6 +311,7 @@ fn script(error: &ScriptError) -> Shown<'static> {
         "unauthorized" => (StatusCode::UNAUTHORIZED, "unauthorized"),
         "forbidden" => (StatusCode::FORBIDDEN, "forbidden"),
         "not_found" => (StatusCode::NOT_FOUND, "not_found"),
+        "document_too_large" => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
         name => {
             let known = SCRIPT_ERRORS.iter().find(|known| **known == name);
             let Some(known) = known else {

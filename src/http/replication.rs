@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::access::Caller;
 use crate::document::DocumentError;
 use crate::jobs::Answer;
+use crate::json::MAX_VALUE_BYTES;
 use crate::replicate::request::unknown_fields;
 
 use super::error::ApiError;
@@ -36,7 +37,7 @@ pub async fn replicate(
         Method::GET | Method::HEAD => return Err(ApiError::bad_request("Missing request body")),
         _ => return Err(ApiError::MethodNotAllowed("POST".into())),
     }
-    let body = payload.limited(MAX_REQUEST_BYTES).json().await?;
+    let body = payload.limited(MAX_VALUE_BYTES).json().await?;
     if body.is_empty() {
         return Err(ApiError::bad_request("Missing request body"));
     }
@@ -77,10 +78,6 @@ const MAX_UNKNOWN: usize = 20;
 /// Characters of a name that are shown.
 const MAX_NAME: usize = 64;
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'.');
-
-/// Bytes of a request at most: room for 100,000 `doc_ids`. It is read, hashed and compared in one go, and becomes values
-/// that take many times its length.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// CouchDB's answer to a one-shot doesn't tell its id, under which its failures are listed: a header does.
 fn named(id: String, mut answer: Response) -> Response {

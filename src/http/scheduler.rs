@@ -1,5 +1,7 @@
 //! `/_scheduler/jobs` and `/_scheduler/docs`: what replicates, and what documents say of it.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -11,7 +13,7 @@ use super::query::Query;
 use super::request::Payload;
 use super::{AppState, answer};
 use crate::document::{DocId, DocumentError};
-use crate::jobs::listing::{Action, DocumentEntry};
+use crate::jobs::listing::{Action, Page};
 use crate::jobs::replication::State as JobState;
 use crate::store::{DbName, StoreError};
 
@@ -77,24 +79,20 @@ pub async fn of_database(
 
 async fn of(state: &AppState, databases: Vec<DbName>, query: &Query) -> Result<Response, ApiError> {
     let wanted = states(query)?;
-    let mut all: Vec<DocumentEntry> = Vec::new();
-    for name in databases {
-        let is_wanted = |state| wanted.is_empty() || wanted.contains(&state);
-        match state.jobs.document_entries(&state.store, &name, is_wanted).await {
-            Err(StoreError::NoDatabase) if wanted.is_empty() && all.is_empty() => {
-                return Err(StoreError::NoDatabase.into());
-            }
-            Err(StoreError::NoDatabase) => {}
-            entries => all.extend(entries?),
-        }
-    }
+    let all_states = wanted.is_empty();
+    let wanted: Arc<dyn Fn(JobState) -> bool + Send + Sync> =
+        Arc::new(move |state| wanted.is_empty() || wanted.contains(&state));
     let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(u64::MAX));
-    let total = all.len();
-    if query.flag("descending")? {
-        all.reverse();
+    let mut page = Page::new((count(skip), count(limit)), query.flag("descending")?);
+    for name in databases {
+        let database = match state.store.database(&name).await {
+            Err(StoreError::NoDatabase) if !all_states || page.total() > 0 => continue,
+            database => database?,
+        };
+        page = state.jobs.document_entries(&database, wanted.clone(), page).await?;
     }
-    let docs: Vec<_> = all.into_iter().skip(count(skip)).take(count(limit)).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "docs": docs })))
+    let total = page.total();
+    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "docs": page.into_entries() })))
 }
 
 /// The states of `states=a,b`.

@@ -15,24 +15,29 @@
 
 pub mod description;
 pub mod states;
+mod known;
+mod untold;
 mod following;
 mod starting;
 mod telling;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::description::{Description, Fingerprint, Stated, duplicate_reason};
+pub use self::known::{DocumentStage, DocumentStatus};
+
+use self::description::{Description, Stated};
+use self::known::{Known, KnownDocuments};
 use self::states::StateChange;
+use self::untold::UntoldEnds;
 use super::replication::{JobDocument, Replication, State};
 use super::running::RunningJobs;
-use super::schedule::Number;
 use super::scheduler::Scheduler;
 use crate::accounts::Accounts;
 use crate::replicate::Context;
@@ -41,6 +46,10 @@ use crate::store::{DbName, Store};
 
 /// Between two looks at the code of filters.
 const FILTER_PAUSE: Duration = Duration::from_secs(60);
+/// Filters that are looked at at once, so that a few slow servers don't keep the others waiting.
+const FILTERS_AT_ONCE: usize = 8;
+/// How long a server may take to tell a filter's code. It is asked again at the next look.
+const FILTER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -57,71 +66,15 @@ struct Inner {
     running: RunningJobs,
     scheduler: Scheduler,
     /// What is known of documents that aren't at their end.
-    known: Mutex<BTreeMap<JobDocument, Known>>,
+    known: Mutex<KnownDocuments>,
+    /// Ends that can't be written into documents.
+    untold: UntoldEnds,
     /// The newest serial.
     serials: AtomicU64,
     /// Documents that are to be read once more, besides what the log tells.
     again: Mutex<Vec<JobDocument>>,
     /// Tells that there are some.
     look_again: Notify,
-}
-
-/// A document that isn't at its end.
-struct Known {
-    /// Which of all that were known: whoever acts for an earlier one acts no more.
-    serial: u64,
-    fingerprint: Fingerprint,
-    description: Arc<Description>,
-    stage: DocumentStage,
-    since: SystemTime,
-    /// Ends what is being done for it.
-    stop: CancellationToken,
-    /// Cancelled when the job that the document had before has ended.
-    ended: Option<CancellationToken>,
-    /// The replication id that it is to take over: if it goes before it has, another one is to.
-    handed: Option<String>,
-}
-
-/// How far a document is.
-#[derive(Debug, Clone)]
-pub enum DocumentStage {
-    /// Its replication's id isn't known yet.
-    Initializing,
-    /// The id couldn't be found out, or belongs to a job that has no document.
-    Error {
-        /// Failures in a row.
-        count: u32,
-        /// Why.
-        reason: Arc<str>,
-        /// When it is tried again.
-        next_try: SystemTime,
-    },
-    /// Another document has the job.
-    Duplicate {
-        /// The replication's id.
-        id: String,
-        /// Which one has it, in CouchDB's words.
-        reason: Arc<str>,
-    },
-    /// It has a job.
-    Job(Arc<Replication>),
-}
-
-/// What `_scheduler/docs` tells of a document that isn't at its end.
-#[derive(Debug, Clone)]
-pub struct DocumentStatus {
-    /// How far it is.
-    pub stage: DocumentStage,
-    /// What it describes.
-    pub description: Arc<Description>,
-    /// Since when.
-    pub since: SystemTime,
-}
-
-impl std::fmt::Debug for Replication {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Replication").field(&self.id.to_string()).finish()
-    }
 }
 
 impl Documents {
@@ -138,6 +91,7 @@ impl Documents {
             running,
             scheduler,
             known: Mutex::default(),
+            untold: UntoldEnds::default(),
             serials: AtomicU64::new(0),
             again: Mutex::default(),
             look_again: Notify::new(),
@@ -152,6 +106,9 @@ impl Documents {
         tasks.keep("follow documents of replications", move || following.clone().follow());
         let (telling, stop) = (self.clone(), tasks.stopping().clone());
         drop(tasks.spawn("write states of replications", async move { telling.tell(stop).await }));
+        let (telling, stop) = (self.clone(), tasks.stopping().clone());
+        let tell_again = async move { _ = stop.run_until_cancelled(telling.tell_again()).await };
+        drop(tasks.spawn("write ends of replications again", tell_again));
         let looking = self.clone();
         tasks.keep("look at filters of replications", move || looking.clone().look_at_filters());
     }
@@ -159,6 +116,11 @@ impl Documents {
     /// What is known of a document that isn't at its end.
     pub fn status(&self, document: &JobDocument) -> Option<DocumentStatus> {
         self.known().get(document).map(Known::status)
+    }
+
+    /// Puts into a document the end of its replication, if that can't be written there.
+    pub fn show_end(&self, document: &JobDocument, members: &mut Map<String, Value>) {
+        self.inner.untold.show(document, members);
     }
 
     /// The databases that hold such documents.
@@ -184,7 +146,7 @@ impl Documents {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<JobDocument, Known>> {
+    fn known(&self) -> MutexGuard<'_, KnownDocuments> {
         self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -192,8 +154,12 @@ impl Documents {
     fn see(&self, place: &JobDocument, document: Option<Map<String, Value>>) -> Option<StateChange> {
         let Some(document) = document.filter(|_| !place.id.as_str().starts_with("_design/")) else {
             self.forget(place);
+            self.inner.untold.forget(place);
             return None;
         };
+        if self.inner.untold.holds(place, &document) {
+            return None;
+        }
         let stated = Stated::of(&document);
         if matches!(stated, Stated::Completed | Stated::Failed) {
             self.forget(place);
@@ -209,9 +175,9 @@ impl Documents {
             }
         };
         let same =
-            self.known().get_mut(place).filter(|known| known.fingerprint == description.fingerprint).map(|known| {
+            self.known().get_mut(place).filter(|known| known.fingerprint() == description.fingerprint).map(|known| {
                 known.description = description.clone();
-                known.stage.clone()
+                known.stage().clone()
             });
         match same {
             Some(DocumentStage::Job(job)) => {
@@ -244,16 +210,8 @@ impl Documents {
                 return;
             }
             let (free, ended) = all.remove(place).map(|before| self.wind_up(before)).unwrap_or_default();
-            let known = Known {
-                serial: new,
-                fingerprint: description.fingerprint,
-                description: description.clone(),
-                stage: DocumentStage::Initializing,
-                since: SystemTime::now(),
-                stop: stop.clone(),
-                ended: ended.clone(),
-                handed,
-            };
+            let mut known = Known::new(new, description.clone(), stop.clone());
+            (known.ended, known.handed) = (ended.clone(), handed);
             all.insert(place.clone(), known);
             (free, ended)
         };
@@ -288,27 +246,25 @@ impl Documents {
     /// The same of one that is known no more: the id that is free now, and what is cancelled when its last job has ended.
     fn wind_up(&self, known: Known) -> (Option<String>, Option<CancellationToken>) {
         known.stop.cancel();
-        let DocumentStage::Job(job) = known.stage else { return (known.handed, known.ended) };
+        let DocumentStage::Job(job) = known.stage() else { return (known.handed, known.ended) };
         let id = job.id.to_string();
         let cancelled = self.inner.running.remove(&id, job.number);
-        self.inner.scheduler.removed(&job);
+        self.inner.scheduler.removed(job);
         (Some(id), cancelled.map(|cancelled| cancelled.ended))
     }
 
     fn forget_database(&self, name: &DbName) {
-        let places: Vec<_> = self.known().keys().filter(|place| place.database == *name).cloned().collect();
+        let places = self.known().of_database(name);
         places.iter().for_each(|place| self.forget(place));
+        self.inner.untold.forget_database(name);
     }
 
     /// A replication id is free: the first document that waits for it gets its job.
     fn hand_over(&self, free: &str) {
-        let next = self.known().iter().find_map(|(place, known)| match &known.stage {
-            DocumentStage::Duplicate { id, .. } if id == free => {
-                let description =
-                    Description { stated: true, was_duplicate: false, ..Description::clone(&known.description) };
-                Some((place.clone(), known.serial, Arc::new(description)))
-            }
-            _ => None,
+        let next = self.known().first_duplicate(free).map(|(place, known)| {
+            let description =
+                Description { stated: true, was_duplicate: false, ..Description::clone(&known.description) };
+            (place.clone(), known.serial, Arc::new(description))
         });
         if let Some((place, serial, description)) = next {
             self.replace(&place, Some(serial), Some(free.to_owned()), description);
@@ -319,49 +275,27 @@ impl Documents {
     async fn look_at_filters(self) {
         loop {
             tokio::time::sleep(FILTER_PAUSE).await;
-            let filtered = |(place, known): (&JobDocument, &Known)| match &known.stage {
+            let filtered = |(place, known): (&JobDocument, &Known)| match known.stage() {
                 DocumentStage::Job(job) if job.request.filter.as_ref().is_some_and(NamedFilter::has_code) => {
                     Some((place.clone(), known.serial, known.description.clone(), job.clone()))
                 }
                 _ => None,
             };
             let filtered: Vec<_> = self.known().iter().filter_map(filtered).collect();
-            for (place, serial, description, job) in filtered {
-                // One that can't be asked for now is found out by its job.
-                if job.state() != State::Running {
-                    continue;
-                }
+            // One that can't be asked for now is found out by its job.
+            let filtered = filtered.into_iter().filter(|(.., job)| job.state() == State::Running);
+            let look = async |(place, serial, description, job): (JobDocument, u64, _, Arc<Replication>)| {
                 let asking = self.inner.context.identify(job.request.clone(), &job.caller);
-                let asked = self.inner.scheduler.ask((&job.request.source, job.owner()), asking).await;
-                if let Ok(Ok((_, (id, _)))) = asked
+                let asking = self.inner.scheduler.ask((&job.request.source, job.owner()), asking);
+                let asked = tokio::time::timeout(FILTER_LIMIT, asking).await;
+                if let Ok(Ok(Ok((_, (id, _))))) = asked
                     && id != job.id
                 {
                     tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");
                     self.replace(&place, Some(serial), None, description);
                 }
-            }
+            };
+            stream::iter(filtered).for_each_concurrent(FILTERS_AT_ONCE, look).await;
         }
-    }
-}
-
-impl Known {
-    fn is_job(&self, number: Number) -> bool {
-        matches!(&self.stage, DocumentStage::Job(job) if job.number == number)
-    }
-
-    fn is_duplicate_of(&self, job: &str) -> bool {
-        matches!(&self.stage, DocumentStage::Duplicate { id, .. } if id == job)
-    }
-
-    /// Notes that `first` has the job that it describes; what is to stand in it.
-    fn double(&mut self, job: &str, place: &JobDocument, first: &JobDocument) -> StateChange {
-        let reason = duplicate_reason(job, place.id.as_str(), (first.id.as_str(), first.database.as_str()));
-        (self.stage, self.handed) =
-            (DocumentStage::Duplicate { id: job.to_owned(), reason: reason.as_str().into() }, None);
-        StateChange::failed(Some(self.fingerprint), &reason)
-    }
-
-    fn status(&self) -> DocumentStatus {
-        DocumentStatus { stage: self.stage.clone(), description: self.description.clone(), since: self.since }
     }
 }

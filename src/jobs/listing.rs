@@ -3,6 +3,8 @@
 //! Members and their order are CouchDB's (FACTS 6 and 8); after them stands what CouchDB doesn't tell: `state`, `error_count`,
 //! `next_try`, `paused`. URLs are without credentials.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
@@ -17,7 +19,7 @@ use crate::document::DocId;
 use crate::endpoint::Endpoint;
 use crate::replicate::ReplicateError;
 use crate::replicate::request::Request;
-use crate::store::{DbName, Store, StoreError};
+use crate::store::{Database, DbName, Store, StoreError};
 
 /// An entry of `_scheduler/jobs`.
 #[derive(Debug, Serialize)]
@@ -63,6 +65,51 @@ pub struct DocumentEntry {
     paused: bool,
 }
 
+/// A page of entries of `_scheduler/docs`: of all that are added only these are held.
+#[derive(Debug)]
+pub struct Page {
+    skip: usize,
+    limit: usize,
+    /// From the last one on; these are known when all are.
+    descending: bool,
+    total: usize,
+    entries: VecDeque<DocumentEntry>,
+}
+
+impl Page {
+    /// At most `limit` entries after `skip` others.
+    pub fn new((skip, limit): (usize, usize), descending: bool) -> Self {
+        Self { skip, limit, descending, total: 0, entries: VecDeque::new() }
+    }
+
+    /// How many were added.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Those of the page, in its order.
+    pub fn into_entries(self) -> Vec<DocumentEntry> {
+        match self.descending {
+            true => self.entries.into_iter().rev().skip(self.skip).collect(),
+            false => self.entries.into(),
+        }
+    }
+
+    fn add(&mut self, entry: DocumentEntry) {
+        let place = self.total;
+        self.total += 1;
+        let end = self.skip.saturating_add(self.limit);
+        if self.descending {
+            self.entries.push_back(entry);
+            if self.entries.len() > end {
+                self.entries.pop_front();
+            }
+        } else if (self.skip..end).contains(&place) {
+            self.entries.push_back(entry);
+        }
+    }
+}
+
 impl Jobs {
     /// The entries of `_scheduler/jobs`, in the order of their ids: how many there are, and, after `skip` of them, at most `limit`.
     pub fn entries(&self, (skip, limit): (usize, usize)) -> (usize, Vec<JobEntry>) {
@@ -82,28 +129,30 @@ impl Jobs {
         self.documents.as_ref().map(|documents| documents.databases()).unwrap_or_default()
     }
 
-    /// The entries of `_scheduler/docs` of one database, in the order of the documents' ids, those that `wanted` lets through.
+    /// Adds to a page the entries of `_scheduler/docs` of one database, in the order of the documents' ids, those that `wanted` lets
+    /// through. No document is held longer than its entry is made.
     pub async fn document_entries(
         &self,
-        store: &Store,
-        name: &DbName,
-        wanted: impl Fn(State) -> bool,
-    ) -> Result<Vec<DocumentEntry>, StoreError> {
-        let database = store.database(name).await?;
-        let documents = database.read(|snapshot| {
-            let mut documents = Vec::new();
+        database: &Database,
+        wanted: Arc<dyn Fn(State) -> bool + Send + Sync>,
+        mut page: Page,
+    ) -> Result<Page, StoreError> {
+        let (jobs, name) = (self.clone(), database.name().clone());
+        let read = database.read(move |snapshot| {
             snapshot.documents(None, |id, _| {
                 if !id.starts_with("_design/")
-                    && let Some(document) = states::read(snapshot, id)?
+                    && let Some(stored) = states::stored(snapshot, id)?
                 {
-                    documents.push((DocId::from(id.to_owned()), document));
+                    let entry = jobs.document(&name, DocId::from(id.to_owned()), stored.shown());
+                    if wanted(entry.state) {
+                        page.add(entry);
+                    }
                 }
                 Ok(true)
             })?;
-            Ok(documents)
+            Ok(page)
         });
-        let entries = documents.await?.into_iter().map(|(id, document)| self.document(name, id, &document));
-        Ok(entries.filter(|entry| wanted(entry.state)).collect())
+        read.await
     }
 
     /// The entry of one document; `None` if it isn't there.
@@ -114,8 +163,8 @@ impl Jobs {
         id: &DocId,
     ) -> Result<Option<DocumentEntry>, StoreError> {
         let (database, wanted) = (store.database(name).await?, id.clone());
-        let document = database.read(move |snapshot| states::read(snapshot, wanted.as_str())).await?;
-        Ok(document.map(|document| self.document(name, id.clone(), &document)))
+        let stored = database.read(move |snapshot| states::stored(snapshot, wanted.as_str())).await?;
+        Ok(stored.map(|stored| self.document(name, id.clone(), stored.shown())))
     }
 
     fn entry(&self, job: &Replication) -> JobEntry {
@@ -145,12 +194,15 @@ impl Jobs {
         }
     }
 
-    fn document(&self, database: &DbName, id: DocId, document: &Map<String, Value>) -> DocumentEntry {
+    fn document(&self, database: &DbName, id: DocId, mut document: Map<String, Value>) -> DocumentEntry {
         let place = JobDocument { database: database.clone(), id };
-        match self.documents.as_ref().and_then(|documents| documents.status(&place)) {
-            Some(status) => self.live_document(&place, status),
-            None => self.ended_document(&place, document),
+        if let Some(documents) = &self.documents {
+            if let Some(status) = documents.status(&place) {
+                return self.live_document(&place, status);
+            }
+            documents.show_end(&place, &mut document);
         }
+        self.ended_document(&place, &document)
     }
 
     fn live_document(&self, place: &JobDocument, status: DocumentStatus) -> DocumentEntry {

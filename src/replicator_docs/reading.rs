@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::OWNER;
+use super::{MAX_READ_BYTES, OWNER};
 use crate::access::Caller;
 
 /// Somebody who reads, and who is no admin of the database.
@@ -30,7 +30,8 @@ impl Reader {
     /// A body as he sees it, if he sees it otherwise than it is: it isn't his own.
     pub fn sees(&self, body: &[u8]) -> Option<Vec<u8>> {
         // What can't be read can't be cut, either.
-        let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(body) else { return Some(b"{}".to_vec()) };
+        let read = if body.len() > MAX_READ_BYTES { None } else { serde_json::from_slice(body).ok() };
+        let Some(mut body): Option<Map<String, Value>> = read else { return Some(b"{}".to_vec()) };
         if body.get(OWNER) == Some(&Value::from(self.name.clone())) {
             return None;
         }
@@ -92,6 +93,8 @@ mod tests {
         assert_eq!(sees(None, twice).unwrap(), r#"{"source":"http://h","owner":"ann"}"#);
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(500), "]".repeat(500));
         assert_eq!(sees(None, &deep).unwrap(), "{}");
+        let large = format!(r#"{{"owner":null,"text":"{}"}}"#, "x".repeat(MAX_READ_BYTES));
+        assert_eq!(sees(None, &large).unwrap(), "{}");
     }
 
     #[test]

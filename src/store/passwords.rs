@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use super::StoreError;
 use super::edit::Edit;
 use crate::access::Caller;
+use crate::json::MAX_VALUE_BYTES;
 use crate::tasks;
 use crate::users::document::{may_be_own, take_password};
 
@@ -26,7 +27,9 @@ pub(super) async fn hash_passwords(
     let most = if is_admin { usize::MAX } else { MOST };
     let own = |edit: &&mut Edit| !edit.id.is_design() && may_be_own(edit.id.as_str(), author, is_admin).is_ok();
     for edit in edits.iter_mut().filter(own).take(most) {
-        let Some(unhashed) = take_password(&edit.body) else { continue };
+        // One that is larger is refused.
+        let small = edit.body.len() <= MAX_VALUE_BYTES;
+        let Some(unhashed) = small.then(|| take_password(&edit.body)).flatten() else { continue };
         let turn = TURN.acquire().await.map_err(|_| StoreError::Closing)?;
         let hashing = move || {
             let _turn = turn;

@@ -125,3 +125,40 @@ async fn validations_are_asked_after_the_servers_own_rules() {
     let (status, refused) = ask(&server, "ann", "PUT", "/_replicator/doc", &over).await;
     assert!(status == 403 && refused["reason"].as_str().unwrap().contains("pl4nted"), "{refused}");
 }
+
+/// The server makes values of such documents, which take thirty times their length: one of 128 MiB ended it, and each of its starts.
+#[tokio::test]
+async fn what_the_server_would_make_values_of_may_not_be_large() {
+    let server = server().await;
+    let large = |mut doc: Value, bytes| {
+        doc["comment"] = "x".repeat(bytes).into();
+        doc
+    };
+    let refused = |id: &str| (413, json!({ "error": "document_too_large", "reason": id }));
+    let user = json!({ "name": "tom", "password": "pw", "roles": [], "type": "user" });
+    assert_eq!(ask(&server, "root", "PUT", "/_replicator/fits", &large(job(), 4_000_000)).await.0, 201);
+    for (path, id, doc) in [
+        ("/_replicator/doc", "doc", job()),
+        ("/t%2F_replicator/doc", "doc", job()),
+        ("/_users/org.couchdb.user:tom", "org.couchdb.user:tom", user),
+    ] {
+        assert_eq!(ask(&server, "root", "PUT", path, &large(doc.clone(), 5_000_000)).await, refused(id));
+        let mut replicated = large(doc, 5_000_000);
+        replicated["_rev"] = "1-abc".into();
+        let path = format!("{path}?new_edits=false");
+        assert_eq!(ask(&server, "root", "PUT", &path, &replicated).await, refused(id));
+    }
+    let names = vec!["x".repeat(1_000_000); 6].into_iter().enumerate();
+    let attachments = names.map(|(n, name)| (format!("{n}{name}"), json!({ "data": "" }))).collect::<Value>();
+    let mut doc = job();
+    doc["_attachments"] = attachments;
+    assert_eq!(ask(&server, "root", "PUT", "/_replicator/doc", &doc).await, refused("doc"));
+    server.database("src").await;
+    server.put("/src/doc", large(job(), 5_000_000), 201).await;
+    let result = server.replicate(json!({ "source": "src", "target": "_replicator" })).await;
+    assert_eq!(result["history"][0]["doc_write_failures"], 1, "{result}");
+    let bulk = json!({ "docs": [large(json!({ "_id": "doc" }), 5_000_000), { "_id": "_design/d" }] });
+    let rows = server.post("/_replicator/_bulk_docs", bulk, 201).await;
+    assert_eq!((&rows[0]["error"], &rows[1]["ok"]), (&json!("document_too_large"), &json!(true)), "{rows}");
+    server.get("/_replicator/doc", 404).await;
+}

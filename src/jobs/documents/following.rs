@@ -3,37 +3,40 @@
 //! The store's log tells what happened to databases, and nobody misses a database's newest event there; each database is read on
 //! from where it was read last. One that can't be read is read again after a pause.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::states::{StateChange, Stored};
 use super::{Documents, states};
 use crate::document::DocId;
 use crate::jobs::replication::JobDocument;
-use crate::store::{DbEvent, DbName, StoreError};
+use crate::store::{Database, DbEvent, DbName, StoreError};
 
 /// Rows of the log that are looked at together.
 const UPDATES: usize = 1000;
 /// Documents of a feed that are looked at together.
 const ROWS: usize = 500;
+/// Bytes of documents after which no more are looked at together: values take many times their length.
+const PAGE_BYTES: usize = 1 << 20;
 /// Before a database that couldn't be read is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Documents {
-    /// Looks at all documents, and at those that are written from then on, one after the other.
+    /// Looks at all documents, and at those that are written from then on, one after the other. No database waits until all of another
+    /// one is read: of each a page is read in turn.
     pub(super) async fn follow(self) {
         let updates = self.inner.store.db_updates();
         let mut watch = updates.watch();
         let mut read: HashMap<DbName, u64> = HashMap::new();
         let mut since = 0;
-        // Databases that couldn't be read.
-        let mut again = BTreeSet::new();
+        // Databases of which more is to be read.
+        let mut unread = BTreeSet::new();
+        // Those that couldn't be read, and when they are tried again.
+        let mut failed: BTreeMap<DbName, Instant> = BTreeMap::new();
         loop {
-            for name in std::mem::take(&mut again) {
-                if !self.read_on(&name, read.entry(name.clone()).or_default()).await {
-                    again.insert(name);
-                }
-            }
             loop {
                 let rows = updates.since(since, UPDATES);
                 let Some(last) = rows.last() else { break };
@@ -44,10 +47,20 @@ impl Documents {
                         read.remove(&row.name);
                     }
                     if row.event != DbEvent::Deleted {
-                        let from = read.entry(row.name.clone()).or_default();
-                        if !self.read_on(&row.name, from).await {
-                            again.insert(row.name);
-                        }
+                        unread.insert(row.name);
+                    }
+                }
+            }
+            let now = Instant::now();
+            unread.extend(failed.extract_if(.., |_, again| *again <= now).map(|(name, _)| name));
+            for name in std::mem::take(&mut unread) {
+                match self.read_page(&name, read.entry(name.clone()).or_default()).await {
+                    Ok(true) => _ = unread.insert(name),
+                    Ok(false) => {}
+                    Err(error) => {
+                        let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
+                        tracing::error!(db, error, "documents that describe replications can't be read");
+                        failed.insert(name, now + AGAIN_PAUSE);
                     }
                 }
             }
@@ -59,10 +72,14 @@ impl Documents {
                     tracing::error!(db, doc.id = doc, error, "a document can't be read");
                 }
             }
+            if !unread.is_empty() {
+                continue;
+            }
+            let again = failed.values().min().copied();
             let pause = async {
-                match again.is_empty() {
-                    true => std::future::pending().await,
-                    false => tokio::time::sleep(AGAIN_PAUSE).await,
+                match again {
+                    None => std::future::pending().await,
+                    Some(again) => tokio::time::sleep_until(again).await,
                 }
             };
             tokio::select! {
@@ -73,48 +90,41 @@ impl Documents {
         }
     }
 
-    /// Looks at the documents of a database that were written after `since`; answers whether that was possible.
-    async fn read_on(&self, name: &DbName, since: &mut u64) -> bool {
-        let read = self.read_documents(name, since).await;
-        if let Err(error) = &read {
-            let (db, error) = (name.as_str(), error as &dyn std::error::Error);
-            tracing::error!(db, error, "documents that describe replications can't be read");
-        }
-        read.is_ok()
-    }
-
-    async fn read_documents(&self, name: &DbName, since: &mut u64) -> Result<(), StoreError> {
+    /// Looks at some documents of a database that were written after `since`; answers whether there may be more.
+    async fn read_page(&self, name: &DbName, since: &mut u64) -> Result<bool, StoreError> {
         let database = match self.inner.store.database(name).await {
-            Err(StoreError::NoDatabase) => return Ok(()),
+            Err(StoreError::NoDatabase) => return Ok(false),
             database => database?,
         };
-        loop {
-            let from = *since;
-            let rows = database.read(move |snapshot| {
-                let mut rows = Vec::new();
-                snapshot.changes(from, |row| {
-                    let document = if row.deleted { None } else { states::read(snapshot, &row.id)? };
-                    rows.push((row.seq, DocId::from(row.id), document));
-                    Ok(rows.len() < ROWS)
-                })?;
-                Ok(rows)
-            });
-            let rows = rows.await?;
-            let Some((last, ..)) = rows.last() else { return Ok(()) };
-            *since = *last;
-            let mut failed = Vec::new();
-            for (_, id, document) in rows {
-                let place = JobDocument { database: name.clone(), id };
-                if let Some(change) = self.see(&place, document) {
-                    failed.push((place.id, change));
-                }
-            }
-            // Those that can't be written now are told of when they are written to.
-            if let Err(error) = states::write(&database, failed).await {
-                let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
-                tracing::warn!(db, error, "states of replications can't be written");
+        let from = *since;
+        let rows = database.read(move |snapshot| {
+            let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
+            snapshot.changes(from, |row| {
+                let none = row.deleted || row.id.starts_with("_design/");
+                let stored = if none { None } else { states::stored(snapshot, &row.id)? };
+                bytes += stored.as_ref().map_or(0, |stored| stored.bytes);
+                rows.push((row.seq, DocId::from(row.id), stored));
+                more = rows.len() == ROWS || bytes >= PAGE_BYTES;
+                Ok(!more)
+            })?;
+            Ok((rows, more))
+        });
+        let (rows, more) = rows.await?;
+        let Some((last, ..)) = rows.last() else { return Ok(false) };
+        *since = *last;
+        let mut failed = Vec::new();
+        for (_, id, stored) in rows {
+            let place = JobDocument { database: name.clone(), id };
+            if let Some(change) = self.see_stored(&place, stored) {
+                failed.push((place.id, change));
             }
         }
+        // Those that can't be written now are told of when they are written to.
+        if let Err(error) = self.write_failed(&database, failed).await {
+            let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
+            tracing::warn!(db, error, "states of replications can't be written");
+        }
+        Ok(more)
     }
 
     /// Looks at a document as it is now.
@@ -124,13 +134,115 @@ impl Documents {
             database => database?,
         };
         let id = place.id.clone();
-        let document = database.read(move |snapshot| states::read(snapshot, id.as_str())).await?;
-        let change = self.see(place, document).map(|change| (place.id.clone(), change));
-        states::write(&database, change.into_iter().collect()).await
+        let stored = database.read(move |snapshot| states::stored(snapshot, id.as_str())).await?;
+        let failed = self.see_stored(place, stored).map(|change| (place.id.clone(), change));
+        self.write_failed(&database, failed.into_iter().collect()).await
+    }
+
+    fn see_stored(&self, place: &JobDocument, stored: Option<Stored>) -> Option<StateChange> {
+        if stored.as_ref().is_some_and(|stored| stored.document.is_none()) {
+            let (db, doc) = (place.database.as_str(), place.id.as_str());
+            tracing::warn!(db, doc.id = doc, "a document is too large, or nested too deeply, to be a replication");
+        }
+        self.see(place, stored.and_then(|stored| stored.document))
+    }
+
+    /// Writes that nothing can be made of documents.
+    async fn write_failed(
+        &self,
+        database: &Arc<Database>,
+        failed: Vec<(DocId, StateChange)>,
+    ) -> Result<(), StoreError> {
+        for (id, change) in states::write(database, failed).await? {
+            self.inner.untold.keep(JobDocument { database: database.name().clone(), id }, change);
+        }
+        Ok(())
     }
 
     /// Documents that are to be read once more.
     pub(super) fn again(&self) -> MutexGuard<'_, Vec<JobDocument>> {
         self.inner.again.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::access::Caller;
+    use crate::accounts::Accounts;
+    use crate::config::{Config, StoreSettings};
+    use crate::document::{DocParts, Rev};
+    use crate::jobs::running::RunningJobs;
+    use crate::jobs::scheduler::Scheduler;
+    use crate::jobs::tests::context;
+    use crate::replicator_docs::MAX_READ_BYTES;
+    use crate::store::{Durability, Edit, Store};
+
+    /// Documents that nobody follows, and a database of them.
+    async fn documents() -> (Documents, Arc<Database>, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), StoreSettings::default()).await.unwrap();
+        let database = store.create(&DbName::parse("a/_replicator").unwrap()).await.unwrap();
+        let settings = watch::channel(Arc::new(Config::default())).1;
+        let accounts = Accounts::open(settings, store.clone()).await.unwrap();
+        let (context, running) = (context(), RunningJobs::default());
+        let scheduler = Scheduler::new(context.clone(), running.clone(), Some(accounts.clone()));
+        (Documents::new(store, accounts, (context, running, scheduler)), database, directory)
+    }
+
+    /// Writes documents that are at their ends, and large, as only the replicator may.
+    async fn fill(database: &Arc<Database>, documents: usize, bytes: usize) -> Vec<Rev> {
+        let edits = (0..documents).map(|n| {
+            let body = json!({"_replication_state": "completed", "text": "x".repeat(bytes)}).to_string();
+            Edit::new(&DocParts::parse(body.as_bytes()).unwrap(), format!("{bytes}-{n}").into(), false, Vec::new())
+        });
+        let edits = edits.collect::<Result<_, _>>().unwrap();
+        let written = database.write(edits, &Caller::replicator(), Durability::Unsynced).await.unwrap();
+        written.into_iter().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// A database that is written to all the time kept the others waiting for ever, and a page of large documents took gigabytes.
+    #[tokio::test]
+    async fn a_database_is_read_by_pages_of_so_many_documents_and_bytes() {
+        let (documents, database, _directory) = documents().await;
+        let mut since = 0;
+        fill(&database, ROWS + 3, 1).await;
+        let mut read = async || (documents.read_page(database.name(), &mut since).await.unwrap(), since);
+        assert_eq!([read().await, read().await], [(true, ROWS as u64), (false, ROWS as u64 + 3)]);
+        fill(&database, 5, PAGE_BYTES / 2).await;
+        let rows = ROWS as u64 + 3;
+        assert_eq!([read().await, read().await, read().await], [(true, rows + 2), (true, rows + 4), (false, rows + 5)]);
+        assert_eq!(read().await, (false, rows + 5));
+    }
+
+    /// One that was stored before it was refused ended the server at each start.
+    #[tokio::test]
+    async fn of_a_stored_document_that_is_too_large_no_values_are_made() {
+        let (documents, database, _directory) = documents().await;
+        let rev = fill(&database, 1, MAX_READ_BYTES).await.remove(0);
+        let id = DocId::from(format!("{MAX_READ_BYTES}-0"));
+        let name = id.clone();
+        let stored = database.read(move |snapshot| states::stored(snapshot, name.as_str())).await.unwrap().unwrap();
+        assert!(stored.bytes > MAX_READ_BYTES && stored.document.is_none());
+        assert_eq!(stored.shown()["_replication_state"], "failed");
+        assert!(documents.read_page(database.name(), &mut 0).await.unwrap());
+        assert!(!states::set_member(&database, &id, ("paused", None)).await.unwrap());
+        let change = StateChange::failed(None, "no");
+        assert_eq!(states::write(&database, vec![(id.clone(), change)]).await.unwrap(), []);
+        assert_eq!(database.update_seq(), 1);
+        // Admins, and nobody else, take it away.
+        let delete = async |caller: Caller| {
+            let deletion = json!({"_rev": rev.to_string(), "_deleted": true}).to_string();
+            let deletion = Edit::new(&DocParts::parse(deletion.as_bytes()).unwrap(), id.clone(), false, Vec::new());
+            database.write(vec![deletion.unwrap()], &caller, Durability::Unsynced).await.unwrap().remove(0)
+        };
+        let ann = Caller { name: Some("ann".into()), ..Caller::default() };
+        let refused = delete(ann).await.unwrap_err().to_string();
+        assert_eq!(refused, "Can't update replication documents from other users.");
+        delete(Caller::server_admin()).await.unwrap();
     }
 }

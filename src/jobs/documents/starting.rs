@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::description::Description;
 use super::states::StateChange;
-use super::{DocumentStage, Documents, Inner, Known, states};
+use super::{DocumentStage, Documents, Inner, states};
 use crate::effort::pauses::Pauses;
 use crate::jobs::replication::{JobDocument, Replication};
 use crate::jobs::scheduler::life::{owner, reason};
@@ -70,9 +70,8 @@ impl Documents {
             }
             let next_try = SystemTime::now() + pause;
             let stage = DocumentStage::Error { count, reason: reason.as_str().into(), next_try };
-            match self.known().get_mut(place).filter(|known| known.serial == serial) {
-                Some(known) => known.stage = stage,
-                None => return,
+            if !self.known().set_stage(place, serial, stage) {
+                return;
             }
             if settings.update_docs {
                 self.write(place, StateChange::error(description.fingerprint, &reason)).await;
@@ -120,13 +119,8 @@ impl Documents {
                 if context.settings.update_docs || stated && paused {
                     scheduler.note(&job);
                 }
-                known.stage = DocumentStage::Job(job);
-                // They may name one that had the job before.
-                let id = id.to_string();
-                let others = all.iter_mut().filter(|(_, known)| known.is_duplicate_of(&id));
-                let renamed =
-                    |(other, known): (&JobDocument, &mut Known)| (other.clone(), known.double(&id, other, place));
-                return Ok(Tried::Done(others.map(renamed).collect()));
+                all.set_stage(place, serial, DocumentStage::Job(job));
+                return Ok(Tried::Done(all.double_others(&id.to_string(), place)));
             }
             Err(other) => match &other.document {
                 None => return Ok(Tried::Taken(id.to_string())),
@@ -136,7 +130,8 @@ impl Documents {
         context.databases.counters().jobs_added_again.increment();
         let (doc, first_doc) = (place.id.as_str(), first.id.as_str());
         tracing::warn!(doc.id = doc, first = first_doc, "a document describes what another one does");
-        Ok(Tried::Done(vec![(place.clone(), known.double(&id.to_string(), place, &first))]))
+        let change = all.double(place, &id.to_string(), &first);
+        Ok(Tried::Done(change.map(|change| (place.clone(), change)).into_iter().collect()))
     }
 
     async fn write(&self, place: &JobDocument, change: StateChange) {

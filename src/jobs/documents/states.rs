@@ -18,6 +18,7 @@ use crate::document::{DocId, DocParts};
 use crate::jobs::history::rfc3339_text;
 use crate::jobs::info::FinalStats;
 use crate::jobs::replication::Replication;
+use crate::replicator_docs::MAX_READ_BYTES;
 use crate::store::{Database, DocOptions, Durability, Edit, Refusal, Snapshot, StoreError};
 
 /// Members that the replicator writes.
@@ -38,13 +39,35 @@ const TRIES: usize = 5;
 /// What is to stand in a document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateChange {
-    /// Of what it is the state; `None`: of whatever the document describes.
+    /// Of what it is the state; `None`: of a document that describes nothing that can be done.
     pub of: Option<Fingerprint>,
     /// The members; none of them: it is well.
     pub members: Map<String, Value>,
     /// A document that says the same but for the time of the next try needn't say it again.
     pub minor: bool,
+    /// The one revision over which it may be written; `None`: over the newest.
+    pub over: Option<String>,
 }
+
+/// A document as it is stored.
+#[derive(Debug)]
+pub struct Stored {
+    /// Bytes of its text.
+    pub bytes: usize,
+    /// Its members, `_id` and `_rev` among them; `None`: no values are made of it, since it is too large or nested too deeply. It was
+    /// stored before that was refused.
+    pub document: Option<Map<String, Value>>,
+}
+
+impl Stored {
+    /// The document; in place of one that can't be read, what `_scheduler/docs` tells of it.
+    pub fn shown(self) -> Map<String, Value> {
+        self.document.unwrap_or_else(|| StateChange::failed(None, UNREADABLE).members)
+    }
+}
+
+/// Why it is no replication.
+const UNREADABLE: &str = "The document is too large, or nested too deeply, to be a replication.";
 
 impl StateChange {
     /// No job can be made of it.
@@ -86,15 +109,24 @@ impl StateChange {
     }
 
     fn new(of: Option<Fingerprint>, members: Value) -> Self {
-        let Value::Object(members) = members else { return Self { of, members: Map::new(), minor: false } };
-        Self { of, members, minor: false }
+        let members = if let Value::Object(members) = members { members } else { Map::new() };
+        Self { of, members, minor: false, over: None }
+    }
+
+    /// Whether nothing more is to be done for the document.
+    pub fn is_end(&self) -> bool {
+        let state = self.members.get(MEMBERS[0]).and_then(Value::as_str);
+        matches!(state, Some("completed" | "failed"))
+    }
+
+    /// Whether it may be written over a document's revision.
+    pub fn is_over(&self, document: &Map<String, Value>) -> bool {
+        self.over.as_deref().is_none_or(|over| document.get("_rev").and_then(Value::as_str) == Some(over))
     }
 
     /// The document with this state; `None` if there is nothing to be written.
     fn applied(&self, mut document: Map<String, Value>) -> Option<Map<String, Value>> {
-        if let Some(of) = self.of
-            && Description::parse(&document).ok().map(|now| now.fingerprint) != Some(of)
-        {
+        if !self.is_over(&document) || Description::parse(&document).ok().map(|now| now.fingerprint) != self.of {
             return None;
         }
         let (before, now) = (document.get(MEMBERS[0]), self.members.get(MEMBERS[0]));
@@ -123,37 +155,42 @@ impl StateChange {
     }
 }
 
-/// Writes states into documents of one database, all of them together.
-pub async fn write(database: &Arc<Database>, mut changes: Vec<(DocId, StateChange)>) -> Result<(), StoreError> {
+/// Writes states into documents of one database, all of them together. Answers those that couldn't be written, each over the revision that
+/// it was to be written over: a validation refuses them, or others' edits came between again and again.
+pub async fn write(
+    database: &Arc<Database>,
+    mut changes: Vec<(DocId, StateChange)>,
+) -> Result<Vec<(DocId, StateChange)>, StoreError> {
     let replicator = Caller::replicator();
-    for _ in 0..TRIES {
+    let mut unwritten = Vec::new();
+    for tries_left in (0..TRIES).rev() {
         let made = database.read(move |snapshot| {
             // One that can't be read holds up no other.
-            let edits = changes.iter().map(|(id, change)| edit(snapshot, id, change).ok().flatten());
-            let edits: Vec<_> = edits.collect();
-            let made = edits.into_iter().zip(changes).filter_map(|(edit, change)| Some((edit?, change)));
+            let made = changes.into_iter().filter_map(|(id, change)| {
+                let (rev, edit) = edit(snapshot, &id, &change).ok().flatten()?;
+                Some((edit, (id, change, rev)))
+            });
             Ok(made.unzip::<_, _, Vec<_>, Vec<_>>())
         });
-        let (edits, written) = made.await?;
+        let (edits, made) = made.await?;
         if edits.is_empty() {
-            return Ok(());
+            break;
         }
         let results = database.write(edits, &replicator, Durability::Unsynced).await?;
-        let again = results.into_iter().zip(written).filter_map(|(result, (id, change))| match result {
-            Ok(_) => None,
-            Err(Refusal::Conflict) => Some((id, change)),
-            Err(refusal) => {
-                let (db, doc, error) = (database.name().as_str(), id.as_str(), refusal.to_string());
-                tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
-                None
+        changes = Vec::new();
+        for (result, (id, change, rev)) in results.into_iter().zip(made) {
+            match result {
+                Ok(_) => {}
+                Err(Refusal::Conflict) if tries_left > 0 => changes.push((id, change)),
+                Err(refusal) => {
+                    let (db, doc, error) = (database.name().as_str(), id.as_str(), refusal.to_string());
+                    tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
+                    unwritten.push((id, StateChange { over: rev, ..change }));
+                }
             }
-        });
-        changes = again.collect();
-        if changes.is_empty() {
-            return Ok(());
         }
     }
-    Ok(())
+    Ok(unwritten)
 }
 
 /// Sets a document's own member, or takes it off; answers whether the document is there.
@@ -183,18 +220,27 @@ pub async fn set_member(
     Ok(false)
 }
 
-/// A document's members, `_id` and `_rev` among them; `None` if it isn't there.
+/// A document's members, `_id` and `_rev` among them; `None` if it isn't there, or can't be read.
 pub fn read(snapshot: &Snapshot, id: &str) -> Result<Option<Map<String, Value>>, StoreError> {
+    Ok(stored(snapshot, id)?.and_then(|stored| stored.document))
+}
+
+/// The same, if it is there.
+pub fn stored(snapshot: &Snapshot, id: &str) -> Result<Option<Stored>, StoreError> {
     let Some(record) = snapshot.document(id)? else { return Ok(None) };
     let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else { return Ok(None) };
     let mut text = Vec::new();
     snapshot.render(id, &record, &winner, &DocOptions::default(), &mut text)?;
-    Ok(serde_json::from_slice(&text).ok())
+    let document = if text.len() > MAX_READ_BYTES { None } else { serde_json::from_slice(&text).ok() };
+    Ok(Some(Stored { bytes: text.len(), document }))
 }
 
-fn edit(snapshot: &Snapshot, id: &DocId, change: &StateChange) -> Result<Option<Edit>, StoreError> {
-    let document = read(snapshot, id.as_str())?.and_then(|document| change.applied(document));
-    document.map(|document| edit_of(id, &document)).transpose()
+/// What is to be written, and over which revision.
+fn edit(snapshot: &Snapshot, id: &DocId, change: &StateChange) -> Result<Option<(Option<String>, Edit)>, StoreError> {
+    let Some(document) = read(snapshot, id.as_str())? else { return Ok(None) };
+    let rev = document.get("_rev").and_then(Value::as_str).map(str::to_owned);
+    let document = change.applied(document);
+    document.map(|document| Ok((rev, edit_of(id, &document)?))).transpose()
 }
 
 fn edit_of(id: &DocId, document: &Map<String, Value>) -> Result<Edit, StoreError> {

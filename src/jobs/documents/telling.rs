@@ -1,18 +1,19 @@
 //! Writes what happens to jobs into their documents.
 //!
 //! Jobs that something happened to are looked at together, and their documents are written together. A job that has come to its end is
-//! known until that stands in its document: it would be started anew.
+//! known until that stands in its document: it would be started anew. What can't be written there is kept ([`untold`](super::untold)).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::states::StateChange;
 use super::{Documents, states};
 use crate::document::DocId;
-use crate::jobs::replication::Replication;
+use crate::jobs::replication::{JobDocument, Replication};
 use crate::store::{DbName, StoreError};
 
 /// Before states that couldn't be written are tried again.
@@ -29,7 +30,7 @@ impl Documents {
                 let Some(place) = &job.document else { continue };
                 let known = self.known();
                 let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
-                let change = StateChange::of_job(known.fingerprint, &job, self.inner.context.settings.update_docs);
+                let change = StateChange::of_job(known.fingerprint(), &job, self.inner.context.settings.update_docs);
                 let Some(change) = change else { continue };
                 by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
             }
@@ -45,7 +46,13 @@ impl Documents {
                     Err(error) => Err(error),
                 };
                 match written {
-                    Ok(()) | Err(StoreError::NoDatabase) => {
+                    Ok(_) | Err(StoreError::NoDatabase) => {
+                        // Of what goes on there will be more to tell.
+                        for (id, change) in
+                            written.unwrap_or_default().into_iter().filter(|(_, change)| change.is_end())
+                        {
+                            self.inner.untold.keep(JobDocument { database: name.clone(), id }, change);
+                        }
                         completed.extend(jobs.into_iter().filter(|job| job.status().completed));
                     }
                     Err(error) => {
@@ -56,7 +63,7 @@ impl Documents {
                 }
             }
             self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
-            // Not before it stands in the document: it would be started anew.
+            // Not before it stands in the document, or among those that can't be written: it would be started anew.
             for job in completed {
                 let Some(place) = &job.document else { continue };
                 {
@@ -76,6 +83,23 @@ impl Documents {
             }
             if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
                 return;
+            }
+        }
+    }
+
+    /// Writes ends again that couldn't be written.
+    pub(super) async fn tell_again(&self) {
+        loop {
+            self.inner.untold.wait().await;
+            for (name, changes) in self.inner.untold.due(Instant::now()) {
+                let written = match self.inner.store.database(&name).await {
+                    Ok(database) => states::write(&database, changes).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
+                }
             }
         }
     }

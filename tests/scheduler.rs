@@ -171,6 +171,7 @@ async fn jobs_are_paused_resumed_and_tried_again() {
     // Its local names stand for another port by now.
     let id = server.get("/_scheduler/jobs", 200).await["jobs"][0]["id"].as_str().unwrap().replace('+', "%2B");
     let path = format!("/_scheduler/jobs/{id}");
+    assert_eq!(server.post(&path, json!({"action": "retry_now"}), 409).await["error"], "replication_paused");
     server.post(&path, json!({"action": "resume"}), 200).await;
     server.until_equal("src", "tgt").await;
     assert_eq!(server.get("/_replicator/doc", 200).await["paused"], Value::Null);

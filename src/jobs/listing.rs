@@ -305,10 +305,12 @@ impl Jobs {
     /// entry as it is then; `None` if there is no such job.
     ///
     /// # Errors
-    /// [`ReplicateError::BadRequest`] of a job without a document, which nothing would remember.
+    /// [`ReplicateError::BadRequest`] of a job without a document, which nothing would remember; [`ReplicateError::Paused`] of one
+    /// that is to be tried and is paused.
     pub async fn act(&self, store: &Store, id: &str, action: Action) -> Result<Option<JobEntry>, ReplicateError> {
         let Some(job) = self.running.get(id) else { return Ok(None) };
         match (action, &job.document) {
+            (Action::RetryNow, _) if job.status().paused => return Err(ReplicateError::Paused),
             (Action::RetryNow, _) => self.scheduler.retry(job.number),
             (Action::Pause | Action::Resume, None) => {
                 let reason = "only jobs of documents can be paused; cancel this one, or describe it in a document";
@@ -338,7 +340,7 @@ pub enum Action {
     Pause,
     /// It goes on.
     Resume,
-    /// It is tried now, whatever it waits for.
+    /// Its own pause is over, and it doesn't wait for its server. A login that was refused is tried only when its pause is over.
     RetryNow,
 }
 

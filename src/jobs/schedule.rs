@@ -276,7 +276,7 @@ impl Schedule {
         true
     }
 
-    /// Somebody wants a job tried now, whatever it waits for.
+    /// Somebody wants a job tried now: its own pause is over, and it doesn't wait for its server.
     pub fn retry(&mut self, job: Number) {
         let Some(slot) = self.jobs.get_mut(&job).filter(|slot| !slot.paused) else { return };
         slot.fresh = true;

@@ -135,7 +135,7 @@ impl Scheduler {
         is_news
     }
 
-    /// Somebody wants a job tried now.
+    /// Somebody wants a job tried now, if it isn't paused.
     pub fn retry(&self, job: Number) {
         self.scheduled().schedule.retry(job);
         self.start_lives();

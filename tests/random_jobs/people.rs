@@ -398,7 +398,7 @@ impl<'a> People<'a> {
             self.doubt_whether_paused(&members, action == "pause");
         }
         let (status, entry) = asked?;
-        assert!([200, 400, 404].contains(&status), "seed {}: {place:?}: {entry}", self.run);
+        assert!([200, 400, 404, 409].contains(&status), "seed {}: {place:?}: {entry}", self.run);
         let database = DATABASES.into_iter().find(|database| entry["database"] == *database);
         let (Some(database), Some(id)) = (database, entry["doc_id"].as_str()) else { return Ok(()) };
         if let Some(document) = self.documents.all.get_mut(&Place { database, id: id.to_owned() })

@@ -143,7 +143,7 @@ async fn twenty_huge_documents_at_once_are_held_one_behind_the_other() {
 /// longest that is taken.
 #[tokio::test]
 async fn an_edit_of_empty_members_takes_little_more_than_its_text() {
-    const BYTES: usize = 4 * MIB;
+    const BYTES: usize = 16 * MIB;
     let body = format!(r#"{{"a":{{{}"":[]}}}}"#, r#""":[],"#.repeat(BYTES / 6));
     let data_dir = tempfile::tempdir().unwrap();
     let process = Process::start(data_dir.path());

@@ -184,8 +184,9 @@ impl Documents {
         match same {
             Some(DocumentStage::Job(job)) => {
                 self.inner.scheduler.set_paused(&job, description.paused);
-                if description.stated {
-                    job.status().stated = true;
+                job.status().stated |= description.stated;
+                // Whoever edits a document may leave out what stood there.
+                if description.stated || self.inner.context.settings.update_docs {
                     self.inner.scheduler.note(&job);
                 }
             }

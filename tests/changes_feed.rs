@@ -97,6 +97,16 @@ async fn a_longpoll_ends_with_the_first_change() {
     assert_eq!(idle.text(), "{\"results\":[\n\n],\n\"last_seq\":4,\"pending\":0}\n");
 }
 
+/// Whoever was further in a database of the same name that was deleted waited until this one had as many changes, and never saw the first ones.
+#[tokio::test]
+async fn a_feed_after_a_place_beyond_its_end_begins_anew() {
+    let server = with_changes().await;
+    for feed in ["normal", "longpoll"] {
+        let answer = get(&server, &format!("/db/_changes?feed={feed}&since=4")).await.json();
+        assert_eq!((answer["results"].as_array().unwrap().len(), &answer["last_seq"]), (2, &json!(3)), "{feed}");
+    }
+}
+
 #[tokio::test]
 async fn a_continuous_feed_goes_on_with_signs_of_life() {
     let server = with_changes().await;

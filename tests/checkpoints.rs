@@ -198,6 +198,30 @@ async fn a_source_that_is_deleted_and_made_anew_is_read_from_its_start_although_
     assert_eq!(server.get("/tgt", 200).await["doc_count"], 8);
 }
 
+/// A job that waits at its source, which doesn't tell of its databases: it was deleted and made anew, and has come just as far as
+/// it had. Its feed had nothing to say, until the next change.
+#[tokio::test]
+async fn a_source_made_anew_that_has_come_as_far_is_noticed_by_whoever_waits_at_it() {
+    let (server, peer) = bench().await;
+    peer.keep_failing(Method::GET, "/_db_updates", Fault::status(404), None);
+    fill(&server, 0..3).await;
+    let mut request = between(&peer);
+    request["continuous"] = json!(true);
+    server.post("/_replicate", request, 202).await;
+    server.until_equal("src", "tgt").await;
+    peer.saw("feed=longpoll").await;
+    let gate = Arc::new(Notify::new());
+    let before = peer.requests().len();
+    peer.fail(Method::GET, "/src/_changes?feed=normal", Fault::Until(gate.clone(), None));
+    server.delete("/src", 200).await;
+    peer.saw_after(before, "/src/_changes?feed=normal").await;
+    server.database("src").await;
+    fill(&server, 3..6).await;
+    gate.notify_one();
+    let arrived = server.get("/tgt/_changes?feed=longpoll&since=3&timeout=60000", 200).await;
+    assert_ne!(arrived["results"], json!([]));
+}
+
 /// It was written over: whatever it vouched for, ours took its place without a look.
 #[tokio::test]
 async fn a_checkpoint_that_somebody_else_wrote_meanwhile_is_read_before_it_is_written_over() {

@@ -4,9 +4,7 @@
 //! ([`verdict`]): each job's target has what its source has, each document says what is, and nobody's edit is lost.
 //!
 //! Drawn from seeds as the runs of [`super::random`] are: `COUCHREP_SEED=42 cargo nextest run -E 'test(random_jobs::)'` runs one alone,
-//! `COUCHREP_SEEDS` is how many there are in all. They are ignored unless asked for (`--run-ignored all`), since 3 of 600 fail: a document
-//! that was kept is told of as unknown (338, maybe the model's fault), a source that was made anew isn't noticed by a job that waits at it without
-//! `_db_updates` (511: the store's feed has nothing to say after a `since` beyond its end), and steps don't end (541).
+//! `COUCHREP_SEEDS` is how many there are in all.
 //!
 //! # Clocks
 //! Nobody but root sets a clock. What can be done: the server is suspended for a while and goes on (its own time leaps, and all waits of
@@ -38,13 +36,11 @@ const AT_ONCE: usize = 6;
 const STEPS_LIMIT: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "3 of 600 runs fail: seeds 338, 511, 541"]
 async fn jobs_of_documents_hold_through_kills_and_edits() {
     runs(0..50).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "3 of 600 runs fail: seeds 338, 511, 541"]
 async fn jobs_of_documents_hold_while_the_other_server_goes_and_comes() {
     runs(50..RUNS).await;
 }

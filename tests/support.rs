@@ -16,14 +16,19 @@ pub use process::{Process, signal, without_times};
 pub use server::{Database, Server};
 pub use still::StillReader;
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, ClientBuilder, Method, StatusCode};
 use serde_json::Value;
 
 /// A client that keeps answers as they come: no redirects followed, nothing decompressed.
 pub fn client() -> Client {
+    client_builder().build().unwrap()
+}
+
+/// What makes such clients.
+pub fn client_builder() -> ClientBuilder {
     // A second install fails, and the first one serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().no_proxy().build().unwrap()
+    Client::builder().redirect(reqwest::redirect::Policy::none()).no_gzip().no_proxy()
 }
 
 /// Sends a request and asserts the exact status; the answer as JSON, `null` where it is empty.

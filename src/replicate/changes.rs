@@ -13,7 +13,8 @@
 //! that is too long; a single row that is too long for a page is asked for alone, when its turn has come.
 //!
 //! A continuous replication that has caught up waits for a change ([`Peer::changed`]), and then reads it like any other.
-//! Waits break off every day (proxies cut what is idle): they are begun again from where they were.
+//! Waits break off every day (proxies cut what is idle): they are begun again from where they were. After each that was in vain there is an
+//! empty page, so that somebody may look whether the source still is the same database ([`super::session`]).
 //!
 //! Where somebody else tells of changes, a feed that has caught up ends instead ([`Linger`]).
 //!
@@ -225,7 +226,11 @@ impl<F: Fn()> Feed<F> {
                     self.ask(Question::Answer, Duration::ZERO);
                     continue;
                 }
-                Answered::Failed(error @ PeerError::Broken { .. }) if waited => error,
+                Answered::Failed(error @ PeerError::Broken { .. }) if waited => {
+                    // Asked for its rows: nobody knows what it was meanwhile.
+                    (self.woken, self.question) = (true, Question::Answer);
+                    error
+                }
                 Answered::Spoilt(PeerError::TooLong { .. }) if self.reads_many() => {
                     self.careful = true;
                     self.ask(self.question, Duration::ZERO);

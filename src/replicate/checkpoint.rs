@@ -205,6 +205,11 @@ impl Session {
         CaughtUp { since, recorded: self.logged_seq.clone(), run: self.run.clone(), met: Instant::now() }
     }
 
+    /// Makes sure that the source still is the database that it was when the session began.
+    pub async fn source_still_stands(&self) -> Result<(), RecordError> {
+        self.source.still_stands(self.log_id.as_deref()).await
+    }
+
     /// Records that everything up to `seq` is on the target, after both sides have made it durable.
     ///
     /// Does nothing if that was recorded already. After an error the logs of the two sides may differ, which the

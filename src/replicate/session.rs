@@ -156,7 +156,8 @@ async fn drain<T>(scope: &CancellationToken, mut batches: impl futures::Stream<I
 
 /// Records checkpoints: some time after progress, and when there will be no more of it.
 ///
-/// No checkpoint passes a document whose failure isn't kept. A continuous replication looks now and then which still stand.
+/// No checkpoint passes a document whose failure isn't kept. A continuous replication looks now and then which still stand. And where its
+/// feed doesn't go on, whether the source is still the same database: one that was made anew, and has come just as far, has nothing to say.
 async fn record(
     job: &Job,
     mut session: Session,
@@ -164,6 +165,7 @@ async fn record(
     (failures, target): (&FailureList, &Peer),
 ) -> Result<Session, RecordError> {
     let (mut next_sweep, mut unswept) = (Instant::now(), false);
+    let mut is_first = true;
     loop {
         let due = unswept && Instant::now() >= next_sweep;
         let more = tokio::select! {
@@ -185,7 +187,12 @@ async fn record(
         let seq = finished.borrow_and_update().clone();
         let _work = job.progress.pulse().work();
         failures.keep(&job.failures).await?;
-        let is_new = job.request.use_checkpoints && *session.recorded_seq() != seq;
+        let stands = *session.recorded_seq() == seq;
+        if stands && !is_first && job.request.continuous {
+            session.source_still_stands().await?;
+        }
+        is_first = false;
+        let is_new = job.request.use_checkpoints && !stands;
         let (recorded, counters) = (session.record(&seq, &job.progress).await, job.context.databases.counters());
         match &recorded {
             Ok(()) if is_new => counters.checkpoints.increment(),

@@ -137,6 +137,12 @@ impl Snapshot {
         DocRecord::decode(stored.value()).map(Some)
     }
 
+    /// After which seq a feed goes on that is asked for after `since`. A place beyond the end was one of a database that was deleted and made
+    /// anew, or that lost its last writes in a crash: as in CouchDB, whoever comes with it gets everything.
+    pub fn going_on_after(&self, since: u64) -> u64 {
+        if since > self.update_seq() { 0 } else { since }
+    }
+
     /// Feeds rows after `since`, oldest first, to `each` until it answers `false`.
     pub fn changes(
         &self,

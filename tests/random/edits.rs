@@ -166,9 +166,10 @@ impl Editor {
             let content_type = if path.contains("three.txt") { "text/plain" } else { "application/json" };
             request = request.header("content-type", content_type).body(body);
         }
-        let answer = request.send().await.ok()?;
+        let unless_gone = |error: reqwest::Error| assert!(!error.is_timeout(), "no answer: {error}");
+        let answer = request.send().await.map_err(unless_gone).ok()?;
         let success = answer.status().is_success();
-        let text = answer.text().await.ok()?;
+        let text = answer.text().await.map_err(unless_gone).ok()?;
         success.then(|| serde_json::from_str(&text).unwrap())
     }
 

@@ -101,7 +101,7 @@ impl<'a> People<'a> {
             let (_, listed) = self.ask(Method::GET, &path, None).await?;
             self.documents.unnamed.remove(0);
             let is_it = |row: &&Value| {
-                row["id"].as_str().unwrap().ends_with("+continuous") && members_of(&row["doc"]) == document.members
+                row["id"].as_str().unwrap().contains("+continuous") && members_of(&row["doc"]) == document.members
             };
             for row in listed["rows"].as_array().unwrap().iter().filter(is_it) {
                 let place = Place { database: DATABASES[0], id: row["id"].as_str().unwrap().to_owned() };
@@ -521,9 +521,13 @@ impl<'a> People<'a> {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        let answer = request.send().await.map_err(|_| Gone)?;
+        let gone = |error: reqwest::Error| {
+            assert!(!error.is_timeout(), "seed {}: no answer: {error}", self.run);
+            Gone
+        };
+        let answer = request.send().await.map_err(gone)?;
         let status = answer.status().as_u16();
-        let text = answer.text().await.map_err(|_| Gone)?;
+        let text = answer.text().await.map_err(gone)?;
         match status {
             // It stops.
             503 => Err(Gone),

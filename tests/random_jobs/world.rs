@@ -2,6 +2,7 @@
 //! told that they have is kept.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use futures::future::join_all;
 use rand::rngs::StdRng;
@@ -12,9 +13,11 @@ use serde_json::{Value, json};
 
 use super::machine::Machine;
 use crate::random::edits::{Editor, Kept};
-use crate::support::{FaultyPeer, Server, client, json as json_of};
+use crate::support::{FaultyPeer, Server, client_builder, json as json_of};
 
 const EDITS: Range<usize> = 1..6;
+/// Whoever waits longer for an answer waits for one that never comes.
+const ANSWERED: Duration = Duration::from_secs(100);
 
 /// A database.
 pub struct Data {
@@ -60,7 +63,8 @@ impl World {
         if rng.random_bool(0.3) {
             data.iter_mut().choose(rng).unwrap().exists = false;
         }
-        let world = Self { run, client: client(), machine: Machine::start(rng), peer, other: Some(other), data };
+        let client = client_builder().timeout(ANSWERED).build().unwrap();
+        let world = Self { run, client, machine: Machine::start(rng), peer, other: Some(other), data };
         for index in (0..world.data.len()).filter(|index| world.data[*index].exists) {
             json_of(&world.client, Method::PUT, world.url(index), None, 201).await;
         }

@@ -68,6 +68,9 @@ pub fn piece(
         out.json.extend_from_slice(request.feed.opening().as_bytes());
         progress.opened = true;
     }
+    if !request.descending {
+        progress.seq = snapshot.going_on_after(progress.seq);
+    }
     let mut ended = true;
     let mut last = progress.seq;
     let each = |row: ChangeRow| {

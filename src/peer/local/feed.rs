@@ -31,7 +31,8 @@ impl LocalPeer {
         let mut updates = database.updates();
         loop {
             updates.mark_unchanged();
-            if database.update_seq() > parse_seq(since) {
+            // One that has come less far was made anew.
+            if database.update_seq() != parse_seq(since) {
                 return Ok(());
             }
             // It needn't stay open while nothing happens.
@@ -122,6 +123,7 @@ fn filtered(
     (limit, max_bytes): (usize, usize),
 ) -> Result<Filtered, StoreError> {
     let (mut changes, mut bytes) = (Vec::new(), 0);
+    let since = snapshot.going_on_after(since);
     let mut last_seq = since.max(snapshot.update_seq());
     snapshot.changes(since, |row| {
         let revs = filter_run.passing(snapshot, &row)?;

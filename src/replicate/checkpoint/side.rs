@@ -71,6 +71,16 @@ impl Side {
         Err(loss)
     }
 
+    /// Makes sure that this is still the same database, as far as it tells; of one that tells no time, that it has the same log.
+    pub(super) async fn still_stands(&self, log_id: Option<&str>) -> Result<(), RecordError> {
+        let told = self.peer.info().await?.instance_start_time;
+        self.still_runs(&told)?;
+        match log_id {
+            Some(id) if told == "0" => self.still_has_log(id).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Compares an `instance_start_time` that was told now with that of the session's start.
     fn still_runs(&self, told: &str) -> Result<(), RecordError> {
         match same_life(&self.instance_start_time, told) {

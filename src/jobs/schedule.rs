@@ -24,17 +24,20 @@
 //! while the life still lasts (then the note stands) or later (then the job is parked, or ready already). If it was written
 //! before, the life has read it. That a wake is told at all is [`super::wakes`]' promise.
 
+mod lines;
+mod turns;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::lines::Lines;
+pub use self::lines::Number;
+use self::turns::Turns;
 use super::gates::{Gate, GatePauses, Gates};
 use crate::effort::pauses::jittered;
 use crate::replicate::Stage;
-
-/// A job of this process.
-pub type Number = u64;
 
 /// What limits lives.
 #[derive(Debug, Clone, Copy)]
@@ -58,16 +61,13 @@ const BUSY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Schedule {
     jobs: HashMap<Number, Slot>,
-    /// Ready jobs, by what they need, the lines in the order in which they are served.
-    lines: VecDeque<Vec<Gate>>,
-    waiting: HashMap<Vec<Gate>, VecDeque<Number>>,
+    /// Ready jobs.
+    lines: Lines,
     /// Ready jobs that wait for nothing.
     at_once: VecDeque<Number>,
     backing_off: BTreeSet<(Instant, Number)>,
     gates: Gates,
-    /// Lives that hold a turn, by server.
-    turns: HashMap<Gate, usize>,
-    all_turns: usize,
+    turns: Turns,
     limits: Limits,
 }
 
@@ -127,13 +127,11 @@ impl Schedule {
     pub fn new(limits: Limits) -> Self {
         Self {
             jobs: HashMap::new(),
-            lines: VecDeque::new(),
-            waiting: HashMap::new(),
+            lines: Lines::default(),
             at_once: VecDeque::new(),
             backing_off: BTreeSet::new(),
             gates: Gates::new(limits.gates),
-            turns: HashMap::new(),
-            all_turns: 0,
+            turns: Turns::new(limits.lives_per_server, limits.lives),
             limits,
         }
     }
@@ -311,37 +309,27 @@ impl Schedule {
             self.jobs.get_mut(&job)?.phase = Phase::Living { turn: false, tried: Vec::new() };
             return Some(self.begin(job));
         }
-        if self.all_turns >= self.limits.lives {
+        if self.turns.are_gone() {
             return None;
         }
-        for _ in 0..self.lines.len() {
-            let needs = self.lines.pop_front()?;
-            let front = || self.waiting.get(&needs).and_then(|line| line.front().copied());
-            let passes = |job| Some((job, self.gates.passable(&needs, self.jobs.get(&job)?.fresh, now)?));
-            let Some((job, tried)) = self.has_turn(&needs).then(front).flatten().and_then(passes) else {
-                self.lines.push_back(needs);
-                continue;
-            };
-            self.take_from_line(&needs);
-            self.gates.try_these(&tried);
-            self.all_turns += 1;
-            for server in needs.iter().filter(|gate| gate.has_turns()) {
-                *self.turns.entry(*server).or_default() += 1;
-            }
-            self.jobs.get_mut(&job)?.phase = Phase::Living { turn: true, tried };
-            return Some(self.begin(job));
-        }
-        None
+        let (jobs, gates, turns) = (&self.jobs, &self.gates, &self.turns);
+        let have_turns = |servers: &[Gate]| turns.are_left_at(servers) && gates.passable(servers, false, now).is_some();
+        let passes = |needs: &[Gate], job| {
+            let slot = jobs.get(&job)?;
+            Some((needs.to_vec(), gates.passable(needs, slot.fresh, now)?))
+        };
+        let (job, (needs, tried)) = self.lines.next(have_turns, passes)?;
+        self.gates.try_these(&tried);
+        self.turns.take(&needs);
+        self.jobs.get_mut(&job)?.phase = Phase::Living { turn: true, tried };
+        Some(self.begin(job))
     }
 
     /// When there may be a life to begin if nothing happens until then.
     pub fn next_start(&self) -> Option<Instant> {
         let pause = self.backing_off.first().map(|(until, _)| *until);
-        let at_gates = self.lines.iter().filter(|needs| self.has_turn(needs)).filter_map(|needs| {
-            let front = self.waiting.get(needs).and_then(|line| self.jobs.get(line.front()?));
-            self.gates.next_try(needs, front.is_some_and(|slot| slot.fresh))
-        });
-        let at_gates = at_gates.filter(|_| self.all_turns < self.limits.lives);
+        let fronts = self.lines.fronts(|servers| !self.turns.are_gone() && self.turns.are_left_at(servers));
+        let at_gates = fronts.filter_map(|(needs, job)| self.gates.next_try(needs, self.jobs.get(&job)?.fresh));
         pause.into_iter().chain(at_gates).min()
     }
 
@@ -367,10 +355,9 @@ impl Schedule {
         let Some(Slot { phase: Phase::Living { turn: true, .. }, needs, .. }) = self.jobs.get(&job) else {
             return false;
         };
-        let full = |gate: &&Gate| self.turns.get(*gate).is_some_and(|turns| *turns >= self.limits.lives_per_server);
-        let full: Vec<_> = needs.iter().filter(full).collect();
-        let all = self.all_turns >= self.limits.lives;
-        self.lines.iter().any(|line| all || line.iter().any(|gate| full.contains(&gate)))
+        let gone: Vec<_> = needs.iter().filter(|server| self.turns.are_gone_at(server)).collect();
+        let all = self.turns.are_gone();
+        self.lines.servers().any(|servers| all || servers.iter().any(|server| gone.contains(&server)))
     }
 
     /// Whether a job has a life.
@@ -402,54 +389,22 @@ impl Schedule {
         Start { job, lingers }
     }
 
-    fn has_turn(&self, needs: &[Gate]) -> bool {
-        let free = |gate: &Gate| self.turns.get(gate).is_none_or(|turns| *turns < self.limits.lives_per_server);
-        needs.iter().all(free)
-    }
-
     fn give_back(&mut self, turn: bool, needs: &[Gate]) {
-        if !turn {
-            return;
-        }
-        self.all_turns -= 1;
-        for server in needs.iter().filter(|gate| gate.has_turns()) {
-            if let Some(turns) = self.turns.get_mut(server) {
-                *turns -= 1;
-                if *turns == 0 {
-                    self.turns.remove(server);
-                }
-            }
+        if turn {
+            self.turns.give_back(needs);
         }
     }
 
     fn stand_in_line(&mut self, job: Number) {
         let Some(slot) = self.jobs.get(&job) else { return };
-        let line = self.waiting.entry(slot.needs.clone()).or_default();
-        if line.is_empty() {
-            self.lines.push_back(slot.needs.clone());
-        }
         // Whoever hasn't been tried has the better chance.
-        if slot.fresh && self.gates.is_shut(&slot.needs) { line.push_front(job) } else { line.push_back(job) }
-    }
-
-    /// Takes the first one of a line that has just come off [`Schedule::lines`].
-    fn take_from_line(&mut self, needs: &[Gate]) {
-        let Some(line) = self.waiting.get_mut(needs) else { return };
-        line.pop_front();
-        match line.is_empty() {
-            true => drop(self.waiting.remove(needs)),
-            false => self.lines.push_back(needs.to_vec()),
-        }
+        let in_front = slot.fresh && self.gates.is_shut(&slot.needs);
+        self.lines.join(job, &slot.needs, in_front);
     }
 
     fn leave_line(&mut self, job: Number, needs: &[Gate]) {
         self.at_once.retain(|waiting| *waiting != job);
-        let Some(line) = self.waiting.get_mut(needs) else { return };
-        line.retain(|waiting| *waiting != job);
-        if line.is_empty() {
-            self.waiting.remove(needs);
-            self.lines.retain(|line| line != needs);
-        }
+        self.lines.leave(job, needs);
     }
 }
 

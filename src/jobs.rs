@@ -48,6 +48,8 @@ use crate::store::Store;
 const MAX_SOURCES: usize = 10_000;
 /// How long a cancel waits for the task to wind down before it is answered.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the last states to be written into documents.
+const TOLD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every replication that runs. Cheap to clone.
 #[derive(Clone)]
@@ -234,6 +236,10 @@ impl Jobs {
     /// Waits until all replications have ended; `false` if some still ran at the deadline.
     pub async fn drained(&self, deadline: Duration) -> bool {
         let ended = self.context.tasks.ended_within(deadline).await;
+        if let Some(documents) = &self.documents {
+            // Of lives that came to their ends meanwhile: they would be led once more.
+            _ = tokio::time::timeout(TOLD_PATIENCE, documents.tell_what_changed()).await;
+        }
         self.running.close();
         ended
     }
@@ -305,7 +311,12 @@ impl Jobs {
         let missing = || ReplicateError::NotFound("missing".into());
         let found = self.running.find(id, by_base, |job| caller.may_manage(job.owner())).ok_or_else(missing)?;
         if let (Some(place), Some(documents)) = (&found.document, &self.documents) {
-            if !kept::end(documents.store(), &found, place).await? {
+            let ended = match documents.fingerprint(place) {
+                Some(of) => kept::end(documents.store(), &found, place, of).await?,
+                None => false,
+            };
+            if !ended {
+                documents.look_at(place);
                 return Err(missing());
             }
             documents.settled(place, &found).await;

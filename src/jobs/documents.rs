@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::known::{DocumentStage, DocumentStatus};
 
-use self::description::{Description, Stated};
+use self::description::{Description, Fingerprint, Stated};
 use self::known::{Known, KnownDocuments};
 use self::states::StateChange;
 use self::untold::UntoldEnds;
@@ -106,11 +106,10 @@ impl Documents {
         let tasks = &self.inner.context.tasks;
         let following = self.clone();
         tasks.keep("follow documents of replications", move || following.clone().follow());
-        let (telling, stop) = (self.clone(), tasks.stopping().clone());
-        drop(tasks.spawn("write states of replications", async move { telling.tell(stop).await }));
-        let (telling, stop) = (self.clone(), tasks.stopping().clone());
-        let tell_again = async move { _ = stop.run_until_cancelled(telling.tell_again()).await };
-        drop(tasks.spawn("write ends of replications again", tell_again));
+        let telling = self.clone();
+        tasks.keep("write states of replications", move || telling.clone().tell());
+        let telling = self.clone();
+        tasks.keep("write ends of replications again", move || telling.clone().tell_again());
         let looking = self.clone();
         tasks.keep("look at filters of replications", move || looking.clone().look_at_filters());
     }
@@ -135,17 +134,39 @@ impl Documents {
         &self.inner.store
     }
 
-    /// Does at once what was written into a document: it is gone, or paused. It is read there too, some time.
+    /// Does at once what was written into a document: it is gone, or paused. It may have been written again since, and that been read
+    /// already: so it is looked at once more.
     pub async fn settled(&self, place: &JobDocument, job: &Arc<Replication>) {
-        if place.id.as_str() == job.id.to_string() {
-            let ended = self.forget_alone(place);
-            self.hand_over(&job.id.to_string());
-            if let Some((_, Some(ended))) = ended {
+        if job.is_kept() {
+            let forgotten = self.forget_alone(place);
+            if let Some((free, _)) = &forgotten {
+                self.hand_over(free);
+            }
+            self.look_at(place);
+            if let Some((_, Some(ended))) = forgotten {
                 _ = tokio::time::timeout(SETTLED_PATIENCE, ended.cancelled()).await;
             }
         } else {
             self.inner.scheduler.set_paused(job, true);
+            self.look_at(place);
         }
+    }
+
+    /// Reads a document once more, whatever the log tells.
+    pub fn look_at(&self, place: &JobDocument) {
+        self.again().push(place.clone());
+        self.inner.look_again.notify_one();
+    }
+
+    /// What a document that isn't at its end describes, as far as it was read.
+    pub fn fingerprint(&self, place: &JobDocument) -> Option<Fingerprint> {
+        self.known().get(place).map(Known::fingerprint)
+    }
+
+    /// All jobs of documents.
+    fn jobs(&self) -> Vec<Arc<Replication>> {
+        let known = self.known();
+        known.iter().filter_map(|(_, known)| known.job().cloned()).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, KnownDocuments> {
@@ -200,36 +221,52 @@ impl Documents {
 
     /// Begins what a document describes, after what it described before has ended.
     fn start(&self, place: &JobDocument, description: Arc<Description>) {
-        self.replace(place, None, None, description);
+        self.begin_job(place, None, |_| Some(description));
     }
 
-    /// The same, if the document is still the one of this serial.
-    fn replace(&self, place: &JobDocument, serial: Option<u64>, handed: Option<String>, description: Arc<Description>) {
+    /// Begins anew what a document of this serial describes, as it does now: it has another id, or is to have the job of this one.
+    fn start_anew(&self, place: &JobDocument, serial: u64, handed: Option<String>) {
+        let is_handed = handed.is_some();
+        self.begin_job(place, handed, |before| {
+            let now = &before.filter(|before| before.serial == serial)?.description;
+            // What stands there, that another one has the job, isn't so any more.
+            let handed = || Description { stated: true, was_duplicate: false, ..Description::clone(now) };
+            Some(if is_handed { Arc::new(handed()) } else { now.clone() })
+        });
+    }
+
+    fn begin_job(
+        &self,
+        place: &JobDocument,
+        handed: Option<String>,
+        describe: impl FnOnce(Option<&Known>) -> Option<Arc<Description>>,
+    ) {
         let stop = self.inner.context.tasks.stopping().child_token();
         let new = self.inner.serials.fetch_add(1, Ordering::Relaxed) + 1;
-        let (free, ended) = {
+        let (free, ended, description) = {
             let mut all = self.known();
-            if serial.is_some() && all.get(place).map(|known| known.serial) != serial {
-                return;
-            }
+            let Some(description) = describe(all.get(place)) else { return };
             let (free, ended) = all.remove(place).map(|before| self.wind_up(before)).unwrap_or_default();
             let mut known = Known::new(new, description.clone(), stop.clone());
             (known.ended, known.handed) = (ended.clone(), handed);
             all.insert(place.clone(), known);
-            (free, ended)
+            (free, ended, description)
         };
         if let Some(id) = free {
             self.hand_over(&id);
         }
         let (documents, place) = (self.clone(), place.clone());
-        let starting = async move {
-            if let Some(ended) = ended {
-                ended.cancelled().await;
-            }
-            documents.find_job(&place, new, description).await;
-        };
-        let starting = async move { _ = stop.run_until_cancelled(starting).await };
-        drop(self.inner.context.tasks.spawn("start a document's replication", starting));
+        self.inner.context.tasks.keep("start a document's replication", move || {
+            let (documents, place, description) = (documents.clone(), place.clone(), description.clone());
+            let (ended, stop) = (ended.clone(), stop.clone());
+            let starting = async move {
+                if let Some(ended) = ended {
+                    ended.cancelled().await;
+                }
+                documents.find_job(&place, new, description).await;
+            };
+            async move { _ = stop.run_until_cancelled(starting).await }
+        });
     }
 
     /// A document has no job any more, and another one may have it.
@@ -264,13 +301,9 @@ impl Documents {
 
     /// A replication id is free: the first document that waits for it gets its job.
     fn hand_over(&self, free: &str) {
-        let next = self.known().first_duplicate(free).map(|(place, known)| {
-            let description =
-                Description { stated: true, was_duplicate: false, ..Description::clone(&known.description) };
-            (place.clone(), known.serial, Arc::new(description))
-        });
-        if let Some((place, serial, description)) = next {
-            self.replace(&place, Some(serial), Some(free.to_owned()), description);
+        let next = self.known().first_duplicate(free).map(|(place, known)| (place.clone(), known.serial));
+        if let Some((place, serial)) = next {
+            self.start_anew(&place, serial, Some(free.to_owned()));
         }
     }
 
@@ -280,14 +313,14 @@ impl Documents {
             tokio::time::sleep(FILTER_PAUSE).await;
             let filtered = |(place, known): (&JobDocument, &Known)| match known.stage() {
                 DocumentStage::Job(job) if job.request.filter.as_ref().is_some_and(NamedFilter::has_code) => {
-                    Some((place.clone(), known.serial, known.description.clone(), job.clone()))
+                    Some((place.clone(), known.serial, job.clone()))
                 }
                 _ => None,
             };
             let filtered: Vec<_> = self.known().iter().filter_map(filtered).collect();
             // One that can't be asked for now is found out by its job.
             let filtered = filtered.into_iter().filter(|(.., job)| job.state() == State::Running);
-            let look = async |(place, serial, description, job): (JobDocument, u64, _, Arc<Replication>)| {
+            let look = async |(place, serial, job): (JobDocument, u64, Arc<Replication>)| {
                 let asking = self.inner.context.identify(job.request.clone(), &job.caller);
                 let asking = self.inner.scheduler.ask((&job.request.source, job.owner()), asking);
                 let asked = tokio::time::timeout(FILTER_LIMIT, asking).await;
@@ -295,7 +328,7 @@ impl Documents {
                     && id != job.id
                 {
                     tracing::info!(doc.id = place.id.as_str(), "the filter's code has changed");
-                    self.replace(&place, Some(serial), None, description);
+                    self.start_anew(&place, serial, None);
                 }
             };
             stream::iter(filtered).for_each_concurrent(FILTERS_AT_ONCE, look).await;

@@ -59,6 +59,11 @@ impl History {
         self.newest_first.front()
     }
 
+    /// Whether the newest is of this kind.
+    pub fn is_newest(&self, kind: EventKind) -> bool {
+        self.newest().is_some_and(|event| event.kind == kind)
+    }
+
     /// All that is kept, the newest first.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.newest_first.iter()

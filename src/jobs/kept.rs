@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::documents::description::{Description, Stated};
+use super::documents::description::{Description, Fingerprint, Stated};
 use super::documents::states;
 use super::replication::{JobDocument, Replication};
 use crate::access::Caller;
-use crate::document::{DocId, DocParts, Revisions};
+use crate::document::{DocId, DocParts, Rev, Revisions};
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
 use crate::replicate::id::ReplicationId;
@@ -75,22 +75,30 @@ async fn check(
 
 /// Ends the job of a document for somebody who may: a kept one's document is deleted, another one's remembers that it is paused. Answers
 /// whether it was there.
-pub async fn end(store: &Store, job: &Replication, place: &JobDocument) -> Result<bool, ReplicateError> {
+///
+/// # Errors
+/// [`PeerError::Conflict`] if it describes something else by now than `of`: another one's edit mustn't be lost, nor his job paused.
+pub async fn end(
+    store: &Store,
+    job: &Replication,
+    place: &JobDocument,
+    of: Fingerprint,
+) -> Result<bool, ReplicateError> {
     let database = store.database(&place.database).await.map_err(PeerError::from)?;
-    if place.id.as_str() != job.id.to_string() {
-        let paused = states::set_member(&database, &place.id, ("paused", Some(Value::Bool(true))));
-        return Ok(paused.await.map_err(PeerError::from)?);
-    }
     loop {
         let id = place.id.clone();
-        let winner = database.read(move |snapshot| {
-            let record = snapshot.document(id.as_str())?;
-            Ok(record.and_then(|record| record.tree.winner()).filter(|winner| !winner.deleted))
-        });
-        let Some(winner) = winner.await.map_err(PeerError::from)? else { return Ok(false) };
+        let document = database.read(move |snapshot| states::read(snapshot, id.as_str()));
+        let Some(document) = document.await.map_err(PeerError::from)? else { return Ok(false) };
+        let rev = document.get("_rev").and_then(Value::as_str).and_then(Rev::parse);
+        let same = Description::parse(&document).is_ok_and(|description| description.fingerprint == of);
+        let Some(rev) = rev.filter(|_| same) else { return Err(PeerError::Conflict.into()) };
+        if !job.is_kept() {
+            let paused = states::set_member(&database, &place.id, ("paused", Some(Value::Bool(true))));
+            return Ok(paused.await.map_err(PeerError::from)?);
+        }
         let edit = Edit {
             id: place.id.clone(),
-            kind: EditKind::New { parent: Some(Revisions::single(winner.rev)) },
+            kind: EditKind::New { parent: Some(Revisions::single(rev)) },
             deleted: true,
             body: b"{}".to_vec(),
             attachments: Vec::new(),
@@ -113,4 +121,37 @@ fn edit(id: DocId, body: &Map<String, Value>) -> Result<Edit, ReplicateError> {
     let parts = DocParts::parse(&text).map_err(|error| ReplicateError::BadRequest(error.to_string()))?;
     let unreadable = |_| PeerError::from(StoreError::Damaged("a request that is to be kept"));
     Ok(Edit::new(&parts, id, false, Vec::new()).map_err(unreadable)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::StoreSettings;
+    use crate::jobs::tests::job;
+
+    /// Whoever cancelled a job whose document had just been edited deleted the edit with it.
+    #[tokio::test]
+    async fn a_document_that_describes_something_else_by_now_is_not_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), StoreSettings::default()).await.unwrap();
+        let database = store.create(&DbName::replicator()).await.unwrap();
+        let mut job = job("cafe+continuous");
+        let body = |target: &str| {
+            // As it stands there, the owner is nobody in particular.
+            let body = json!({"source": "http://h/a", "target": target, "continuous": true, "owner": null});
+            let Value::Object(body) = body else { unreachable!() };
+            body
+        };
+        keep(&store, body("http://h/b"), &job.id, &Caller::server_admin()).await.unwrap();
+        let place = JobDocument { database: database.name().clone(), id: job.id.to_string().into() };
+        job.document = Some(place.clone());
+        let of = |target: &str| Description::parse(&body(target)).unwrap().fingerprint;
+        let refused = end(&store, &job, &place, of("http://h/c")).await.unwrap_err();
+        assert!(matches!(refused, ReplicateError::Peer(error) if matches!(*error, PeerError::Conflict)));
+        assert_eq!(database.update_seq(), 1);
+        assert!(end(&store, &job, &place, of("http://h/b")).await.unwrap());
+        assert!(!end(&store, &job, &place, of("http://h/b")).await.unwrap());
+    }
 }

@@ -321,11 +321,15 @@ impl Jobs {
                 let database = store.database(&place.database).await.map_err(crate::peer::PeerError::from)?;
                 let value = paused.then_some(Value::Bool(true));
                 let set = states::set_member(&database, &place.id, ("paused", value));
-                if !set.await.map_err(crate::peer::PeerError::from)? {
+                let is_there = set.await.map_err(crate::peer::PeerError::from)?;
+                if is_there {
+                    self.scheduler.set_paused(&job, paused);
+                }
+                // It may have been written again since, and that been read already.
+                self.documents.iter().for_each(|documents| documents.look_at(place));
+                if !is_there {
                     return Ok(None);
                 }
-                // It is read in the document too, some time.
-                self.scheduler.set_paused(&job, paused);
             }
         }
         Ok(Some(self.entry(&job)))

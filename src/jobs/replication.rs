@@ -164,6 +164,12 @@ impl Replication {
         self.request.continuous || self.document.is_some()
     }
 
+    /// Whether it was asked for at `_replicate` and is kept in a document, which then has its id. Such a document is its own, and
+    /// goes when it is cancelled.
+    pub fn is_kept(&self) -> bool {
+        self.document.as_ref().is_some_and(|place| place.id.as_str() == self.id.to_string())
+    }
+
     /// What happened to it. Never to be held for long.
     pub fn status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)

@@ -350,14 +350,15 @@ impl Schedule {
         }
     }
 
-    /// Whether somebody waits for the turn that a job's life holds.
-    pub fn is_wanted(&self, job: Number) -> bool {
+    /// Whether somebody waits for the turn that a job's life holds, and could use it.
+    pub fn is_wanted(&self, job: Number, now: Instant) -> bool {
         let Some(Slot { phase: Phase::Living { turn: true, .. }, needs, .. }) = self.jobs.get(&job) else {
             return false;
         };
         let gone: Vec<_> = needs.iter().filter(|server| self.turns.are_gone_at(server)).collect();
         let all = self.turns.are_gone();
-        self.lines.servers().any(|servers| all || servers.iter().any(|server| gone.contains(&server)))
+        let mut waiting = self.lines.servers().filter(|servers| self.gates.passable(servers, false, now).is_some());
+        waiting.any(|servers| all || servers.iter().any(|server| gone.contains(&server)))
     }
 
     /// Whether a job has a life.

@@ -63,6 +63,13 @@ struct Known {
     span: Span,
 }
 
+impl Scheduled {
+    fn forget(&mut self, job: Number) -> Option<Known> {
+        self.schedule.remove(job);
+        self.jobs.remove(&job)
+    }
+}
+
 impl Scheduler {
     /// No job yet.
     pub fn new(context: Context, running: RunningJobs, accounts: Option<Accounts>) -> Self {
@@ -117,9 +124,10 @@ impl Scheduler {
         let is_news = {
             let mut scheduled = self.scheduled();
             let schedule = &mut scheduled.schedule;
+            // In one step: two who want different things mustn't leave one of them here and the other one there.
+            job.status().paused = paused;
             if paused { schedule.pause(job.number) } else { schedule.resume(job.number) }
         };
-        job.status().paused = paused;
         if is_news && paused {
             self.counters().jobs_stopped.increment();
             let mut status = job.status();
@@ -143,9 +151,14 @@ impl Scheduler {
 
     /// A job that was taken off the map ends; if it has no life, at once.
     pub fn removed(&self, job: &Replication) {
-        if !self.scheduled().schedule.lives(job.number) {
-            self.forget(job);
-        }
+        let forgotten = {
+            let mut scheduled = self.scheduled();
+            if scheduled.schedule.lives(job.number) {
+                return;
+            }
+            scheduled.forget(job.number)
+        };
+        self.forgotten(job, forgotten);
     }
 
     /// Whether a job waits because of what it shares with others; and when it is tried next, as far as that is known.
@@ -175,13 +188,14 @@ impl Scheduler {
         self.inner.scheduled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A job's last life has ended.
     fn forget(&self, job: &Replication) {
+        let forgotten = self.scheduled().forget(job.number);
+        self.forgotten(job, forgotten);
+    }
+
+    fn forgotten(&self, job: &Replication, forgotten: Option<Known>) {
         self.inner.wakes.unwatch(job.number, &job.request.source);
-        let forgotten = {
-            let mut scheduled = self.scheduled();
-            scheduled.schedule.remove(job.number);
-            scheduled.jobs.remove(&job.number)
-        };
         if forgotten.is_some() {
             self.counters().jobs_removed.increment();
         }

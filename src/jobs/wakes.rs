@@ -54,10 +54,10 @@ impl Wakes {
     pub fn listen(&self) {
         let Context { databases, tasks, .. } = &self.context;
         if let Some(updates) = databases.updates() {
-            let (watched, stop) = (self.watched.clone(), tasks.stopping().clone());
             // Jobs come later, and read what is there.
-            let since = updates.seq();
-            drop(tasks.spawn("wake jobs of local databases", local::listen(watched, (updates, since), stop)));
+            let (watched, since) = (self.watched.clone(), updates.seq());
+            let listen = move || local::listen(watched.clone(), (updates.clone(), since));
+            tasks.keep("wake jobs of local databases", listen);
         }
     }
 

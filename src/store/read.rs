@@ -121,6 +121,11 @@ impl Snapshot {
         Ok(table.get(())?.map(|stored| Purges::decode(stored.value())).unwrap_or_default())
     }
 
+    /// How many documents purges have named.
+    pub fn purge_seq(&self) -> Result<u64, StoreError> {
+        Ok(self.purges()?.purge_seq)
+    }
+
     /// The newest update's seq.
     pub fn update_seq(&self) -> u64 {
         self.info.update_seq

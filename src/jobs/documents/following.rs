@@ -1,7 +1,8 @@
 //! Follows replicator databases: which there are, and what is written into them.
 //!
 //! The store's log tells what happened to databases, and nobody misses a database's newest event there; each database is read on
-//! from where it was read last. One that can't be read is read again after a pause.
+//! from where it was read last. What can't be read is read again after a pause. A purge takes documents out of the feed: after one all that
+//! are known of the database are looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -24,18 +25,26 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Before a database that couldn't be read is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
+/// How far a database was read.
+#[derive(Debug, Default)]
+struct Read {
+    seq: u64,
+    purge_seq: u64,
+}
+
 impl Documents {
     /// Looks at all documents, and at those that are written from then on, one after the other. No database waits until all of another
     /// one is read: of each a page is read in turn.
     pub(super) async fn follow(self) {
         let updates = self.inner.store.db_updates();
         let mut watch = updates.watch();
-        let mut read: HashMap<DbName, u64> = HashMap::new();
+        let mut read: HashMap<DbName, Read> = HashMap::new();
         let mut since = 0;
         // Databases of which more is to be read.
         let mut unread = BTreeSet::new();
-        // Those that couldn't be read, and when they are tried again.
+        // What couldn't be read, and when it is tried again.
         let mut failed: BTreeMap<DbName, Instant> = BTreeMap::new();
+        let mut failed_documents: BTreeMap<JobDocument, Instant> = BTreeMap::new();
         loop {
             loop {
                 let rows = updates.since(since, UPDATES);
@@ -64,18 +73,20 @@ impl Documents {
                     }
                 }
             }
-            let places = std::mem::take(&mut *self.again());
+            let mut places = std::mem::take(&mut *self.again());
+            places.extend(failed_documents.extract_if(.., |_, again| *again <= now).map(|(place, _)| place));
             for place in places {
                 if let Err(error) = self.read_again(&place).await {
                     let (db, doc) = (place.database.as_str(), place.id.as_str());
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(db, doc.id = doc, error, "a document can't be read");
+                    failed_documents.insert(place, now + AGAIN_PAUSE);
                 }
             }
             if !unread.is_empty() {
                 continue;
             }
-            let again = failed.values().min().copied();
+            let again = failed.values().chain(failed_documents.values()).min().copied();
             let pause = async {
                 match again {
                     None => std::future::pending().await,
@@ -90,13 +101,13 @@ impl Documents {
         }
     }
 
-    /// Looks at some documents of a database that were written after `since`; answers whether there may be more.
-    async fn read_page(&self, name: &DbName, since: &mut u64) -> Result<bool, StoreError> {
+    /// Looks at some documents of a database that were written since it was read so far; answers whether there may be more.
+    async fn read_page(&self, name: &DbName, read: &mut Read) -> Result<bool, StoreError> {
         let database = match self.inner.store.database(name).await {
             Err(StoreError::NoDatabase) => return Ok(false),
             database => database?,
         };
-        let from = *since;
+        let from = read.seq;
         let rows = database.read(move |snapshot| {
             let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
             snapshot.changes(from, |row| {
@@ -107,11 +118,15 @@ impl Documents {
                 more = rows.len() == ROWS || bytes >= PAGE_BYTES;
                 Ok(!more)
             })?;
-            Ok((rows, more))
+            Ok((rows, more, snapshot.purge_seq()?))
         });
-        let (rows, more) = rows.await?;
+        let (rows, more, purge_seq) = rows.await?;
+        if std::mem::replace(&mut read.purge_seq, purge_seq) != purge_seq {
+            // What was purged stands nowhere in the feed.
+            self.known().of_database(name).iter().for_each(|place| self.look_at(place));
+        }
         let Some((last, ..)) = rows.last() else { return Ok(false) };
-        *since = *last;
+        read.seq = *last;
         let mut failed = Vec::new();
         for (_, id, stored) in rows {
             let place = JobDocument { database: name.clone(), id };
@@ -209,9 +224,9 @@ mod tests {
     #[tokio::test]
     async fn a_database_is_read_by_pages_of_so_many_documents_and_bytes() {
         let (documents, database, _directory) = documents().await;
-        let mut since = 0;
+        let mut place = Read::default();
         fill(&database, ROWS + 3, 1).await;
-        let mut read = async || (documents.read_page(database.name(), &mut since).await.unwrap(), since);
+        let mut read = async || (documents.read_page(database.name(), &mut place).await.unwrap(), place.seq);
         assert_eq!([read().await, read().await], [(true, ROWS as u64), (false, ROWS as u64 + 3)]);
         fill(&database, 5, PAGE_BYTES / 2).await;
         let rows = ROWS as u64 + 3;
@@ -229,7 +244,7 @@ mod tests {
         let stored = database.read(move |snapshot| states::stored(snapshot, name.as_str())).await.unwrap().unwrap();
         assert!(stored.bytes > MAX_READ_BYTES && stored.document.is_none());
         assert_eq!(stored.shown()["_replication_state"], "failed");
-        assert!(documents.read_page(database.name(), &mut 0).await.unwrap());
+        assert!(documents.read_page(database.name(), &mut Read::default()).await.unwrap());
         assert!(!states::set_member(&database, &id, ("paused", None)).await.unwrap());
         let change = StateChange::failed(None, "no");
         assert_eq!(states::write(&database, vec![(id.clone(), change)]).await.unwrap(), []);

@@ -167,6 +167,16 @@ impl Known {
         self.description.fingerprint
     }
 
+    /// Its job, if it has one.
+    pub(super) fn job(&self) -> Option<&Arc<Replication>> {
+        if let DocumentStage::Job(job) = &self.stage { Some(job) } else { None }
+    }
+
+    /// Takes off that it is to have the job of another id than this, which it turns out to have: another one is to have that.
+    pub(super) fn hand_back(&mut self, id: &str) -> Option<String> {
+        self.handed.take_if(|handed| handed != id)
+    }
+
     pub(super) fn is_job(&self, number: Number) -> bool {
         matches!(&self.stage, DocumentStage::Job(job) if job.number == number)
     }
@@ -212,6 +222,12 @@ mod tests {
         assert!(!all.set_stage(&place("a"), 7, DocumentStage::Initializing), "it is of another serial");
         assert!(all.set_stage(&place("a"), 1, DocumentStage::Initializing));
         assert_eq!(first(&all, "2"), Some("b".into()));
+        let handed = all.get_mut(&place("c")).unwrap();
+        handed.handed = Some("1".into());
+        assert_eq!(
+            (handed.hand_back("1"), handed.hand_back("3"), handed.hand_back("3")),
+            (None, Some("1".into()), None)
+        );
         all.insert(place("c"), known(4));
         all.remove(&place("b"));
         assert_eq!((first(&all, "1"), all.duplicates.len(), all.documents.len()), (None, 0, 2));

@@ -11,11 +11,13 @@ use tokio::time::Instant;
 use super::description::Description;
 use super::states::StateChange;
 use super::{DocumentStage, Documents, Inner, states};
+use crate::access::Caller;
 use crate::effort::pauses::Pauses;
 use crate::jobs::replication::{JobDocument, Replication};
 use crate::jobs::scheduler::life::{owner, reason};
 use crate::replicate::ReplicateError;
-use crate::replicate::request::NamedFilter;
+use crate::replicate::id::ReplicationId;
+use crate::replicate::request::{NamedFilter, Request};
 
 /// Before a document that said that another one has its job looks for it.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
@@ -86,7 +88,7 @@ impl Documents {
         serial: u64,
         description: &Arc<Description>,
     ) -> Result<Tried, ReplicateError> {
-        let Inner { context, running, scheduler, accounts, .. } = &*self.inner;
+        let Inner { context, scheduler, accounts, .. } = &*self.inner;
         let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
         let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
         let asking = context.identify(request.clone(), &caller);
@@ -98,10 +100,28 @@ impl Documents {
             Ok(identified) => identified?,
             Err(next) => return Ok(Tried::Waits(next)),
         };
+        let (tried, freed) = self.begin_identified(place, (serial, description), (request, id, log_ids), caller);
+        if let Some(freed) = freed {
+            self.hand_over(&freed);
+        }
+        Ok(tried)
+    }
+
+    /// Begins the job of a document, unless another one has it; answers the id, too, of which another one may have the job now.
+    fn begin_identified(
+        &self,
+        place: &JobDocument,
+        (serial, description): (u64, &Description),
+        (request, id, log_ids): (Arc<Request>, ReplicationId, Vec<String>),
+        caller: Arc<Caller>,
+    ) -> (Tried, Option<String>) {
+        let Inner { context, running, scheduler, .. } = &*self.inner;
         let mut all = self.known();
         let Some(known) = all.get_mut(place).filter(|known| known.serial == serial) else {
-            return Ok(Tried::Done(Vec::new()));
+            return (Tried::Done(Vec::new()), None);
         };
+        let text = id.to_string();
+        let freed = known.hand_back(&text);
         // It may have been paused meanwhile, or brought with a state.
         let (paused, stated) = (known.description.paused, description.stated || known.description.stated);
         let new = |number| {
@@ -120,18 +140,18 @@ impl Documents {
                     scheduler.note(&job);
                 }
                 all.set_stage(place, serial, DocumentStage::Job(job));
-                return Ok(Tried::Done(all.double_others(&id.to_string(), place)));
+                return (Tried::Done(all.double_others(&text, place)), freed);
             }
             Err(other) => match &other.document {
-                None => return Ok(Tried::Taken(id.to_string())),
+                None => return (Tried::Taken(text), freed),
                 Some(first) => first.clone(),
             },
         };
         context.databases.counters().jobs_added_again.increment();
         let (doc, first_doc) = (place.id.as_str(), first.id.as_str());
         tracing::warn!(doc.id = doc, first = first_doc, "a document describes what another one does");
-        let change = all.double(place, &id.to_string(), &first);
-        Ok(Tried::Done(change.map(|change| (place.clone(), change)).into_iter().collect()))
+        let change = all.double(place, &text, &first);
+        (Tried::Done(change.map(|change| (place.clone(), change)).into_iter().collect()), freed)
     }
 
     async fn write(&self, place: &JobDocument, change: StateChange) {

@@ -156,7 +156,7 @@ impl StateChange {
 }
 
 /// Writes states into documents of one database, all of them together. Answers those that couldn't be written, each over the revision that
-/// it was to be written over: a validation refuses them, or others' edits came between again and again.
+/// it was to be written over: a validation refuses them, others' edits came between again and again, or the document can't be read.
 pub async fn write(
     database: &Arc<Database>,
     mut changes: Vec<(DocId, StateChange)>,
@@ -165,14 +165,26 @@ pub async fn write(
     let mut unwritten = Vec::new();
     for tries_left in (0..TRIES).rev() {
         let made = database.read(move |snapshot| {
-            // One that can't be read holds up no other.
-            let made = changes.into_iter().filter_map(|(id, change)| {
-                let (rev, edit) = edit(snapshot, &id, &change).ok().flatten()?;
-                Some((edit, (id, change, rev)))
-            });
-            Ok(made.unzip::<_, _, Vec<_>, Vec<_>>())
+            let (mut edits, mut made, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+            for (id, change) in changes {
+                match edit(snapshot, &id, &change) {
+                    Ok(Some((rev, edit))) => {
+                        edits.push(edit);
+                        made.push((id, change, rev));
+                    }
+                    Ok(None) => {}
+                    // It holds up no other.
+                    Err(error) => unread.push((id, change, error)),
+                }
+            }
+            Ok((edits, made, unread))
         });
-        let (edits, made) = made.await?;
+        let (edits, made, unread) = made.await?;
+        for (id, change, error) in unread {
+            let (db, doc) = (database.name().as_str(), id.as_str());
+            tracing::warn!(db, doc.id = doc, error = &error as &dyn std::error::Error, "a document can't be read");
+            unwritten.push((id, change));
+        }
         if edits.is_empty() {
             break;
         }

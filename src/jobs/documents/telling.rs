@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::states::StateChange;
 use super::{Documents, states};
@@ -21,74 +20,90 @@ const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Documents {
     /// Writes down what happens to jobs of documents.
-    pub(super) async fn tell(&self, stop: CancellationToken) {
+    pub(super) async fn tell(self) {
         let mut changed = self.inner.scheduler.changed();
+        // Whatever was in hand if this has crashed.
+        self.jobs().iter().for_each(|job| self.inner.scheduler.note(job));
+        let (mut failed, mut again) = (Vec::new(), None);
         loop {
-            let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
-            let (mut completed, mut again) = (Vec::new(), Vec::new());
-            for job in self.inner.scheduler.take_changed() {
-                let Some(place) = &job.document else { continue };
-                let known = self.known();
-                let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
-                let change = StateChange::of_job(known.fingerprint(), &job, self.inner.context.settings.update_docs);
-                let Some(change) = change else { continue };
-                by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
+            failed.extend(self.tell_what_changed().await);
+            if !failed.is_empty() {
+                again.get_or_insert_with(|| Instant::now() + AGAIN_PAUSE);
             }
-            for (name, changes) in by_database {
-                let mut jobs = Vec::new();
-                let changes = changes.into_iter().map(|(id, change, job)| {
-                    jobs.push(job);
-                    (id, change)
-                });
-                let changes = changes.collect();
-                let written = match self.inner.store.database(&name).await {
-                    Ok(database) => states::write(&database, changes).await,
-                    Err(error) => Err(error),
-                };
-                match written {
-                    Ok(_) | Err(StoreError::NoDatabase) => {
-                        // Of what goes on there will be more to tell.
-                        for (id, change) in
-                            written.unwrap_or_default().into_iter().filter(|(_, change)| change.is_end())
-                        {
-                            self.inner.untold.keep(JobDocument { database: name.clone(), id }, change);
-                        }
-                        completed.extend(jobs.into_iter().filter(|job| job.status().completed));
-                    }
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
-                        again.extend(jobs);
-                    }
+            let due = async {
+                match again {
+                    Some(again) => tokio::time::sleep_until(again).await,
+                    None => std::future::pending().await,
                 }
-            }
-            self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
-            // Not before it stands in the document, or among those that can't be written: it would be started anew.
-            for job in completed {
-                let Some(place) = &job.document else { continue };
-                {
-                    let mut known = self.known();
-                    if known.get(place).is_some_and(|known| known.is_job(job.number)) {
-                        known.remove(place);
-                    }
+            };
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                () = due => {
+                    again = None;
+                    failed.drain(..).for_each(|job| self.inner.scheduler.note(&job));
                 }
-                self.hand_over(&job.id.to_string());
-                // Somebody may have written it anew after that, which looked like the same as before.
-                self.again().push(place.clone());
-                self.inner.look_again.notify_one();
-            }
-            if !again.is_empty() {
-                _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN_PAUSE)).await;
-                again.iter().for_each(|job| self.inner.scheduler.note(job));
-            }
-            if !matches!(stop.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
-                return;
             }
         }
     }
 
+    /// Writes down what has happened to jobs until now; answers those whose databases can't be written.
+    pub async fn tell_what_changed(&self) -> Vec<Arc<Replication>> {
+        let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
+        for job in self.inner.scheduler.take_changed() {
+            let Some(place) = &job.document else { continue };
+            let known = self.known();
+            let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
+            let change = StateChange::of_job(known.fingerprint(), &job, self.inner.context.settings.update_docs);
+            let Some(change) = change else { continue };
+            by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
+        }
+        let (mut completed, mut failed) = (Vec::new(), Vec::new());
+        for (name, changes) in by_database {
+            let mut jobs = Vec::new();
+            let changes = changes.into_iter().map(|(id, change, job)| {
+                // Not whether it is at its end when this has been written: then there is more to be written.
+                jobs.push((job, change.is_end()));
+                (id, change)
+            });
+            let changes = changes.collect();
+            let written = match self.inner.store.database(&name).await {
+                Ok(database) => states::write(&database, changes).await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(_) | Err(StoreError::NoDatabase) => {
+                    // Of what goes on there will be more to tell.
+                    for (id, change) in written.unwrap_or_default().into_iter().filter(|(_, change)| change.is_end()) {
+                        self.inner.untold.keep(JobDocument { database: name.clone(), id }, change);
+                    }
+                    completed.extend(jobs.into_iter().filter_map(|(job, is_end)| is_end.then_some(job)));
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
+                    failed.extend(jobs.into_iter().map(|(job, _)| job));
+                }
+            }
+        }
+        self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
+        // Not before it stands in the document, or among those that can't be written: it would be started anew.
+        for job in completed {
+            let Some(place) = &job.document else { continue };
+            {
+                let mut known = self.known();
+                if known.get(place).is_some_and(|known| known.is_job(job.number)) {
+                    known.remove(place);
+                }
+            }
+            self.hand_over(&job.id.to_string());
+            // Somebody may have written it anew after that, which looked like the same as before.
+            self.look_at(place);
+        }
+        failed
+    }
+
     /// Writes ends again that couldn't be written.
-    pub(super) async fn tell_again(&self) {
+    pub(super) async fn tell_again(self) {
         loop {
             self.inner.untold.wait().await;
             for (name, changes) in self.inner.untold.due(Instant::now()) {

@@ -23,13 +23,21 @@ use crate::replicate::{self, Context, Job, Linger, Outcome, ReplicateError, Stag
 /// A life that lasted so long was a good one, as in CouchDB (`[replicator] health_threshold`).
 const HEALTHY: Duration = Duration::from_secs(120);
 
-/// A life that still copies after this long ends if another job waits for its turn, and goes on later. As often its owner's roles
-/// are read again: a life whose owner's roles have changed ends too.
+/// A life that still copies after this long ends if another job waits for its turn, and goes on later; not before it has got somewhere,
+/// or it might begin with the same for ever. As often its owner's roles are read again: a life whose owner's roles have changed ends too.
 const TURN: Duration = Duration::from_secs(60);
 
 impl Scheduler {
     /// One life of a job, `after` the last one of the job that had its id before, and what comes after it.
     pub(super) async fn live(self, job: Arc<Replication>, after: Option<CancellationToken>, lingers: bool) {
+        let led = AssertUnwindSafe(self.lead(&job, after, lingers)).catch_unwind().await;
+        if led.is_err() {
+            // Whatever it had got to: what it holds of the schedule is given back.
+            self.ended(&job, Err(ReplicateError::Crashed), (false, 0)).await;
+        }
+    }
+
+    async fn lead(&self, job: &Arc<Replication>, after: Option<CancellationToken>, lingers: bool) {
         if let Some(before) = after {
             before.cancelled().await;
         }
@@ -39,17 +47,18 @@ impl Scheduler {
         {
             let mut status = job.status();
             status.next_try = None;
-            if status.history.newest().is_none_or(|event| event.kind != EventKind::Started) {
+            // One that was paused meanwhile has been told as stopped.
+            if !status.paused && !status.history.is_newest(EventKind::Started) {
                 status.history.add(EventKind::Started, None);
                 tracing::info!("replication started");
             }
         }
-        let result = match self.caller(&job).await {
-            Ok(caller) => self.life(&job, caller, lingers).await,
+        let result = match self.caller(job).await {
+            Ok(caller) => self.life(job, caller, lingers).await,
             Err(error) => Err(error),
         };
         let healthy = begun.elapsed() >= HEALTHY || job.progress.position().through_seq != through;
-        self.ended(&job, result, (healthy, made_anew)).await;
+        self.ended(job, result, (healthy, made_anew)).await;
     }
 
     async fn life(
@@ -68,7 +77,8 @@ impl Scheduler {
             life.stop.cancelled().await;
             tokio::time::sleep(context.settings.stop_deadline).await;
         });
-        let mut turn = pin!(tokio::time::sleep(TURN));
+        let through = || job.progress.position().through_seq;
+        let (mut turn, mut before) = (pin!(tokio::time::sleep(TURN)), through());
         loop {
             tokio::select! {
                 biased;
@@ -76,7 +86,8 @@ impl Scheduler {
                 () = &mut too_late => return Err(ReplicateError::Cancelled),
                 () = &mut turn => {
                     turn.set(tokio::time::sleep(TURN));
-                    let is_wanted = job.outlives_failures() && self.scheduled().schedule.is_wanted(job.number);
+                    let may_end = std::mem::replace(&mut before, through()) != before && job.outlives_failures();
+                    let is_wanted = may_end && self.scheduled().schedule.is_wanted(job.number, Instant::now());
                     if is_wanted || !self.caller(job).await.is_ok_and(|now| now.roles == caller.roles) {
                         life.stop.cancel();
                     }
@@ -162,6 +173,13 @@ impl Scheduler {
             // Somebody has paused it, or others waited for its turn.
             Err(ReplicateError::Cancelled) => {
                 tracing::info!("the replication's life was ended");
+                {
+                    let mut status = job.status();
+                    if status.history.is_newest(EventKind::Started) {
+                        self.counters().jobs_stopped.increment();
+                        status.history.add(EventKind::Stopped, None);
+                    }
+                }
                 self.scheduled().schedule.stopped(job.number);
                 self.settle(job).await;
             }
@@ -179,11 +197,11 @@ impl Scheduler {
         }
     }
 
-    /// Forgets a job that was taken off the map while its life ended; else others may start.
+    /// Forgets a job that was taken off the map while its life ended; else others may start, or it itself, which forgets it then.
     async fn settle(&self, job: &Replication) {
         if job.stop.is_cancelled() {
             self.inner.running.end(&job.id.to_string(), job.number, Err(ReplicateError::Cancelled)).await;
-            self.forget(job);
+            self.removed(job);
         }
         self.start_lives();
     }

@@ -1,15 +1,13 @@
 //! The store's own feed: what happened to databases is in its log, which nobody can miss.
 
-use tokio_util::sync::CancellationToken;
-
 use super::watched::{Wake, Watched, WatchedDatabase};
 use crate::store::{DbEvent, DbUpdates};
 
 /// Rows that are read at once.
 const ROWS: usize = 1000;
 
-/// Wakes jobs of what happens after `since`, until the store closes, or the server stops.
-pub(super) async fn listen(watched: Watched, (updates, mut since): (DbUpdates, u64), stop: CancellationToken) {
+/// Wakes jobs of what happens after `since`, until the store closes.
+pub(super) async fn listen(watched: Watched, (updates, mut since): (DbUpdates, u64)) {
     let mut watch = updates.watch();
     loop {
         loop {
@@ -21,8 +19,7 @@ pub(super) async fn listen(watched: Watched, (updates, mut since): (DbUpdates, u
                 (WatchedDatabase::Local(row.name), wake)
             }));
         }
-        let changed = stop.run_until_cancelled(watch.changed()).await;
-        if !matches!(changed, Some(Ok(()))) {
+        if watch.changed().await.is_err() {
             return;
         }
     }

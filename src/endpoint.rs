@@ -6,7 +6,7 @@
 //! settings in place of all of them ([`secrets`]). What is sent is checked
 //! here too: whoever opens an endpoint can't fail at its words any more.
 //!
-//! The parts of a URL are also kept as they were written, since they enter the replication id that way (FACTS 4).
+//! The parts of a URL are also kept as they were written, since they enter the replication id that way.
 
 mod invalid;
 mod written;

@@ -1,7 +1,7 @@
 //! Jobs, which are replications that somebody asked for: start or join, cancel, list, stop.
 //!
 //! A handler never owns a replication: it adds a job here, or joins the one that runs under the same id, and waits;
-//! a client that hangs up changes nothing. What a joining caller gets is decided when the job ends (DESIGN 3): the
+//! a client that hangs up changes nothing. What a joining caller gets is decided when the job ends: the
 //! starter gets the result; the others get it too if the source is still where the job left it, else they run
 //! again, one of them starting, the rest joining. The bookkeeping is [`running`]'s. A job has lives, one after another, which
 //! [`scheduler`] gives it; one that has caught up has none until its source changes ([`wakes`]). Jobs that outlive the process

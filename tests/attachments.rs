@@ -1,4 +1,4 @@
-//! Attachments: inline, by themselves, behind their document (transcripts 01, 02-verify, 08-wire).
+//! Attachments: inline, by themselves, behind their document, as a CouchDB 3.5.0 answered.
 
 use std::convert::Infallible;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! Many documents at once: `_bulk_docs`, `_bulk_get`, `_all_docs`, `_revs_diff` (transcripts 01, 02-verify, 08-wire).
+//! Many documents at once: `_bulk_docs`, `_bulk_get`, `_all_docs`, `_revs_diff`, as a CouchDB 3.5.0 answered.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,4 +1,4 @@
-//! The feed (transcripts 02-verify, 08-wire).
+//! The feed, as a CouchDB 3.5.0 answered.
 
 use futures::StreamExt;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What both sides remember: DESIGN 3, rule 7, against peers that restart, lose and are restored.
+//! What both sides remember, against peers that restart, lose and are restored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +173,30 @@ async fn a_checkpoint_that_got_into_a_database_made_anew_is_taken_back() {
         assert_eq!((peer.faults_left(), &answer["history"][0]["start_last_seq"]), (0, &json!(0)), "{side}");
         assert_eq!(server.get("/tgt", 200).await["doc_count"], if side == "src" { 8 } else { 5 });
     }
+}
+
+/// It couldn't be asked after the write, and so nobody took the checkpoint back: what the database had before was never copied again.
+#[tokio::test]
+async fn a_checkpoint_that_got_into_a_database_made_anew_that_then_could_not_be_asked_is_not_believed() {
+    let (server, peer) = bench().await;
+    fill(&server, 0..5).await;
+    let gate = Arc::new(Notify::new());
+    peer.fail(Method::PUT, "/tgt/_local/", Fault::Until(gate.clone(), None));
+    let remade = async {
+        peer.saw("PUT /tgt/_local/").await;
+        peer.keep_failing(Method::POST, "/tgt/_ensure_full_commit", Fault::status(403), None);
+        server.delete("/tgt", 200).await;
+        server.database("tgt").await;
+        gate.notify_one();
+    };
+    let asked = server.client().post(server.url("/_replicate")).header("content-type", "application/json");
+    let asked = asked.body(between(&peer).to_string()).send();
+    let status = join!(asked, remade).0.unwrap().status();
+    assert!(!status.is_success(), "{status}");
+    assert_eq!(server.get("/tgt", 200).await["doc_count"], 0);
+    peer.heal();
+    server.replicate(between(&peer)).await;
+    assert_eq!(server.leaves("src").await, server.leaves("tgt").await);
 }
 
 /// The same of a source: the place in the old database's feed was recorded as one in the new one's.

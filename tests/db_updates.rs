@@ -1,4 +1,4 @@
-//! What happens to databases, as `_db_updates` tells it (transcripts/cluster 40).
+//! What happens to databases, as `_db_updates` tells it, as a CouchDB 3.5.0 answered.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Documents, one at a time (transcripts 01, 02-verify, 08-wire).
+//! Documents, one at a time, as a CouchDB 3.5.0 answered.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The floors of the house (DESIGN 4, ARCHITECTURE.md): a room imports only from itself and from floors below, and no two
+//! The floors of the house (ARCHITECTURE.md): a room imports only from itself and from floors below, and no two
 //! files import each other.
 //!
 //! Read from the text of `src/`: every path that starts with `crate::`, `couchrep::`, `super::` or `self::`, in `use` lines

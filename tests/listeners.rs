@@ -1,4 +1,4 @@
-//! Who waits for a replication, and what they get when it ends, is cancelled or fails: DESIGN 3, rules 2 to 4, 8 and 9.
+//! Who waits for a replication, and what they get when it ends, is cancelled or fails.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What the seed does and couchrep keeps: DESIGN 3, rule by rule.
+//! What CouchDB's old `couch_rep` did and couchrep keeps, rule by rule.
 
 use std::time::Duration;
 

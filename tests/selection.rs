@@ -10,7 +10,7 @@ use couchrep::replicate::request::Command;
 
 use crate::support::{Fault, FaultyPeer, Server};
 
-/// What CouchDB 3.5 kept of a session that copied nine changes (transcript 04, `winning_revs_only`).
+/// What CouchDB 3.5 kept of a session that copied nine changes (`winning_revs_only`).
 const SEQ: &str = "9-g1AAAACfeJzLYWBgYMpgTmEQSs4vTc5ISTJ0MDQy1zMAQsMckFwiQ1L9____szKYE1lzgQLsJolJiYbG5lh14DMojwVIMjQAqf9Q81jA5qUaJZqmJSdi1ZgFAMGuKaE";
 const SESSION: &str = "897701dbe8d0b85f692989bcaa6b9410";
 

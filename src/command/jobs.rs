@@ -18,7 +18,7 @@ use super::{Exit, UsageError, block_on, print};
 pub const EXAMPLES: &str = "\
 Exit codes: 0 done, 1 not, 2 wrong usage.
 Without --server, the server on this machine is asked, with the password of the settings if they hold one. It isn't sent to
-a server whose uuid isn't the one of the data directory.
+a server whose uuid isn't the one of the data directory. One with --tls-cert is named: --server https://HOST:PORT.
 
 Examples:
   couchrep jobs

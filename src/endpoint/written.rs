@@ -1,4 +1,4 @@
-//! A URL as it was written, since its parts enter the replication id that way (FACTS 4).
+//! A URL as it was written, since its parts enter the replication id that way.
 
 use super::invalid::InvalidEndpoint;
 

@@ -1,6 +1,6 @@
 //! What goes wrong, as CouchDB says it: the only place that knows the statuses of errors and their `error`/`reason`.
 //!
-//! The pairs are those of CouchDB 3.5's `chttpd:error_info/1`; where couchrep differs (FACTS 7), the line says so.
+//! The pairs are those of CouchDB 3.5's `chttpd:error_info/1`; where couchrep differs, the line says so.
 //! Failures of the server itself are logged with their cause where they become an answer, and answered without it.
 
 use std::any::Any;
@@ -340,7 +340,7 @@ const SCRIPT_ERRORS: [&str; 13] = [
     "URIError",
 ];
 
-/// Missing databases are 404 and unreachable peers 502, which CouchDB 3.5 answers with 500 (FACTS 7).
+/// Missing databases are 404 and unreachable peers 502, which CouchDB 3.5 answers with 500.
 fn replicate(error: &ReplicateError) -> Shown<'_> {
     let reason = || Cow::Owned(error.to_string());
     match error {

@@ -1,6 +1,6 @@
 //! Documents with their attachments after them: `multipart/related`, written and read.
 //!
-//! Written byte for byte as CouchDB frames it (transcript 08-wire-replicator-to-source): stored gzip travels as it is
+//! Written byte for byte as CouchDB frames it: stored gzip travels as it is
 //! under `Content-Encoding: gzip`. Read as it comes: each part streams into the store, so its size doesn't matter. Parts
 //! are matched to the attachments that the document announces by the name in `Content-Disposition`, else by their order.
 

@@ -1,6 +1,6 @@
 //! What `_scheduler` tells: jobs, and documents of replicator databases.
 //!
-//! Members and their order are CouchDB's (FACTS 6 and 8); after them stands what CouchDB doesn't tell: `state`, `error_count`,
+//! Members and their order are CouchDB's; after them stands what CouchDB doesn't tell: `state`, `error_count`,
 //! `next_try`, `paused`. URLs are without credentials.
 
 use std::collections::VecDeque;

@@ -262,7 +262,9 @@ impl Scheduler {
             };
             self.counters().jobs_started.increment();
             let address = &self.inner.context.identity.address;
+            // Whoever gave it its turn has nothing to do with it.
             let span = tracing::info_span!(
+                parent: None,
                 "replication",
                 replication.id = job.id.to_string(),
                 source = job.request.source.display(address),

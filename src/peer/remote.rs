@@ -1,6 +1,6 @@
 //! A database over HTTP.
 //!
-//! Speaks what CouchDB's replicator speaks (the requests' bytes are in the wire transcripts), and makes do with less:
+//! Speaks what CouchDB's replicator speaks, and makes do with less:
 //! - no `_bulk_get`: `open_revs`, one request a document; no `_revs_diff`: `_missing_revs`; no `_ensure_full_commit`:
 //!   `instance_start_time` counts as `"0"`;
 //! - `open_revs` answered as JSON (express-pouchdb): each attachment is fetched by its name;

@@ -1,7 +1,7 @@
 //! Checkpoints: what both sides remember of earlier sessions, so that the next one needn't start from nothing.
 //!
 //! Each side keeps a log, `_local/{base id}`: the newest session's id and source seq, and a history of at most 50
-//! sessions (the seed's `compare_replication_logs/2` and `do_checkpoint/1`, FACTS 3). A log is only believed where both
+//! sessions (the seed's `compare_replication_logs/2` and `do_checkpoint/1`). A log is only believed where both
 //! sides have it: a side that was restored from a backup, or made anew, doesn't know the newer sessions.
 //!
 //! A checkpoint is recorded after both sides have made everything durable. If a side's `instance_start_time` changed
@@ -26,8 +26,10 @@
 //! takes the checkpoint's place before the caller starts again, from nothing. So it does after a mere restart in that round
 //! trip, which looks the same.
 //!
+//! If it can't be asked then, it is before the next session begins ([`doubts`]).
+//!
 //! The windows that are left, each a round trip wide: a database that says `"0"` and checks no revisions, made anew before the
-//! write; any that is, if it can't be asked after the write, or couchrep is killed then; and one that is made anew while a log
+//! write; any that is, if couchrep is killed before it has been asked after the write; and one that is made anew while a log
 //! of an older id version is taken over.
 //!
 //! # The history
@@ -36,6 +38,7 @@
 //! session, however long, then loses no more than its last checkpoint. A log that stands only under an
 //! older version of the id is taken over: written under the newest as it is, then gone on from.
 
+mod doubts;
 mod log;
 mod side;
 
@@ -46,6 +49,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+pub use self::doubts::Doubts;
 use self::log::{NewEntry, NewLog, common_ancestor, parse, text};
 use self::side::{KnownLog, Side, find_log};
 use super::loss::RecordError;
@@ -108,6 +112,8 @@ pub struct Beginning {
     pub since: Option<Seq>,
     /// If the newest common session is still the one that was recorded there.
     pub caught_up: Option<CaughtUp>,
+    /// Which logs aren't believed.
+    pub doubts: Doubts,
 }
 
 impl Session {
@@ -122,7 +128,7 @@ impl Session {
         source: (&Peer, DatabaseInfo),
         target: (&Peer, DatabaseInfo),
         log_ids: &[String],
-        Beginning { since, caught_up }: Beginning,
+        Beginning { since, caught_up, doubts }: Beginning,
         progress: &Progress,
     ) -> Result<Self, RecordError> {
         let (source_doc, target_doc) = match log_ids {
@@ -131,8 +137,13 @@ impl Session {
             }
             [] => (None, None),
         };
-        let source_log = source_doc.as_ref().and_then(|doc| parse(doc, source.0.name()));
-        let target_log = target_doc.as_ref().and_then(|doc| parse(doc, target.0.name()));
+        let read = |(peer, info): (&Peer, &DatabaseInfo), is_source, doc: &Option<LocalDoc>| {
+            let is_doubtful = |id: &String| doubts.is_doubtful(id, is_source, &info.instance_start_time);
+            let believed = doc.as_ref().filter(|_| !log_ids.first().is_some_and(is_doubtful));
+            believed.and_then(|doc| parse(doc, peer.name()))
+        };
+        let source_log = read((source.0, &source.1), true, &source_doc);
+        let target_log = read((target.0, &target.1), false, &target_doc);
         let common = match (source_log, target_log) {
             (Some(source), Some(target)) => common_ancestor(source, &target),
             _ => None,
@@ -159,12 +170,14 @@ impl Session {
         });
         tracing::debug!(seq = start_seq.shown(), "a session starts");
         progress.started(&start_seq);
-        let side = |(peer, info): (&Peer, DatabaseInfo), doc: Option<&LocalDoc>| Side {
+        let side = |(peer, info): (&Peer, DatabaseInfo), is_source, doc: Option<&LocalDoc>| Side {
             peer: peer.clone(),
+            is_source,
             instance_start_time: info.instance_start_time,
             log: doc.map(|doc| KnownLog::of(doc, peer.name())),
+            doubts: doubts.clone(),
         };
-        let mut sides = (side(source, source_doc.as_ref()), side(target, target_doc.as_ref()));
+        let mut sides = (side(source, true, source_doc.as_ref()), side(target, false, target_doc.as_ref()));
         if let Some(id) = log_ids.first() {
             let session_id = uuids::random();
             let log = NewLog::new(&session_id, &start_seq, Vec::new()).text()?;
@@ -241,7 +254,7 @@ impl Session {
         Ok(())
     }
 
-    /// What the caller of a one-shot gets (FACTS 2).
+    /// What the caller of a one-shot gets.
     pub fn answer(&self) -> Value {
         let mut answer = Map::from_iter([("ok".to_owned(), Value::Bool(true))]);
         if self.log_id.is_none() {

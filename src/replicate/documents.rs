@@ -25,7 +25,7 @@ use crate::document::DocId;
 use crate::peer::{Peer, PeerError};
 use crate::uuids;
 
-/// Copies the documents and answers as FACTS 7 says. Copies them again where the target, whose `instance_start_time` was
+/// Copies the documents and answers as a CouchDB does. Copies them again where the target, whose `instance_start_time` was
 /// `started`, may have lost some before they were durable.
 pub async fn copy(
     life: &Life,

@@ -2,7 +2,7 @@
 //!
 //! Two requests that copy the same things from the same source to the same target have the same id, here and on a
 //! CouchDB with the same uuid; so either goes on where the other stopped. The base id is an MD5 over an Erlang term
-//! ([`crate::term`]); what enters it stands in FACTS 4 and is checked against ids that a CouchDB 3.5 computed
+//! ([`crate::term`]); what enters it is checked against ids that a CouchDB 3.5 computed
 //! (`tests/data/`). Passwords don't enter; version 4 leaves schemes out, too.
 //!
 //! Replications run under version 4. The versions before it only serve to find checkpoints that an older CouchDB, or an

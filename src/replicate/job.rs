@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ReplicateError;
 use super::changes::Linger;
-use super::checkpoint::CaughtUp;
+use super::checkpoint::{CaughtUp, Doubts};
 use super::failures::list::{FailureList, ListLocation};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
@@ -37,6 +37,8 @@ pub struct Context {
     pub identity: Arc<Identity>,
     /// Memory for documents on their way.
     pub budget: Budget,
+    /// Checkpoints that may be where they don't belong.
+    pub doubts: Doubts,
     /// Owns the tasks of all replications.
     pub tasks: Tasks,
 }
@@ -45,7 +47,15 @@ impl Context {
     /// What a server's replications share, with a memory budget and a group of tasks of their own.
     pub fn new(databases: Databases, failures: FailureFiles, settings: Arc<Replicator>, identity: Identity) -> Self {
         let budget = Budget::new(settings.memory_budget);
-        Self { databases, failures, settings, identity: Arc::new(identity), budget, tasks: Tasks::default() }
+        Self {
+            databases,
+            failures,
+            settings,
+            identity: Arc::new(identity),
+            budget,
+            doubts: Doubts::default(),
+            tasks: Tasks::default(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a caller asks for: the object sent to `POST /_replicate`.
 //!
-//! Fields and answers to bad ones are CouchDB's (FACTS 1), with one kind of exception: what is wrong in the request
-//! itself is a 400 that names the field (FACTS 7). Unknown keys are ignored, as CouchDB does,
+//! Fields and answers to bad ones are CouchDB's, with one kind of exception: what is wrong in the request
+//! itself is a 400 that names the field. Unknown keys are ignored, as CouchDB does,
 //! and told to whoever asked. Nothing is looked up.
 
 use std::sync::Arc;

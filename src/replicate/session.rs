@@ -62,7 +62,11 @@ pub async fn run(
     let peers = (source.0, target.0);
     let first_copy = target.1.documents == Some(0);
     let seen = first_copy.then(|| Arc::new(Seen::of(source.1.documents.unwrap_or(UNTOLD_DOCUMENTS))));
-    let begin = Beginning { since: job.request.since_seq.clone(), caught_up: job.caught_up.clone() };
+    let begin = Beginning {
+        since: job.request.since_seq.clone(),
+        caught_up: job.caught_up.clone(),
+        doubts: job.context.doubts.clone(),
+    };
     let starting = Session::start(source, target, log_ids, begin, &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
     let session = starting.ok_or(Ended::Failed(ReplicateError::Cancelled))??;

@@ -107,7 +107,7 @@ impl RemotePeer {
             Meaning::Failed(Blame::Document) => return Ok(Answered::Refused(reply.why(), Blame::Document)),
             _ => {}
         }
-        // A cluster whose nodes are down answers 500 with a row for each document, and no ids (FACTS 9).
+        // A cluster whose nodes are down answers 500 with a row for each document, and no ids.
         if !reply.is_success()
             && let Ok(Some(Ok(failure))) = first_failure(&reply, EXPECTED)
         {

@@ -223,7 +223,7 @@ const VERDICTS: [&str; 7] = [
     "invalid_attachment",
 ];
 
-/// What a cluster says of a document when a part of it fails (FACTS 9), and what a busy or stopping server says.
+/// What a cluster says of a document when a part of it fails, and what a busy or stopping server says.
 const TROUBLE: [&str; 15] = [
     "timeout",
     "error",

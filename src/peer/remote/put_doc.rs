@@ -4,7 +4,7 @@
 //! document's JSON tells beforehand. The bytes can't be sent twice: what may pass comes out as [`PeerError::Broken`], and
 //! the caller fetches the document again. If the source's stream fails, its error is the one that comes out.
 //!
-//! A cluster with a dead copy stores such a document and never answers (FACTS 9). The caller asks what is missing again
+//! A cluster with a dead copy stores such a document and never answers. The caller asks what is missing again
 //! after that silence; from then on, small attachments travel within the document's JSON, which such a cluster answers.
 
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 use futures::future::{join, try_join_all};
 use serde_json::value::RawValue;
 
+use super::doubts::Doubts;
 use super::log::{NewLog, parse, without_names};
 use crate::document::Seq;
 use crate::peer::{LocalDoc, Peer, PeerError};
@@ -13,9 +14,11 @@ use crate::uuids;
 #[derive(Debug)]
 pub(super) struct Side {
     pub(super) peer: Peer,
+    pub(super) is_source: bool,
     pub(super) instance_start_time: String,
     /// The log as it must stand there; `None`: there is none.
     pub(super) log: Option<KnownLog>,
+    pub(super) doubts: Doubts,
 }
 
 /// A log that was read or written last.
@@ -54,8 +57,14 @@ impl Side {
 
     /// Writes the log of a checkpoint, and makes sure that it got into the database that it vouches for.
     pub(super) async fn record(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), RecordError> {
+        self.doubts.add(id, self.is_source, &self.instance_start_time);
         self.put_log(id, log, session_id).await?;
-        self.deserves_log(id).await
+        let deserved = self.deserves_log(id).await;
+        // Taken back, it is settled too.
+        if deserved.as_ref().err().is_none_or(RecordError::is_loss) {
+            self.doubts.settle(id, self.is_source);
+        }
+        deserved
     }
 
     /// Makes sure that the log was written to the database that it vouches for, or takes it back.

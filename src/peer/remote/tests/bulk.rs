@@ -209,7 +209,7 @@ async fn a_row_that_tells_a_revision_that_was_not_sent_is_about_the_one_that_was
     assert_eq!(refused[0].rev, Some(rev("1-a")));
 }
 
-/// A cluster whose nodes are down answers so, and its rows name no documents (FACTS 9): that is its trouble, whatever the
+/// A cluster whose nodes are down answers so, and its rows name no documents: that is its trouble, whatever the
 /// status, and no document's.
 #[tokio::test]
 async fn a_cluster_that_fails_row_by_row_is_in_trouble_and_nothing_was_written() {

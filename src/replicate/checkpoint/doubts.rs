@@ -1,0 +1,46 @@
+//! Checkpoints that were written, and not yet seen to be in the database that they vouch for.
+//!
+//! A database that was made anew just before the write has a checkpoint that it doesn't deserve, and one that can't be asked after the
+//! write may be such a one. So from before the write until that is settled, in whichever life of whichever job, it is remembered when the
+//! database was made that the checkpoint vouches for: one that was made at another time isn't believed. Goes with this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::replicate::loss::same_life;
+
+/// So many are remembered: each is of a peer that took a checkpoint and couldn't be asked after it.
+const MOST: usize = 10_000;
+
+/// All of this process. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Doubts {
+    /// `instance_start_time`s, by the log's id and whether it is the source's.
+    times: Arc<Mutex<HashMap<(String, bool), String>>>,
+}
+
+impl Doubts {
+    /// A log is about to be written to a database that was made then.
+    pub(super) fn add(&self, id: &str, is_source: bool, time: &str) {
+        let mut times = self.times();
+        let place = (id.to_owned(), is_source);
+        if times.len() < MOST || times.contains_key(&place) {
+            times.insert(place, time.to_owned());
+        }
+    }
+
+    /// It has been seen to be in the right one, or was taken back.
+    pub(super) fn settle(&self, id: &str, is_source: bool) {
+        self.times().remove(&(id.to_owned(), is_source));
+    }
+
+    /// Whether a log may be in a database that doesn't deserve it, if this is when that was made.
+    pub(super) fn is_doubtful(&self, id: &str, is_source: bool, time: &str) -> bool {
+        let times = self.times();
+        times.get(&(id.to_owned(), is_source)).is_some_and(|vouched_for| !same_life(vouched_for, time))
+    }
+
+    fn times(&self) -> MutexGuard<'_, HashMap<(String, bool), String>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -238,7 +238,7 @@ impl Jobs {
         let ended = self.context.tasks.ended_within(deadline).await;
         if let Some(documents) = &self.documents {
             // Of lives that came to their ends meanwhile: they would be led once more.
-            _ = tokio::time::timeout(TOLD_PATIENCE, documents.tell_what_changed()).await;
+            _ = tokio::time::timeout(TOLD_PATIENCE, documents.tell_ends()).await;
         }
         self.running.close();
         ended

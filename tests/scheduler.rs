@@ -1,9 +1,11 @@
 //! Jobs as documents of `_replicator`, and what `_scheduler` tells of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::{Fault, FaultyPeer, Server};
 
@@ -484,6 +486,28 @@ async fn a_one_shot_whose_end_a_validation_refuses_runs_once_and_is_told_when_it
     let document = until(&server, "/_replicator/once", |doc| doc["_replication_state"] == "completed").await;
     assert_eq!(document["_replication_stats"]["docs_written"], 1);
     assert_eq!(starts(&server).await, 12);
+}
+
+/// Nobody wrote into its document that it was completed.
+#[tokio::test]
+async fn a_one_shot_that_ends_while_the_server_stops_is_not_run_again() {
+    let (target, server) = (Server::start().await, start().await);
+    target.database("copy").await;
+    let peer = FaultyPeer::before(&target).await;
+    let gate = Arc::new(Notify::new());
+    peer.fail(Method::PUT, "/copy/_local/", Fault::Until(gate.clone(), None));
+    server.put("/_replicator/once", json!({"source": "src", "target": peer.url("/copy")}), 201).await;
+    peer.saw("PUT /copy/_local/").await;
+    let (client, up) = (server.client().clone(), server.url("/_up"));
+    let stopping = async {
+        while client.get(&up).send().await.is_ok_and(|answer| answer.status() == 200) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        gate.notify_one();
+    };
+    let (server, ()) = futures::join!(server.restart(), stopping);
+    let document = server.get("/_replicator/once", 200).await;
+    assert_eq!((&document["_replication_state"], peer.lives("copy")), (&json!("completed"), 1), "{document}");
 }
 
 #[tokio::test]

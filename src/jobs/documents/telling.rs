@@ -46,8 +46,15 @@ impl Documents {
         }
     }
 
+    /// Writes down the ends that aren't written yet, when nobody else does any more.
+    pub async fn tell_ends(&self) {
+        // What was in hand when that was stopped isn't noted any more.
+        self.jobs().iter().filter(|job| job.status().completed).for_each(|job| self.inner.scheduler.note(job));
+        drop(self.tell_what_changed().await);
+    }
+
     /// Writes down what has happened to jobs until now; answers those whose databases can't be written.
-    pub async fn tell_what_changed(&self) -> Vec<Arc<Replication>> {
+    async fn tell_what_changed(&self) -> Vec<Arc<Replication>> {
         let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
         for job in self.inner.scheduler.take_changed() {
             let Some(place) = &job.document else { continue };

@@ -219,6 +219,7 @@ async fn a_row_longer_than_a_page_that_comes_while_the_feed_waits_is_read_alone(
     // Else the feed of all databases would wait in its place.
     source.keep_failing(Method::GET, "/_db_updates", Fault::status(404), None);
     server.replicate(json!({ "source": source.url("/src"), "target": "tgt", "continuous": true })).await;
+    server.until_equal("src", "tgt").await;
     let mut asked = 0;
     for round in 0..3 {
         source.saw_after(asked, "feed=longpoll").await;

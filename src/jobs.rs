@@ -49,7 +49,7 @@ const MAX_SOURCES: usize = 10_000;
 /// How long a cancel waits for the task to wind down before it is answered.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the last states to be written into documents.
-const TOLD_PATIENCE: Duration = Duration::from_secs(1);
+const TOLD_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Every replication that runs. Cheap to clone.
 #[derive(Clone)]
@@ -311,7 +311,7 @@ impl Jobs {
         let missing = || ReplicateError::NotFound("missing".into());
         let found = self.running.find(id, by_base, |job| caller.may_manage(job.owner())).ok_or_else(missing)?;
         if let (Some(place), Some(documents)) = (&found.document, &self.documents) {
-            let ended = match documents.fingerprint(place) {
+            let ended = match documents.fingerprint(place, &found) {
                 Some(of) => kept::end(documents.store(), &found, place, of).await?,
                 None => false,
             };

@@ -158,9 +158,9 @@ impl Documents {
         self.inner.look_again.notify_one();
     }
 
-    /// What a document that isn't at its end describes, as far as it was read.
-    pub fn fingerprint(&self, place: &JobDocument) -> Option<Fingerprint> {
-        self.known().get(place).map(Known::fingerprint)
+    /// What a document describes, as far as it was read, if this is its job.
+    pub fn fingerprint(&self, place: &JobDocument, job: &Replication) -> Option<Fingerprint> {
+        self.known().get(place).filter(|known| known.is_job(job.number)).map(Known::fingerprint)
     }
 
     /// All jobs of documents.

@@ -77,7 +77,7 @@ async fn check(
 /// whether it was there.
 ///
 /// # Errors
-/// [`PeerError::Conflict`] if it describes something else by now than `of`: another one's edit mustn't be lost, nor his job paused.
+/// [`PeerError::Conflict`] if it describes something else by now than `of`: another one's edit mustn't be lost.
 pub async fn end(
     store: &Store,
     job: &Replication,

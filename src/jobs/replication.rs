@@ -86,6 +86,13 @@ pub struct Status {
     life: Option<CancellationToken>,
 }
 
+impl Status {
+    /// What ends its life, if it has one.
+    pub fn take_life(&mut self) -> Option<CancellationToken> {
+        self.life.take()
+    }
+}
+
 /// Where a job stands, in CouchDB's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -200,13 +207,6 @@ impl Replication {
             caught_up,
             stop,
             ..Job::new(context.clone(), caller, self.request.clone(), ids)
-        }
-    }
-
-    /// Ends its life, if it has one.
-    pub fn end_life(&self) {
-        if let Some(life) = self.status().life.take() {
-            life.cancel();
         }
     }
 

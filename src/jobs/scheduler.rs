@@ -121,21 +121,27 @@ impl Scheduler {
 
     /// Somebody pauses a job, or lets it go on. Tells whether that is news.
     pub fn set_paused(&self, job: &Arc<Replication>, paused: bool) -> bool {
-        let is_news = {
+        let (is_news, life) = {
             let mut scheduled = self.scheduled();
-            let schedule = &mut scheduled.schedule;
             // In one step: two who want different things mustn't leave one of them here and the other one there.
-            job.status().paused = paused;
-            if paused { schedule.pause(job.number) } else { schedule.resume(job.number) }
+            let mut status = job.status();
+            status.paused = paused;
+            match paused {
+                false => (scheduled.schedule.resume(job.number), None),
+                true if !scheduled.schedule.pause(job.number) => (false, None),
+                true => {
+                    status.history.add(EventKind::Stopped, None);
+                    (status.waits, status.next_try, status.error_count) = (false, None, 0);
+                    status.stated |= status.reason.take().is_some();
+                    (true, status.take_life())
+                }
+            }
         };
+        if let Some(life) = life {
+            life.cancel();
+        }
         if is_news && paused {
             self.counters().jobs_stopped.increment();
-            let mut status = job.status();
-            status.history.add(EventKind::Stopped, None);
-            (status.waits, status.next_try, status.error_count) = (false, None, 0);
-            status.stated |= status.reason.take().is_some();
-            drop(status);
-            job.end_life();
             self.note(job);
             self.inner.running.tell(&job.id.to_string(), job.number, &ReplicateError::Paused);
         }

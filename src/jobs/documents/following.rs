@@ -168,7 +168,8 @@ impl Documents {
         database: &Arc<Database>,
         failed: Vec<(DocId, StateChange)>,
     ) -> Result<(), StoreError> {
-        for (id, change) in states::write(database, failed).await? {
+        let unwritten = states::write(database, failed).await?;
+        for (id, change) in unwritten.into_iter().filter(|(_, change)| change.over.is_some()) {
             self.inner.untold.keep(JobDocument { database: database.name().clone(), id }, change);
         }
         Ok(())

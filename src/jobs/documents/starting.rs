@@ -142,6 +142,11 @@ impl Documents {
                 all.set_stage(place, serial, DocumentStage::Job(job));
                 return (Tried::Done(all.double_others(&text, place)), freed);
             }
+            // A try that crashed had begun it.
+            Err(own) if own.document.as_ref() == Some(place) => {
+                all.set_stage(place, serial, DocumentStage::Job(own));
+                return (Tried::Done(all.double_others(&text, place)), freed);
+            }
             Err(other) => match &other.document {
                 None => return (Tried::Taken(text), freed),
                 Some(first) => first.clone(),

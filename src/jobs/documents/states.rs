@@ -156,7 +156,8 @@ impl StateChange {
 }
 
 /// Writes states into documents of one database, all of them together. Answers those that couldn't be written, each over the revision that
-/// it was to be written over: a validation refuses them, others' edits came between again and again, or the document can't be read.
+/// it was to be written over: a validation refuses them, or others' edits came between again and again. Of one that can't be read there is
+/// no revision.
 pub async fn write(
     database: &Arc<Database>,
     mut changes: Vec<(DocId, StateChange)>,

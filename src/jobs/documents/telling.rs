@@ -79,8 +79,9 @@ impl Documents {
             };
             match written {
                 Ok(_) | Err(StoreError::NoDatabase) => {
-                    // Of what goes on there will be more to tell.
-                    for (id, change) in written.unwrap_or_default().into_iter().filter(|(_, change)| change.is_end()) {
+                    // Of what goes on there will be more to tell; one that can't be read is looked at again.
+                    let is_kept = |(_, change): &(DocId, StateChange)| change.is_end() && change.over.is_some();
+                    for (id, change) in written.unwrap_or_default().into_iter().filter(is_kept) {
                         self.inner.untold.keep(JobDocument { database: name.clone(), id }, change);
                     }
                     completed.extend(jobs.into_iter().filter_map(|(job, is_end)| is_end.then_some(job)));

@@ -20,12 +20,13 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    /// A log is about to be written to a database that was made then.
+    /// A log is about to be written to a database that was made then. A doubt that isn't settled stays: the log that it is about may still
+    /// be there.
     pub(super) fn add(&self, id: &str, is_source: bool, time: &str) {
         let mut times = self.times();
         let place = (id.to_owned(), is_source);
         if times.len() < MOST || times.contains_key(&place) {
-            times.insert(place, time.to_owned());
+            times.entry(place).or_insert_with(|| time.to_owned());
         }
     }
 

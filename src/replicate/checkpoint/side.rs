@@ -80,13 +80,13 @@ impl Side {
         Err(loss)
     }
 
-    /// Makes sure that this is still the same database, as far as it tells; of one that tells no time, that it has the same log.
+    /// Makes sure that this is still the same database, as far as it tells, and has the same log: some tell no time, or their server's.
     pub(super) async fn still_stands(&self, log_id: Option<&str>) -> Result<(), RecordError> {
         let told = self.peer.info().await?.instance_start_time;
         self.still_runs(&told)?;
         match log_id {
-            Some(id) if told == "0" => self.still_has_log(id).await,
-            _ => Ok(()),
+            Some(id) => self.still_has_log(id).await,
+            None => Ok(()),
         }
     }
 

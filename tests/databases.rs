@@ -1,4 +1,4 @@
-//! The server and its databases, as CouchDB answers for them (transcripts 00, 01, e08 to e10).
+//! The server and its databases, as CouchDB answers for them.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What happens to databases, as `_db_updates` tells it, as a CouchDB 3.5.0 answered.
+//! What happens to databases, as `_db_updates` of a CouchDB 3.5.0 tells it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

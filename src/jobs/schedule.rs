@@ -14,7 +14,7 @@
 //! A life that copies holds a *turn* at both of its servers until it has caught up (at the embedded store only if both sides are
 //! in it); turns are bounded by server and in all. So
 //! ten thousand jobs with a backlog don't stampede a server, and memory is bounded. Ready jobs stand in line by what they need
-//! ([`Gate`]), and the lines are served in turn: a server with ten thousand jobs keeps nobody else's waiting. Lives that have
+//! ([`Gate`]), and servers are served in turn ([`lines`]): a server with ten thousand jobs keeps nobody else's waiting. Lives that have
 //! caught up and wait for changes hold no turn. What somebody waits for starts at once, and takes part in none of this.
 //!
 //! # No wake is lost

@@ -26,7 +26,7 @@
 //! takes the checkpoint's place before the caller starts again, from nothing. So it does after a mere restart in that round
 //! trip, which looks the same.
 //!
-//! If it can't be asked then, it is before the next session begins ([`doubts`]).
+//! If it can't be asked then, it is before the next session begins ([`unproven`]).
 //!
 //! The windows that are left, each a round trip wide: a database that says `"0"` and checks no revisions, made anew before the
 //! write; any that is, if couchrep is killed before it has been asked after the write; and one that is made anew while a log
@@ -38,9 +38,9 @@
 //! session, however long, then loses no more than its last checkpoint. A log that stands only under an
 //! older version of the id is taken over: written under the newest as it is, then gone on from.
 
-mod doubts;
 mod log;
 mod side;
+mod unproven;
 
 use std::time::SystemTime;
 
@@ -49,9 +49,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-pub use self::doubts::Doubts;
 use self::log::{NewEntry, NewLog, common_ancestor, parse, text};
 use self::side::{KnownLog, Side, find_log};
+pub use self::unproven::UnprovenLogs;
 use super::loss::RecordError;
 use super::progress::{Counts, Progress};
 use crate::document::Seq;
@@ -113,7 +113,7 @@ pub struct Beginning {
     /// If the newest common session is still the one that was recorded there.
     pub caught_up: Option<CaughtUp>,
     /// Which logs aren't believed.
-    pub doubts: Doubts,
+    pub unproven: UnprovenLogs,
 }
 
 impl Session {
@@ -128,7 +128,7 @@ impl Session {
         source: (&Peer, DatabaseInfo),
         target: (&Peer, DatabaseInfo),
         log_ids: &[String],
-        Beginning { since, caught_up, doubts }: Beginning,
+        Beginning { since, caught_up, unproven }: Beginning,
         progress: &Progress,
     ) -> Result<Self, RecordError> {
         let (source_doc, target_doc) = match log_ids {
@@ -138,8 +138,8 @@ impl Session {
             [] => (None, None),
         };
         let read = |(peer, info): (&Peer, &DatabaseInfo), is_source, doc: &Option<LocalDoc>| {
-            let is_doubtful = |id: &String| doubts.is_doubtful(id, is_source, &info.instance_start_time);
-            let believed = doc.as_ref().filter(|_| !log_ids.first().is_some_and(is_doubtful));
+            let is_unproven = |id: &String| unproven.is_unproven(id, is_source, &info.instance_start_time);
+            let believed = doc.as_ref().filter(|_| !log_ids.first().is_some_and(is_unproven));
             believed.and_then(|doc| parse(doc, peer.name()))
         };
         let source_log = read((source.0, &source.1), true, &source_doc);
@@ -175,7 +175,7 @@ impl Session {
             is_source,
             instance_start_time: info.instance_start_time,
             log: doc.map(|doc| KnownLog::of(doc, peer.name())),
-            doubts: doubts.clone(),
+            unproven: unproven.clone(),
         };
         let mut sides = (side(source, true, source_doc.as_ref()), side(target, false, target_doc.as_ref()));
         if let Some(id) = log_ids.first() {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ReplicateError;
 use super::changes::Linger;
-use super::checkpoint::{CaughtUp, Doubts};
+use super::checkpoint::{CaughtUp, UnprovenLogs};
 use super::failures::list::{FailureList, ListLocation};
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
@@ -38,7 +38,7 @@ pub struct Context {
     /// Memory for documents on their way.
     pub budget: Budget,
     /// Checkpoints that may be where they don't belong.
-    pub doubts: Doubts,
+    pub unproven: UnprovenLogs,
     /// Owns the tasks of all replications.
     pub tasks: Tasks,
 }
@@ -53,7 +53,7 @@ impl Context {
             settings,
             identity: Arc::new(identity),
             budget,
-            doubts: Doubts::default(),
+            unproven: UnprovenLogs::default(),
             tasks: Tasks::default(),
         }
     }

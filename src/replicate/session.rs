@@ -65,7 +65,7 @@ pub async fn run(
     let begin = Beginning {
         since: job.request.since_seq.clone(),
         caught_up: job.caught_up.clone(),
-        doubts: job.context.doubts.clone(),
+        unproven: job.context.unproven.clone(),
     };
     let starting = Session::start(source, target, log_ids, begin, &job.progress);
     let starting = job.stop.run_until_cancelled(starting).await;
@@ -193,7 +193,7 @@ async fn record(
         failures.keep(&job.failures).await?;
         let stands = *session.recorded_seq() == seq;
         if stands && !is_first && job.request.continuous {
-            session.source_still_stands().await?;
+            job.stop.run_until_cancelled(session.source_still_stands()).await.unwrap_or(Ok(()))?;
         }
         is_first = false;
         let is_new = job.request.use_checkpoints && !stands;

@@ -22,7 +22,7 @@ const UPDATES: usize = 1000;
 const ROWS: usize = 500;
 /// Bytes of documents after which no more are looked at together: values take many times their length.
 const PAGE_BYTES: usize = 1 << 20;
-/// Before a database that couldn't be read is tried again.
+/// Before what couldn't be read is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
 /// How far a database was read.

@@ -134,17 +134,15 @@ impl Documents {
             job
         };
         known.since = SystemTime::now();
-        let first = match running.start_alone(&id, new, |job, span| scheduler.add(job, false, span)) {
+        let begun = running.start_alone(&id, new, |job, span| scheduler.add(job, false, span));
+        // A try that crashed may have begun it.
+        let is_own = |job: &Replication| job.document.as_ref() == Some(place);
+        let first = match begun.or_else(|other| if is_own(&other) { Ok(other) } else { Err(other) }) {
             Ok(job) => {
                 if context.settings.update_docs || stated && paused {
                     scheduler.note(&job);
                 }
                 all.set_stage(place, serial, DocumentStage::Job(job));
-                return (Tried::Done(all.double_others(&text, place)), freed);
-            }
-            // A try that crashed had begun it.
-            Err(own) if own.document.as_ref() == Some(place) => {
-                all.set_stage(place, serial, DocumentStage::Job(own));
                 return (Tried::Done(all.double_others(&text, place)), freed);
             }
             Err(other) => match &other.document {

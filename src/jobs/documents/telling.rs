@@ -1,7 +1,7 @@
 //! Writes what happens to jobs into their documents.
 //!
 //! Jobs that something happened to are looked at together, and their documents are written together. A job that has come to its end is
-//! known until that stands in its document: it would be started anew. What can't be written there is kept ([`untold`](super::untold)).
+//! known until that stands in its document: it would be started anew. A stop ends this between any two steps, and ends of jobs are written after it. What can't be written there is kept ([`untold`](super::untold)).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -28,7 +28,7 @@ struct AtServers {
 }
 
 impl Lines {
-    /// A job waits for a turn, before or behind all others that need the same.
+    /// A job waits for a turn, before or after all others that need the same.
     pub fn join(&mut self, job: Number, needs: &[Gate], in_front: bool) {
         let servers = servers(needs);
         let at = self.at.entry(servers.clone()).or_default();
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(
             [next(), next(), next()],
             [Some((4, ())), Some((3, ())), None],
-            "0 doesn't pass, and 2 stands behind it"
+            "0 doesn't pass, and 2 stands after it"
         );
         assert_eq!(lines.next(|_| true, |_, _| Some(())), Some((0, ())));
         assert_eq!(lines.next(|_| true, |_, _| Some(())), Some((2, ())));

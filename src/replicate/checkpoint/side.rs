@@ -3,8 +3,8 @@
 use futures::future::{join, try_join_all};
 use serde_json::value::RawValue;
 
-use super::doubts::Doubts;
 use super::log::{NewLog, parse, without_names};
+use super::unproven::UnprovenLogs;
 use crate::document::Seq;
 use crate::peer::{LocalDoc, Peer, PeerError};
 use crate::replicate::loss::{RecordError, same_life};
@@ -18,7 +18,7 @@ pub(super) struct Side {
     pub(super) instance_start_time: String,
     /// The log as it must stand there; `None`: there is none.
     pub(super) log: Option<KnownLog>,
-    pub(super) doubts: Doubts,
+    pub(super) unproven: UnprovenLogs,
 }
 
 /// A log that was read or written last.
@@ -57,12 +57,12 @@ impl Side {
 
     /// Writes the log of a checkpoint, and makes sure that it got into the database that it vouches for.
     pub(super) async fn record(&mut self, id: &str, log: &RawValue, session_id: &str) -> Result<(), RecordError> {
-        self.doubts.add(id, self.is_source, &self.instance_start_time);
+        self.unproven.add(id, self.is_source, &self.instance_start_time);
         self.put_log(id, log, session_id).await?;
         let deserved = self.deserves_log(id).await;
         // Taken back, it is settled too.
         if deserved.as_ref().err().is_none_or(RecordError::is_loss) {
-            self.doubts.settle(id, self.is_source);
+            self.unproven.settle(id, self.is_source);
         }
         deserved
     }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use url::Host;
 
-use super::Destination;
+use super::destination::Destination;
 use super::network::{Network, reached};
 
 /// A rule of a list.

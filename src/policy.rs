@@ -173,8 +173,11 @@ const BUILT_IN: [BuiltIn; 2] = [
 
 impl BuiltIn {
     fn forbids(&self, to: &Destination, address: Address, allow: &[Rule]) -> bool {
-        if let Some(name) = to.name().filter(|name| self.hosts.contains(name)) {
-            return !allow.iter().any(|rule| rule.is_of_name(name) && rule.fit(to, address) != Fit::No);
+        // What a name stands for is judged all the same.
+        if let Some(name) = to.name().filter(|name| self.hosts.contains(name))
+            && !allow.iter().any(|rule| rule.is_of_name(name) && rule.fit(to, address) != Fit::No)
+        {
+            return true;
         }
         let Address::Known(address) = address else { return false };
         let within = |network: &&Network| reached(address).any(|address| network.contains(address));

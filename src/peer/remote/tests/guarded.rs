@@ -163,12 +163,10 @@ async fn a_proxy_is_judged_by_its_address_and_what_it_is_told_to_connect_to_too(
     }
     // A SOCKS proxy is told an address, which is looked up, and judged, here.
     let door = Door::open().await;
+    let policy = policy_of(&loopback(6984));
     for scheme in ["http", "https"] {
-        let told = through(
-            format!("{scheme}://localhost:6984/db"),
-            format!("socks5://127.0.0.1:{}", door.port),
-            &policy_of(&loopback(6984)),
-        );
+        let told =
+            through(format!("{scheme}://localhost:6984/db"), format!("socks5://127.0.0.1:{}", door.port), &policy);
         is_forbidden(told.await);
     }
     door.stayed_shut();

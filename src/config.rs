@@ -16,6 +16,7 @@ mod check;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
@@ -24,6 +25,7 @@ use self::auth::Auth;
 use self::connection::{SocketOptions, Tls};
 use self::cors::Cors;
 use self::secrets::DeclaredSecrets;
+use crate::policy::EndpointRules;
 pub use admin::{Admin, Password};
 pub use options::{ConfigError, Options};
 
@@ -154,6 +156,8 @@ pub struct Replicator {
     pub update_docs: bool,
     /// What replications may name instead of holding a password or a token.
     pub secrets: DeclaredSecrets,
+    /// Where they may connect to.
+    pub endpoints: Arc<EndpointRules>,
 }
 
 /// IBM Cloud's.
@@ -190,6 +194,7 @@ impl Default for Replicator {
             run_documents: true,
             update_docs: false,
             secrets: DeclaredSecrets::default(),
+            endpoints: Arc::default(),
         }
     }
 }

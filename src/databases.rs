@@ -15,6 +15,7 @@ use crate::peer::local::LocalPeer;
 use crate::peer::remote::server::RemoteServer;
 use crate::peer::remote::{Clients, RemotePeer};
 use crate::peer::{Peer, PeerError};
+use crate::policy::{Forbidden, Policy};
 use crate::store::{DbName, DbUpdates, Store, StoreError};
 
 /// Opens databases. Cheap to clone.
@@ -58,8 +59,8 @@ impl Databases {
             }
             Endpoint::Remote(remote) => {
                 let remote = remote.with_secret(&self.settings.secrets, caller)?;
-                let (settings, pulse) = (self.settings.clone(), pulse.clone());
-                Ok(Peer::Remote(RemotePeer::new(&self.clients, remote, settings, pulse).await?))
+                let (policy, settings, pulse) = (self.policy(caller), self.settings.clone(), pulse.clone());
+                Ok(Peer::Remote(RemotePeer::new(&self.clients, remote, &policy, settings, pulse).await?))
             }
         }
     }
@@ -74,9 +75,20 @@ impl Databases {
         }
     }
 
-    /// A server over HTTP, to be asked about all its databases. Its endpoint has the secret that it names.
-    pub async fn server(&self, server: RemoteEndpoint) -> Result<RemoteServer, PeerError> {
-        RemoteServer::new(&self.clients, server, self.settings.clone()).await
+    /// Where a caller may connect to.
+    pub fn policy(&self, caller: &Caller) -> Policy {
+        Policy::new(&self.settings.endpoints, caller.is_server_admin())
+    }
+
+    /// Whether a caller may connect to an endpoint, as far as its URLs tell. Nothing is asked for it.
+    pub fn may_connect(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Forbidden> {
+        endpoint.check(&self.policy(caller), &self.settings.iam_token_url)
+    }
+
+    /// A server over HTTP, to be asked about all its databases by those who are held to this policy. Its endpoint has the secret
+    /// that it names.
+    pub async fn server(&self, server: RemoteEndpoint, policy: &Policy) -> Result<RemoteServer, PeerError> {
+        RemoteServer::new(&self.clients, server, policy, self.settings.clone()).await
     }
 
     /// How long an endpoint's server wants to be left alone (`Retry-After`).

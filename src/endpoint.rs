@@ -14,6 +14,7 @@ mod credentials;
 pub mod auth;
 pub mod oauth1;
 pub mod connection;
+mod reach;
 mod secrets;
 
 use std::fmt;

@@ -362,7 +362,7 @@ impl KnownSource {
 }
 
 /// Whether a caller may start this replication: it reads and writes databases of this server as if he did, and a local target
-/// is made by whoever may make databases here. A remote one decides for itself.
+/// is made by whoever may make databases here. A remote one decides for itself, if it may be connected to.
 ///
 /// The peers refuse him too, but only in the job's lives: a continuous one would be accepted, and fail for ever.
 async fn may_run(databases: &Databases, caller: &Caller, request: &Request) -> Result<(), ReplicateError> {
@@ -373,8 +373,9 @@ async fn may_run(databases: &Databases, caller: &Caller, request: &Request) -> R
         caller.may_administer()?;
     }
     for endpoint in [&request.source, &request.target] {
-        if let Endpoint::Local(name) = endpoint {
-            databases.may_open(name, caller).await?;
+        match endpoint {
+            Endpoint::Local(name) => databases.may_open(name, caller).await?,
+            Endpoint::Remote(_) => databases.may_connect(endpoint, caller)?,
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ pub mod percent;
 pub mod uuids;
 pub mod data_file;
 pub mod counters;
+pub mod policy;
 pub mod document;
 pub mod config;
 pub mod multipart;

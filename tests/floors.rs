@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A room stands on one floor, and rooms of one floor don't know each other.
 const FLOORS: [&[&str]; 16] = [
-    &["json", "tasks", "percent", "uuids", "data_file", "counters"],
+    &["json", "tasks", "percent", "uuids", "data_file", "counters", "policy"],
     &["document", "config"],
     &["multipart", "term", "selector", "javascript", "access", "effort"],
     &["users", "replicator_docs"],

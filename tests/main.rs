@@ -49,6 +49,7 @@ mod refused;
 mod round_trips;
 mod secrets;
 mod declared_secrets;
+mod endpoint_policy;
 mod faults;
 mod gateways;
 mod one_document;

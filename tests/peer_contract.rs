@@ -16,6 +16,7 @@ use couchrep::peer::remote::{Clients, RemotePeer};
 use couchrep::peer::{
     AttachedDoc, Blame, Change, ChangesQuery, Extent, Failure, Filter, Opened, Peer, PeerError, Pending, Put,
 };
+use couchrep::policy::Policy;
 use couchrep::store::{DbName, Store};
 use futures::{StreamExt, stream};
 use serde_json::json;
@@ -46,7 +47,8 @@ async fn remote() -> Bench {
     let settings = Arc::new(config::Replicator::default());
     let endpoint = RemoteEndpoint::parse(&server.url("/db"), Vec::new(), None).unwrap();
     let clients = Clients::new(&settings).unwrap();
-    let peer = Peer::Remote(RemotePeer::new(&clients, endpoint, settings, Pulse::default()).await.unwrap());
+    let policy = Policy::new(&settings.endpoints, true);
+    let peer = Peer::Remote(RemotePeer::new(&clients, endpoint, &policy, settings, Pulse::default()).await.unwrap());
     Bench { peer, _lives_on: Box::new(server) }
 }
 

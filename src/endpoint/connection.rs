@@ -17,6 +17,7 @@ use url::Url;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
 use crate::json::fields::{BadField, at_most, positive, text};
+use crate::policy::Destination;
 
 /// How a peer is reached.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +105,10 @@ fn proxy(body: &Map<String, Value>, key: &str) -> Result<Option<Proxy>, BadField
 
 /// The URL of a proxy; may hold a name and a password, which `Debug` leaves out.
 #[derive(Clone)]
-pub struct Proxy(SecretString);
+pub struct Proxy {
+    url: SecretString,
+    destination: Destination,
+}
 
 impl Proxy {
     /// Reads the URL of an http, https or socks5 proxy; `None` if it isn't one.
@@ -112,31 +116,36 @@ impl Proxy {
         let url = Url::parse(text).ok()?;
         let known = matches!(url.scheme(), "http" | "https" | "socks5");
         let usable = known && url.host_str().is_some_and(|host| !host.is_empty()) && reqwest::Proxy::all(text).is_ok();
-        usable.then(|| Self(text.into()))
+        usable.then(|| Self { url: text.into(), destination: Destination::of(&url) })
     }
 
     /// Its URL without credentials.
     pub fn shown(&self) -> String {
-        let Ok(mut url) = Url::parse(self.0.expose_secret()) else { return String::new() };
+        let Ok(mut url) = Url::parse(self.url.expose_secret()) else { return String::new() };
         let cleared = url.set_username("").and(url.set_password(None));
         cleared.map(|()| url.to_string().trim_end_matches('/').to_owned()).unwrap_or_default()
     }
 
+    /// The server that it is.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// The proxy as the HTTP client takes it.
     pub fn for_client(&self) -> reqwest::Result<reqwest::Proxy> {
-        reqwest::Proxy::all(self.0.expose_secret())
+        reqwest::Proxy::all(self.url.expose_secret())
     }
 }
 
 impl PartialEq for Proxy {
     fn eq(&self, other: &Self) -> bool {
-        self.0.expose_secret() == other.0.expose_secret()
+        self.url.expose_secret() == other.url.expose_secret()
     }
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = Url::parse(self.0.expose_secret()).ok();
+        let url = Url::parse(self.url.expose_secret()).ok();
         let place = url.as_ref().map(|url| (url.scheme(), url.host_str().unwrap_or_default(), url.port()));
         f.debug_tuple("Proxy").field(&place).finish()
     }

@@ -351,6 +351,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::Unauthorized(reason) | ReplicateError::WrongCredentials { message: reason, .. } => {
             (StatusCode::UNAUTHORIZED, "unauthorized", reason.into())
         }
+        ReplicateError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", reason()),
         ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),
         ReplicateError::Unresolved(_) => (StatusCode::BAD_GATEWAY, "nxdomain", reason()),
         ReplicateError::Peer(error) => peer(error),
@@ -380,6 +381,7 @@ fn peer(error: &PeerError) -> Shown<'static> {
         | PeerError::TooLong { .. }
         | PeerError::Document(_) => (StatusCode::BAD_GATEWAY, "http_request_failed", reason),
         PeerError::Client(_) => (StatusCode::BAD_REQUEST, "bad_request", reason),
+        PeerError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", reason),
         PeerError::Conflict => (StatusCode::CONFLICT, "conflict", reason),
         PeerError::Store(error) => store(error),
     }

@@ -276,6 +276,18 @@ impl Documents {
         }
     }
 
+    /// The same, if the document is still the one of this serial.
+    fn forget_serial(&self, place: &JobDocument, serial: u64) {
+        let known = {
+            let mut all = self.known();
+            let is_it = all.get(place).is_some_and(|known| known.serial == serial);
+            if is_it { all.remove(place) } else { None }
+        };
+        if let Some(id) = known.and_then(|known| self.wind_up(known).0) {
+            self.hand_over(&id);
+        }
+    }
+
     /// Ends what was done for a document; answers the id of its job, and, if that still runs, what is cancelled when it has ended.
     fn forget_alone(&self, place: &JobDocument) -> Option<(String, Option<CancellationToken>)> {
         let known = self.known().remove(place)?;

@@ -108,7 +108,7 @@ impl Scheduler {
         self.counters().jobs_added.increment();
         // From before its first life on.
         if job.request.continuous {
-            self.inner.wakes.watch(job.number, &job.request.source);
+            self.inner.wakes.watch(job.number, &job.request.source, &job.caller);
         }
         let paused = job.status().paused;
         {
@@ -201,7 +201,7 @@ impl Scheduler {
     }
 
     fn forgotten(&self, job: &Replication, forgotten: Option<Known>) {
-        self.inner.wakes.unwatch(job.number, &job.request.source);
+        self.inner.wakes.unwatch(job.number, &job.request.source, &job.caller);
         if forgotten.is_some() {
             self.counters().jobs_removed.increment();
         }

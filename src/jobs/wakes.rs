@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use self::hub::Hub;
 use self::watched::{HubKey, Watched, WatchedDatabase};
 use super::schedule::Number;
+use crate::access::Caller;
 use crate::endpoint::{Endpoint, RemoteEndpoint};
+use crate::policy::Policy;
 use crate::replicate::Context;
 
 pub use self::watched::{Wake, Woken};
@@ -38,6 +40,7 @@ pub struct Wakes {
 /// A server that jobs have their sources at.
 struct Server {
     endpoint: RemoteEndpoint,
+    policy: Policy,
     jobs: usize,
     told: Arc<AtomicBool>,
     /// Ends its hub, once that has begun.
@@ -61,19 +64,20 @@ impl Wakes {
         }
     }
 
-    /// From now on a job is told of its source, if anybody can.
-    pub fn watch(&self, job: Number, source: &Endpoint) {
-        let Some((database, server)) = watchable(source) else { return };
+    /// From now on a job is told of its source, if anybody can. `caller`: who asked for the job, the same one whenever it is named.
+    pub fn watch(&self, job: Number, source: &Endpoint, caller: &Caller) {
+        let policy = self.context.databases.policy(caller);
+        let Some((database, server)) = watchable(source, &policy) else { return };
         if let (WatchedDatabase::Remote(key, _), Some(endpoint)) = (&database, server) {
-            let new = || Server { endpoint, jobs: 0, told: Arc::default(), hub: None };
+            let new = || Server { endpoint, policy, jobs: 0, told: Arc::default(), hub: None };
             self.servers().entry(*key).or_insert_with(new).jobs += 1;
         }
         self.watched.add(job, database);
     }
 
     /// A job is gone.
-    pub fn unwatch(&self, job: Number, source: &Endpoint) {
-        let Some((database, _)) = watchable(source) else { return };
+    pub fn unwatch(&self, job: Number, source: &Endpoint, caller: &Caller) {
+        let Some((database, _)) = self.watchable(source, caller) else { return };
         if !self.watched.remove(job, &database) {
             return;
         }
@@ -91,8 +95,8 @@ impl Wakes {
 
     /// A job has got through to its source: whoever is to listen there may begin. Not before, so that a login which is refused isn't
     /// tried for this too.
-    pub fn opened(&self, source: &Endpoint) {
-        let Some((WatchedDatabase::Remote(key, _), _)) = watchable(source) else { return };
+    pub fn opened(&self, source: &Endpoint, caller: &Caller) {
+        let Some((WatchedDatabase::Remote(key, _), _)) = self.watchable(source, caller) else { return };
         let mut servers = self.servers();
         let Some(server) = servers.get_mut(&key).filter(|server| server.hub.is_none()) else { return };
         let stop = self.context.tasks.stopping().child_token();
@@ -100,6 +104,7 @@ impl Wakes {
         let hub = Hub {
             key,
             endpoint: server.endpoint.clone(),
+            policy: server.policy.clone(),
             context: self.context.clone(),
             watched: self.watched.clone(),
             told: server.told.clone(),
@@ -111,11 +116,15 @@ impl Wakes {
     }
 
     /// Whether jobs of this source are told of its changes, as it changes; `None` if nobody ever tells.
-    pub fn told(&self, source: &Endpoint) -> Option<Arc<AtomicBool>> {
-        match watchable(source)?.0 {
+    pub fn told(&self, source: &Endpoint, caller: &Caller) -> Option<Arc<AtomicBool>> {
+        match self.watchable(source, caller)?.0 {
             WatchedDatabase::Local(_) => Some(Arc::new(AtomicBool::new(true))),
             WatchedDatabase::Remote(key, _) => self.servers().get(&key).map(|server| server.told.clone()),
         }
+    }
+
+    fn watchable(&self, source: &Endpoint, caller: &Caller) -> Option<(WatchedDatabase, Option<RemoteEndpoint>)> {
+        watchable(source, &self.context.databases.policy(caller))
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<HubKey, Server>> {
@@ -124,12 +133,13 @@ impl Wakes {
 }
 
 /// The database, and its server if that isn't this one; `None` if no feed tells of it.
-fn watchable(source: &Endpoint) -> Option<(WatchedDatabase, Option<RemoteEndpoint>)> {
+fn watchable(source: &Endpoint, policy: &Policy) -> Option<(WatchedDatabase, Option<RemoteEndpoint>)> {
     match source {
         Endpoint::Local(name) => Some((WatchedDatabase::Local(name.clone()), None)),
         Endpoint::Remote(remote) => {
             let (server, name) = remote.server()?;
-            Some((WatchedDatabase::Remote(server.fingerprint()?, name.into()), Some(server)))
+            let key = HubKey { endpoint: server.fingerprint()?, is_narrow: policy.is_narrow() };
+            Some((WatchedDatabase::Remote(key, name.into()), Some(server)))
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::document::{DocId, DocumentError};
 use crate::json::JsonError;
 use crate::peer::failure::Why;
 use crate::peer::remote::ClientError;
+use crate::policy::Forbidden;
 use crate::store::StoreError;
 
 /// Why a peer didn't do what it was asked for.
@@ -106,6 +107,9 @@ pub enum PeerError {
     /// There is no client to reach the peer with, as where a certificate file can't be used.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The settings forbid the connection.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// A checkpoint document was changed by somebody else meanwhile.
     #[error("the document was changed meanwhile")]
     Conflict,
@@ -171,6 +175,8 @@ impl PeerError {
             | Self::Unresolved { .. }
             | Self::Unreachable { .. }
             | Self::Client(_)
+            // Of a rule no document may be given up, whatever it redirected to.
+            | Self::Forbidden(_)
             | Self::Conflict
             | Self::Store(_) => Blame::Lasting,
         }
@@ -192,6 +198,7 @@ impl PeerError {
             Self::MissingStub { reason, .. } => format!("an attachment that was sent as a stub is missing: {reason}"),
             Self::Malformed { expected, .. } => format!("something else than {expected}"),
             Self::TooLong { limit, .. } => format!("the answer is longer than {limit} bytes"),
+            Self::Forbidden(_) => "the connection is forbidden".into(),
             Self::Client(_) | Self::Conflict | Self::Document(_) | Self::Store(_) => self.to_string(),
         }
     }
@@ -199,7 +206,7 @@ impl PeerError {
     /// Whether there is no use in asking this peer for the same again: another place may do.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Unauthorized { .. } | Self::WrongCredentials { .. } => true,
+            Self::Unauthorized { .. } | Self::WrongCredentials { .. } | Self::Forbidden(_) => true,
             Self::Answered { blame, .. } => {
                 matches!(blame, Blame::Document | Blame::Lasting)
             }

@@ -25,6 +25,7 @@ mod judgement;
 mod shown;
 mod call;
 mod transport;
+mod guard;
 mod exchange;
 mod redirect;
 mod send;
@@ -56,6 +57,7 @@ use url::Url;
 use self::answer::Reply;
 use self::auth::Authenticator;
 use self::call::Call;
+use self::guard::GuardedClient;
 use self::judgement::Meaning;
 use self::pace::Servers;
 use self::retry::Operation;
@@ -70,6 +72,7 @@ use crate::effort::budget::Share;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::RemoteEndpoint;
 use crate::endpoint::connection::Connection;
+use crate::policy::Policy;
 
 pub use bulk_get::RemoteBulkGet;
 pub use changes_answer::RemoteChanges;
@@ -98,9 +101,9 @@ struct Inner {
     headers: HeaderMap,
     /// Credentials, likewise.
     auth: Authenticator,
-    client: reqwest::Client,
+    client: GuardedClient,
     /// For other origins: the same proxy, but the server's own certificates.
-    client_elsewhere: reqwest::Client,
+    client_elsewhere: GuardedClient,
     servers: Servers,
     counters: Arc<ReplicatorCounters>,
     /// Places for requests under way.
@@ -123,17 +126,20 @@ struct Inner {
 }
 
 impl RemotePeer {
-    /// A peer at this address; nothing is sent yet.
+    /// A peer at this address, for somebody who is held to this policy; nothing is sent yet.
     ///
     /// # Errors
+    /// [`PeerError::Forbidden`] if it may not be connected to,
     /// [`PeerError::Malformed`] if name and password don't fit into a header, [`PeerError::Client`] if its certificate
     /// files can't be used.
     pub async fn new(
         clients: &Clients,
         endpoint: RemoteEndpoint,
+        policy: &Policy,
         settings: Arc<config::Replicator>,
         pulse: Pulse,
     ) -> Result<Self, PeerError> {
+        endpoint.check(policy, &settings.iam_token_url)?;
         let name = endpoint.name();
         let headers = endpoint.header_map();
         let auth = Authenticator::new(&endpoint, &settings.iam_token_url, &clients.sessions).ok_or_else(|| {
@@ -152,8 +158,8 @@ impl RemotePeer {
             url: endpoint.url,
             headers,
             auth,
-            client: clients.client(connection, &settings).await?,
-            client_elsewhere: clients.client(&elsewhere, &settings).await?,
+            client: clients.client(connection, policy, &settings).await?,
+            client_elsewhere: clients.client(&elsewhere, policy, &settings).await?,
             servers: clients.servers.through(connection.proxy.as_ref()),
             counters: clients.counters().clone(),
             requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),

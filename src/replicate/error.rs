@@ -9,6 +9,7 @@ use crate::databases::OpenError;
 use crate::endpoint::{InvalidEndpoint, SecretRefused};
 use crate::json::fields::BadField;
 use crate::peer::{Blame, PeerError};
+use crate::policy::Forbidden;
 
 /// Why a replication wasn't started, or didn't come to its end. Never with credentials.
 ///
@@ -30,6 +31,9 @@ pub enum ReplicateError {
     /// Nobody, or nobody who may, asked.
     #[error("{0}")]
     Unauthorized(String),
+    /// The settings forbid a connection.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// A peer doesn't take the credentials.
     #[error("{message}")]
     WrongCredentials {
@@ -119,6 +123,7 @@ impl From<PeerError> for ReplicateError {
                 Self::WrongCredentials { database: database.clone(), message: error.to_string() }
             }
             PeerError::Unresolved { database } => Self::Unresolved(database),
+            PeerError::Forbidden(forbidden) => forbidden.into(),
             other => Self::Peer(Arc::new(other)),
         }
     }

@@ -4,12 +4,13 @@
 //! compile.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Arg, Args};
 use serde::Deserialize;
 use url::Url;
 
-use super::values::{Size, Span};
+use super::values::{RuleList, Size, Span};
 use super::{ConfigError, in_environment, lay_over};
 use crate::config::connection::{SocketOptions, Tls};
 use crate::config::cors::{Cors, list};
@@ -115,6 +116,20 @@ pub struct ReplicatorOptions {
     /// Whether continuous replications asked for at _replicate become documents, and so survive a restart [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub keep_jobs: Option<bool>,
+    /// The only places that replications may connect to, separated by commas [default: all that aren't denied]
+    ///
+    /// Each is [SCHEME://]PLACE[:PORT[-PORT]]: a name (*.example), an address, a network (10.0.0.0/8, [fd00::]/8) or *.
+    #[arg(long, value_name = "RULES")]
+    pub allow: Option<RuleList>,
+    /// Places that they may not connect to, likewise; link-local addresses and clouds' metadata are denied besides
+    #[arg(long, value_name = "RULES")]
+    pub deny: Option<RuleList>,
+    /// As --allow, for replications of those who aren't server admins, who are held to both
+    #[arg(long, value_name = "RULES")]
+    pub allow_users: Option<RuleList>,
+    /// As --deny, for replications of those who aren't server admins, who are held to both
+    #[arg(long, value_name = "RULES")]
+    pub deny_users: Option<RuleList>,
 }
 
 impl ReplicatorOptions {
@@ -124,7 +139,8 @@ impl ReplicatorOptions {
             connection_timeout, http_connections, connections_per_server, socket_options, heartbeat, batch_bytes,
             memory_budget, stop_deadline, stall_limit, restart_pause, max_restart_pause, refused_pause, max_refused_pause,
             max_probe_pause, copying_jobs_per_server, copying_jobs, sweep_interval, run_documents, update_docs, keep_jobs;
-            verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url
+            verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file, iam_token_url, allow, deny,
+            allow_users, deny_users
         }
         let tls = Tls { verify_ssl_certificates, ssl_trusted_certificates_file, cert_file, key_file };
         if let Some(problem) = tls.problem() {
@@ -135,6 +151,18 @@ impl ReplicatorOptions {
             let url = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             let problem = "must be an http or https URL";
             to.iam_token_url = url.ok_or(ConfigError::Value { option: "--iam-token-url", problem })?;
+        }
+        let rules = Arc::make_mut(&mut to.endpoints);
+        for (list, to) in [
+            (allow, &mut rules.allow),
+            (deny, &mut rules.deny),
+            (allow_users, &mut rules.allow_users),
+            (deny_users, &mut rules.deny_users),
+        ] {
+            // An empty variable says nothing, and opens nothing.
+            if let Some(RuleList(list)) = list.filter(|list| !list.0.is_empty()) {
+                *to = list;
+            }
         }
         Ok(())
     }

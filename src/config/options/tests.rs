@@ -193,3 +193,35 @@ fn a_secret_that_makes_no_sense_is_named_and_never_shown() {
     let missing = read(&format!("[secrets.hq]\ntoken_file = 'nowhere/token'\n{ORIGINS}"));
     assert!(matches!(missing, Err(ConfigError::Unreadable { .. })));
 }
+
+#[test]
+fn rules_of_endpoints_are_texts_or_lists_and_an_empty_one_opens_nothing() {
+    let shown = |rules: &[crate::policy::Rule]| rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let config =
+        read("[replicator]\nallow = '*.example, 10.0.0.0/8'\ndeny = ['[fd00::]/8:22', 'https://*']\n").unwrap();
+    let found = &config.replicator.endpoints;
+    assert_eq!(shown(&found.allow), ["*.example", "10.0.0.0/8"]);
+    assert_eq!(shown(&found.deny), ["[fd00::]/8:22", "https://*"]);
+    assert!(found.allow_users.is_empty() && found.deny_users.is_empty());
+    for (toml, expected) in [
+        ("allow = []", "line 2: rules must not be empty: leave them out, or deny `*`"),
+        ("allow_users = ' '", "line 2: rules must not be empty: leave them out, or deny `*`"),
+        ("deny = ['10.0.0.0/33']", "line 2: has a network that is none"),
+        ("deny_users = ['ftp://h']", "line 2: has a rule with another scheme than http, https and socks5"),
+        ("deny = 7", "line 2: rules must be a text or a list of texts"),
+        ("deny = ['h', 7]", "line 2: rules must be a text or a list of texts"),
+    ] {
+        assert_eq!(problem(read(&format!("[replicator]\n{toml}\n"))), expected, "{toml}");
+    }
+    // An empty variable says nothing.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("couchrep.toml");
+    fs::write(&path, "[replicator]\nallow = 'a'\ndeny = 'b'\n").unwrap();
+    let replicator = ReplicatorOptions {
+        allow: Some("".parse().unwrap()),
+        deny: Some("c d".parse().unwrap()),
+        ..ReplicatorOptions::default()
+    };
+    let found = Options { config: Some(path), replicator, ..Options::default() }.config().unwrap().replicator.endpoints;
+    assert_eq!((shown(&found.allow), shown(&found.deny)), (vec!["a".into()], vec!["c".into(), "d".into()]));
+}

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
 use crate::config::Admin;
+use crate::policy::{BadRule, Rule};
 
 /// A span of time as people write it: `500ms`, `5s`, `10m`.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -62,6 +63,43 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self).map_err(|_| "expected a size such as 4096, 64KiB or 2MB")
+    }
+}
+
+/// Rules of where replications may connect to: a text with commas, in the file also a list.
+#[derive(Debug, Clone)]
+pub struct RuleList(pub Vec<Rule>);
+
+impl FromStr for RuleList {
+    type Err = BadRule;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Rule::list(text).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleList {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            List(Vec<String>),
+        }
+        let rules = match Written::deserialize(value) {
+            Ok(Written::Text(text)) => text.parse::<Self>().map_err(D::Error::custom)?.0,
+            Ok(Written::List(texts)) => texts
+                .iter()
+                .map(|text| text.trim().parse())
+                .collect::<Result<_, BadRule>>()
+                .map_err(D::Error::custom)?,
+            Err(_) => return Err(D::Error::custom("rules must be a text or a list of texts")),
+        };
+        // Does it mean nothing, or everything?
+        if rules.is_empty() {
+            return Err(D::Error::custom("rules must not be empty: leave them out, or deny `*`"));
+        }
+        Ok(Self(rules))
     }
 }
 

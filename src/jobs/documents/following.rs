@@ -163,7 +163,7 @@ impl Documents {
     }
 
     /// Writes that nothing can be made of documents.
-    async fn write_failed(
+    pub(super) async fn write_failed(
         &self,
         database: &Arc<Database>,
         failed: Vec<(DocId, StateChange)>,

@@ -15,9 +15,12 @@ use crate::access::Caller;
 use crate::effort::pauses::Pauses;
 use crate::jobs::replication::{JobDocument, Replication};
 use crate::jobs::scheduler::life::{owner, reason};
+use crate::peer::PeerError;
+use crate::policy::Forbidden;
 use crate::replicate::ReplicateError;
 use crate::replicate::id::ReplicationId;
 use crate::replicate::request::{NamedFilter, Request};
+use crate::store::StoreError;
 
 /// Before a document that said that another one has its job looks for it.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +35,8 @@ enum Tried {
     Done(Vec<(JobDocument, StateChange)>),
     /// A job without a document has this id.
     Taken(String),
+    /// The settings forbid it.
+    Forbidden(Forbidden),
     /// Its source is down, or refuses its login, which others found out; it may be asked then.
     Waits(Option<Instant>),
 }
@@ -54,12 +59,21 @@ impl Documents {
                     }
                     return;
                 }
+                Ok(Tried::Forbidden(forbidden)) => {
+                    match self.forbid(place, serial, &description, forbidden).await {
+                        Ok(()) => return,
+                        // It couldn't be written.
+                        Err(error) => (reason(&PeerError::from(error).into()), settings.max_restart_pause),
+                    }
+                }
                 Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
                 Ok(Tried::Waits(next)) => {
                     let left = next.map(|next| next.saturating_duration_since(Instant::now()));
                     let reason = "the source's server is down, or refuses the login, as other replications have found";
                     (reason.to_owned(), left.unwrap_or_default().max(WAITS_PAUSE))
                 }
+                // Of a filter's code. The rules stay; what a name stands for may change.
+                Err(error @ ReplicateError::Forbidden(_)) => (reason(&error), settings.max_restart_pause),
                 Err(error) => {
                     let pause = pauses.next().unwrap_or(settings.max_restart_pause);
                     (reason(&error), pause)
@@ -91,6 +105,11 @@ impl Documents {
         let Inner { context, scheduler, accounts, .. } = &*self.inner;
         let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
         let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
+        for endpoint in [&request.source, &request.target] {
+            if let Err(forbidden) = context.databases.may_connect(endpoint, &caller) {
+                return Ok(Tried::Forbidden(forbidden));
+            }
+        }
         let asking = context.identify(request.clone(), &caller);
         let asked = match request.filter.as_ref().is_some_and(NamedFilter::has_code) {
             true => scheduler.ask((&request.source, caller.name.as_deref()), asking).await,
@@ -155,6 +174,29 @@ impl Documents {
         tracing::warn!(doc.id = doc, first = first_doc, "a document describes what another one does");
         let change = all.double(place, &text, &first);
         (Tried::Done(change.map(|change| (place.clone(), change)).into_iter().collect()), freed)
+    }
+
+    /// Gives up a document whose URLs the settings forbid: `failed`, as one that makes no sense. A rule isn't worth another try, and
+    /// whoever changes it writes the document again.
+    async fn forbid(
+        &self,
+        place: &JobDocument,
+        serial: u64,
+        description: &Description,
+        forbidden: Forbidden,
+    ) -> Result<(), StoreError> {
+        let reason = reason(&ReplicateError::from(forbidden));
+        let (db, doc) = (place.database.as_str(), place.id.as_str());
+        tracing::warn!(db, doc.id = doc, error = reason, "a document describes what is forbidden");
+        self.inner.context.databases.counters().docs_failed.increment();
+        let change = StateChange::failed(Some(description.fingerprint), &reason);
+        match self.inner.store.database(&place.database).await {
+            Ok(database) => self.write_failed(&database, vec![(place.id.clone(), change)]).await?,
+            Err(StoreError::NoDatabase) => {}
+            Err(error) => return Err(error),
+        }
+        self.forget_serial(place, serial);
+        Ok(())
     }
 
     async fn write(&self, place: &JobDocument, change: StateChange) {

@@ -69,7 +69,7 @@ impl Scheduler {
     ) -> Result<Outcome, ReplicateError> {
         let context = &self.inner.context;
         let time = if lingers { job.checkpoint_interval(context) } else { Duration::ZERO };
-        let linger = self.inner.wakes.told(&job.request.source).map(|told| Linger { time, told });
+        let linger = self.inner.wakes.told(&job.request.source, &job.caller).map(|told| Linger { time, told });
         let life: Job = job.job(context, caller.clone(), linger);
         let mut stages = life.stage.subscribe();
         let mut running = pin!(AssertUnwindSafe(replicate::run(&life)).catch_unwind());
@@ -114,7 +114,7 @@ impl Scheduler {
             job.status().waits = false;
         }
         if job.request.continuous {
-            self.inner.wakes.opened(&job.request.source);
+            self.inner.wakes.opened(&job.request.source, &job.caller);
         }
         if stage == Stage::CaughtUp {
             self.is_well(job);
@@ -233,6 +233,7 @@ pub fn reason(error: &ReplicateError) -> String {
     let word = match error {
         ReplicateError::DatabaseNotFound(_) => "db_not_found: ",
         ReplicateError::Unresolved(_) => "nxdomain: ",
+        ReplicateError::Forbidden(_) => "forbidden: ",
         _ => "",
     };
     format!("{word}{}", error.chain())
@@ -254,6 +255,8 @@ fn failed(job: &Replication, error: &ReplicateError, healthy: bool, context: &Co
     // A server may say for how long, and an account bears few refused logins.
     let asked = job.endpoints().map(|endpoint| context.databases.left_alone(endpoint));
     let refused = match error.shared() {
+        // The rules stay; what a name stands for, where a server redirects to and the owner's roles may change.
+        _ if matches!(error, ReplicateError::Forbidden(_)) => jittered(context.settings.max_restart_pause),
         Some(Shared::Login(_)) => jittered(context.settings.refused_pause),
         _ => Duration::ZERO,
     };

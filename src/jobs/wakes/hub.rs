@@ -21,6 +21,7 @@ use crate::effort::pauses::{Pauses, jittered};
 use crate::endpoint::RemoteEndpoint;
 use crate::peer::PeerError;
 use crate::peer::remote::server::{DatabaseUpdates, NAMES_AT_ONCE, RemoteServer};
+use crate::policy::Policy;
 use crate::replicate::Context;
 
 /// Before a server that had no feed is asked again for one.
@@ -33,6 +34,7 @@ const EMPTY_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Hub {
     pub key: HubKey,
     pub endpoint: RemoteEndpoint,
+    pub policy: Policy,
     pub context: Context,
     pub watched: Watched,
     /// What is said to jobs: that they will be told of changes.
@@ -69,8 +71,8 @@ impl Hub {
                     self.tell_no_more(&mut known);
                     jittered(ABSENT_PAUSE)
                 }
-                // Its jobs will meet the same.
-                Err(error @ PeerError::WrongCredentials { .. }) => {
+                // Its jobs will meet the same; where the feed alone is forbidden, they wait by themselves.
+                Err(error @ (PeerError::WrongCredentials { .. } | PeerError::Forbidden(_))) => {
                     tracing::warn!(%error, "the feed of all databases is refused");
                     self.tell_no_more(&mut known);
                     jittered(settings.max_refused_pause)
@@ -89,7 +91,7 @@ impl Hub {
 
     /// Follows the feed as long as it goes; `Ok` if there is none.
     async fn follow(&self, known: &mut Known) -> Result<(), PeerError> {
-        let server = self.context.databases.server(self.endpoint.clone()).await?;
+        let server = self.context.databases.server(self.endpoint.clone(), &self.policy).await?;
         match known.since {
             Some(_) => self.sweep(&server, known).await?,
             None => {

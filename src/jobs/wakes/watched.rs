@@ -27,8 +27,14 @@ pub enum WatchedDatabase {
     Remote(HubKey, Box<str>),
 }
 
-/// A server, credentials and a way to it.
-pub type HubKey = [u8; 16];
+/// A server, credentials and a way to it; and whether that is a user's, who may be redirected to less than an admin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HubKey {
+    /// Of the server as it is reached.
+    pub endpoint: [u8; 16],
+    /// Whether the policy is that of users, and another one than that of admins.
+    pub is_narrow: bool,
+}
 
 /// Which jobs are told of which databases. Cheap to clone.
 #[derive(Clone)]
@@ -103,7 +109,8 @@ mod tests {
             woken.sort();
             hearing.lock().unwrap().push(woken);
         }));
-        let database = |name: &str| WatchedDatabase::Remote([0; 16], name.into());
+        let key = HubKey { endpoint: [0; 16], is_narrow: false };
+        let database = |name: &str| WatchedDatabase::Remote(key, name.into());
         for (job, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
             watched.add(job, database(name));
         }

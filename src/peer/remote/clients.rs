@@ -1,7 +1,7 @@
 //! The HTTP clients that all replications share.
 //!
-//! Peers that are reached in the same way (proxy, certificates, socket options) share one client, and so its pool of
-//! connections. Certificate files are read whenever a peer is opened: a file that has changed makes another client, so
+//! Peers that are reached in the same way (proxy, certificates, socket options), for those who may connect to the same, share one
+//! client, and so its pool of connections. Certificate files are read whenever a peer is opened: a file that has changed makes another client, so
 //! certificates may be renewed while the server runs.
 
 use std::collections::VecDeque;
@@ -15,13 +15,15 @@ use ring::digest;
 
 use super::auth::Sessions;
 use super::connections::CountConnections;
+use super::guard::{Guard, GuardedClient};
 use super::pace::{PeerLoad, Servers};
-use super::transport::{SystemResolver, reason};
+use super::transport::reason;
 use crate::config;
 use crate::config::connection::{SocketOptions, Tls};
 use crate::counters::ReplicatorCounters;
 use crate::endpoint::RemoteEndpoint;
 use crate::endpoint::connection::{Connection, Proxy};
+use crate::policy::Policy;
 use crate::tasks;
 
 /// Clients kept; one that is dropped for another lives on as long as peers use it.
@@ -39,7 +41,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// The most recently used ones last. The lock guards the list and is held for a look at it only.
-    kept: Arc<Mutex<VecDeque<(ClientKey, reqwest::Client)>>>,
+    kept: Arc<Mutex<VecDeque<(ClientKey, GuardedClient)>>>,
     pub(super) servers: Servers,
     pub(super) sessions: Sessions,
     counters: Arc<ReplicatorCounters>,
@@ -48,6 +50,7 @@ pub struct Clients {
 /// How a client reaches peers.
 #[derive(Debug, Clone, PartialEq)]
 struct ClientKey {
+    policy: Policy,
     proxy: Option<Proxy>,
     socket: SocketOptions,
     connect_timeout: Duration,
@@ -97,7 +100,8 @@ impl Clients {
             counters: Arc::default(),
         };
         let (connection, tls) = (Connection::default(), &settings.tls);
-        clients.set_up(ClientKey::new(&connection, settings, tls), tls)?;
+        let policy = Policy::new(&settings.endpoints, true);
+        clients.set_up(ClientKey::new(&connection, policy, settings, tls), tls)?;
         Ok(clients)
     }
 
@@ -122,10 +126,11 @@ impl Clients {
     pub(super) async fn client(
         &self,
         connection: &Connection,
+        policy: &Policy,
         settings: &config::Replicator,
-    ) -> Result<reqwest::Client, ClientError> {
+    ) -> Result<GuardedClient, ClientError> {
         let tls = connection.tls.over(&settings.tls);
-        let key = ClientKey::new(connection, settings, &tls);
+        let key = ClientKey::new(connection, policy.clone(), settings, &tls);
         let without_files = Tls { verify_ssl_certificates: tls.verify_ssl_certificates, ..Tls::default() };
         if tls == without_files
             && let Some(client) = self.known(&key)
@@ -139,7 +144,7 @@ impl Clients {
 
     /// Finds or builds the client, with the certificates as they are now. Nobody waits for it meanwhile: who needs the same
     /// client builds it too, and one of them is kept.
-    fn set_up(&self, key: ClientKey, tls: &Tls) -> Result<reqwest::Client, ClientError> {
+    fn set_up(&self, key: ClientKey, tls: &Tls) -> Result<GuardedClient, ClientError> {
         let files = Files::read(tls)?;
         let key = ClientKey { certificates: files.digest(), ..key };
         if let Some(client) = self.known(&key) {
@@ -158,7 +163,7 @@ impl Clients {
     }
 
     /// A client that was built before; it is now the most recently used.
-    fn known(&self, key: &ClientKey) -> Option<reqwest::Client> {
+    fn known(&self, key: &ClientKey) -> Option<GuardedClient> {
         let mut kept = self.kept();
         let place = kept.iter().position(|(known, _)| known == key)?;
         let (key, client) = kept.remove(place)?;
@@ -166,15 +171,16 @@ impl Clients {
         Some(client)
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(ClientKey, reqwest::Client)>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(ClientKey, GuardedClient)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ClientKey {
     /// How a peer is reached, without certificates.
-    fn new(connection: &Connection, settings: &config::Replicator, tls: &Tls) -> Self {
+    fn new(connection: &Connection, policy: Policy, settings: &config::Replicator, tls: &Tls) -> Self {
         Self {
+            policy,
             proxy: connection.proxy.clone(),
             socket: connection.socket_options.unwrap_or(settings.socket_options),
             connect_timeout: connection.connection_timeout.unwrap_or(settings.connection_timeout),
@@ -189,7 +195,8 @@ fn build(
     files: &Files,
     tls: &Tls,
     counters: &Arc<ReplicatorCounters>,
-) -> Result<reqwest::Client, ClientError> {
+) -> Result<GuardedClient, ClientError> {
+    let guard = Guard::new(key.policy.clone(), key.proxy.as_ref());
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("CouchDB-Replicator/couchrep-", env!("CARGO_PKG_VERSION")))
         // One connection an answer: one that isn't read on holds up no other, and no memory but its own buffer.
@@ -203,7 +210,7 @@ fn build(
         .tcp_keepalive(key.socket.keepalive.then_some(KEEPALIVE))
         .tls_danger_accept_invalid_certs(!key.verify)
         .no_proxy()
-        .dns_resolver(Arc::new(SystemResolver))
+        .dns_resolver(Arc::new(guard.clone()))
         .connector_layer(CountConnections(counters.clone()));
     if let Some(proxy) = &key.proxy {
         builder = builder.proxy(proxy.for_client().map_err(setup)?);
@@ -217,7 +224,7 @@ fn build(
         let identity = Identity::from_pem(pem).map_err(|_| unusable("cert_file", path, "a certificate and its key"));
         builder = builder.identity(identity?);
     }
-    builder.build().map_err(setup)
+    Ok(GuardedClient::new(builder.build().map_err(setup)?, guard))
 }
 
 /// The contents of certificate files.

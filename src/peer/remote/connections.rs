@@ -1,4 +1,5 @@
-//! Counts the connections that are made to peers: a layer around what the HTTP client connects with.
+//! Counts the connections that are made to peers: a layer around what the HTTP client connects with. It also sees to it that a connection
+//! is known to be of the request that wants it until it is made (`guard.rs`).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -6,6 +7,7 @@ use std::task::{Context, Poll};
 use futures::future::{BoxFuture, FutureExt as _};
 use tower::{Layer, Service};
 
+use super::guard::WANTED;
 use crate::counters::ReplicatorCounters;
 
 /// The layer.
@@ -42,6 +44,11 @@ where
 
     fn call(&mut self, to: R) -> Self::Future {
         let (connecting, counters) = (self.connector.call(to), self.counters.clone());
-        async move { connecting.await.inspect(|_| counters.connections.increment()) }.boxed()
+        let counted = async move { connecting.await.inspect(|_| counters.connections.increment()) };
+        match WANTED.try_with(Clone::clone) {
+            Ok(wanted) => WANTED.scope(wanted, counted).boxed(),
+            // It will be refused.
+            Err(_) => counted.boxed(),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Response;
 
+use super::guard::{GuardedClient, SendError};
 use super::retry::Trouble;
 use super::transport::{failure, reason};
 use crate::effort::pulse::Pulse;
@@ -42,21 +43,26 @@ impl From<Failed> for PeerError {
 
 /// Waits for an answer's head, as long as the body goes out or the silence isn't too long.
 pub(super) async fn exchange(
+    client: &GuardedClient,
     request: reqwest::RequestBuilder,
     silence: Duration,
     sent: &AtomicU64,
     name: &str,
 ) -> Result<Response, Failed> {
-    let mut answer = std::pin::pin!(request.send());
-    let mut seen = 0;
     let unreachable = |trouble, reason| {
         let error = PeerError::Unreachable { request: name.to_owned(), tries: 1, reason };
         Failed { trouble, asked: None, error }
     };
+    let failed = |error: reqwest::Error| unreachable(failure(&error), reason(&error));
+    let mut answer = std::pin::pin!(client.send(request.build().map_err(failed)?));
+    let mut seen = 0;
     loop {
         match tokio::time::timeout(silence, &mut answer).await {
             Ok(Ok(response)) => return Ok(response),
-            Ok(Err(error)) => return Err(unreachable(failure(&error), reason(&error))),
+            Ok(Err(SendError::Failed(error))) => return Err(failed(error)),
+            Ok(Err(SendError::Forbidden(forbidden))) => {
+                return Err(Failed { trouble: Trouble::Forbidden, asked: None, error: forbidden.into() });
+            }
             Err(_) => {
                 let now = sent.load(Ordering::Relaxed);
                 if std::mem::replace(&mut seen, now) == now {

@@ -92,6 +92,8 @@ pub enum Trouble {
     BrokeOff,
     /// The request can't be sent as it is.
     Unsendable,
+    /// It may not be sent there.
+    Forbidden,
     /// Another answer than the expected one.
     Answered(Blame),
 }
@@ -125,7 +127,7 @@ pub fn verdict(operation: Operation, failure: Trouble) -> Verdict {
         Trouble::BrokeOff if operation.is_of_documents() => Verdict::RetryFew,
         Trouble::BrokeOff => Verdict::Retry,
         Trouble::Unresolved => Verdict::RetryFew,
-        Trouble::Tls | Trouble::Unsendable => Verdict::Stop,
+        Trouble::Tls | Trouble::Unsendable | Trouble::Forbidden => Verdict::Stop,
         Trouble::Answered(Blame::Document | Blame::Missing | Blame::Lasting) => Verdict::Stop,
         Trouble::Answered(Blame::Passing | Blame::Unclear { .. }) if operation.is_of_documents() => Verdict::RetryFew,
         Trouble::Answered(Blame::Passing | Blame::Unclear { .. }) => Verdict::Retry,
@@ -234,6 +236,7 @@ mod tests {
         }
         assert_eq!(verdict(Operation::Info, Trouble::Unresolved), Verdict::RetryFew);
         assert_eq!(verdict(Operation::Info, Trouble::Tls), Verdict::Stop);
+        assert_eq!(verdict(Operation::Info, Trouble::Forbidden), Verdict::Stop);
         assert_eq!(verdict(Operation::Wait, Trouble::Broke), Verdict::Retry);
         assert_eq!(verdict(Operation::Wait, Trouble::BrokeOff), Verdict::Stop);
     }

@@ -21,6 +21,7 @@ use super::answer::{Answer, Reply};
 use super::auth::{AccessToken, LoginClient};
 use super::call::{Call, Streamed};
 use super::exchange::{Failed, exchange, outgoing};
+use super::guard::GuardedClient;
 use super::pace::Permit;
 use super::redirect::redirect;
 use super::retry::{self, Budget, Operation, Schedule, Trouble, Verdict};
@@ -244,7 +245,7 @@ impl RemotePeer {
         url.origin() == own.origin() && (!self.inner.names_secret || url.path().starts_with(own.path()))
     }
 
-    fn client(&self, url: &Url) -> &reqwest::Client {
+    fn client(&self, url: &Url) -> &GuardedClient {
         if self.is_own(url) { &self.inner.client } else { &self.inner.client_elsewhere }
     }
 
@@ -275,7 +276,7 @@ impl RemotePeer {
         call.waited_ms.fetch_add(waiting.elapsed().as_millis() as u64, Ordering::Relaxed);
         let counters = &self.inner.counters;
         counters.requests.increment();
-        let response = exchange(request, self.silence(call), sent, name).await;
+        let response = exchange(self.client(url), request, self.silence(call), sent, name).await;
         let response = response.inspect_err(|_| counters.unanswered.increment())?;
         counters.answered(response.status().as_u16());
         server.answered(response.status().as_u16());

@@ -20,6 +20,7 @@ use crate::document::Seq;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::RemoteEndpoint;
 use crate::peer::PeerError;
+use crate::policy::Policy;
 
 /// A waiting feed without a sign of life for so many heartbeats is dead.
 const MISSED_HEARTBEATS: u32 = 2;
@@ -54,13 +55,14 @@ pub struct DatabaseUpdate {
 }
 
 impl RemoteServer {
-    /// The server of this URL; nothing is sent yet.
+    /// The server of this URL, for those who are held to this policy; nothing is sent yet.
     pub async fn new(
         clients: &Clients,
         endpoint: RemoteEndpoint,
+        policy: &Policy,
         settings: Arc<config::Replicator>,
     ) -> Result<Self, PeerError> {
-        Ok(Self { root: RemotePeer::new(clients, endpoint, settings, Pulse::default()).await? })
+        Ok(Self { root: RemotePeer::new(clients, endpoint, policy, settings, Pulse::default()).await? })
     }
 
     /// What it is called in logs.

@@ -21,6 +21,7 @@ mod requests;
 mod bulk;
 mod attached;
 mod credentials;
+mod guarded;
 
 /// A request as a server saw it.
 #[derive(Debug)]
@@ -87,7 +88,8 @@ async fn opened(endpoint: RemoteEndpoint) -> RemotePeer {
         ..config::Replicator::default()
     };
     let clients = Clients::new(&settings).unwrap();
-    RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).await.unwrap()
+    let policy = Policy::new(&settings.endpoints, true);
+    RemotePeer::new(&clients, endpoint, &policy, Arc::new(settings), Pulse::default()).await.unwrap()
 }
 
 fn answer(status: u16, body: impl Into<Body>) -> Response {

@@ -3,26 +3,12 @@
 use std::error::Error;
 use std::io;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-
 use super::retry::Trouble;
 
-/// Asks the system, and gives failures a type, by which they are told from other failures to connect.
-pub(super) struct SystemResolver;
-
+/// A name stands for no address: by its type it is told from other failures to connect.
 #[derive(Debug, thiserror::Error)]
 #[error("no address found")]
-struct NoAddress(#[source] io::Error);
-
-impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NoAddress)?;
-            let addresses: Vec<_> = addresses.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
+pub(super) struct NoAddress(#[source] pub io::Error);
 
 /// What went wrong before an answer came.
 pub(super) fn failure(error: &reqwest::Error) -> Trouble {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use url::Url;
 
@@ -13,15 +14,16 @@ use crate::endpoint::auth::without_query;
 use crate::peer::error::{Blame, PeerError};
 use crate::peer::remote::answer::{Answer, Reply};
 use crate::peer::remote::exchange::{Failed, exchange};
+use crate::peer::remote::guard::GuardedClient;
 use crate::peer::remote::judgement;
 use crate::peer::remote::retry::{self, Trouble};
 
 /// Logs in and fetches tokens, for one request of one peer.
 pub(in crate::peer::remote) struct LoginClient<'a> {
     /// For the peer's own origin.
-    pub own: &'a reqwest::Client,
+    pub own: &'a GuardedClient,
     /// For a token's URL.
-    pub elsewhere: &'a reqwest::Client,
+    pub elsewhere: &'a GuardedClient,
     /// The longest silence, and the longest wait for another request's fetching.
     pub silence: Duration,
     /// The database's name, for errors.
@@ -34,20 +36,20 @@ impl LoginClient<'_> {
     /// Sends a form and reads the answer whole; failures that may pass are errors, other answers are the caller's.
     pub(super) async fn post(
         &self,
-        http: &reqwest::Client,
+        http: &GuardedClient,
         url: &Url,
         form: &[(&str, &str)],
         basic: Option<HeaderValue>,
     ) -> Result<Reply, Failed> {
         let request: Arc<str> = format!("POST {}", without_query(url)).into();
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let mut builder = http.post(url.clone()).body(body);
+        let mut builder = http.request(Method::POST, url.clone()).body(body);
         builder =
             builder.header("content-type", "application/x-www-form-urlencoded").header("accept", "application/json");
         if let Some(basic) = basic {
             builder = builder.header(AUTHORIZATION, basic);
         }
-        let response = exchange(builder, self.silence, &Default::default(), &request).await?;
+        let response = exchange(http, builder, self.silence, &Default::default(), &request).await?;
         let reply = Answer::new(request, response, self.silence, Pulse::default());
         let reply = reply.hiding_reasons(self.hides_reasons).whole().await;
         let reply = reply.map_err(|error| Failed { trouble: Trouble::BrokeOff, asked: None, error })?;

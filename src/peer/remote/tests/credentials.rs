@@ -198,10 +198,11 @@ async fn peers_with_the_same_credentials_share_a_login_and_its_refusal() {
     let url = url.await;
     let settings = Arc::new(config::Replicator::default());
     let clients = Clients::new(&settings).unwrap();
+    let policy = Policy::new(&settings.endpoints, true);
     let open = async |database: &str, password: &str| {
         let basic = json!({"basic": {"username": "ann", "password": password}});
         let named = endpoint(json!({"url": format!("{url}/{database}"), "auth": basic}));
-        RemotePeer::new(&clients, named, settings.clone(), Pulse::default()).await.unwrap()
+        RemotePeer::new(&clients, named, &policy, settings.clone(), Pulse::default()).await.unwrap()
     };
     let (source, target) = (open("src", SECRET).await, open("tgt", SECRET).await);
     for peer in [source, target] {
@@ -378,7 +379,8 @@ mod tls {
             endpoint.connection.tls.ssl_trusted_certificates_file = Some(dir.path().join(name));
             let settings = config::Replicator::default();
             let clients = Clients::new(&settings).unwrap();
-            let opened = RemotePeer::new(&clients, endpoint, Arc::new(settings), Pulse::default()).await;
+            let policy = Policy::new(&settings.endpoints, true);
+            let opened = RemotePeer::new(&clients, endpoint, &policy, Arc::new(settings), Pulse::default()).await;
             let error = opened.unwrap_err().to_string();
             assert!(error.contains("ssl_trusted_certificates_file") && error.contains(problem), "{error}");
         }

@@ -23,7 +23,8 @@ async fn a_request_that_waits_for_others_of_ours_does_not_fail() {
     endpoint.connection.http_connections = Some(1);
     let settings = config::Replicator { retry_time_limit: Duration::from_secs(1), ..config::Replicator::default() };
     let (clients, pulse) = (Clients::new(&settings).unwrap(), Pulse::default());
-    let peer = RemotePeer::new(&clients, endpoint, Arc::new(settings), pulse.clone()).await.unwrap();
+    let policy = Policy::new(&settings.endpoints, true);
+    let peer = RemotePeer::new(&clients, endpoint, &policy, Arc::new(settings), pulse.clone()).await.unwrap();
     let standing_still = pulse.failed(Duration::from_millis(1500));
     let both = futures::future::join(peer.info(), peer.local_doc("a"));
     let (slow, waiting) = tokio::select! {

@@ -2,7 +2,8 @@
 //!
 //! Requests go out as they are given: what is changed in those of others, and what becomes of an answer, `http` decides.
 //! Each takes a connection for itself, from a pool, and brings it back when request and answer are both at their end. Whoever
-//! drops an answer before its end closes the connection at once: CouchDB learns so that nobody listens any more.
+//! drops an answer before its end closes the connection at once, however silent it is: CouchDB learns so that nobody listens any
+//! more.
 //!
 //! # What is tried again
 //! A connection from the pool may have been closed by CouchDB a moment ago. A request of which nothing was written yet goes over another one,
@@ -34,8 +35,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioTimer;
 
 pub use self::callers::{Asked, Callers, KnownCaller};
+pub use self::connecting::TrustError;
 use self::connecting::{Connector, Spawner};
-pub use self::connecting::{HangUp, TrustError};
 pub use self::questions::{Answered, UuidError};
 use crate::config::connection::Tls;
 use crate::config::couchdb::CouchDb;
@@ -45,8 +46,6 @@ use crate::tasks::Tasks;
 const IDLE: Duration = Duration::from_secs(90);
 /// Unused connections that are kept: each takes one of CouchDB's 2,048 from others.
 const MAX_IDLE: usize = 256;
-/// Headers of an answer. CouchDB's own HTTP server takes as many of a request.
-const MAX_HEADERS: usize = 1000;
 
 /// What is wrong with a body on its way.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -86,14 +85,6 @@ pub enum Unanswered {
     Malformed(String),
 }
 
-/// An answer, and the connection on which its body comes.
-pub struct Answer {
-    /// As it came; hop-by-hop headers and all.
-    pub response: Response<Incoming>,
-    /// Closes the connection unless it is told that the answer has come to its end.
-    pub connection: HangUp,
-}
-
 impl Upstream {
     /// That of these settings; `tls` says whom to trust. Nothing is sent yet. `tasks` own its connections.
     pub fn new(settings: CouchDb, tls: &Tls, tasks: Tasks) -> Result<Self, TrustError> {
@@ -103,7 +94,6 @@ impl Upstream {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_preserve_header_case(true)
-            .http1_max_headers(MAX_HEADERS)
             .set_host(false)
             .build(connector);
         let url = &settings.url;
@@ -127,8 +117,9 @@ impl Upstream {
         &self.inner.settings
     }
 
-    /// Sends a request whose URI is a path with or without a query, byte for byte. `Host` is set here.
-    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Answer, Unanswered> {
+    /// Sends a request whose URI is a path with or without a query, byte for byte. `Host` is set here; the answer is as it came,
+    /// hop-by-hop headers and all.
+    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
         let inner = &self.inner;
         *request.uri_mut() = inner.uri(request.uri().path_and_query())?;
         *request.version_mut() = Version::HTTP_11;
@@ -144,10 +135,7 @@ impl Upstream {
             sent = inner.client.request(Request::from_parts(parts, empty())).await;
         }
         match sent {
-            Ok(mut response) => {
-                let connection = HangUp::of(&mut response);
-                Ok(Answer { response, connection })
-            }
+            Ok(answer) => Ok(answer),
             Err(error) if error.is_connect() => Err(Unanswered::Unreachable(innermost(&error))),
             Err(error) => Err(Unanswered::BrokeOff(innermost(&error))),
         }

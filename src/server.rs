@@ -47,6 +47,8 @@ pub struct Server {
     availability: http::Availability,
     /// Accepts, and serves every connection.
     connections: Tasks,
+    /// Connections to the CouchDB, if it stands beside one.
+    to_couchdb: Tasks,
 }
 
 impl Server {
@@ -57,9 +59,9 @@ impl Server {
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(&config).await?;
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
-        let connections = Tasks::default();
+        let (connections, to_couchdb) = (Tasks::default(), Tasks::default());
         let clients = Clients::new(&config.replicator)?;
-        let Opened { home, databases, uuid, address } = home::open(&settings, &clients, addr, &connections).await?;
+        let Opened { home, databases, uuid, address } = home::open(&settings, &clients, addr, &to_couchdb).await?;
         let settings_of_jobs = Arc::new(config.replicator.clone());
         let identity = identity::of(&config, &address, &uuid);
         let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);
@@ -101,7 +103,7 @@ impl Server {
         availability.up();
         let beside = config.couchdb.as_ref().map(|couchdb| couchdb.url.as_str());
         tracing::info!(%addr, beside, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, settings, store, jobs, availability, connections })
+        Ok(Self { addr, settings, store, jobs, availability, connections, to_couchdb })
     }
 
     /// Its settings, which may change.
@@ -135,6 +137,11 @@ impl Server {
         self.connections.stop();
         if !self.connections.ended_within(config.http.drain_deadline).await {
             tracing::warn!("requests were still open at the deadline");
+        }
+        // What passes through may go on for days. It breaks off here, on both sides.
+        self.to_couchdb.stop();
+        if !self.to_couchdb.ended_within(CLOSE_DEADLINE).await {
+            tracing::warn!("connections to CouchDB were still open at the deadline");
         }
         if let Some(store) = self.store
             && timeout(CLOSE_DEADLINE, store.close()).await.is_err()

@@ -49,11 +49,9 @@ impl Upstream {
         let asking = async {
             let mut request = Request::get(path).body(empty()).map_err(|_| Unanswered::Malformed(path.to_owned()))?;
             *request.headers_mut() = headers;
-            let mut answer = self.send(request).await?;
-            let (parts, body) = answer.response.into_parts();
+            let (parts, body) = self.send(request).await?.into_parts();
             let whole = Limited::new(body, MAX_BYTES).collect().await;
             let body = whole.map_err(|error| Unanswered::BrokeOff(error.to_string()))?.to_bytes();
-            answer.connection.ended();
             Ok(Answered { status: parts.status, headers: parts.headers, body })
         };
         timeout(limit, asking).await.unwrap_or(Err(Unanswered::Silent(limit)))

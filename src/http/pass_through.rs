@@ -28,7 +28,6 @@
 pub mod hop_by_hop;
 pub mod forwarded;
 mod expectation;
-mod body;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -36,10 +35,9 @@ use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 
-use self::body::AnswerBody;
 use self::expectation::Expected;
 use super::error::ApiError;
-use crate::beside::{Answer, Unanswered, Upstream};
+use crate::beside::{Unanswered, Upstream};
 
 /// Sends a request on, and answers what CouchDB says.
 pub async fn pass(upstream: &Upstream, mut request: Request) -> Result<Response, ApiError> {
@@ -50,9 +48,9 @@ pub async fn pass(upstream: &Upstream, mut request: Request) -> Result<Response,
     forwarded::tell(&mut request);
     let (request, asked) = Expected::of(request);
     let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    let Answer { mut response, connection } = upstream.send(request).await?;
+    let mut response = upstream.send(request).await?;
     hop_by_hop::of_answer(response.headers_mut());
-    Ok(response.map(|body| Body::new(AnswerBody::new(body, connection, asked))))
+    Ok(response.map(|body| asked.until_end_of(body)))
 }
 
 impl From<Unanswered> for ApiError {

@@ -57,6 +57,20 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client() {
     }
 }
 
+#[tokio::test]
+async fn at_a_stop_a_feed_breaks_off_on_both_sides() {
+    let couchdb = RawCouchDb::start().await;
+    let server = beside(&couchdb.url()).await;
+    let mut client = Wire::connect(server.addr()).await;
+    client.send("GET /db/_changes?feed=continuous HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut wire = couchdb.accept().await;
+    wire.head().await;
+    wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n").await;
+    client.until("1\r\n\n\r\n").await;
+    server.stop().await;
+    assert_eq!((client.rest().await.as_str(), wire.rest().await.as_str()), ("", ""));
+}
+
 /// Whoever sends one more request over a connection that was used before finds it closed.
 async fn on_a_stale_connection(request: &str) -> (RawCouchDb, Wire, crate::support::Server) {
     let couchdb = RawCouchDb::start().await;

@@ -70,17 +70,6 @@ impl Wire {
         self.until("\r\n\r\n").await
     }
 
-    /// So many bytes.
-    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
-        while self.read.len() < count {
-            let more =
-                timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await.expect("nothing more comes").unwrap();
-            assert!(more > 0, "it ended after {} bytes", self.read.len());
-        }
-        let rest = self.read.split_off(count);
-        std::mem::replace(&mut self.read, rest)
-    }
-
     /// All that comes until the other side closes; a reset is an end too.
     pub async fn rest(mut self) -> String {
         _ = timeout(PATIENCE, self.stream.read_to_end(&mut self.read)).await.expect("it doesn't end");

@@ -1,10 +1,12 @@
 //! The replicator's part beside a CouchDB: who may replicate what, under which ids, and what is listed.
 
+use std::time::Duration;
+
 use couchrep::config::couchdb::CouchDb;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{self, Server, client};
+use crate::support::{self, Fault, FaultyPeer, Server, client};
 
 /// A CouchDB with the admin `root` and the user `ann`, who is a member of `src` and `tgt`, and a couchrep beside it.
 async fn pair() -> (Server, Server) {
@@ -15,7 +17,6 @@ async fn pair() -> (Server, Server) {
     for name in ["src", "tgt"] {
         couchdb.put(&format!("/{name}/_security"), json!({ "members": { "names": ["ann"] } }), 200).await;
     }
-    couchdb.put("/_users", json!(null), 201).await;
     let ann = json!({ "name": "ann", "password": "pw", "roles": [], "type": "user" });
     couchdb.put("/_users/org.couchdb.user:ann", ann, 201).await;
     couchdb.put("/src/doc", json!({ "a": 1 }), 201).await;
@@ -165,4 +166,24 @@ async fn which_page_may_read_an_answer_of_ours_is_couchdbs_to_say() {
         assert_eq!(reads.status(), StatusCode::OK);
         assert_eq!(reads.headers().get("access-control-allow-origin").is_some(), may, "{origin}");
     }
+}
+
+/// The seed's rule for local sources: who joins late, and asks for what came late, gets it.
+#[tokio::test]
+async fn a_joiner_behind_a_database_of_couchdb_that_moved_on_runs_again() {
+    let couchdb = Server::start().await;
+    couchdb.database("src").await.fill("doc-", 10).await;
+    couchdb.database("tgt").await;
+    let between = FaultyPeer::before(&couchdb).await;
+    let server = super::beside(&between.url("")).await;
+    let job = json!({ "source": "src", "target": "tgt" });
+    between.fail(Method::POST, "/tgt/_ensure_full_commit", Fault::Slow(Duration::from_secs(3)));
+    let (starter, joiner) = tokio::join!(server.replicate(job.clone()), async {
+        between.saw("POST /tgt/_ensure_full_commit").await;
+        couchdb.put("/src/late", json!({}), 201).await;
+        server.replicate(job.clone()).await
+    });
+    assert_eq!(starter["history"][0]["docs_written"], 10);
+    assert_eq!(joiner["history"][0]["docs_written"], 1, "{joiner}");
+    couchdb.get("/tgt/late", 200).await;
 }

@@ -20,15 +20,16 @@ use axum::http::StatusCode;
 use axum::http::header::EXPECT;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
 /// Longer than a client waits itself: curl sends its body after a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Gives the word; when it is dropped without one, the body isn't wanted.
+/// Gives the word.
 #[derive(Clone)]
-pub struct Word {
+struct Word {
     sender: Arc<Mutex<Option<oneshot::Sender<()>>>>,
 }
 
@@ -46,14 +47,48 @@ impl Word {
     }
 }
 
-/// Tells, when it is dropped, that the answer is over.
+/// What a request asked that expects to be told to go on.
 pub struct Asked(Option<Word>);
 
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if let Some(word) = &self.0 {
-            word.over();
+impl Asked {
+    /// The answer's body, at the end of which a body that still waits is given up.
+    pub fn until_end_of(self, answer: Incoming) -> Body {
+        match self.0 {
+            None => Body::new(answer),
+            Some(word) => Body::new(ExpectedAnswer { answer, word }),
         }
+    }
+}
+
+/// The answer to a request that expected to be told to go on.
+struct ExpectedAnswer {
+    answer: Incoming,
+    word: Word,
+}
+
+impl HttpBody for ExpectedAnswer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.answer).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
+    }
+}
+
+impl Drop for ExpectedAnswer {
+    fn drop(&mut self) {
+        self.word.over();
     }
 }
 
@@ -69,7 +104,7 @@ struct Waits {
 }
 
 impl Expected {
-    /// Has a request's body wait if the request says so. [`Asked`] is to be kept until the answer is over.
+    /// Has a request's body wait if the request says so. [`Asked`] is for the answer.
     pub fn of(request: Request) -> (axum::http::Request<Self>, Asked) {
         let expects =
             request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));

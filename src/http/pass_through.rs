@@ -29,10 +29,17 @@ pub mod hop_by_hop;
 pub mod forwarded;
 mod expectation;
 
-use axum::body::Body;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::Method;
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
 use self::expectation::Expected;
@@ -50,12 +57,29 @@ pub async fn pass(upstream: &Upstream, mut request: Request) -> Result<Response,
     let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
     let mut response = upstream.send(request).await?;
     hop_by_hop::of_answer(response.headers_mut());
-    Ok(response.map(|body| asked.until_end_of(body)))
+    let says_empty = response.headers().get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    Ok(response.map(|body| if says_empty { Body::new(Nothing) } else { asked.until_end_of(body) }))
 }
 
 impl From<Unanswered> for ApiError {
     fn from(error: Unanswered) -> Self {
         Self::BadGateway(error.to_string())
+    }
+}
+
+/// An empty body whose length is told: hyper leaves `Content-Length: 0` out of a 304 of which it knows before that nothing comes.
+struct Nothing;
+
+impl HttpBody for Nothing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(0)
     }
 }
 

@@ -83,6 +83,8 @@ async fn answers_without_a_body_tell_the_length_that_couchdb_tells_or_none() {
         ("HEAD", "200 OK", "Content-Length: 12345\r\n", &["Content-Length: 12345"][..]),
         ("HEAD", "200 OK", "Transfer-Encoding: chunked\r\n", &[]),
         ("GET", "304 Not Modified", "ETag: \"1-a\"\r\n", &["ETag: \"1-a\""]),
+        ("GET", "304 Not Modified", "Content-Length: 0\r\n", &["Content-Length: 0"]),
+        ("HEAD", "200 OK", "Content-Length: 0\r\n", &["Content-Length: 0"]),
         ("PUT", "204 No Content", "", &[]),
         ("GET", "200 OK", "Content-Length: 0\r\n", &["Content-Length: 0"]),
     ] {

@@ -70,10 +70,10 @@ impl Wire {
         self.until("\r\n\r\n").await
     }
 
-    /// All that comes until the other side closes; a reset is an end too.
+    /// All that comes until the other side closes, a character a byte; a reset is an end too.
     pub async fn rest(mut self) -> String {
         _ = timeout(PATIENCE, self.stream.read_to_end(&mut self.read)).await.expect("it doesn't end");
-        String::from_utf8(self.read).unwrap()
+        self.read.into_iter().map(char::from).collect()
     }
 
     /// Whether nothing has come, and nothing comes for a moment.

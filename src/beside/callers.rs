@@ -30,7 +30,13 @@ const MOST: usize = 10_000;
 pub struct Callers {
     upstream: Upstream,
     /// By a digest of what proved it. Held for a look at it only.
-    known: Arc<Mutex<LruCache<Vec<u8>, (Instant, KnownCaller)>>>,
+    known: Arc<Mutex<LruCache<Vec<u8>, Remembered>>>,
+}
+
+/// Somebody who was asked for.
+struct Remembered {
+    at: Instant,
+    known: KnownCaller,
 }
 
 /// Somebody whom CouchDB knows, or nobody in particular.
@@ -84,14 +90,14 @@ impl Callers {
     /// Asks who sent these proofs; `told` is what a proxy tells besides, and proves nothing.
     pub async fn ask(&self, proofs: &HeaderMap, told: HeaderMap) -> Result<Asked, Unanswered> {
         let key = digest(proofs);
-        if let Some((at, known)) = self.known().get(&key)
+        if let Some(Remembered { at, known }) = self.known().get(&key)
             && at.elapsed() < REMEMBERED
         {
             return Ok(Asked::Known(known.clone()));
         }
         let mut headers = told;
         headers.extend(proofs.clone());
-        let asked = Instant::now();
+        let at = Instant::now();
         let answered = self.upstream.ask("/_session", headers).await?;
         if answered.status != StatusCode::OK {
             return Ok(Asked::Refused(answered));
@@ -102,7 +108,7 @@ impl Callers {
             answered.headers.iter().filter(|(name, _)| name.as_str().starts_with("access-control-") || *name == VARY);
         let headers: HeaderMap = readers.map(|(name, value)| (name.clone(), value.clone())).collect();
         let known = KnownCaller { caller: Arc::new(caller(session, proofs)), headers };
-        self.known().put(key, (asked, known.clone()));
+        self.known().put(key, Remembered { at, known: known.clone() });
         // A session that is renewed is renewed for who asked.
         let mut known = known;
         for cookie in answered.headers.get_all(SET_COOKIE) {
@@ -111,7 +117,7 @@ impl Callers {
         Ok(Asked::Known(known))
     }
 
-    fn known(&self) -> MutexGuard<'_, LruCache<Vec<u8>, (Instant, KnownCaller)>> {
+    fn known(&self) -> MutexGuard<'_, LruCache<Vec<u8>, Remembered>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

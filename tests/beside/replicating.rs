@@ -144,6 +144,15 @@ async fn couchdbs_tasks_and_jobs_and_ours_are_one_list() {
     let mut expected = vec![own.clone(), theirs.clone()];
     expected.sort_by_key(ToString::to_string);
     assert_eq!(found, expected);
+    let ids = |page: &Value| page["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect::<Vec<_>>();
+    let all = read("/_scheduler/jobs").await;
+    assert_eq!((&all["total_rows"], ids(&all)), (&json!(2), expected.clone()));
+    let second = read("/_scheduler/jobs?skip=1&limit=1").await;
+    assert_eq!((&second["offset"], ids(&second)), (&json!(1), expected[1..].to_vec()));
+    for id in [&own, &theirs] {
+        let path = format!("/_scheduler/jobs/{}", id.as_str().unwrap());
+        assert_eq!(read(&path).await["id"], *id);
+    }
 }
 
 /// A page of another site asks in its browser, and the browser asks CouchDB's settings, whoever answers.

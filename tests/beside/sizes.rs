@@ -45,7 +45,7 @@ async fn half_a_gigabyte_each_way_takes_a_few_megabytes() {
     let idle = peak_bytes(process.id());
     let exchange = async |number: usize| {
         let url = process.url("/db/att");
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let sent = client().put(url).body(reqwest::Body::wrap_stream(body(BODY))).send().await.unwrap();
             assert_eq!(sent.text().await.unwrap(), BODY.to_string());
         } else {

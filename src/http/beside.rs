@@ -1,7 +1,7 @@
 //! The face of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
 //!
 //! # Whose a request is
-//! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`is_ours`]), in whatever
+//! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`our_path`]), in whatever
 //! way their paths are written: CouchDB decodes its path before it looks who is meant, so `/%5Freplicate` is no way round us.
 //! - `/_scheduler/docs` is CouchDB's: documents of `_replicator` are its own scheduler's, as long as nobody takes them over.
 //! - `/_up` is CouchDB's: whoever asks it through this port (a balancer, a container's health check) wants to know whether a database

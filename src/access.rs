@@ -28,6 +28,9 @@ pub struct Caller {
     pub roles: Vec<String>,
     /// The request's `Authorization` as it came. It enters the ids of replications between databases without a URL.
     pub authorization: Option<SecretString>,
+    /// What proves who he is only for a while, to the CouchDB beside which this server stands: headers with a session's cookie, a
+    /// token, a proxy's word. None if a password proves it.
+    pub passing: Vec<(String, SecretString)>,
 }
 
 /// Why somebody may not do something, in CouchDB's words.

@@ -7,6 +7,7 @@
 mod admin;
 pub mod auth;
 pub mod connection;
+pub mod couchdb;
 pub mod cors;
 pub mod secrets;
 pub mod keys;
@@ -24,6 +25,7 @@ use url::Url;
 use self::auth::Auth;
 use self::connection::{SocketOptions, Tls};
 use self::cors::Cors;
+use self::couchdb::CouchDb;
 use self::secrets::DeclaredSecrets;
 use crate::policy::EndpointRules;
 pub use admin::{Admin, Password};
@@ -36,6 +38,8 @@ pub struct Config {
     pub listen: String,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
+    /// The CouchDB beside which the server stands, in place of the embedded store.
+    pub couchdb: Option<CouchDb>,
     /// The server's uuid, which enters replication ids; made once and kept in the data dir if absent.
     pub uuid: Option<String>,
     /// The machine's name as ids of versions 1 and 2 have it; the machine's own if absent.
@@ -69,6 +73,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:5984".into(),
             data_dir: "data".into(),
+            couchdb: None,
             uuid: None,
             hostname: None,
             httpd_port: 5984,

@@ -1,29 +1,43 @@
 //! Where local names live, and how any database is opened: the one place that makes a [`Peer`] of an [`Endpoint`].
 //!
-//! A local name is a database of the embedded store, whose security object is asked at each question to it; a remote
+//! A local name is a database of the embedded store, or of the CouchDB beside which this server stands. Of the store, whose security object is asked at each question to it; a remote
 //! database decides for itself, by the credentials of the endpoint; a secret that it names is asked for here, each time. That the database is there is found out by the first question.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
+use url::Url;
+
 use crate::access::{Caller, Denied};
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
 use crate::effort::pulse::Pulse;
-use crate::endpoint::{Endpoint, RemoteEndpoint, SecretRefused};
+use crate::endpoint::{Credentials, Endpoint, RemoteEndpoint, SecretRefused};
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::server::RemoteServer;
 use crate::peer::remote::{Clients, RemotePeer};
 use crate::peer::{Peer, PeerError};
-use crate::policy::{Forbidden, Policy};
+use crate::policy::{Destination, Forbidden, Policy};
 use crate::store::{DbName, DbUpdates, Store, StoreError};
 
 /// Opens databases. Cheap to clone.
 #[derive(Clone)]
 pub struct Databases {
-    store: Option<Store>,
+    home: Home,
     clients: Clients,
     settings: Arc<Replicator>,
+}
+
+/// Where local names live.
+#[derive(Clone)]
+enum Home {
+    /// There are none.
+    Nowhere,
+    /// In the embedded store.
+    Store(Store),
+    /// In the CouchDB with this root.
+    CouchDb(Url),
 }
 
 /// Why a database can't be opened.
@@ -32,6 +46,11 @@ pub enum OpenError {
     /// A name, where there are only URLs.
     #[error("there is no store to look `{0}` up in")]
     NoStore(DbName),
+    /// What proves who the caller is will be over before the job is.
+    #[error(
+        "a continuous replication of the local database `{0}` outlives a session, a token and a proxy's word: ask with name and password"
+    )]
+    Passing(DbName),
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -47,27 +66,46 @@ impl Databases {
     /// Those of the store, and all others over HTTP. Without a store, as a command has it that is given URLs alone, there
     /// are no local names.
     pub fn new(store: Option<Store>, clients: Clients, settings: Arc<Replicator>) -> Self {
-        Self { store, clients, settings }
+        Self { home: store.map_or(Home::Nowhere, Home::Store), clients, settings }
+    }
+
+    /// Those of the CouchDB with this root, and all others over HTTP.
+    pub fn beside(root: Url, clients: Clients, settings: Arc<Replicator>) -> Self {
+        Self { home: Home::CouchDb(root), clients, settings }
+    }
+
+    /// A database as a job of this caller uses it: a local name beside a CouchDB becomes a database over HTTP, with what he
+    /// proves there who he is.
+    ///
+    /// # Errors
+    /// [`OpenError::Passing`] if it is for `ever` and his proof isn't.
+    pub fn placed(&self, endpoint: Endpoint, caller: &Caller, for_ever: bool) -> Result<Endpoint, OpenError> {
+        let (Home::CouchDb(root), Endpoint::Local(name)) = (&self.home, &endpoint) else { return Ok(endpoint) };
+        if for_ever && !caller.passing.is_empty() {
+            return Err(OpenError::Passing(name.clone()));
+        }
+        Ok(Endpoint::Remote(Box::new(at_home(root, name.clone(), caller))))
     }
 
     /// Opens a database for a caller; what is done with it counts as life of the job that has this pulse.
     pub async fn open(&self, endpoint: &Endpoint, caller: &Arc<Caller>, pulse: &Pulse) -> Result<Peer, OpenError> {
-        match endpoint {
-            Endpoint::Local(name) => {
-                let store = self.store.as_ref().ok_or_else(|| OpenError::NoStore(name.clone()))?;
-                Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())))
+        let remote = match (endpoint, &self.home) {
+            (Endpoint::Remote(remote), _) => RemoteEndpoint::clone(remote),
+            (Endpoint::Local(name), Home::CouchDb(root)) => at_home(root, name.clone(), caller),
+            (Endpoint::Local(name), Home::Nowhere) => return Err(OpenError::NoStore(name.clone())),
+            (Endpoint::Local(name), Home::Store(store)) => {
+                return Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())));
             }
-            Endpoint::Remote(remote) => {
-                let remote = remote.with_secret(&self.settings.secrets, caller)?;
-                let (policy, settings, pulse) = (self.policy(caller), self.settings.clone(), pulse.clone());
-                Ok(Peer::Remote(RemotePeer::new(&self.clients, remote, &policy, settings, pulse).await?))
-            }
-        }
+        };
+        let policy = self.policy(&remote, caller);
+        let remote = remote.with_secret(&self.settings.secrets, caller)?;
+        let (settings, pulse) = (self.settings.clone(), pulse.clone());
+        Ok(Peer::Remote(RemotePeer::new(&self.clients, remote, &policy, settings, pulse).await?))
     }
 
     /// Whether the caller may open a database of the store. One that isn't there is nobody's to open.
     pub async fn may_open(&self, name: &DbName, caller: &Caller) -> Result<(), OpenError> {
-        let store = self.store.as_ref().ok_or_else(|| OpenError::NoStore(name.clone()))?;
+        let store = self.store().ok_or_else(|| OpenError::NoStore(name.clone()))?;
         match store.database(name).await {
             Ok(database) => Ok(database.security().may_open(caller)?),
             Err(StoreError::NoDatabase) => Ok(()),
@@ -75,14 +113,22 @@ impl Databases {
         }
     }
 
-    /// Where a caller may connect to.
-    pub fn policy(&self, caller: &Caller) -> Policy {
-        Policy::new(&self.settings.endpoints, caller.is_server_admin())
+    /// Where a caller may connect to for this endpoint. The CouchDB beside which this server stands is the operator's choice: whoever
+    /// names a database of it without a URL gets there, whatever the rules say.
+    pub fn policy(&self, endpoint: &RemoteEndpoint, caller: &Caller) -> Policy {
+        let policy = Policy::new(&self.settings.endpoints, caller.is_server_admin());
+        match (&self.home, &endpoint.local_name) {
+            (Home::CouchDb(root), Some(_)) => policy.with_home(Destination::of(root)),
+            _ => policy,
+        }
     }
 
     /// Whether a caller may connect to an endpoint, as far as its URLs tell. Nothing is asked for it.
     pub fn may_connect(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Forbidden> {
-        endpoint.check(&self.policy(caller), &self.settings.iam_token_url)
+        match endpoint {
+            Endpoint::Local(_) => Ok(()),
+            Endpoint::Remote(remote) => remote.check(&self.policy(remote, caller), &self.settings.iam_token_url),
+        }
     }
 
     /// A server over HTTP, to be asked about all its databases by those who are held to this policy. Its endpoint has the secret
@@ -101,7 +147,7 @@ impl Databases {
 
     /// What happens to local databases.
     pub fn updates(&self) -> Option<DbUpdates> {
-        self.store.as_ref().map(Store::db_updates)
+        self.store().map(Store::db_updates)
     }
 
     /// What is counted of the replications between these databases.
@@ -111,8 +157,22 @@ impl Databases {
 
     /// Puts the store away.
     pub async fn close(&self) {
-        if let Some(store) = &self.store {
+        if let Some(store) = self.store() {
             store.close().await;
         }
     }
+
+    fn store(&self) -> Option<&Store> {
+        match &self.home {
+            Home::Store(store) => Some(store),
+            Home::Nowhere | Home::CouchDb(_) => None,
+        }
+    }
+}
+
+/// With his password, or as he proved it now.
+fn at_home(root: &Url, name: DbName, caller: &Caller) -> RemoteEndpoint {
+    let password = caller.authorization.as_ref().filter(|_| caller.passing.is_empty());
+    let credentials = password.and_then(|header| Credentials::from_header(header.expose_secret()));
+    RemoteEndpoint::at_home(root, name, credentials, caller.passing.clone())
 }

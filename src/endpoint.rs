@@ -67,6 +67,8 @@ pub struct RemoteEndpoint {
     pub secret: Option<Box<str>>,
     /// How it is reached.
     pub connection: Connection,
+    /// It was named without a URL: a database of the CouchDB beside which this server stands.
+    pub local_name: Option<DbName>,
     /// It is a server as a whole ([`RemoteEndpoint::server`]).
     is_server: bool,
 }
@@ -120,7 +122,10 @@ impl Endpoint {
     pub fn display(&self, address: &str) -> String {
         match self {
             Self::Local(name) => format!("{}/", local_url(address, name.as_str())),
-            Self::Remote(remote) => remote.name(),
+            Self::Remote(remote) => match &remote.local_name {
+                Some(name) => format!("{}/", local_url(address, name.as_str())),
+                None => remote.name(),
+            },
         }
     }
 
@@ -128,7 +133,7 @@ impl Endpoint {
     pub fn without_secrets(&self) -> String {
         match self {
             Self::Local(name) => name.as_str().to_owned(),
-            Self::Remote(remote) => remote.name(),
+            Self::Remote(remote) => remote.local_name.as_ref().map_or_else(|| remote.name(), ToString::to_string),
         }
     }
 
@@ -175,8 +180,25 @@ impl RemoteEndpoint {
             auth: None,
             secret: None,
             connection: Connection::default(),
+            local_name: None,
             is_server: false,
         })
+    }
+
+    /// A database of the CouchDB with this root, as somebody may use it who proves by `headers` who he is, or by a password.
+    pub fn at_home(
+        root: &Url,
+        name: DbName,
+        credentials: Option<Credentials>,
+        headers: Vec<(String, SecretString)>,
+    ) -> Self {
+        let mut url = root.clone();
+        url.set_path(&format!("{}{}/", root.path(), percent::encode(name.as_str())));
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let written = Written { url: url.to_string(), host, port: url.port(), path: url.path().to_owned() };
+        let connection = Connection::default();
+        let (auth, secret, local_name) = (None, None, Some(name));
+        Self { url, written, credentials, headers, auth, secret, connection, local_name, is_server: false }
     }
 
     fn from_object(field: &'static str, object: &Map<String, Value>) -> Result<Self, InvalidEndpoint> {

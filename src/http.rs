@@ -1,6 +1,8 @@
-//! The HTTP face: CouchDB's API, but for what [`ABSENT`] names, over the store and the jobs.
+//! The HTTP face: CouchDB's API, but for what [`ABSENT`] names, over the store and the jobs; or, beside a CouchDB, the replicator's part
+//! of it alone, while everything else passes through ([`beside`]).
 //!
-//! Every route stands in [`router`], and what CouchDB has besides in [`ABSENT`]; one file a resource holds the handlers.
+//! Every route stands in one of three lists ([`replication_routes`], [`shared_lists`], [`database_routes`]), and what CouchDB has
+//! besides in [`ABSENT`]; one file a resource holds the handlers.
 //! Handlers own no long work: a replication is a job's task, a long answer is written by a task that ends when the client
 //! hangs up. Paths are canonical before they are matched ([`path`]): a trailing slash makes no difference, `_design/x` is
 //! one segment.
@@ -59,6 +61,8 @@ mod all_docs;
 mod feed;
 mod changes;
 mod db_updates;
+mod pass_through;
+mod beside;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_request};
@@ -71,16 +75,67 @@ use self::auth::{
     Routes, designers, everybody, listers, maintainers, members, members_of_others, replicators, server_admins,
     server_admins_of_database, watchers,
 };
+pub use self::beside::FaceBeside;
 pub use self::open_requests::{Reader, RequestPermits};
 pub use self::session_cookie::Https;
 pub(crate) use self::state::COUCHDB_VERSION;
-pub use self::state::{AppState, Availability, Shared};
+pub use self::state::{AppState, Availability, Home, Shared};
 pub use self::traffic::Traffic;
+use crate::beside::Callers;
 
-/// Every route of the server.
+/// Every route of a server with databases of its own.
 pub fn router(state: AppState) -> Router {
     let traffic = state.traffic.clone();
-    let routes = Routes::new(&state)
+    let routes = database_routes(replication_routes(Routes::new(&state)));
+    let routes = absent::add(routes, &ABSENT).served();
+    Router::new()
+        .fallback_service(map_request(path::canonical).layer(routes))
+        .layer(from_fn_with_state(state.clone(), identify::identify))
+        .layer(map_request(method_override::meant))
+        .layer(from_fn_with_state(state.permits.clone(), open_requests::limit))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn_with_state(state, cors::tell))
+        .layer(from_fn(envelope::complete))
+        .layer(from_fn_with_state(traffic, traffic::count))
+}
+
+/// The face of a server beside a CouchDB, which `callers` ask.
+pub fn face_beside(state: AppState, callers: Callers) -> FaceBeside {
+    let traffic = state.traffic.clone();
+    let upstream = callers.upstream().clone();
+    let routes = shared_lists(replication_routes(Routes::new(&state)));
+    let routes = Router::new()
+        .fallback_service(routes.served())
+        .layer(from_fn_with_state((state.clone(), callers), beside::identify::identify))
+        .layer(from_fn_with_state(state.permits.clone(), open_requests::limit))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn(envelope::complete))
+        .layer(from_fn_with_state(traffic, traffic::count));
+    FaceBeside::new(routes, state, upstream)
+}
+
+/// The replicator's own; [`beside`] knows their paths.
+fn replication_routes(routes: Routes) -> Routes {
+    routes
+        .route("/_replicate", replicators(any(replication::replicate)))
+        .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
+        .route("/_metrics", watchers(get(metrics::prometheus)))
+}
+
+/// Lists that are CouchDB's and ours, beside a CouchDB.
+fn shared_lists(routes: Routes) -> Routes {
+    routes
+        .route("/_active_tasks", server_admins(get(beside::lists::active_tasks)))
+        .route("/_scheduler/jobs", server_admins(get(beside::lists::jobs)))
+        .route("/_scheduler/jobs/{id}", server_admins(get(beside::lists::job).post(scheduler::act)))
+}
+
+/// All that passes through beside a CouchDB, and lists that are ours alone.
+fn database_routes(routes: Routes) -> Routes {
+    routes
+        .route("/_active_tasks", server_admins(get(replication::active_tasks)))
+        .route("/_scheduler/jobs", server_admins(get(scheduler::jobs)))
+        .route("/_scheduler/jobs/{id}", server_admins(get(scheduler::job).post(scheduler::act)))
         .route("/", everybody(get(welcome::welcome)))
         .route("/_up", everybody(get(welcome::up)))
         .route("/_uuids", everybody(get(welcome::fresh_uuids)))
@@ -91,7 +146,6 @@ pub fn router(state: AppState) -> Router {
         .route("/_membership", server_admins(get(nodes::membership)))
         .route("/_node/{node}", server_admins(get(nodes::name)))
         .route("/_node/{node}/{*rest}", server_admins(any(absent::answer("_node", "other parts of a node"))))
-        .route("/_metrics", watchers(get(metrics::prometheus)))
         .route("/_node/{node}/_prometheus", watchers(get(metrics::prometheus)))
         .route("/_node/{node}/_stats", watchers(get(metrics::stats)))
         .route("/_node/{node}/_stats/{*section}", watchers(get(metrics::stats_part)))
@@ -106,11 +160,6 @@ pub fn router(state: AppState) -> Router {
         .route("/_config", server_admins(get(config::all)))
         .route("/_config/{section}", server_admins(get(config::section)))
         .route("/_config/{section}/{key}", server_admins(get(config::get).put(config::put).delete(config::delete)))
-        .route("/_replicate", replicators(any(replication::replicate)))
-        .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
-        .route("/_active_tasks", server_admins(get(replication::active_tasks)))
-        .route("/_scheduler/jobs", server_admins(get(scheduler::jobs)))
-        .route("/_scheduler/jobs/{id}", server_admins(get(scheduler::job).post(scheduler::act)))
         .route("/_scheduler/docs", server_admins(get(scheduler::documents)))
         .route("/_scheduler/docs/{*place}", server_admins(get(scheduler::of_database)))
         .route(
@@ -150,17 +199,7 @@ pub fn router(state: AppState) -> Router {
         .route(
             "/{db}/{doc}/{*attachment}",
             members(get(attachments::get).put(attachments::put).delete(attachments::delete)),
-        );
-    let routes = absent::add(routes, &ABSENT).served();
-    Router::new()
-        .fallback_service(map_request(path::canonical).layer(routes))
-        .layer(from_fn_with_state(state.clone(), identify::identify))
-        .layer(map_request(method_override::meant))
-        .layer(from_fn_with_state(state.permits.clone(), open_requests::limit))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(from_fn_with_state(state, cors::tell))
-        .layer(from_fn(envelope::complete))
-        .layer(from_fn_with_state(traffic, traffic::count))
+        )
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.

@@ -117,7 +117,7 @@ impl Jobs {
         }
         // It may be megabytes, and a one-shot may take days.
         drop(body);
-        match command {
+        match self.placed(command, caller)? {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
                 let (request, (id, _)) = self.context.identify(request, caller).await?;
@@ -125,6 +125,23 @@ impl Jobs {
             }
             Command::Run(request) => self.run(request, caller).await,
         }
+    }
+
+    /// The command with its local names as they are replicated from here.
+    fn placed(&self, command: Command, caller: &Caller) -> Result<Command, ReplicateError> {
+        let place = |request: Request, for_ever| {
+            let placed = |endpoint| self.context.databases.placed(endpoint, caller, for_ever);
+            let (source, target) = (placed(request.source)?, placed(request.target)?);
+            Ok::<_, ReplicateError>(Request { source, target, ..request })
+        };
+        Ok(match command {
+            Command::CancelId(id) => Command::CancelId(id),
+            Command::Cancel(request) => Command::Cancel(place(request, false)?),
+            Command::Run(request) => {
+                let for_ever = request.continuous;
+                Command::Run(place(request, for_ever)?)
+            }
+        })
     }
 
     /// The entries of `_active_tasks`, the oldest first.

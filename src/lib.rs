@@ -21,6 +21,7 @@ pub mod selector;
 pub mod javascript;
 pub mod access;
 pub mod effort;
+pub mod beside;
 pub mod users;
 pub mod replicator_docs;
 pub mod store;

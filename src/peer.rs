@@ -213,12 +213,10 @@ impl Peer {
         either!(self, peer => peer.ensure_full_commit().await)
     }
 
-    /// Whether the feed has nothing after `seq`. A remote peer counts as up to date, as in the seed's `up_to_date/2`.
+    /// Whether the feed has nothing after `seq`, of a local database; any other one counts as up to date, as in the seed's
+    /// `up_to_date/2`.
     pub async fn up_to_date(&self, seq: &Seq) -> Result<bool, PeerError> {
-        match self {
-            Self::Remote(_) => Ok(true),
-            Self::Local(peer) => peer.up_to_date(seq).await,
-        }
+        either!(self, peer => peer.up_to_date(seq).await)
     }
 
     /// From now on, documents are fetched one by one instead of in bulk; the embedded store needs no requests for either.

@@ -54,6 +54,8 @@ pub struct Policy {
     rules: Arc<EndpointRules>,
     /// Whether the rules for users count too.
     narrow: bool,
+    /// What no rule is asked of.
+    home: Option<Destination>,
 }
 
 /// A connection that isn't made, and the rule that forbids it.
@@ -80,7 +82,12 @@ impl Policy {
     /// What a server admin, or somebody else, may connect to.
     pub fn new(rules: &Arc<EndpointRules>, is_admin: bool) -> Self {
         let same = rules.allow_users.is_empty() && rules.deny_users.is_empty();
-        Self { rules: rules.clone(), narrow: !is_admin && !same }
+        Self { rules: rules.clone(), narrow: !is_admin && !same, home: None }
+    }
+
+    /// The same, and this server whatever the rules say.
+    pub fn with_home(self, home: Destination) -> Self {
+        Self { home: Some(home), ..self }
     }
 
     /// Whether it is that of users, and another one than that of admins.
@@ -105,6 +112,9 @@ impl Policy {
     }
 
     fn judge(&self, to: &Destination, looked_up: Address) -> Result<(), Forbidden> {
+        if self.home.as_ref() == Some(to) {
+            return Ok(());
+        }
         let address = to.address().map_or(looked_up, Address::Known);
         let rules = &*self.rules;
         let forbidden = |why| Forbidden { to: to.clone(), why };

@@ -1,4 +1,4 @@
-//! The running server: binds, opens the store, serves, and puts everything away again.
+//! The running server: binds, opens the store or finds the CouchDB beside which it stands, serves, and puts everything away again.
 //!
 //! [`Server::stop`] is the one list of what ends in which order. Replications stop while requests are still answered:
 //! a replication may talk to this very server by its URL, and its last checkpoint must get through. Then the listener
@@ -6,6 +6,7 @@
 //! doesn't end by its deadline is dropped; the store survives that as it survives a crash.
 
 mod connections;
+mod home;
 mod client_stream;
 mod raw_targets;
 mod slow_reader;
@@ -23,56 +24,59 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::connections::Serving;
+use self::home::Opened;
 pub use self::start_error::StartError;
-use crate::accounts::Accounts;
-use crate::config::{Config, StoreSettings};
-use crate::databases::Databases;
-use crate::http;
+use crate::config::Config;
+use crate::http::{self, Home};
 use crate::jobs::Jobs;
 use crate::peer::remote::Clients;
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
-use crate::replicate::request::check_document;
 use crate::settings::Settings;
-use crate::store::{DbName, Store, StoreError};
+use crate::store::Store;
 use crate::tasks::Tasks;
 
 /// A server that listens.
 pub struct Server {
     addr: SocketAddr,
     settings: Settings,
-    store: Store,
+    /// Absent beside a CouchDB.
+    store: Option<Store>,
     jobs: Jobs,
     availability: http::Availability,
     /// Accepts, and serves every connection.
     connections: Tasks,
+    /// Connections to the CouchDB, if it stands beside one.
+    to_couchdb: Tasks,
 }
 
 impl Server {
-    /// Binds, opens the store, and serves from then on.
+    /// Binds, opens the store or waits for the CouchDB, and serves from then on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let settings = Settings::read(config).await?;
         let config = settings.current();
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listen(&config).await?;
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
-        let store = open_store(&config).await?;
-        let uuid = identity::uuid(&config).await?;
-        settings.complete().await?;
-        let accounts = Accounts::open(settings.watch(), store.clone()).await?;
-        store.ensure(&DbName::replicator()).await.map_err(|source| unusable(&config, source))?;
-        let connections = Tasks::default();
+        let (connections, to_couchdb) = (Tasks::default(), Tasks::default());
         let clients = Clients::new(&config.replicator)?;
-        let context = context(&config, &store, &clients, addr, &uuid);
+        let Opened { home, databases, uuid, address } = home::open(&settings, &clients, addr, &to_couchdb).await?;
+        let settings_of_jobs = Arc::new(config.replicator.clone());
+        let identity = identity::of(&config, &address, &uuid);
+        let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);
         let budget = context.budget.clone();
-        let jobs = Jobs::new(context, Some((store.clone(), accounts.clone())));
+        let (store, callers, documents) = match &home {
+            Home::Embedded { store, accounts } => (Some(store.clone()), None, Some((store.clone(), accounts.clone()))),
+            Home::Beside(callers) => (None, Some(callers.clone()), None),
+        };
+        let jobs = Jobs::new(context, documents);
         let (availability, traffic) = (http::Availability::default(), http::Traffic::default());
         let shared = http::Shared {
-            store: store.clone(),
+            home,
             jobs: jobs.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
             answers: http::Answers::new(config.http.max_answers_bytes),
-            accounts,
             settings: settings.clone(),
             uuid: uuid.clone(),
             availability: availability.clone(),
@@ -83,13 +87,23 @@ impl Server {
             budget,
             tasks: connections.clone(),
         };
-        let router = http::router(shared.into());
-        let (limits, open) = (config.http.clone(), traffic.connections);
-        let accepting = connections::accept((listener, tls), router, limits, open, connections.clone());
-        connections.spawn("accept", accepting);
+        let (listener, open, tasks) = ((listener, tls), traffic.connections, connections.clone());
+        match callers {
+            None => {
+                let serving = Serving { limits: config.http.clone(), keeps_case: false };
+                let face = http::router(shared.into());
+                connections.spawn("accept", connections::accept(listener, face, serving, open, tasks))
+            }
+            Some(callers) => {
+                let serving = Serving { limits: home::limits_beside(&config.http), keeps_case: true };
+                let face = http::face_beside(shared.into(), callers);
+                connections.spawn("accept", connections::accept(listener, face, serving, open, tasks))
+            }
+        };
         availability.up();
-        tracing::info!(%addr, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, settings, store, jobs, availability, connections })
+        let beside = config.couchdb.as_ref().map(|couchdb| couchdb.url.as_str());
+        tracing::info!(%addr, beside, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
+        Ok(Self { addr, settings, store, jobs, availability, connections, to_couchdb })
     }
 
     /// Its settings, which may change.
@@ -124,7 +138,14 @@ impl Server {
         if !self.connections.ended_within(config.http.drain_deadline).await {
             tracing::warn!("requests were still open at the deadline");
         }
-        if timeout(CLOSE_DEADLINE, self.store.close()).await.is_err() {
+        // What passes through may go on for days. It breaks off here, on both sides.
+        self.to_couchdb.stop();
+        if !self.to_couchdb.ended_within(CLOSE_DEADLINE).await {
+            tracing::warn!("connections to CouchDB were still open at the deadline");
+        }
+        if let Some(store) = self.store
+            && timeout(CLOSE_DEADLINE, store.close()).await.is_err()
+        {
             tracing::error!("the store didn't close in time; it will recover when it is opened");
         }
         tracing::info!("stopped");
@@ -139,7 +160,8 @@ async fn listen(config: &Config) -> Result<TcpListener, StartError> {
         Ok(addrs) => addrs.collect(),
         Err(source) => return Err(not_listening(config, source)),
     };
-    if config.admins.is_empty() {
+    // Beside a CouchDB nobody is admin whom it doesn't call one.
+    if config.admins.is_empty() && config.couchdb.is_none() {
         if let Some(open) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
             return Err(StartError::Open(*open));
         }
@@ -154,25 +176,6 @@ fn not_listening(config: &Config, source: io::Error) -> StartError {
         io::ErrorKind::AddrInUse => StartError::Taken { listen },
         _ => StartError::Listen { listen, source },
     }
-}
-
-async fn open_store(config: &Config) -> Result<Store, StartError> {
-    let dir = &config.data_dir;
-    let settings = StoreSettings { password_iterations: config.auth.iterations, ..config.store.clone() };
-    Store::open_with(dir, settings, check_document).await.map_err(|source| unusable(config, source))
-}
-
-fn unusable(config: &Config, source: StoreError) -> StartError {
-    StartError::Store { dir: config.data_dir.clone(), source }
-}
-
-/// What the server's replications share.
-fn context(config: &Config, store: &Store, clients: &Clients, address: SocketAddr, uuid: &str) -> Context {
-    let settings = Arc::new(config.replicator.clone());
-    let identity = identity::of(config, &address.to_string(), uuid);
-    let failures = FailureFiles::under(&config.data_dir);
-    let databases = Databases::new(Some(store.clone()), clients.clone(), settings.clone());
-    Context::new(databases, failures, settings, identity)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 16] = [
     &["json", "tasks", "percent", "uuids", "data_file", "counters", "policy"],
     &["document", "config"],
     &["multipart", "term", "selector", "javascript", "access", "effort"],
-    &["users", "replicator_docs"],
+    &["users", "replicator_docs", "beside"],
     &["store"],
     &["endpoint", "accounts", "settings"],
     &["peer"],

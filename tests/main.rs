@@ -58,6 +58,7 @@ mod doc_ids;
 mod one_shot_end;
 mod standstill;
 mod shutdown;
+mod beside;
 mod readme;
 mod floors;
 mod image;

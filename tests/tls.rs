@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use couchrep::config::couchdb::CouchDb;
 use couchrep::config::{Config, TlsFiles};
 use rcgen::{CertificateParams, KeyPair};
 use reqwest::{Certificate, Method};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::support::json as ask;
+use super::support::{Server, json as ask};
 
 /// Writes a certificate for this machine, and its key.
 fn certificate(dir: &Path) -> (TlsFiles, Certificate) {
@@ -42,6 +43,30 @@ async fn a_server_with_a_certificate_speaks_tls_and_replicates_with_itself() {
     let put = client.put(format!("{url}/a/where")).header("content-type", "application/json").body("{}");
     assert_eq!(put.send().await.unwrap().headers()["location"], format!("{url}/a/where"));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_couchdb_behind_tls_is_believed_by_the_certificates_of_replications() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, _) = certificate(dir.path());
+    let couchdb = couchrep::server::Server::start(config(dir.path(), files.clone())).await.unwrap();
+    let server = Server::with_config(|config| {
+        config.couchdb = Some(CouchDb::parse(&couchdb.url()).unwrap());
+        config.replicator.tls.ssl_trusted_certificates_file = Some(files.cert.clone());
+    })
+    .await;
+    server.put("/a", json!(null), 201).await;
+    server.put("/a/doc", json!({ "n": 1 }), 201).await;
+    server.replicate(json!({ "source": "a", "target": "b", "create_target": true })).await;
+    assert_eq!(server.get("/b/doc", 200).await["n"], 1);
+    let doubting = Server::with_config(|config| {
+        config.couchdb = Some(CouchDb::parse(&couchdb.url()).unwrap());
+        config.uuid = Some("0123456789abcdef0123456789abcdef".into());
+    })
+    .await;
+    let told = doubting.get("/", 502).await["reason"].as_str().unwrap().to_owned();
+    assert!(told.contains("certificate"), "{told}");
+    couchdb.stop().await;
 }
 
 #[tokio::test]

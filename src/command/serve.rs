@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write, stderr};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -38,12 +37,15 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
 
 async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
-    let data_dir = config.data_dir.clone();
+    let home = match &config.couchdb {
+        Some(couchdb) => format!("beside the CouchDB at {}", couchdb.url),
+        None => format!("its databases are in {}", config.data_dir.display()),
+    };
     let server = Server::start(config).await?;
 
     tell_systemd(NotifyState::Ready);
     // Nobody may be reading what a server prints; it serves all the same.
-    let _ = greet(&server.url(), &data_dir);
+    let _ = greet(&server.url(), &home);
 
     let signal = tokio::select! {
         biased;
@@ -83,9 +85,9 @@ async fn follow_level(mut settings: watch::Receiver<Arc<Config>>, set_log_filter
     }
 }
 
-fn greet(url: &str, data_dir: &Path) -> io::Result<()> {
+fn greet(url: &str, home: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "couchrep listens on {url}, its databases are in {}", data_dir.display())?;
+    writeln!(out, "couchrep listens on {url}, {home}")?;
     writeln!(out, "Try:")?;
     writeln!(out, "  curl -X PUT {url}/recipes")?;
     writeln!(

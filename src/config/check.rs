@@ -22,6 +22,7 @@ impl Config {
             (self.uuid.as_ref().is_none_or(is_hex), "--uuid", "must be 32 hex digits"),
             (self.hostname.as_ref().is_none_or(|name| !name.is_empty()), "--hostname", "must not be empty"),
             (self.local_address.as_ref().is_none_or(is_address), "--local-address", "must be HOST:PORT"),
+            (!self.stands_beside_itself(), "--couchdb", "must not be the address that is listened on"),
             (self.auth.timeout.as_secs() > 0, "--session-timeout", "must be at least 1s"),
             (self.auth.timeout <= CENTURY, "--session-timeout", "must be at most a hundred years"),
             (self.auth.cookie_domain.as_deref().is_none_or(is_domain), "--cookie-domain", "must be a domain"),
@@ -55,6 +56,13 @@ impl Config {
             Some((_, option, problem)) => Err(ConfigError::Value { option, problem }),
             None => Ok(()),
         }
+    }
+}
+
+impl Config {
+    /// A request would be passed on to ourselves, for ever.
+    fn stands_beside_itself(&self) -> bool {
+        self.couchdb.as_ref().is_some_and(|couchdb| couchdb.address() == self.listen)
     }
 }
 

@@ -20,6 +20,7 @@ use clap::{Arg, Args};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::couchdb::CouchDb;
 use super::{Config, TlsFiles, couchdb_ini};
 pub use auth::AuthOptions;
 pub use secrets::SecretOptions;
@@ -92,6 +93,13 @@ pub struct Options {
     /// Where the databases live; made if absent [default: data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// A CouchDB to stand beside, by its root: its databases are replicated, and everything else passes through
+    ///
+    /// http://127.0.0.1:5984. Nothing is kept in an embedded store then, and who somebody is and what he may do, that CouchDB
+    /// says.
+    #[arg(long, value_name = "URL")]
+    pub couchdb: Option<String>,
 
     /// An administrator; may be repeated
     ///
@@ -221,7 +229,7 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth, replicator, http, cors, store,
+            couchdb, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth, replicator, http, cors, store,
             secrets
         }
         drop((config, couchdb_ini));
@@ -236,6 +244,10 @@ impl Options {
         }
         if !admins.is_empty() {
             to.admins = admins;
+        }
+        if let Some(url) = couchdb.filter(|url| !url.is_empty()) {
+            let wrong = |problem| ConfigError::Value { option: "--couchdb", problem };
+            to.couchdb = Some(CouchDb::parse(&url).map_err(wrong)?);
         }
         auth.lay_over(&mut to.auth)?;
         if let Some(cert) = tls_cert {

@@ -7,21 +7,11 @@ use url::Url;
 
 use super::auth::Auth;
 use super::connection::Proxy;
-use super::{Endpoint, RemoteEndpoint};
+use super::RemoteEndpoint;
 use crate::policy::{Destination, Forbidden, Policy};
 
-impl Endpoint {
-    /// Judges all URLs that it names. A database of this server is none. `iam_token_url`: where it gets tokens if it doesn't say.
-    pub fn check(&self, policy: &Policy, iam_token_url: &Url) -> Result<(), Forbidden> {
-        match self {
-            Self::Local(_) => Ok(()),
-            Self::Remote(remote) => remote.check(policy, iam_token_url),
-        }
-    }
-}
-
 impl RemoteEndpoint {
-    /// The same of a database over HTTP.
+    /// Judges all URLs that it names. `iam_token_url`: where it gets tokens if it doesn't say.
     pub fn check(&self, policy: &Policy, iam_token_url: &Url) -> Result<(), Forbidden> {
         let proxy = self.connection.proxy.as_ref().map(Proxy::destination);
         let token_url = match &self.auth {
@@ -40,6 +30,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::endpoint::Endpoint;
     use crate::policy::{EndpointRules, Rule};
 
     /// Why a source isn't connected to.
@@ -50,8 +41,12 @@ mod tests {
         body.extend([("source".to_owned(), source), ("target".to_owned(), json!("http://other.example/t"))]);
         let (source, target) = Endpoint::both(&body).unwrap();
         let iam = Url::parse("https://iam.denied.example/").unwrap();
-        target.check(&policy, &iam).unwrap();
-        source.check(&policy, &iam).err().map(|forbidden| forbidden.to_string())
+        let checked = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Local(_) => Ok(()),
+            Endpoint::Remote(remote) => remote.check(&policy, &iam),
+        };
+        checked(&target).unwrap();
+        checked(&source).err().map(|forbidden| forbidden.to_string())
     }
 
     #[test]

@@ -92,7 +92,7 @@ async fn feed(
     let (stopping, answers) = (state.tasks.stopping().clone(), state.answers.clone());
     let counted = (request.feed != Feed::Normal).then(|| state.traffic.feeds.enter());
     let filter = db.ready(request.filter.clone(), request.all_leaves, &filter_request).await?;
-    let (store, name, updates) = (state.store.clone(), db.name().clone(), db.updates());
+    let (store, name, updates) = (state.store()?.clone(), db.name().clone(), db.updates());
     let head = request.feed.headers();
     let write = |sink| async move {
         let _counted = counted;

@@ -50,7 +50,7 @@ pub async fn put(
     let value = value(&body)?;
     if path.section == "admins" {
         // The first administrator adds people there.
-        state.accounts.make_users().await?;
+        state.accounts()?.make_users().await?;
     }
     let before = state.settings.put((&path.section, &path.key), &value, &author, persist).await?;
     Ok(answer::json(StatusCode::OK, &before.unwrap_or_default()))

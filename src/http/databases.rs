@@ -19,7 +19,7 @@ const MAX_SETTING_BYTES: usize = 1 << 20;
 
 /// `PUT /{db}`. `q`, `n` and other parameters of clusters are ignored.
 pub async fn create(State(state): State<AppState>, NamePath(name): NamePath) -> Result<Response, ApiError> {
-    state.store.create(&DbName::parse(&name)?).await?;
+    state.store()?.create(&DbName::parse(&name)?).await?;
     Ok(answer::located(answer::json(StatusCode::CREATED, &json!({ "ok": true })), &[&name]))
 }
 
@@ -36,7 +36,7 @@ pub async fn delete(
         return Err(ApiError::bad_request(reason));
     }
     let name = DbName::parse(&name).map_err(|_| StoreError::NoDatabase)?;
-    state.store.delete(&name).await?;
+    state.store()?.delete(&name).await?;
     Ok(answer::json(StatusCode::OK, &json!({ "ok": true })))
 }
 
@@ -48,7 +48,7 @@ pub async fn info(Db(db): Db) -> Result<Response, ApiError> {
 
 /// `GET /_all_dbs`.
 pub async fn list(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
-    let names = state.store.names();
+    let names = state.store()?.names();
     let names = names.iter().map(DbName::as_str).collect();
     Ok(answer::json(StatusCode::OK, &select(names, &query)?))
 }
@@ -76,7 +76,7 @@ fn clamp(number: u64) -> usize {
 /// `POST /{db}/_compact`: the file gives back what is free in it, later; `compact_running` tells until when.
 pub async fn compact(State(state): State<AppState>, Db(db): Db, payload: Payload) -> Result<Response, ApiError> {
     payload.json().await?;
-    state.store.compact(db);
+    state.store()?.compact(db);
     Ok(answer::json(StatusCode::ACCEPTED, &json!({ "ok": true })))
 }
 

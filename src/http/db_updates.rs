@@ -44,7 +44,7 @@ pub async fn get(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let log = state.store.db_updates();
+    let log = state.store()?.db_updates();
     let feed = Feed::parse(&query)?;
     let request = Request {
         feed,

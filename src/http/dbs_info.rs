@@ -25,7 +25,7 @@ const MAX_KEYS: usize = 100;
 
 /// `GET /_dbs_info`.
 pub async fn get(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
-    let names = state.store.names();
+    let names = state.store()?.names();
     let names = names.iter().map(DbName::as_str).collect();
     let keys = select(names, &query)?.into_iter().map(Value::from).collect();
     described(&state, keys).await
@@ -48,7 +48,7 @@ pub async fn post(State(state): State<AppState>, payload: Payload) -> Result<Res
 }
 
 async fn described(state: &AppState, keys: Vec<Value>) -> Result<Response, ApiError> {
-    let store = state.store.clone();
+    let store = state.store()?.clone();
     let write = |sink| async move { write(&sink, &store, keys).await };
     let body = answer::streamed(&state.tasks, "_dbs_info", write).await?;
     Ok((StatusCode::OK, [(CONTENT_TYPE, APPLICATION_JSON)], body).into_response())

@@ -96,6 +96,10 @@ pub enum ApiError {
     Crashed,
     #[error("a route gives out a database without asking for rights")]
     Unguarded,
+    #[error("a route of the embedded store is served without one")]
+    NotHere,
+    #[error("{0}")]
+    BadGateway(String),
 }
 
 type Shown<'a> = (StatusCode, &'static str, Cow<'a, str>);
@@ -175,7 +179,8 @@ impl ApiError {
             Self::Document(error) => document(error),
             Self::Store(error) => store(error),
             Self::Replicate(error) => replicate(error),
-            Self::Panicked(_) | Self::Crashed | Self::Unguarded => INTERNAL,
+            Self::BadGateway(reason) => (StatusCode::BAD_GATEWAY, "bad_gateway", reason.into()),
+            Self::Panicked(_) | Self::Crashed | Self::Unguarded | Self::NotHere => INTERNAL,
         }
     }
 }

@@ -46,11 +46,12 @@ struct Identified {
 pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let config = state.settings.current();
     let (settings, headers) = (&config.auth, request.headers());
-    if !state.accounts.has_admins() && !is_asked_by_address(headers, &config.listen) {
+    if !state.accounts()?.has_admins() && !is_asked_by_address(headers, &config.listen) {
         return Err(ApiError::ForeignHost);
     }
-    let Identified { caller, by, renewed } = identified(&state.accounts, settings, headers, address(&request)).await?;
-    if caller.name.is_none() && state.accounts.has_admins() && is_closed(settings, &request) {
+    let Identified { caller, by, renewed } =
+        identified(state.accounts()?, settings, headers, address(&request)).await?;
+    if caller.name.is_none() && state.accounts()?.has_admins() && is_closed(settings, &request) {
         return Err(ApiError::NotLoggedIn("Authentication required."));
     }
     if by == ProvenBy(Some(COOKIE_HANDLER)) {

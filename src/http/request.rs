@@ -106,7 +106,7 @@ impl DatabasePath {
     /// Opens the database. An illegal name is as good as one of a database that doesn't exist.
     pub async fn open(&self, state: &AppState) -> Result<Arc<Database>, ApiError> {
         let name = DbName::parse(&self.database).map_err(|_| StoreError::NoDatabase)?;
-        Ok(state.store.database(&name).await?)
+        Ok(state.store()?.database(&name).await?)
     }
 
     /// Whether the caller, who is no admin of the users' database, may read what the path names there: each sees only

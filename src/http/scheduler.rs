@@ -24,9 +24,14 @@ const MAX_ACTION_BYTES: usize = 1 << 10;
 
 /// `GET /_scheduler/jobs?limit=&skip=`.
 pub async fn jobs(State(state): State<AppState>, query: Query) -> Result<Response, ApiError> {
-    let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(JOBS));
+    let (skip, limit) = paged(&query)?;
     let (total, jobs) = state.jobs.entries((count(skip), count(limit)));
     Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "jobs": jobs })))
+}
+
+/// How many jobs of `_scheduler/jobs` are passed over, and how many are wanted.
+pub fn paged(query: &Query) -> Result<(u64, u64), ApiError> {
+    Ok((query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(JOBS)))
 }
 
 /// `GET /_scheduler/jobs/{id}`.
@@ -51,7 +56,7 @@ pub async fn act(
     }
     let unknown = |_| ApiError::bad_request("`action` must be `pause`, `resume` or `retry_now`");
     let Wanted { action } = serde_json::from_slice(&body).map_err(unknown)?;
-    let entry = state.jobs.act(&state.store, &id, action).await?.ok_or(ApiError::Missing)?;
+    let entry = state.jobs.act(&id, action).await?.ok_or(ApiError::Missing)?;
     Ok(answer::json(StatusCode::OK, &entry))
 }
 
@@ -73,7 +78,7 @@ pub async fn of_database(
         return of(&state, vec![name], &query).await;
     }
     let id = DocId::from(parts[end + 1..].join("/"));
-    let entry = state.jobs.document_entry(&state.store, &name, &id).await?.ok_or(ApiError::Missing)?;
+    let entry = state.jobs.document_entry(state.store()?, &name, &id).await?.ok_or(ApiError::Missing)?;
     Ok(answer::json(StatusCode::OK, &entry))
 }
 
@@ -85,7 +90,7 @@ async fn of(state: &AppState, databases: Vec<DbName>, query: &Query) -> Result<R
     let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(u64::MAX));
     let mut page = Page::new((count(skip), count(limit)), query.flag("descending")?);
     for name in databases {
-        let database = match state.store.database(&name).await {
+        let database = match state.store()?.database(&name).await {
             Err(StoreError::NoDatabase) if !all_states || page.total() > 0 => continue,
             database => database?,
         };
@@ -105,6 +110,7 @@ fn states(query: &Query) -> Result<Vec<JobState>, ApiError> {
     words.map(state).collect()
 }
 
-fn count(number: u64) -> usize {
+/// As many as there can be.
+pub fn count(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

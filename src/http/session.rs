@@ -36,7 +36,7 @@ pub async fn get(
     if caller.name.is_none() && query.get("basic") == Some("true") {
         return Err(ApiError::NotLoggedIn("Please login."));
     }
-    let mut info = json!({ "authentication_handlers": state.accounts.handlers() });
+    let mut info = json!({ "authentication_handlers": state.accounts()?.handlers() });
     if let Some(by) = by {
         info["authenticated"] = by.into();
     }
@@ -49,7 +49,7 @@ pub async fn get(
 /// Without administrators there is nobody to be: 404 is what CouchDB's replicator takes as the advice to send Basic
 /// credentials.
 pub async fn log_in(State(state): State<AppState>, query: Query, request: Request) -> Result<Response, ApiError> {
-    if !state.accounts.has_admins() {
+    if !state.accounts()?.has_admins() {
         return Err(ApiError::NoSessions);
     }
     let (https, address) = (is_https(&request), identify::address(&request));
@@ -57,9 +57,9 @@ pub async fn log_in(State(state): State<AppState>, query: Query, request: Reques
     let payload = Payload::from_request(request, &state).await?;
     let Login { name, password } = Login::read(payload).await?;
 
-    match state.accounts.by_password(&name, &password, address).await {
+    match state.accounts()?.by_password(&name, &password, address).await {
         Ok(account) => {
-            let cookie = state.accounts.cookie(&account);
+            let cookie = state.accounts()?.cookie(&account);
             let Account { name, roles, .. } = account;
             let answer = answer::json(StatusCode::OK, &json!({ "ok": true, "name": name, "roles": roles }));
             Ok(with_cookie(redirected(answer, next), &cookie, &state, https))

@@ -8,10 +8,12 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 
 use super::answer::Answers;
+use super::error::ApiError;
 use super::open_requests::RequestPermits;
 use super::question::QuestionMemory;
 use super::traffic::Traffic;
 use crate::accounts::Accounts;
+use crate::beside::Callers;
 use crate::effort::budget::Budget;
 use crate::jobs::Jobs;
 use crate::peer::remote::Clients;
@@ -28,16 +30,14 @@ pub struct AppState(Arc<Shared>);
 
 /// What stands in it.
 pub struct Shared {
-    /// The databases.
-    pub store: Store,
+    /// Where local databases are, and who people are.
+    pub home: Home,
     /// The running replications.
     pub jobs: Jobs,
     /// Bytes that request bodies may still take in memory, all together.
     pub bodies: Arc<Semaphore>,
     /// Memory of answers to slow readers.
     pub answers: Answers,
-    /// Who may log in.
-    pub accounts: Accounts,
     /// All settings, which may change.
     pub settings: Settings,
     /// The server's uuid.
@@ -58,6 +58,19 @@ pub struct Shared {
     pub tasks: Tasks,
 }
 
+/// Where local databases are, and who knows people.
+pub enum Home {
+    /// In the embedded store.
+    Embedded {
+        /// The databases.
+        store: Store,
+        /// Who may log in.
+        accounts: Accounts,
+    },
+    /// In a CouchDB beside which this server stands.
+    Beside(Callers),
+}
+
 /// Whether a server is up: whether others may send it work. Clones tell the same.
 #[derive(Debug, Clone, Default)]
 pub struct Availability(Arc<AtomicU8>);
@@ -75,6 +88,11 @@ impl Availability {
     /// It stops, and won't be up again.
     pub fn stops(&self) {
         self.0.store(2, Ordering::Relaxed);
+    }
+
+    /// Whether it was told to stop.
+    pub fn has_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 2
     }
 
     /// Whether it is up.
@@ -103,6 +121,22 @@ impl Deref for AppState {
 }
 
 impl AppState {
+    /// The databases. Routes that ask for them aren't there beside a CouchDB.
+    pub fn store(&self) -> Result<&Store, ApiError> {
+        match &self.home {
+            Home::Embedded { store, .. } => Ok(store),
+            Home::Beside(_) => Err(ApiError::NotHere),
+        }
+    }
+
+    /// Who may log in, likewise.
+    pub fn accounts(&self) -> Result<&Accounts, ApiError> {
+        match &self.home {
+            Home::Embedded { accounts, .. } => Ok(accounts),
+            Home::Beside(_) => Err(ApiError::NotHere),
+        }
+    }
+
     /// Memory for what is made of questions.
     pub fn question_memory(&self) -> QuestionMemory {
         QuestionMemory::new(Arc::clone(&self.bodies), self.settings.current().http.max_bodies_bytes)

@@ -115,7 +115,8 @@ impl Traffic {
         self.inner.recorder.handle().render()
     }
 
-    fn answered(&self, method: &Method, status: StatusCode, started: Instant) {
+    /// Counts an answer whose head is there.
+    pub(super) fn answered(&self, method: &Method, status: StatusCode, started: Instant) {
         let inner = &self.inner;
         let last = METHODS.len() - 1;
         let method = METHODS[..last].iter().position(|known| *known == method.as_str()).unwrap_or(last);

@@ -307,18 +307,19 @@ impl Jobs {
     /// # Errors
     /// [`ReplicateError::BadRequest`] of a job without a document, which nothing would remember; [`ReplicateError::Paused`] of one
     /// that is to be tried and is paused.
-    pub async fn act(&self, store: &Store, id: &str, action: Action) -> Result<Option<JobEntry>, ReplicateError> {
+    pub async fn act(&self, id: &str, action: Action) -> Result<Option<JobEntry>, ReplicateError> {
         let Some(job) = self.running.get(id) else { return Ok(None) };
-        match (action, &job.document) {
+        match (action, job.document.as_ref().zip(self.documents.as_ref())) {
             (Action::RetryNow, _) if job.status().paused => return Err(ReplicateError::Paused),
             (Action::RetryNow, _) => self.scheduler.retry(job.number),
             (Action::Pause | Action::Resume, None) => {
                 let reason = "only jobs of documents can be paused; cancel this one, or describe it in a document";
                 return Err(ReplicateError::BadRequest(reason.into()));
             }
-            (Action::Pause | Action::Resume, Some(place)) => {
+            (Action::Pause | Action::Resume, Some((place, documents))) => {
                 let paused = action == Action::Pause;
-                let database = store.database(&place.database).await.map_err(crate::peer::PeerError::from)?;
+                let database =
+                    documents.store().database(&place.database).await.map_err(crate::peer::PeerError::from)?;
                 let value = paused.then_some(Value::Bool(true));
                 let set = states::set_member(&database, &place.id, ("paused", value));
                 let is_there = set.await.map_err(crate::peer::PeerError::from)?;

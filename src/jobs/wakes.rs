@@ -66,9 +66,8 @@ impl Wakes {
 
     /// From now on a job is told of its source, if anybody can. `caller`: who asked for the job, the same one whenever it is named.
     pub fn watch(&self, job: Number, source: &Endpoint, caller: &Caller) {
-        let policy = self.context.databases.policy(caller);
-        let Some((database, server)) = watchable(source, &policy) else { return };
-        if let (WatchedDatabase::Remote(key, _), Some(endpoint)) = (&database, server) {
+        let Some((database, server)) = self.watchable(source, caller) else { return };
+        if let (WatchedDatabase::Remote(key, _), Some((endpoint, policy))) = (&database, server) {
             let new = || Server { endpoint, policy, jobs: 0, told: Arc::default(), hub: None };
             self.servers().entry(*key).or_insert_with(new).jobs += 1;
         }
@@ -123,23 +122,25 @@ impl Wakes {
         }
     }
 
-    fn watchable(&self, source: &Endpoint, caller: &Caller) -> Option<(WatchedDatabase, Option<RemoteEndpoint>)> {
-        watchable(source, &self.context.databases.policy(caller))
+    /// The database, and its server if that isn't this one; `None` if no feed tells of it.
+    fn watchable(
+        &self,
+        source: &Endpoint,
+        caller: &Caller,
+    ) -> Option<(WatchedDatabase, Option<(RemoteEndpoint, Policy)>)> {
+        match source {
+            Endpoint::Local(name) => Some((WatchedDatabase::Local(name.clone()), None)),
+            Endpoint::Remote(remote) => {
+                let policy = self.context.databases.policy(remote, caller);
+                let (server, name) = remote.server()?;
+                let (is_narrow, is_home) = (policy.is_narrow(), remote.local_name.is_some());
+                let key = HubKey { endpoint: server.fingerprint()?, is_narrow, is_home };
+                Some((WatchedDatabase::Remote(key, name.into()), Some((server, policy))))
+            }
+        }
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<HubKey, Server>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The database, and its server if that isn't this one; `None` if no feed tells of it.
-fn watchable(source: &Endpoint, policy: &Policy) -> Option<(WatchedDatabase, Option<RemoteEndpoint>)> {
-    match source {
-        Endpoint::Local(name) => Some((WatchedDatabase::Local(name.clone()), None)),
-        Endpoint::Remote(remote) => {
-            let (server, name) = remote.server()?;
-            let key = HubKey { endpoint: server.fingerprint()?, is_narrow: policy.is_narrow() };
-            Some((WatchedDatabase::Remote(key, name.into()), Some(server)))
-        }
     }
 }

@@ -95,6 +95,8 @@ pub struct RemotePeer {
 struct Inner {
     name: String,
     url: Url,
+    /// It is a database of the CouchDB beside which this server stands.
+    is_home: bool,
     /// Its credentials are a declared secret.
     names_secret: bool,
     /// Custom headers, for the URL's own origin only.
@@ -154,6 +156,7 @@ impl RemotePeer {
         let settings = connection.settings(settings);
         let inner = Inner {
             name,
+            is_home: endpoint.local_name.is_some(),
             names_secret: endpoint.secret.is_some(),
             url: endpoint.url,
             headers,

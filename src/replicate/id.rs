@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::request::Request;
 use crate::access::Caller;
 use crate::endpoint::{Endpoint, Written, local_url, take_basic};
+use crate::store::DbName;
 use crate::term::Term;
 
 /// Who this server is, as far as ids depend on it.
@@ -114,20 +115,22 @@ fn trim_one_line(code: &str) -> String {
 }
 
 fn endpoint(version: u8, endpoint: &Endpoint, identity: &Identity, caller: &Caller) -> Term {
+    let local = |name: &DbName| {
+        let (user, headers) = caller_headers(caller);
+        match Written::parse(&local_url(&identity.address, name.as_str())) {
+            Ok((written, _)) => remote(version, user.as_deref(), &written, &headers),
+            // An address that isn't one can't be listened on, either.
+            Err(_) => Term::binary(name.as_str()),
+        }
+    };
     match endpoint {
+        Endpoint::Remote(at) if let Some(name) = &at.local_name => local(name),
         Endpoint::Remote(at) => {
             let user = at.credentials.as_ref().map(|credentials| credentials.written_name.as_str());
             let headers = at.headers.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
             remote(version, user, &at.written, &headers.collect::<Vec<_>>())
         }
-        Endpoint::Local(name) => {
-            let (user, headers) = caller_headers(caller);
-            match Written::parse(&local_url(&identity.address, name.as_str())) {
-                Ok((written, _)) => remote(version, user.as_deref(), &written, &headers),
-                // An address that isn't one can't be listened on, either.
-                Err(_) => Term::binary(name.as_str()),
-            }
-        }
+        Endpoint::Local(name) => local(name),
     }
 }
 
@@ -278,7 +281,7 @@ mod tests {
     fn a_caller_with_a_session_counts_by_his_name_as_one_with_a_password() {
         let headers = |authorization: Option<&str>, name: Option<&str>| {
             let authorization = authorization.map(|text| text.to_owned().into());
-            caller_headers(&Caller { authorization, name: name.map(Into::into), roles: Vec::new() })
+            caller_headers(&Caller { authorization, name: name.map(Into::into), ..Caller::default() })
         };
         let by_password = headers(Some("Basic YWRtaW46c2VjcmV0"), Some("admin"));
         assert_eq!(by_password, (Some("admin".into()), vec![("cookie".into(), String::new())]));

@@ -6,11 +6,14 @@
 //!
 //! Between it and hyper stand what hyper doesn't do: an eye on slow readers, and encoding of targets as people type them.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
-use axum::{Extension, Router};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -22,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
 
 use crate::config::Http;
 use crate::counters::Gauge;
@@ -35,35 +39,61 @@ use super::slow_reader::SlowReader;
 /// After a failed accept: most likely there are no file descriptors left, and only time brings new ones.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What answers all requests.
+pub trait Face:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<F: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> Face for F {}
+
+/// How connections are served.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Their limits.
+    pub limits: Http,
+    /// Names of headers keep the letters they were written in, on their way through.
+    pub keeps_case: bool,
+}
+
 /// Accepts until `tasks`, which own the connections, are told to stop.
 ///
 /// `open` counts them.
 pub async fn accept(
     (listener, tls): (TcpListener, Option<TlsAcceptor>),
-    router: Router,
-    limits: Http,
+    face: impl Face,
+    serving: Serving,
     open: Gauge,
     tasks: Tasks,
 ) {
-    let connections = Arc::new(Semaphore::new(limits.max_connections));
+    let connections = Arc::new(Semaphore::new(serving.limits.max_connections));
     let accepting = async {
         loop {
             let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let reader = Reader::default();
-                    let router = router.clone().layer(Extension(ConnectInfo(peer))).layer(Extension(reader.clone()));
+                    let (face, is_https, asks) = (face.clone(), tls.is_some(), reader.clone());
+                    let face = face.map_request(move |request: hyper::Request<Incoming>| {
+                        let mut request = request.map(Body::new);
+                        request.extensions_mut().insert(ConnectInfo(peer));
+                        request.extensions_mut().insert(asks.clone());
+                        if is_https {
+                            request.extensions_mut().insert(Https);
+                        }
+                        request
+                    });
                     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
                     let _ = stream.set_nodelay(true);
-                    let (limits, stopping) = (limits.clone(), tasks.stopping().clone());
+                    let (serving, stopping) = (serving.clone(), tasks.stopping().clone());
                     let (tls, counted) = (tls.clone(), open.enter());
                     tasks.spawn("connection", async move {
                         let _counted = counted;
                         let Some(tls) = tls else {
-                            return serve(stream, reader, router, limits, stopping, place).await;
+                            return serve(stream, reader, face, serving, stopping, place).await;
                         };
-                        let Some(stream) = encrypted(&tls, stream, &limits, &stopping).await else { return };
-                        serve(stream, reader, router.layer(Extension(Https)), limits, stopping, place).await;
+                        let Some(stream) = encrypted(&tls, stream, &serving.limits, &stopping).await else { return };
+                        serve(stream, reader, face, serving, stopping, place).await;
                     });
                 }
                 Err(error) => {
@@ -97,8 +127,8 @@ async fn encrypted(
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     reader: Reader,
-    router: Router,
-    limits: Http,
+    face: impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone,
+    Serving { limits, keeps_case }: Serving,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
 ) {
@@ -108,7 +138,8 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_header_bytes)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .preserve_header_case(keeps_case)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(face));
     pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -127,6 +158,7 @@ async fn serve(
 mod tests {
     use std::net::SocketAddr;
 
+    use axum::Router;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
@@ -151,7 +183,8 @@ mod tests {
             "finished"
         });
         let router = Router::new().route("/", get(async || "here")).route("/slow", slow);
-        tasks.spawn("accept", accept((listener, None), router, limits, Gauge::default(), tasks.clone()));
+        let serving = Serving { limits, keeps_case: false };
+        tasks.spawn("accept", accept((listener, None), router, serving, Gauge::default(), tasks.clone()));
         (addr, tasks, reached)
     }
 

@@ -34,7 +34,9 @@ pub fn allow(config: &Config) {
 }
 
 fn wanted(config: &Config) -> u64 {
-    let counted = config.http.max_connections.saturating_add(config.store.open_databases);
+    // Beside a CouchDB each connection may need another one to it.
+    let behind = if config.couchdb.is_some() { config.http.max_connections } else { config.store.open_databases };
+    let counted = config.http.max_connections.saturating_add(behind);
     u64::try_from(counted).unwrap_or(u64::MAX).saturating_add(OTHERS)
 }
 

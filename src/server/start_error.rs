@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::tls::CertificateError;
 use crate::accounts::AccountsError;
+use crate::beside::{TrustError, UuidError};
 use crate::peer::remote::ClientError;
 use crate::settings::SettingsError;
 use crate::store::StoreError;
@@ -55,6 +56,18 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The CouchDB beside which the server is to stand doesn't say who it is.
+    #[error("could not find the CouchDB at {url}")]
+    CouchDb {
+        /// As it was given.
+        url: String,
+        /// Why not.
+        #[source]
+        source: UuidError,
+    },
+    /// The CouchDB is to be asked over TLS, and nobody could be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The store can't be opened.
     #[error("could not open the store in {}", dir.display())]
     Store {

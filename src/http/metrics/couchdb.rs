@@ -1,13 +1,16 @@
 //! Numbers that CouchDB 3.5 has too, under its names and with its words, as far as they are true here.
 //!
-//! Left out are those of what isn't here (views, Mango queries, shards, Erlang), of the replicator's own processes, and those
+//! Beside a CouchDB only those of the replicator are told: the others are its own, and it tells them. Left out are those of what isn't here (views, Mango queries, shards, Erlang), of the replicator's own processes, and those
 //! that nobody counts here: documents read, log lines.
 
 use metrics_process::collector::Metrics as Process;
 
 use super::figure::{Figure, counter, gauge};
+use crate::accounts::Accounts;
 use crate::counters::{JobFigures, ReplicatorCounters};
 use crate::http::AppState;
+use crate::http::state::Home;
+use crate::store::Store;
 
 /// Statuses that CouchDB always tells.
 const CODES: [u16; 25] = [
@@ -18,7 +21,9 @@ const CODES: [u16; 25] = [
 /// All of them.
 pub fn figures(state: &AppState, process: &Process, jobs: &[JobFigures]) -> Vec<Figure> {
     let mut figures = replicator(state.clients.counters(), jobs);
-    figures.extend(server(state, process));
+    if let Home::Embedded { store, accounts } = &state.home {
+        figures.extend(server(state, process, (store, accounts)));
+    }
     figures
 }
 
@@ -100,8 +105,8 @@ fn replicator(counters: &ReplicatorCounters, jobs: &[JobFigures]) -> Vec<Figure>
     ]
 }
 
-fn server(state: &AppState, process: &Process) -> Vec<Figure> {
-    let (traffic, logins, store) = (&state.traffic, state.accounts.logins(), state.store.counters());
+fn server(state: &AppState, process: &Process, (databases, accounts): (&Store, &Accounts)) -> Vec<Figure> {
+    let (traffic, logins, store) = (&state.traffic, accounts.logins(), databases.counters());
     let methods = counter("couchdb_httpd_request_methods", "number of HTTP requests by method");
     let codes = counter("couchdb_httpd_status_codes", "number of HTTP responses by status code");
     vec![
@@ -125,7 +130,7 @@ fn server(state: &AppState, process: &Process) -> Vec<Figure> {
             .of(traffic.feeds.get()),
         gauge("couchdb_open_databases", "number of open databases")
             .at("couchdb.open_databases")
-            .of(state.store.open_databases()),
+            .of(databases.open_databases()),
         gauge("couchdb_open_os_files", "number of file descriptors that the server has open")
             .at("couchdb.open_os_files")
             .if_known(process.open_fds),

@@ -3,7 +3,10 @@
 use metrics_process::collector::Metrics as Process;
 
 use super::figure::{Figure, counter, gauge};
+use crate::accounts::Accounts;
 use crate::http::AppState;
+use crate::http::state::Home;
+use crate::store::Store;
 
 /// All but those of jobs.
 pub fn figures(state: &AppState, process: &Process, file_bytes: u64) -> Vec<Figure> {
@@ -17,9 +20,11 @@ pub fn figures(state: &AppState, process: &Process, file_bytes: u64) -> Vec<Figu
     ];
     figures.extend(http(state));
     figures.extend(memory(state));
-    figures.extend(store(state, file_bytes));
     figures.extend(peers(state));
-    figures.extend(logins(state));
+    if let Home::Embedded { store: databases, accounts } = &state.home {
+        figures.extend(store(databases, file_bytes));
+        figures.extend(logins(accounts));
+    }
     figures.extend(of_process(process));
     figures
 }
@@ -66,10 +71,10 @@ fn memory(state: &AppState) -> Vec<Figure> {
     vec![used, limit]
 }
 
-fn store(state: &AppState, file_bytes: u64) -> Vec<Figure> {
-    let counters = state.store.counters();
+fn store(databases: &Store, file_bytes: u64) -> Vec<Figure> {
+    let counters = databases.counters();
     vec![
-        gauge("couchrep_store_databases", "databases that there are").of(state.store.names().len()),
+        gauge("couchrep_store_databases", "databases that there are").of(databases.names().len()),
         gauge("couchrep_store_file_bytes", "bytes of all databases' files").of(file_bytes),
         counter("couchrep_store_commits_total", "transactions, by whether they were synced when they were answered")
             .with([("synced", "true".into())], counters.synced_commits.get())
@@ -89,8 +94,8 @@ fn peers(state: &AppState) -> Vec<Figure> {
     ]
 }
 
-fn logins(state: &AppState) -> Vec<Figure> {
-    let logins = state.accounts.logins();
+fn logins(accounts: &Accounts) -> Vec<Figure> {
+    let logins = accounts.logins();
     let outcomes = [("accepted", &logins.accepted), ("refused", &logins.refused), ("busy", &logins.busy)];
     let all = counter("couchrep_logins_total", "names and passwords that came, by what became of them");
     let all = outcomes

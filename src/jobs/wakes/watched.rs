@@ -34,6 +34,8 @@ pub struct HubKey {
     pub endpoint: [u8; 16],
     /// Whether the policy is that of users, and another one than that of admins.
     pub is_narrow: bool,
+    /// Whether it is the CouchDB beside which this server stands, which no rule keeps from anybody.
+    pub is_home: bool,
 }
 
 /// Which jobs are told of which databases. Cheap to clone.
@@ -109,7 +111,7 @@ mod tests {
             woken.sort();
             hearing.lock().unwrap().push(woken);
         }));
-        let key = HubKey { endpoint: [0; 16], is_narrow: false };
+        let key = HubKey { endpoint: [0; 16], is_narrow: false, is_home: false };
         let database = |name: &str| WatchedDatabase::Remote(key, name.into());
         for (job, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
             watched.add(job, database(name));

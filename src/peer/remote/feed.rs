@@ -14,6 +14,7 @@ use serde::de::Error as _;
 use super::call::Call;
 use super::path::encode;
 use super::*;
+use crate::effort::budget::PAGE_BYTES;
 
 /// A waiting feed without a sign of life for so many heartbeats is dead.
 const MISSED_HEARTBEATS: u32 = 2;
@@ -27,6 +28,21 @@ impl RemotePeer {
                 Err(PeerError::TooLong { .. }) if limit > 1 => limit /= 2,
                 page => return page,
             }
+        }
+    }
+
+    /// Whether nothing has come after `seq`, of a database of the CouchDB beside which this server stands; any other one counts as up to
+    /// date, as in the seed's `up_to_date/2`. Seqs can't be compared, so the feed is asked.
+    pub async fn up_to_date(&self, seq: &Seq) -> Result<bool, PeerError> {
+        if !self.inner.is_home {
+            return Ok(true);
+        }
+        let filter = Filter::None;
+        let query = ChangesQuery { since: seq.clone(), limit: 1, max_bytes: PAGE_BYTES, filter, winners_only: false };
+        match self.changes(&query).await {
+            Ok(page) => Ok(page.changes.is_empty()),
+            Err(PeerError::TooLong { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,0 +1,85 @@
+//! Questions of our own to CouchDB: small ones, answered within a limit of time and of memory.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::header::{ACCEPT, HeaderValue};
+use hyper::{HeaderMap, Request, StatusCode};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Unanswered, Upstream, empty};
+
+/// Bytes of an answer: those of thousands of tasks fit.
+const MAX_BYTES: usize = 16 << 20;
+/// Between two tries of a CouchDB that isn't there yet.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What CouchDB said, whole.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// How it went.
+    pub status: StatusCode,
+    /// Hop-by-hop headers and all.
+    pub headers: HeaderMap,
+    /// In memory.
+    pub body: Bytes,
+}
+
+/// CouchDB doesn't say who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum UuidError {
+    /// It doesn't answer.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// As where it answers nobody who has no name.
+    #[error("CouchDB answers {0} to `GET /`, and so doesn't tell its uuid: give it with --uuid")]
+    Refused(StatusCode),
+    /// As an old one, or a server that is no CouchDB.
+    #[error("the answer to `GET /` tells no uuid: give it with --uuid, if that is a CouchDB")]
+    None,
+}
+
+impl Upstream {
+    /// Asks with these headers, which say who asks.
+    pub async fn ask(&self, path: &str, mut headers: HeaderMap) -> Result<Answered, Unanswered> {
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        let limit = self.settings().answer_timeout;
+        let asking = async {
+            let mut request = Request::get(path).body(empty()).map_err(|_| Unanswered::Malformed(path.to_owned()))?;
+            *request.headers_mut() = headers;
+            let (parts, body) = self.send(request).await?.into_parts();
+            let whole = Limited::new(body, MAX_BYTES).collect().await;
+            let body = whole.map_err(|error| Unanswered::BrokeOff(error.to_string()))?.to_bytes();
+            Ok(Answered { status: parts.status, headers: parts.headers, body })
+        };
+        timeout(limit, asking).await.unwrap_or(Err(Unanswered::Silent(limit)))
+    }
+
+    /// The uuid that enters its replication ids. One that isn't there yet is waited for.
+    pub async fn uuid(&self) -> Result<String, UuidError> {
+        let until = Instant::now() + self.settings().start_patience;
+        loop {
+            match self.ask("/", HeaderMap::new()).await {
+                Ok(answered) => return uuid(&answered),
+                Err(error) if Instant::now() + PAUSE >= until => return Err(error.into()),
+                Err(error) => tracing::info!(%error, couchdb = %self.settings().url, "waiting for CouchDB"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+fn uuid(answered: &Answered) -> Result<String, UuidError> {
+    #[derive(Deserialize)]
+    struct Welcome {
+        uuid: String,
+    }
+    match answered.status {
+        StatusCode::OK => {
+            serde_json::from_slice::<Welcome>(&answered.body).map(|welcome| welcome.uuid).map_err(|_| UuidError::None)
+        }
+        status => Err(UuidError::Refused(status)),
+    }
+}

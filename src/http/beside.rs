@@ -1,0 +1,164 @@
+//! The face of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
+//!
+//! # Whose a request is
+//! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`our_path`]), in whatever
+//! way their paths are written: CouchDB decodes its path before it looks who is meant, so `/%5Freplicate` is no way round us.
+//! - `/_scheduler/docs` is CouchDB's: documents of `_replicator` are its own scheduler's, as long as nobody takes them over.
+//! - `/_up` is CouchDB's: whoever asks it through this port (a balancer, a container's health check) wants to know whether a database
+//!   will answer here, and CouchDB in maintenance says no. While this server stops, it says no itself.
+//! - `OPTIONS` is CouchDB's everywhere: its settings say what another site's page may do. What they say of an answer to a page, our
+//!   own answers say too ([`identify`]).
+//!
+//! What passes through meets none of the layers around our own routes: nothing counts it among open requests, puts headers on it,
+//! or asks who sends it.
+
+pub mod identify;
+pub mod lists;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::uri::PathAndQuery;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse as _, Response};
+use futures::future::{BoxFuture, FutureExt as _};
+use percent_encoding::percent_decode_str;
+use tower::Service;
+
+use super::error::ApiError;
+use super::{AppState, pass_through};
+use crate::beside::Upstream;
+
+/// Answers all requests. Cheap to clone.
+#[derive(Clone)]
+pub struct FaceBeside {
+    routes: Router,
+    state: AppState,
+    upstream: Upstream,
+    /// CouchDB didn't answer the last request.
+    away: Arc<AtomicBool>,
+}
+
+impl FaceBeside {
+    /// `routes` are the replicator's.
+    pub fn new(routes: Router, state: AppState, upstream: Upstream) -> Self {
+        Self { routes, state, upstream, away: Arc::default() }
+    }
+
+    async fn answer(mut self, mut request: Request) -> Result<Response, Infallible> {
+        if request.method() != Method::OPTIONS
+            && let Some(path) = our_path(request.uri().path())
+        {
+            set_path(&mut request, &path);
+            return self.routes.call(request).await;
+        }
+        let (method, started) = (request.method().clone(), Instant::now());
+        let stops = path_is(request.uri().path(), &["_up"]) && self.state.availability.has_stopped();
+        let answer = match stops {
+            true => Ok(super::welcome::up(axum::extract::State(self.state.clone())).await.into_response()),
+            false => pass_through::pass(&self.upstream, request).await,
+        };
+        self.notice(answer.as_ref().err());
+        let response = answer.unwrap_or_else(|error| pass_through::refused(error, &method));
+        self.state.traffic.answered(&method, response.status(), started);
+        Ok(response)
+    }
+
+    /// Logs that CouchDB is away, and that it is back, once each.
+    fn notice(&self, error: Option<&ApiError>) {
+        let is_away = matches!(error, Some(ApiError::BadGateway(_)));
+        if self.away.swap(is_away, Ordering::Relaxed) != is_away {
+            let couchdb = &self.upstream.settings().url;
+            match error {
+                Some(error) => tracing::warn!(%error, %couchdb, "requests don't get through to CouchDB"),
+                None => tracing::info!(%couchdb, "requests get through to CouchDB again"),
+            }
+        }
+    }
+}
+
+impl Service<Request> for FaceBeside {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.clone().answer(request).boxed()
+    }
+}
+
+/// The replicator's paths, as their segments begin; a `*` is any segment.
+const OURS: [&[&str]; 6] = [
+    &["_replicate"],
+    &["_replicate", "*", "failures"],
+    &["_active_tasks"],
+    &["_scheduler", "jobs"],
+    &["_scheduler", "jobs", "*"],
+    &["_metrics"],
+];
+
+/// A path of the replicator's, as its routes have it; `None` if it is CouchDB's.
+fn our_path(path: &str) -> Option<String> {
+    // Most are databases' and begin with a letter.
+    let begins = path.trim_start_matches('/').as_bytes().first();
+    if !matches!(begins, Some(b'_' | b'%')) {
+        return None;
+    }
+    let ours = OURS.iter().find(|ours| path_is(path, ours))?;
+    let raw = path.split('/').filter(|segment| !segment.is_empty());
+    let segments = ours.iter().zip(raw).map(|(own, raw)| if *own == "*" { raw } else { own });
+    Some(segments.flat_map(|segment| ["/", segment]).collect())
+}
+
+fn path_is(path: &str, segments: &[&str]) -> bool {
+    let raw: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let is = |(own, raw): (&&str, &&str)| *own == "*" || percent_decode_str(raw).eq(own.bytes());
+    raw.len() == segments.len() && segments.iter().zip(&raw).all(is)
+}
+
+fn set_path(request: &mut Request, path: &str) {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(format!("{path}{query}")).ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_replicators_paths_are_ours_however_they_are_written() {
+        for (path, ours) in [
+            ("/_replicate", Some("/_replicate")),
+            ("//_replicate/", Some("/_replicate")),
+            ("/%5Freplicate", Some("/_replicate")),
+            ("/%5f%72eplicate", Some("/_replicate")),
+            ("/_replicate/a%2Bb/failures", Some("/_replicate/a%2Bb/failures")),
+            ("/_active_tasks", Some("/_active_tasks")),
+            ("/_scheduler/jobs/a+continuous", Some("/_scheduler/jobs/a+continuous")),
+            ("/_scheduler/docs", None),
+            ("/_scheduler", None),
+            ("/_replicate/x", None),
+            ("/_replicator", None),
+            ("/_up", None),
+            ("/", None),
+            ("*", None),
+            ("/db/_replicate", None),
+            ("/db%2F_replicate", None),
+        ] {
+            assert_eq!(our_path(path).as_deref(), ours, "{path}");
+        }
+    }
+}

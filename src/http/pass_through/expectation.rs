@@ -1,0 +1,157 @@
+//! `Expect: 100-continue`: whether a body is wanted, CouchDB says, not we.
+//!
+//! hyper tells a client to go on as soon as its body is read from, and its own client sends a body without waiting for the word. So
+//! the body isn't read until CouchDB has said 100. If it answers at once (401, 413) the body is never read, and the client never
+//! told to send it. CouchDB's connection still waits for that body then, so it is closed after the answer.
+//!
+//! A server may know nothing of expectations and wait for the body: after [`PATIENCE`] it is sent anyway, as RFC 9110 10.1.1
+//! advises a client.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::EXPECT;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+
+/// Longer than a client waits itself: curl sends its body after a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gives the word.
+#[derive(Clone)]
+struct Word {
+    sender: Arc<Mutex<Option<oneshot::Sender<()>>>>,
+}
+
+impl Word {
+    /// The body is wanted.
+    fn go_on(&self) {
+        if let Some(sender) = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            _ = sender.send(());
+        }
+    }
+
+    /// The answer has come to its end: a body that still waits isn't wanted.
+    fn over(&self) {
+        drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// What a request asked that expects to be told to go on.
+pub struct Asked(Option<Word>);
+
+impl Asked {
+    /// The answer's body, at the end of which a body that still waits is given up.
+    pub fn until_end_of(self, answer: Incoming) -> Body {
+        match self.0 {
+            None => Body::new(answer),
+            Some(word) => Body::new(ExpectedAnswer { answer, word }),
+        }
+    }
+}
+
+/// The answer to a request that expected to be told to go on.
+struct ExpectedAnswer {
+    answer: Incoming,
+    word: Word,
+}
+
+impl HttpBody for ExpectedAnswer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.answer).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
+    }
+}
+
+impl Drop for ExpectedAnswer {
+    fn drop(&mut self) {
+        self.word.over();
+    }
+}
+
+/// A body that may have to wait for CouchDB's word.
+pub struct Expected {
+    body: Body,
+    waits: Option<Waits>,
+}
+
+struct Waits {
+    word: oneshot::Receiver<()>,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Expected {
+    /// Has a request's body wait if the request says so. [`Asked`] is for the answer.
+    pub fn of(request: Request) -> (axum::http::Request<Self>, Asked) {
+        let expects =
+            request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        if !expects || request.body().is_end_stream() {
+            return (request.map(|body| Self { body, waits: None }), Asked(None));
+        }
+        let (sender, word) = oneshot::channel();
+        let waits = Waits { word, patience: Box::pin(sleep(PATIENCE)) };
+        let word = Word { sender: Arc::new(Mutex::new(Some(sender))) };
+        let mut request = request.map(|body| Self { body, waits: Some(waits) });
+        let giving = word.clone();
+        hyper::ext::on_informational(&mut request, move |answer| {
+            if answer.status() == StatusCode::CONTINUE {
+                giving.go_on();
+            }
+        });
+        (request, Asked(Some(word)))
+    }
+}
+
+impl HttpBody for Expected {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(waits) = &mut self.waits {
+            match Pin::new(&mut waits.word).poll(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    let unwanted = io::Error::new(io::ErrorKind::ConnectionAborted, "CouchDB didn't want the body");
+                    return Poll::Ready(Some(Err(axum::Error::new(unwanted))));
+                }
+                Poll::Pending => ready!(waits.patience.as_mut().poll(context)),
+            }
+            self.waits = None;
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

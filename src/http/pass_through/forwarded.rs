@@ -1,0 +1,80 @@
+//! Tells CouchDB what the client's own connection would have told it: `X-Forwarded-For`, `-Host` and `-Proto`.
+//!
+//! CouchDB builds URLs (`Location`) and finds virtual hosts by `X-Forwarded-Host` and `-Proto`, and counts wrong passwords by the last
+//! address of `X-Forwarded-For`, if it is asked from this machine or a private network. A proxy before us has set host and protocol
+//! already, and knows better.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Request};
+use axum::http::header::HOST;
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+
+use crate::http::session_cookie::Https;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Adds what a request doesn't have yet; the client's address is added to those that are there.
+pub fn tell(request: &mut Request) {
+    let found = found(request.headers(), request.extensions());
+    request.headers_mut().extend(found.into_iter().map(|(name, value)| (Some(name), value)));
+}
+
+/// What tells it, of a request with these headers.
+pub fn found(headers: &HeaderMap, extensions: &Extensions) -> Vec<(HeaderName, HeaderValue)> {
+    let mut found = Vec::new();
+    if let Some(ConnectInfo(address)) = extensions.get::<ConnectInfo<SocketAddr>>() {
+        let before = headers.get_all(FOR).iter().filter_map(|value| value.to_str().ok());
+        let all: Vec<_> = before.map(str::to_owned).chain([address.ip().to_canonical().to_string()]).collect();
+        found.extend(HeaderValue::try_from(all.join(", ")).map(|value| (FOR, value)));
+    }
+    if let Some(host) = headers.get(FORWARDED_HOST).or_else(|| headers.get(HOST)) {
+        found.push((FORWARDED_HOST, host.clone()));
+    }
+    let https = extensions.get::<Https>().is_some();
+    let own = HeaderValue::from_static(if https { "https" } else { "http" });
+    found.push((PROTO, headers.get(PROTO).cloned().unwrap_or(own)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn told(lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 1))));
+        if https {
+            request.extensions_mut().insert(Https);
+        }
+        for (name, value) in lines {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        tell(&mut request);
+        let names = [FOR, FORWARDED_HOST, PROTO];
+        let values = names.iter().flat_map(|name| request.headers().get_all(name));
+        values.map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn couchdb_learns_who_asked_and_under_which_name() {
+        assert_eq!(told(&[("host", "couch.example")], true), ["10.0.0.7", "couch.example", "https"]);
+        assert_eq!(told(&[], false), ["10.0.0.7", "http"], "a client of HTTP/1.0");
+    }
+
+    #[test]
+    fn what_a_proxy_before_us_told_counts() {
+        let before = [
+            ("host", "127.0.0.1:5985"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-for", "5.6.7.8"),
+            ("x-forwarded-host", "couch.example"),
+            ("x-forwarded-proto", "https"),
+        ];
+        assert_eq!(told(&before, false), ["1.2.3.4, 5.6.7.8, 10.0.0.7", "couch.example", "https"]);
+    }
+}

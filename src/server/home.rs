@@ -1,0 +1,87 @@
+//! Where a server's databases live: the embedded store is opened, or the CouchDB found beside which the server stands.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::identity;
+use super::start_error::StartError;
+use crate::accounts::Accounts;
+use crate::beside::{Callers, Upstream};
+use crate::config::couchdb::CouchDb;
+use crate::config::{Config, Http, StoreSettings};
+use crate::databases::Databases;
+use crate::http::Home;
+use crate::peer::remote::Clients;
+use crate::replicate::request::check_document;
+use crate::settings::Settings;
+use crate::store::{DbName, Store, StoreError};
+use crate::tasks::Tasks;
+
+/// What a server needs of it.
+pub struct Opened {
+    /// For requests.
+    pub home: Home,
+    /// For replications.
+    pub databases: Databases,
+    /// Enters replication ids.
+    pub uuid: String,
+    /// `host:port` that local names stand for.
+    pub address: String,
+}
+
+/// Opens it. `tasks` own connections to a CouchDB.
+pub async fn open(
+    settings: &Settings,
+    clients: &Clients,
+    listening: SocketAddr,
+    tasks: &Tasks,
+) -> Result<Opened, StartError> {
+    let config = settings.current();
+    match &config.couchdb {
+        None => embedded(settings, &config, clients, listening).await,
+        Some(couchdb) => beside(&config, couchdb, clients, tasks).await,
+    }
+}
+
+async fn embedded(
+    settings: &Settings,
+    config: &Config,
+    clients: &Clients,
+    listening: SocketAddr,
+) -> Result<Opened, StartError> {
+    let unusable = |source: StoreError| StartError::Store { dir: config.data_dir.clone(), source };
+    let limits = StoreSettings { password_iterations: config.auth.iterations, ..config.store.clone() };
+    let store = Store::open_with(&config.data_dir, limits, check_document).await.map_err(unusable)?;
+    let uuid = identity::uuid(config).await?;
+    settings.complete().await?;
+    let accounts = Accounts::open(settings.watch(), store.clone()).await?;
+    store.ensure(&DbName::replicator()).await.map_err(unusable)?;
+    let databases = Databases::new(Some(store.clone()), clients.clone(), Arc::new(config.replicator.clone()));
+    Ok(Opened { home: Home::Embedded { store, accounts }, databases, uuid, address: listening.to_string() })
+}
+
+/// Checkpoints are CouchDB's own only under its own uuid; so it is waited for, unless the settings know it.
+async fn beside(config: &Config, couchdb: &CouchDb, clients: &Clients, tasks: &Tasks) -> Result<Opened, StartError> {
+    let upstream = Upstream::new(couchdb.clone(), &config.replicator.tls, tasks.clone())?;
+    let uuid = match &config.uuid {
+        Some(uuid) => uuid.clone(),
+        None => {
+            let unknown = |source| StartError::CouchDb { url: couchdb.url.to_string(), source };
+            upstream.uuid().await.map_err(unknown)?
+        }
+    };
+    let databases = Databases::beside(couchdb.url.clone(), clients.clone(), Arc::new(config.replicator.clone()));
+    Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, uuid, address: couchdb.address() })
+}
+
+/// Limits of connections beside a CouchDB: no tighter than its own, which its clients reckon with. An unused connection is kept as
+/// long as it keeps one; and however slowly somebody reads, he isn't cut off, since he holds next to nothing here.
+pub fn limits_beside(limits: &Http) -> Http {
+    Http { header_timeout: limits.header_timeout.max(IDLE), reader_pause: FOR_EVER, ..limits.clone() }
+}
+
+/// Of CouchDB's own HTTP server.
+const IDLE: Duration = Duration::from_secs(300);
+/// As far as a timer is concerned.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);

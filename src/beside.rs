@@ -17,6 +17,7 @@
 mod connecting;
 mod questions;
 mod callers;
+mod admin;
 
 use std::error::Error;
 use std::fmt;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
@@ -34,6 +35,7 @@ use hyper::{Method, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioTimer;
 
+pub use self::admin::{AdminError, CouchDbAsAdmin};
 pub use self::callers::{Asked, Callers, KnownCaller};
 pub use self::connecting::TrustError;
 use self::connecting::{Connector, Spawner};
@@ -158,6 +160,10 @@ impl Inner {
 /// A body of nothing.
 pub fn empty() -> RequestBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn full(bytes: Bytes) -> RequestBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// The innermost cause: the outer ones say little.

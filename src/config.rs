@@ -25,7 +25,7 @@ use url::Url;
 use self::auth::Auth;
 use self::connection::{SocketOptions, Tls};
 use self::cors::Cors;
-use self::couchdb::CouchDb;
+use self::couchdb::{CouchDb, CouchDbAdmin};
 use self::secrets::DeclaredSecrets;
 use crate::policy::EndpointRules;
 pub use admin::{Admin, Password};
@@ -40,6 +40,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The CouchDB beside which the server stands, in place of the embedded store.
     pub couchdb: Option<CouchDb>,
+    /// A server admin there, for what callers can't do: documents of replications, sessions that last, taking over.
+    pub couchdb_admin: Option<CouchDbAdmin>,
     /// The server's uuid, which enters replication ids; made once and kept in the data dir if absent.
     pub uuid: Option<String>,
     /// The machine's name as ids of versions 1 and 2 have it; the machine's own if absent.
@@ -74,6 +76,7 @@ impl Default for Config {
             listen: "127.0.0.1:5984".into(),
             data_dir: "data".into(),
             couchdb: None,
+            couchdb_admin: None,
             uuid: None,
             hostname: None,
             httpd_port: 5984,

@@ -61,7 +61,8 @@ impl Server {
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let (connections, to_couchdb) = (Tasks::default(), Tasks::default());
         let clients = Clients::new(&config.replicator)?;
-        let Opened { home, databases, uuid, address } = home::open(&settings, &clients, addr, &to_couchdb).await?;
+        let opened = home::open(&settings, &clients, addr, &to_couchdb).await?;
+        let Opened { home, databases, admin: _, uuid, address } = opened;
         let settings_of_jobs = Arc::new(config.replicator.clone());
         let identity = identity::of(&config, &address, &uuid);
         let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);

@@ -9,7 +9,7 @@ use hyper::{HeaderMap, Request, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Unanswered, Upstream, empty};
+use super::{Unanswered, Upstream, empty, full};
 
 /// Bytes of an answer: those of thousands of tasks fit.
 const MAX_BYTES: usize = 16 << 20;
@@ -43,12 +43,17 @@ pub enum UuidError {
 
 impl Upstream {
     /// Asks with these headers, which say who asks.
-    pub async fn ask(&self, path: &str, mut headers: HeaderMap) -> Result<Answered, Unanswered> {
-        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        let limit = self.settings().answer_timeout;
+    pub async fn ask(&self, path: &str, headers: HeaderMap) -> Result<Answered, Unanswered> {
+        let mut request = Request::get(path).body(Bytes::new()).map_err(|_| Unanswered::Malformed(path.to_owned()))?;
+        *request.headers_mut() = headers;
+        self.answer(request, self.settings().answer_timeout).await
+    }
+
+    /// The answer to a request, if it comes whole within a limit of time.
+    pub(super) async fn answer(&self, request: Request<Bytes>, limit: Duration) -> Result<Answered, Unanswered> {
+        let mut request = request.map(|body| if body.is_empty() { empty() } else { full(body) });
+        request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         let asking = async {
-            let mut request = Request::get(path).body(empty()).map_err(|_| Unanswered::Malformed(path.to_owned()))?;
-            *request.headers_mut() = headers;
             let (parts, body) = self.send(request).await?.into_parts();
             let whole = Limited::new(body, MAX_BYTES).collect().await;
             let body = whole.map_err(|error| Unanswered::BrokeOff(error.to_string()))?.to_bytes();
@@ -59,11 +64,16 @@ impl Upstream {
 
     /// The uuid that enters its replication ids. One that isn't there yet is waited for.
     pub async fn uuid(&self) -> Result<String, UuidError> {
+        uuid(&self.waited_for("/", HeaderMap::new()).await?)
+    }
+
+    /// The same as [`ask`](Self::ask), of a CouchDB that may not be there yet.
+    pub(super) async fn waited_for(&self, path: &str, headers: HeaderMap) -> Result<Answered, Unanswered> {
         let until = Instant::now() + self.settings().start_patience;
         loop {
-            match self.ask("/", HeaderMap::new()).await {
-                Ok(answered) => return uuid(&answered),
-                Err(error) if Instant::now() + PAUSE >= until => return Err(error.into()),
+            match self.ask(path, headers.clone()).await {
+                Ok(answered) => return Ok(answered),
+                Err(error) if Instant::now() + PAUSE >= until => return Err(error),
                 Err(error) => tracing::info!(%error, couchdb = %self.settings().url, "waiting for CouchDB"),
             }
             sleep(PAUSE).await;

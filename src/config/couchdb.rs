@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use secrecy::SecretString;
 use url::Url;
 
 /// Where it is, and how long it is waited for.
@@ -15,6 +16,27 @@ pub struct CouchDb {
     pub answer_timeout: Duration,
     /// How long a start waits for it: whatever starts both of them may start us first.
     pub start_patience: Duration,
+}
+
+/// A server admin there, by name and password, neither of them empty.
+#[derive(Debug, Clone)]
+pub struct CouchDbAdmin {
+    /// The name, without a colon.
+    pub name: String,
+    /// As it is: a hash proves nothing to another server.
+    pub password: SecretString,
+}
+
+impl CouchDbAdmin {
+    /// Reads `NAME:PASSWORD`. The error never shows it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let parts = text.trim_end_matches(['\r', '\n']).split_once(':');
+        match parts.filter(|(name, password)| !name.is_empty() && !password.is_empty()) {
+            Some((_, password)) if password.contains('\n') => Err("must be one NAME:PASSWORD alone"),
+            Some((name, password)) => Ok(Self { name: name.to_owned(), password: password.into() }),
+            None => Err("must be NAME:PASSWORD, neither of them empty"),
+        }
+    }
 }
 
 /// Everybody on a machine may read its command lines, and environments are printed and inherited.
@@ -64,6 +86,15 @@ mod tests {
         }
         for text in ["http://admin:s3cret@h:5984", "http://admin@h", "http://:s3cret@h"] {
             assert_eq!(read(text), Err(CREDENTIALS), "{text}");
+        }
+    }
+
+    #[test]
+    fn its_admin_is_one_name_with_one_password() {
+        let read = |text: &str| CouchDbAdmin::parse(text).map(|admin| admin.name);
+        assert_eq!(read("root:s3cret:with:colons\n"), Ok("root".into()));
+        for text in ["", "root", "root:", ":s3cret", "a:b\nc:d\n"] {
+            assert!(read(text).is_err_and(|told| !told.contains('b')), "{text}");
         }
     }
 }

@@ -101,6 +101,17 @@ pub struct Options {
     #[arg(long, value_name = "URL")]
     pub couchdb: Option<String>,
 
+    /// A server admin of that CouchDB: documents in its `_replicator` are run, and sessions' jobs may last
+    ///
+    /// Other users of this machine can read command lines: the environment and the file are better places.
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = values::secret)]
+    #[serde(deserialize_with = "values::maybe_secret")]
+    pub couchdb_admin: Option<SecretString>,
+
+    /// A file with that admin: NAME:PASSWORD, as container secrets come
+    #[arg(long, value_name = "FILE")]
+    pub couchdb_admin_file: Option<PathBuf>,
+
     /// An administrator; may be repeated
     ///
     /// Without any, everyone is admin and only loopback addresses may be listened on. Other users of this machine can
@@ -229,8 +240,8 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            couchdb, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth, replicator, http, cors, store,
-            secrets
+            couchdb, couchdb_admin, couchdb_admin_file, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth,
+            replicator, http, cors, store, secrets
         }
         drop((config, couchdb_ini));
         // An empty variable is how a compose file says "none".
@@ -248,6 +259,13 @@ impl Options {
         if let Some(url) = couchdb.filter(|url| !url.is_empty()) {
             let wrong = |problem| ConfigError::Value { option: "--couchdb", problem };
             to.couchdb = Some(CouchDb::parse(&url).map_err(wrong)?);
+        }
+        let couchdb_admin = couchdb_admin.filter(|admin| !admin.expose_secret().is_empty());
+        if let Some(admin) = &couchdb_admin {
+            to.couchdb_admin = Some(values::couchdb_admin("--couchdb-admin", admin.expose_secret())?);
+        }
+        if let Some(path) = couchdb_admin_file {
+            to.couchdb_admin = Some(values::couchdb_admin("--couchdb-admin-file", &text(&path)?)?);
         }
         auth.lay_over(&mut to.auth)?;
         if let Some(cert) = tls_cert {

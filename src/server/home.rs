@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::identity;
 use super::start_error::StartError;
 use crate::accounts::Accounts;
-use crate::beside::{Callers, Upstream};
+use crate::beside::{Callers, CouchDbAsAdmin, Upstream};
 use crate::config::couchdb::CouchDb;
 use crate::config::{Config, Http, StoreSettings};
 use crate::databases::Databases;
@@ -24,6 +24,8 @@ pub struct Opened {
     pub home: Home,
     /// For replications.
     pub databases: Databases,
+    /// The CouchDB beside which it stands, if it has an admin there.
+    pub admin: Option<CouchDbAsAdmin>,
     /// Enters replication ids.
     pub uuid: String,
     /// `host:port` that local names stand for.
@@ -58,7 +60,13 @@ async fn embedded(
     let accounts = Accounts::open(settings.watch(), store.clone()).await?;
     store.ensure(&DbName::replicator()).await.map_err(unusable)?;
     let databases = Databases::new(Some(store.clone()), clients.clone(), Arc::new(config.replicator.clone()));
-    Ok(Opened { home: Home::Embedded { store, accounts }, databases, uuid, address: listening.to_string() })
+    Ok(Opened {
+        home: Home::Embedded { store, accounts },
+        databases,
+        admin: None,
+        uuid,
+        address: listening.to_string(),
+    })
 }
 
 /// Checkpoints are CouchDB's own only under its own uuid; so it is waited for, unless the settings know it.
@@ -71,8 +79,17 @@ async fn beside(config: &Config, couchdb: &CouchDb, clients: &Clients, tasks: &T
             upstream.uuid().await.map_err(unknown)?
         }
     };
+    let admin = match &config.couchdb_admin {
+        None => None,
+        Some(admin) => {
+            let asking = CouchDbAsAdmin::new(upstream.clone(), admin);
+            let refused = |source| StartError::CouchDbAdmin { url: couchdb.url.to_string(), source };
+            asking.prove(admin).await.map_err(refused)?;
+            Some(asking)
+        }
+    };
     let databases = Databases::beside(couchdb.url.clone(), clients.clone(), Arc::new(config.replicator.clone()));
-    Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, uuid, address: couchdb.address() })
+    Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, admin, uuid, address: couchdb.address() })
 }
 
 /// Limits of connections beside a CouchDB: no tighter than its own, which its clients reckon with. An unused connection is kept as

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::tls::CertificateError;
 use crate::accounts::AccountsError;
-use crate::beside::{TrustError, UuidError};
+use crate::beside::{AdminError, TrustError, UuidError};
 use crate::peer::remote::ClientError;
 use crate::settings::SettingsError;
 use crate::store::StoreError;
@@ -64,6 +64,15 @@ pub enum StartError {
         /// Why not.
         #[source]
         source: UuidError,
+    },
+    /// Its admin, as we were given him, isn't one there.
+    #[error("could not be admin of the CouchDB at {url}")]
+    CouchDbAdmin {
+        /// As it was given.
+        url: String,
+        /// Why not.
+        #[source]
+        source: AdminError,
     },
     /// The CouchDB is to be asked over TLS, and nobody could be trusted.
     #[error(transparent)]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
 use crate::config::Admin;
+use crate::config::couchdb::CouchDbAdmin;
 use crate::policy::{BadRule, Rule};
 
 /// A span of time as people write it: `500ms`, `5s`, `10m`.
@@ -110,6 +111,11 @@ pub fn admin(text: &SecretString) -> Result<Admin, ConfigError> {
         Some((name, password)) if !name.is_empty() => Admin::new(name, password).map_err(wrong),
         _ => Err(wrong("must be NAME:PASSWORD, neither of them empty")),
     }
+}
+
+/// Reads the `NAME:PASSWORD` of a CouchDB's admin.
+pub fn couchdb_admin(option: &'static str, text: &str) -> Result<CouchDbAdmin, ConfigError> {
+    CouchDbAdmin::parse(text).map_err(|problem| ConfigError::Value { option, problem })
 }
 
 /// Reads a file of administrators: `NAME:PASSWORD` a line. Without one it is no such file, and nobody means everybody.

@@ -18,6 +18,7 @@ mod connecting;
 mod questions;
 mod callers;
 mod admin;
+mod users;
 
 use std::error::Error;
 use std::fmt;
@@ -40,6 +41,7 @@ pub use self::callers::{Asked, Callers, KnownCaller};
 pub use self::connecting::TrustError;
 use self::connecting::{Connector, Spawner};
 pub use self::questions::{Answered, UuidError};
+pub use self::users::CouchDbUsers;
 use crate::config::connection::Tls;
 use crate::config::couchdb::CouchDb;
 use crate::tasks::Tasks;
@@ -82,6 +84,9 @@ pub enum Unanswered {
     /// It took too long for a question of ours.
     #[error("CouchDB was silent for {0:?}")]
     Silent(Duration),
+    /// More came than is taken.
+    #[error("CouchDB's answer is longer than {0} bytes")]
+    TooLarge(usize),
     /// What came is no answer to a question of ours.
     #[error("CouchDB's answer to {0} makes no sense")]
     Malformed(String),

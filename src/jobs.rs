@@ -13,6 +13,7 @@ pub mod running;
 pub mod gates;
 pub mod schedule;
 pub mod wakes;
+pub mod owners;
 pub mod scheduler;
 pub mod info;
 pub mod documents;
@@ -28,12 +29,13 @@ use dashmap::DashMap;
 use serde_json::{Map, Value};
 
 use self::documents::Documents;
+use self::documents::home::DocumentHome;
 use self::entry::TaskEntry;
+use self::owners::Owners;
 use self::replication::Replication;
 use self::running::{Cancelled, Ending, RunningJobs};
 use self::scheduler::Scheduler;
 use crate::access::Caller;
-use crate::accounts::Accounts;
 use crate::databases::Databases;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::{self, Endpoint};
@@ -42,7 +44,6 @@ use crate::replicate::failures::list::ListLocation;
 use crate::replicate::failures::{FailureList, RecordedFailure};
 use crate::replicate::request::{Command, Request};
 use crate::replicate::{Context, ReplicateError};
-use crate::store::Store;
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;
@@ -57,7 +58,7 @@ pub struct Jobs {
     context: Context,
     running: RunningJobs,
     scheduler: Scheduler,
-    /// Absent without a store.
+    /// Absent where nobody follows them.
     documents: Option<Documents>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
     sources: Arc<DashMap<(String, Option<String>), KnownSource>>,
@@ -83,13 +84,13 @@ pub enum Answer {
 
 impl Jobs {
     /// No replication yet. `documents`: where those of documents come from, and who their owners are.
-    pub fn new(context: Context, documents: Option<(Store, Accounts)>) -> Self {
+    pub fn new(context: Context, documents: Option<(DocumentHome, Owners)>) -> Self {
         let running = RunningJobs::default();
-        let accounts = documents.as_ref().map(|(_, accounts)| accounts.clone());
-        let scheduler = Scheduler::new(context.clone(), running.clone(), accounts);
+        let owners = documents.as_ref().map(|(_, owners)| owners.clone());
+        let scheduler = Scheduler::new(context.clone(), running.clone(), owners);
         scheduler.begin();
-        let documents = documents.map(|(store, accounts)| {
-            let documents = Documents::new(store, accounts, (context.clone(), running.clone(), scheduler.clone()));
+        let documents = documents.map(|(home, owners)| {
+            let documents = Documents::new(home, owners, (context.clone(), running.clone(), scheduler.clone()));
             if context.settings.run_documents {
                 documents.begin();
             }
@@ -305,7 +306,7 @@ impl Jobs {
         caller: &Arc<Caller>,
     ) -> Result<Answer, ReplicateError> {
         let documents = self.documents.as_ref().filter(|_| self.context.settings.run_documents);
-        let Some(store) = documents.map(Documents::store) else {
+        let Some(home) = documents.map(Documents::home) else {
             return Err(ReplicateError::BadRequest("documents aren't run here, so nothing can be kept".into()));
         };
         may_run(&self.context.databases, caller, request).await?;
@@ -313,7 +314,7 @@ impl Jobs {
         let owner = Arc::new(Caller { authorization: None, ..Caller::clone(caller) });
         let (_, (id, _)) = self.context.identify(request.clone(), &owner).await?;
         let text = id.to_string();
-        kept::keep(store, body, &id, caller).await?;
+        kept::keep(home, body, &id, caller).await?;
         // The document's job waits until this one, which nobody would remember, is gone.
         if let Some(job) =
             self.running.get(&text).filter(|job| job.document.is_none() && caller.may_manage(job.owner()))
@@ -329,7 +330,7 @@ impl Jobs {
         let found = self.running.find(id, by_base, |job| caller.may_manage(job.owner())).ok_or_else(missing)?;
         if let (Some(place), Some(documents)) = (&found.document, &self.documents) {
             let ended = match documents.fingerprint(place, &found) {
-                Some(of) => kept::end(documents.store(), &found, place, of).await?,
+                Some(of) => kept::end(documents.home(), &found, place, of).await?,
                 None => false,
             };
             if !ended {
@@ -409,7 +410,7 @@ mod tests {
     use crate::replicate::failures::FailureFiles;
     use crate::replicate::id::{Identity, ReplicationId};
     use crate::server::Server;
-    use crate::store::DbName;
+    use crate::store::{DbName, Store};
 
     /// What jobs share that nobody runs.
     pub(super) fn context() -> Context {

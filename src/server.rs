@@ -27,9 +27,12 @@ use tokio::time::timeout;
 use self::connections::Serving;
 use self::home::Opened;
 pub use self::start_error::StartError;
+use crate::beside::{CouchDbAsAdmin, CouchDbUsers};
 use crate::config::Config;
 use crate::http::{self, Home};
 use crate::jobs::Jobs;
+use crate::jobs::documents::home::DocumentHome;
+use crate::jobs::owners::Owners;
 use crate::peer::remote::Clients;
 use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
@@ -62,14 +65,21 @@ impl Server {
         let (connections, to_couchdb) = (Tasks::default(), Tasks::default());
         let clients = Clients::new(&config.replicator)?;
         let opened = home::open(&settings, &clients, addr, &to_couchdb).await?;
-        let Opened { home, databases, admin: _, uuid, address } = opened;
+        let Opened { home, databases, admin, uuid, address } = opened;
         let settings_of_jobs = Arc::new(config.replicator.clone());
         let identity = identity::of(&config, &address, &uuid);
         let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);
         let budget = context.budget.clone();
         let (store, callers, documents) = match &home {
-            Home::Embedded { store, accounts } => (Some(store.clone()), None, Some((store.clone(), accounts.clone()))),
-            Home::Beside(callers) => (None, Some(callers.clone()), None),
+            Home::Embedded { store, accounts } => {
+                let documents = (DocumentHome::of_store(store.clone()), Owners::Accounts(accounts.clone()));
+                (Some(store.clone()), None, Some(documents))
+            }
+            Home::Beside(callers) => {
+                let users = |admin: CouchDbAsAdmin| Owners::CouchDb(CouchDbUsers::new(admin));
+                let documents = admin.map(|admin| (DocumentHome::of_couchdb(admin.clone()), users(admin)));
+                (None, Some(callers.clone()), documents)
+            }
         };
         let jobs = Jobs::new(context, documents);
         let (availability, traffic) = (http::Availability::default(), http::Traffic::default());

@@ -9,6 +9,7 @@ mod breaking;
 mod sizes;
 mod replicating;
 mod couchdb;
+mod documents;
 
 use couchrep::config::couchdb::CouchDb;
 

@@ -7,14 +7,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Answered, Unanswered, Upstream};
+use crate::access::Caller;
 use crate::config::couchdb::CouchDbAdmin;
 
 /// The CouchDB, asked by its admin. Cheap to clone.
@@ -107,10 +108,20 @@ impl CouchDbAsAdmin {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, AdminError> {
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json").body(body);
-        let request = request.map_err(|_| Unanswered::Malformed(path.to_owned()))?;
-        self.answer(request, self.upstream.settings().answer_timeout).await
+        self.answer(request(method, path, body)?, self.upstream.settings().answer_timeout).await
+    }
+
+    /// The same in a caller's name, with what proves it.
+    pub async fn ask_as<T: DeserializeOwned>(
+        &self,
+        caller: &Caller,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, AdminError> {
+        let mut request = request(method, path, body)?;
+        request.headers_mut().extend(proofs(caller));
+        read(path, self.upstream.answer(request, self.upstream.settings().answer_timeout).await?)
     }
 
     /// Sends any request, and waits so long for its answer.
@@ -123,6 +134,24 @@ impl CouchDbAsAdmin {
         request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
         read(&path, self.upstream.answer(request, limit).await?)
     }
+}
+
+fn request(method: Method, path: &str, body: Option<&Value>) -> Result<Request<Bytes>, Unanswered> {
+    let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json").body(body);
+    request.map_err(|_| Unanswered::Malformed(path.to_owned()))
+}
+
+/// What proves who a caller is, as it came.
+fn proofs(caller: &Caller) -> HeaderMap {
+    let text = |name: &str, value: &SecretString| {
+        let mut value = HeaderValue::from_str(value.expose_secret()).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+    };
+    let password = caller.authorization.iter().filter(|_| caller.passing.is_empty());
+    let password = password.filter_map(|value| text(AUTHORIZATION.as_str(), value));
+    password.chain(caller.passing.iter().filter_map(|(name, value)| text(name, value))).collect()
 }
 
 fn read<T: DeserializeOwned>(path: &str, Answered { status, body, .. }: Answered) -> Result<T, AdminError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, HeaderValue};
 use hyper::{HeaderMap, Request, StatusCode};
 use serde::Deserialize;
@@ -56,7 +56,11 @@ impl Upstream {
         let asking = async {
             let (parts, body) = self.send(request).await?.into_parts();
             let whole = Limited::new(body, MAX_BYTES).collect().await;
-            let body = whole.map_err(|error| Unanswered::BrokeOff(error.to_string()))?.to_bytes();
+            let body = whole.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => Unanswered::TooLarge(MAX_BYTES),
+                None => Unanswered::BrokeOff(error.to_string()),
+            });
+            let body = body?.to_bytes();
             Ok(Answered { status: parts.status, headers: parts.headers, body })
         };
         timeout(limit, asking).await.unwrap_or(Err(Unanswered::Silent(limit)))

@@ -360,6 +360,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),
         ReplicateError::Unresolved(_) => (StatusCode::BAD_GATEWAY, "nxdomain", reason()),
         ReplicateError::Peer(error) => peer(error),
+        ReplicateError::CouchDb(_) => (StatusCode::BAD_GATEWAY, "bad_gateway", reason()),
         ReplicateError::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "replication_cancelled", reason()),
         ReplicateError::Paused => (StatusCode::CONFLICT, "replication_paused", reason()),
         ReplicateError::KeptOtherwise(reason) => (StatusCode::CONFLICT, "conflict", reason.into()),

@@ -19,6 +19,7 @@ pub mod description;
 pub mod states;
 mod known;
 mod untold;
+pub mod home;
 mod following;
 mod starting;
 mod telling;
@@ -35,16 +36,18 @@ use tokio_util::sync::CancellationToken;
 pub use self::known::{DocumentStage, DocumentStatus};
 
 use self::description::{Description, Fingerprint, Stated};
+use self::home::DocumentHome;
 use self::known::{Known, KnownDocuments};
 use self::states::StateChange;
 use self::untold::UntoldEnds;
+use super::owners::Owners;
 use super::replication::{JobDocument, Replication, State};
 use super::running::RunningJobs;
 use super::scheduler::Scheduler;
-use crate::accounts::Accounts;
+use crate::endpoint::Endpoint;
 use crate::replicate::Context;
 use crate::replicate::request::{NamedFilter, check_document};
-use crate::store::{DbName, Store};
+use crate::store::DbName;
 
 /// Between two looks at the code of filters.
 const FILTER_PAUSE: Duration = Duration::from_secs(60);
@@ -52,6 +55,8 @@ const FILTER_PAUSE: Duration = Duration::from_secs(60);
 const FILTERS_AT_ONCE: usize = 8;
 /// How long a server may take to tell a filter's code. It is asked again at the next look.
 const FILTER_LIMIT: Duration = Duration::from_secs(10);
+/// Why a document in a CouchDB that names a database without a URL is no replication: CouchDB's word.
+const LOCAL_NAMES: &str = "local_endpoints_not_supported";
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -62,8 +67,8 @@ pub struct Documents {
 }
 
 struct Inner {
-    store: Store,
-    accounts: Accounts,
+    home: DocumentHome,
+    owners: Owners,
     context: Context,
     running: RunningJobs,
     scheduler: Scheduler,
@@ -82,13 +87,13 @@ struct Inner {
 impl Documents {
     /// Nothing is known yet.
     pub fn new(
-        store: Store,
-        accounts: Accounts,
+        home: DocumentHome,
+        owners: Owners,
         (context, running, scheduler): (Context, RunningJobs, Scheduler),
     ) -> Self {
         let inner = Inner {
-            store,
-            accounts,
+            home,
+            owners,
             context,
             running,
             scheduler,
@@ -104,6 +109,7 @@ impl Documents {
     /// Begins to follow the databases, and to write states into documents.
     pub fn begin(&self) {
         let tasks = &self.inner.context.tasks;
+        self.inner.home.begin(tasks);
         let following = self.clone();
         tasks.keep("follow documents of replications", move || following.clone().follow());
         let telling = self.clone();
@@ -124,14 +130,9 @@ impl Documents {
         self.inner.untold.show(document, members);
     }
 
-    /// The databases that hold such documents.
-    pub fn databases(&self) -> Vec<DbName> {
-        self.inner.store.names().into_iter().filter(DbName::is_replicator).collect()
-    }
-
     /// Where the documents are.
-    pub fn store(&self) -> &Store {
-        &self.inner.store
+    pub fn home(&self) -> &DocumentHome {
+        &self.inner.home
     }
 
     /// Does at once what was written into a document: it is gone, or paused. It may have been written again since, and that been read
@@ -184,7 +185,10 @@ impl Documents {
             return None;
         }
         let stated = Stated::of(&document);
-        if matches!(stated, Stated::Completed | Stated::Failed) {
+        // A CouchDB's own word on duplicates stands.
+        let is_at_end = matches!(stated, Stated::Completed | Stated::Failed)
+            || stated == Stated::Duplicate && self.inner.home.has_processor();
+        if is_at_end {
             self.forget(place);
             return None;
         }
@@ -197,6 +201,14 @@ impl Documents {
                 return Some(StateChange::failed(None, &reason));
             }
         };
+        let is_local = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Local(_));
+        if self.inner.home.has_processor()
+            && [&description.request.source, &description.request.target].into_iter().any(is_local)
+        {
+            self.forget(place);
+            self.inner.context.databases.counters().docs_failed.increment();
+            return Some(StateChange::failed(Some(description.fingerprint), LOCAL_NAMES));
+        }
         let same =
             self.known().get_mut(place).filter(|known| known.fingerprint() == description.fingerprint).map(|known| {
                 known.description = description.clone();

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::Jobs;
+use super::documents::home::stored;
 use super::documents::{DocumentStage, DocumentStatus, states};
 use super::history::{Event, rfc3339_text};
 use super::info::RunningInfo;
@@ -126,7 +127,7 @@ impl Jobs {
 
     /// The databases that hold documents of replications.
     pub fn document_databases(&self) -> Vec<DbName> {
-        self.documents.as_ref().map(|documents| documents.databases()).unwrap_or_default()
+        self.documents.as_ref().map(|documents| documents.home().names()).unwrap_or_default()
     }
 
     /// Adds to a page the entries of `_scheduler/docs` of one database, in the order of the documents' ids, those that `wanted` lets
@@ -141,7 +142,7 @@ impl Jobs {
         let read = database.read(move |snapshot| {
             snapshot.documents(None, |id, _| {
                 if !id.starts_with("_design/")
-                    && let Some(stored) = states::stored(snapshot, id)?
+                    && let Some(stored) = stored(snapshot, id)?
                 {
                     let entry = jobs.document(&name, DocId::from(id.to_owned()), stored.shown());
                     if wanted(entry.state) {
@@ -163,7 +164,7 @@ impl Jobs {
         id: &DocId,
     ) -> Result<Option<DocumentEntry>, StoreError> {
         let (database, wanted) = (store.database(name).await?, id.clone());
-        let stored = database.read(move |snapshot| states::stored(snapshot, wanted.as_str())).await?;
+        let stored = database.read(move |snapshot| stored(snapshot, wanted.as_str())).await?;
         Ok(stored.map(|stored| self.document(name, id.clone(), stored.shown())))
     }
 
@@ -318,11 +319,8 @@ impl Jobs {
             }
             (Action::Pause | Action::Resume, Some((place, documents))) => {
                 let paused = action == Action::Pause;
-                let database =
-                    documents.store().database(&place.database).await.map_err(crate::peer::PeerError::from)?;
                 let value = paused.then_some(Value::Bool(true));
-                let set = states::set_member(&database, &place.id, ("paused", value));
-                let is_there = set.await.map_err(crate::peer::PeerError::from)?;
+                let is_there = states::set_member(documents.home(), place, ("paused", value)).await?;
                 if is_there {
                     self.scheduler.set_paused(&job, paused);
                 }

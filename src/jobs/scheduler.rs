@@ -21,11 +21,11 @@ use tracing::Instrument as _;
 
 use super::gates::GatePauses;
 use super::history::EventKind;
+use super::owners::Owners;
 use super::replication::{Replication, needs};
 use super::running::{RunningJobs, Span};
 use super::schedule::{Limits, Number, Schedule, Start};
 use super::wakes::{Wake, Wakes};
-use crate::accounts::Accounts;
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
 use crate::replicate::{Context, ReplicateError};
@@ -40,7 +40,7 @@ struct Inner {
     context: Context,
     running: RunningJobs,
     /// Looks up the roles that owners of documents have; absent in tests.
-    accounts: Option<Accounts>,
+    owners: Option<Owners>,
     /// Of locks, this one comes after documents' and the registry's, and before a job's own; it is held across no await.
     scheduled: Mutex<Scheduled>,
     /// The timer is to look again.
@@ -72,7 +72,7 @@ impl Scheduled {
 
 impl Scheduler {
     /// No job yet.
-    pub fn new(context: Context, running: RunningJobs, accounts: Option<Accounts>) -> Self {
+    pub fn new(context: Context, running: RunningJobs, owners: Option<Owners>) -> Self {
         let schedule = Schedule::new(limits(&context.settings));
         let inner = Arc::new_cyclic(|inner: &std::sync::Weak<Inner>| {
             let inner = inner.clone();
@@ -84,7 +84,7 @@ impl Scheduler {
             Inner {
                 context: context.clone(),
                 running,
-                accounts,
+                owners,
                 scheduled: Mutex::new(Scheduled { schedule, jobs: HashMap::new() }),
                 timer: Notify::new(),
                 wakes: Wakes::new(context.clone(), Arc::new(woken)),

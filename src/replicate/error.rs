@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Denied;
+use crate::beside::AdminError;
 use crate::databases::OpenError;
 use crate::endpoint::{InvalidEndpoint, SecretRefused};
 use crate::json::fields::BadField;
@@ -51,6 +52,9 @@ pub enum ReplicateError {
     /// A peer failed.
     #[error("the replication failed")]
     Peer(#[source] Arc<PeerError>),
+    /// The CouchDB beside which this server stands, asked by us as its admin.
+    #[error(transparent)]
+    CouchDb(Arc<AdminError>),
     /// Somebody has paused the job that would do it.
     #[error("the replication is paused")]
     Paused,

@@ -73,7 +73,7 @@ struct Places {
 
 impl DbUpdates {
     /// A log that begins with these databases.
-    pub(super) fn new<'a>(names: impl Iterator<Item = &'a DbName>) -> Self {
+    pub fn new<'a>(names: impl Iterator<Item = &'a DbName>) -> Self {
         let mut log = Log {
             rows: BTreeMap::new(),
             names: HashMap::new(),
@@ -117,7 +117,7 @@ impl DbUpdates {
     }
 
     /// Notes what happened. What is told of a database that isn't there any more is left out.
-    pub(super) fn note(&self, name: &DbName, event: DbEvent) {
+    pub fn note(&self, name: &DbName, event: DbEvent) {
         self.log().note(name, event);
     }
 

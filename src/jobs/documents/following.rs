@@ -5,41 +5,27 @@
 //! are known of the database are looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::states::{StateChange, Stored};
+use super::home::{HomeError, ReadPlace, Stored};
+use super::states::StateChange;
 use super::{Documents, states};
 use crate::document::DocId;
 use crate::jobs::replication::JobDocument;
-use crate::store::{Database, DbEvent, DbName, StoreError};
+use crate::store::{DbEvent, DbName};
 
-/// Rows of the log that are looked at together.
-const UPDATES: usize = 1000;
-/// Documents of a feed that are looked at together.
-const ROWS: usize = 500;
-/// Bytes of documents after which no more are looked at together: values take many times their length.
-const PAGE_BYTES: usize = 1 << 20;
 /// Before what couldn't be read is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
-
-/// How far a database was read.
-#[derive(Debug, Default)]
-struct Read {
-    seq: u64,
-    purge_seq: u64,
-}
 
 impl Documents {
     /// Looks at all documents, and at those that are written from then on, one after the other. No database waits until all of another
     /// one is read: of each a page is read in turn.
     pub(super) async fn follow(self) {
-        let updates = self.inner.store.db_updates();
-        let mut watch = updates.watch();
-        let mut read: HashMap<DbName, Read> = HashMap::new();
-        let mut since = 0;
+        let mut updates = self.inner.home.updates();
+        let mut read: HashMap<DbName, ReadPlace> = HashMap::new();
         // Databases of which more is to be read.
         let mut unread = BTreeSet::new();
         // What couldn't be read, and when it is tried again.
@@ -47,16 +33,14 @@ impl Documents {
         let mut failed_documents: BTreeMap<JobDocument, Instant> = BTreeMap::new();
         loop {
             loop {
-                let rows = updates.since(since, UPDATES);
-                let Some(last) = rows.last() else { break };
-                since = last.seq;
-                for row in rows.into_iter().filter(|row| row.name.is_replicator()) {
-                    if row.event != DbEvent::Updated {
-                        self.forget_database(&row.name);
-                        read.remove(&row.name);
+                let Some(rows) = updates.next() else { break };
+                for (name, event) in rows {
+                    if event != DbEvent::Updated {
+                        self.forget_database(&name);
+                        read.remove(&name);
                     }
-                    if row.event != DbEvent::Deleted {
-                        unread.insert(row.name);
+                    if event != DbEvent::Deleted {
+                        unread.insert(name);
                     }
                 }
             }
@@ -94,7 +78,7 @@ impl Documents {
                 }
             };
             tokio::select! {
-                changed = watch.changed() => if changed.is_err() { return },
+                more = updates.changed() => if !more { return },
                 () = self.inner.look_again.notified() => {}
                 () = pause => {}
             }
@@ -102,56 +86,34 @@ impl Documents {
     }
 
     /// Looks at some documents of a database that were written since it was read so far; answers whether there may be more.
-    async fn read_page(&self, name: &DbName, read: &mut Read) -> Result<bool, StoreError> {
-        let database = match self.inner.store.database(name).await {
-            Err(StoreError::NoDatabase) => return Ok(false),
-            database => database?,
-        };
-        let from = read.seq;
-        let rows = database.read(move |snapshot| {
-            let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
-            snapshot.changes(from, |row| {
-                let none = row.deleted || row.id.starts_with("_design/");
-                let stored = if none { None } else { states::stored(snapshot, &row.id)? };
-                bytes += stored.as_ref().map_or(0, |stored| stored.bytes);
-                rows.push((row.seq, DocId::from(row.id), stored));
-                more = rows.len() == ROWS || bytes >= PAGE_BYTES;
-                Ok(!more)
-            })?;
-            Ok((rows, more, snapshot.purge_seq()?))
-        });
-        let (rows, more, purge_seq) = rows.await?;
-        if std::mem::replace(&mut read.purge_seq, purge_seq) != purge_seq {
+    async fn read_page(&self, name: &DbName, place: &mut ReadPlace) -> Result<bool, HomeError> {
+        let page = self.inner.home.page(name, place).await?;
+        if page.purged {
             // What was purged stands nowhere in the feed.
             self.known().of_database(name).iter().for_each(|place| self.look_at(place));
         }
-        let Some((last, ..)) = rows.last() else { return Ok(false) };
-        read.seq = *last;
         let mut failed = Vec::new();
-        for (_, id, stored) in rows {
+        for (id, stored) in page.rows {
             let place = JobDocument { database: name.clone(), id };
             if let Some(change) = self.see_stored(&place, stored) {
                 failed.push((place.id, change));
             }
         }
         // Those that can't be written now are told of when they are written to.
-        if let Err(error) = self.write_failed(&database, failed).await {
+        if let Err(error) = self.write_failed(name, failed).await {
             let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
             tracing::warn!(db, error, "states of replications can't be written");
         }
-        Ok(more)
+        Ok(page.more)
     }
 
     /// Looks at a document as it is now.
-    async fn read_again(&self, place: &JobDocument) -> Result<(), StoreError> {
-        let database = match self.inner.store.database(&place.database).await {
-            Err(StoreError::NoDatabase) => return Ok(()),
-            database => database?,
-        };
-        let id = place.id.clone();
-        let stored = database.read(move |snapshot| states::stored(snapshot, id.as_str())).await?;
-        let failed = self.see_stored(place, stored).map(|change| (place.id.clone(), change));
-        self.write_failed(&database, failed.into_iter().collect()).await
+    async fn read_again(&self, place: &JobDocument) -> Result<(), HomeError> {
+        let stored = self.inner.home.document(place).await?;
+        match self.see_stored(place, stored) {
+            Some(change) => self.write_failed(&place.database, vec![(place.id.clone(), change)]).await,
+            None => Ok(()),
+        }
     }
 
     fn see_stored(&self, place: &JobDocument, stored: Option<Stored>) -> Option<StateChange> {
@@ -163,14 +125,16 @@ impl Documents {
     }
 
     /// Writes that nothing can be made of documents.
-    pub(super) async fn write_failed(
-        &self,
-        database: &Arc<Database>,
-        failed: Vec<(DocId, StateChange)>,
-    ) -> Result<(), StoreError> {
-        let unwritten = states::write(database, failed).await?;
+    pub(super) async fn write_failed(&self, name: &DbName, failed: Vec<(DocId, StateChange)>) -> Result<(), HomeError> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let unwritten = match states::write(&self.inner.home, name, failed).await {
+            Err(error) if error.is_no_database() => return Ok(()),
+            unwritten => unwritten?,
+        };
         for (id, change) in unwritten.into_iter().filter(|(_, change)| change.over.is_some()) {
-            self.inner.untold.keep(JobDocument { database: database.name().clone(), id }, change);
+            self.inner.untold.keep(JobDocument { database: name.clone(), id }, change);
         }
         Ok(())
     }
@@ -183,6 +147,8 @@ impl Documents {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
     use tempfile::TempDir;
     use tokio::sync::watch;
@@ -192,11 +158,13 @@ mod tests {
     use crate::accounts::Accounts;
     use crate::config::{Config, StoreSettings};
     use crate::document::{DocParts, Rev};
+    use crate::jobs::documents::home::{DocumentHome, PAGE_BYTES, ROWS, stored};
+    use crate::jobs::owners::Owners;
     use crate::jobs::running::RunningJobs;
     use crate::jobs::scheduler::Scheduler;
     use crate::jobs::tests::context;
     use crate::replicator_docs::MAX_READ_BYTES;
-    use crate::store::{Durability, Edit, Store};
+    use crate::store::{Database, Durability, Edit, Store};
 
     /// Documents that nobody follows, and a database of them.
     async fn documents() -> (Documents, Arc<Database>, TempDir) {
@@ -206,8 +174,9 @@ mod tests {
         let settings = watch::channel(Arc::new(Config::default())).1;
         let accounts = Accounts::open(settings, store.clone()).await.unwrap();
         let (context, running) = (context(), RunningJobs::default());
-        let scheduler = Scheduler::new(context.clone(), running.clone(), Some(accounts.clone()));
-        (Documents::new(store, accounts, (context, running, scheduler)), database, directory)
+        let (home, owners) = (DocumentHome::of_store(store), Owners::Accounts(accounts));
+        let scheduler = Scheduler::new(context.clone(), running.clone(), Some(owners.clone()));
+        (Documents::new(home, owners, (context, running, scheduler)), database, directory)
     }
 
     /// Writes documents that are at their ends, and large, as only the replicator may.
@@ -225,9 +194,10 @@ mod tests {
     #[tokio::test]
     async fn a_database_is_read_by_pages_of_so_many_documents_and_bytes() {
         let (documents, database, _directory) = documents().await;
-        let mut place = Read::default();
+        let mut place = ReadPlace::default();
         fill(&database, ROWS + 3, 1).await;
-        let mut read = async || (documents.read_page(database.name(), &mut place).await.unwrap(), place.seq);
+        let seq = |place: &ReadPlace| place.since.as_ref().unwrap().as_json().parse::<u64>().unwrap();
+        let mut read = async || (documents.read_page(database.name(), &mut place).await.unwrap(), seq(&place));
         assert_eq!([read().await, read().await], [(true, ROWS as u64), (false, ROWS as u64 + 3)]);
         fill(&database, 5, PAGE_BYTES / 2).await;
         let rows = ROWS as u64 + 3;
@@ -242,13 +212,14 @@ mod tests {
         let rev = fill(&database, 1, MAX_READ_BYTES).await.remove(0);
         let id = DocId::from(format!("{MAX_READ_BYTES}-0"));
         let name = id.clone();
-        let stored = database.read(move |snapshot| states::stored(snapshot, name.as_str())).await.unwrap().unwrap();
+        let stored = database.read(move |snapshot| stored(snapshot, name.as_str())).await.unwrap().unwrap();
         assert!(stored.bytes > MAX_READ_BYTES && stored.document.is_none());
         assert_eq!(stored.shown()["_replication_state"], "failed");
-        assert!(documents.read_page(database.name(), &mut Read::default()).await.unwrap());
-        assert!(!states::set_member(&database, &id, ("paused", None)).await.unwrap());
+        assert!(documents.read_page(database.name(), &mut ReadPlace::default()).await.unwrap());
+        let (home, place) = (documents.home(), JobDocument { database: database.name().clone(), id: id.clone() });
+        assert!(!states::set_member(home, &place, ("paused", None)).await.unwrap());
         let change = StateChange::failed(None, "no");
-        assert_eq!(states::write(&database, vec![(id.clone(), change)]).await.unwrap(), []);
+        assert_eq!(states::write(home, database.name(), vec![(id.clone(), change)]).await.unwrap(), []);
         assert_eq!(database.update_seq(), 1);
         // Admins, and nobody else, take it away.
         let delete = async |caller: Caller| {

@@ -9,18 +9,17 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::description::Description;
+use super::home::HomeError;
 use super::states::StateChange;
 use super::{DocumentStage, Documents, Inner, states};
 use crate::access::Caller;
 use crate::effort::pauses::Pauses;
 use crate::jobs::replication::{JobDocument, Replication};
-use crate::jobs::scheduler::life::{owner, reason};
-use crate::peer::PeerError;
+use crate::jobs::scheduler::life::reason;
 use crate::policy::Forbidden;
 use crate::replicate::ReplicateError;
 use crate::replicate::id::ReplicationId;
 use crate::replicate::request::{NamedFilter, Request};
-use crate::store::StoreError;
 
 /// Before a document that said that another one has its job looks for it.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
@@ -54,7 +53,8 @@ impl Documents {
         loop {
             let (reason, pause) = match self.try_job(place, serial, &description).await {
                 Ok(Tried::Done(changes)) => {
-                    for (place, change) in changes {
+                    // A CouchDB marks duplicates itself, and may have another one of them be the first.
+                    for (place, change) in changes.into_iter().filter(|_| !self.inner.home.has_processor()) {
                         self.write(&place, change).await;
                     }
                     return;
@@ -63,7 +63,7 @@ impl Documents {
                     match self.forbid(place, serial, &description, forbidden).await {
                         Ok(()) => return,
                         // It couldn't be written.
-                        Err(error) => (reason(&PeerError::from(error).into()), settings.max_restart_pause),
+                        Err(error) => (reason(&error.into()), settings.max_restart_pause),
                     }
                 }
                 Ok(Tried::Taken(id)) => (format!("replication `{id}` runs already, without a document"), TAKEN_PAUSE),
@@ -102,8 +102,8 @@ impl Documents {
         serial: u64,
         description: &Arc<Description>,
     ) -> Result<Tried, ReplicateError> {
-        let Inner { context, scheduler, accounts, .. } = &*self.inner;
-        let caller = Arc::new(owner(accounts, description.owner.as_deref()).await?);
+        let Inner { context, scheduler, owners, .. } = &*self.inner;
+        let caller = Arc::new(owners.find(description.owner.as_deref()).await?);
         let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
         for endpoint in [&request.source, &request.target] {
             if let Err(forbidden) = context.databases.may_connect(endpoint, &caller) {
@@ -184,27 +184,20 @@ impl Documents {
         serial: u64,
         description: &Description,
         forbidden: Forbidden,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), HomeError> {
         let reason = reason(&ReplicateError::from(forbidden));
         let (db, doc) = (place.database.as_str(), place.id.as_str());
         tracing::warn!(db, doc.id = doc, error = reason, "a document describes what is forbidden");
         self.inner.context.databases.counters().docs_failed.increment();
         let change = StateChange::failed(Some(description.fingerprint), &reason);
-        match self.inner.store.database(&place.database).await {
-            Ok(database) => self.write_failed(&database, vec![(place.id.clone(), change)]).await?,
-            Err(StoreError::NoDatabase) => {}
-            Err(error) => return Err(error),
-        }
+        self.write_failed(&place.database, vec![(place.id.clone(), change)]).await?;
         self.forget_serial(place, serial);
         Ok(())
     }
 
     async fn write(&self, place: &JobDocument, change: StateChange) {
-        let written = match self.inner.store.database(&place.database).await {
-            Ok(database) => states::write(&database, vec![(place.id.clone(), change)]).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        let change = vec![(place.id.clone(), change)];
+        if let Err(error) = states::write(&self.inner.home, &place.database, change).await {
             let (db, doc) = (place.database.as_str(), place.id.as_str());
             let error = &error as &dyn std::error::Error;
             tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");

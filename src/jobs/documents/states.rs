@@ -2,24 +2,23 @@
 //!
 //! As CouchDB does, `completed` and `failed` are always written, and `triggered` and `error` with `update_docs`. Otherwise than
 //! there, `crashing` is written too, with its reason and the time of the next try, and taken off when the job has got better, so that whoever
-//! looks at the document alone learns of it. What is paused is in no such state. `_replication_state_time` changes only with the state.
+//! looks at the document alone learns of it; but not in a CouchDB, whose document processor crashes if it reads that. What is paused is in no such state. `_replication_state_time` changes only with the state.
 //!
 //! A state is written over the revision that was read, and only while the document still describes what the state is of. If somebody
 //! edits it meanwhile, his edit stands, and what it describes now will get its own state.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use super::description::{Description, Fingerprint};
+use super::description::{Description, Fingerprint, Stated};
+use super::home::{DocumentHome, HomeError, NotPut, ROWS, Stored};
 use crate::access::Caller;
-use crate::document::{DocId, DocParts};
+use crate::document::DocId;
 use crate::jobs::history::rfc3339_text;
 use crate::jobs::info::FinalStats;
-use crate::jobs::replication::Replication;
-use crate::replicator_docs::MAX_READ_BYTES;
-use crate::store::{Database, DocOptions, Durability, Edit, Refusal, Snapshot, StoreError};
+use crate::jobs::replication::{JobDocument, Replication};
+use crate::store::DbName;
 
 /// Members that the replicator writes.
 const MEMBERS: [&str; 5] = [
@@ -49,16 +48,6 @@ pub struct StateChange {
     pub over: Option<String>,
 }
 
-/// A document as it is stored.
-#[derive(Debug)]
-pub struct Stored {
-    /// Bytes of its text.
-    pub bytes: usize,
-    /// Its members, `_id` and `_rev` among them; `None`: no values are made of it, since it is too large or nested too deeply. It was
-    /// stored before that was refused.
-    pub document: Option<Map<String, Value>>,
-}
-
 impl Stored {
     /// The document; in place of one that can't be read, what `_scheduler/docs` tells of it.
     pub fn shown(self) -> Map<String, Value> {
@@ -85,8 +74,8 @@ impl StateChange {
         Self::new(Some(of), json!({ "_replication_state": "triggered", "_replication_id": id }))
     }
 
-    /// The state of its job; `None` if nothing is to be told of it yet.
-    pub fn of_job(of: Fingerprint, job: &Replication, update_docs: bool) -> Option<Self> {
+    /// The state of its job; `None` if nothing is to be told of it. `as_couchdb`: whoever reads it knows CouchDB's states alone.
+    pub fn of_job(of: Fingerprint, job: &Replication, update_docs: bool, as_couchdb: bool) -> Option<Self> {
         let status = job.status();
         if status.completed {
             let stats = json!(FinalStats::of(&job.progress));
@@ -101,6 +90,9 @@ impl StateChange {
             let triggered = || Self::triggered(of, &job.id.to_string());
             return Some(if update_docs { triggered() } else { Self::new(Some(of), json!({})) });
         };
+        if as_couchdb {
+            return None;
+        }
         let left = status.next_try.and_then(|next| next.duration_since(SystemTime::now()).ok());
         let next = status.next_try.map(|next| format!("; tried again at {}", rfc3339_text(next)));
         let reason = format!("{reason}{}", next.unwrap_or_default());
@@ -157,46 +149,63 @@ impl StateChange {
 
 /// Writes states into documents of one database, all of them together. Answers those that couldn't be written, each over the revision that
 /// it was to be written over: a validation refuses them, or others' edits came between again and again. Of one that can't be read there is
-/// no revision.
+/// no revision. What a CouchDB's own processor has brought to its end stays as it is.
 pub async fn write(
-    database: &Arc<Database>,
+    home: &DocumentHome,
+    name: &DbName,
+    changes: Vec<(DocId, StateChange)>,
+) -> Result<Vec<(DocId, StateChange)>, HomeError> {
+    let mut unwritten = Vec::new();
+    let mut changes = changes.into_iter().peekable();
+    while changes.peek().is_some() {
+        unwritten.extend(write_some(home, name, changes.by_ref().take(ROWS).collect()).await?);
+    }
+    Ok(unwritten)
+}
+
+/// The same of so many as may be held at once.
+async fn write_some(
+    home: &DocumentHome,
+    name: &DbName,
     mut changes: Vec<(DocId, StateChange)>,
-) -> Result<Vec<(DocId, StateChange)>, StoreError> {
-    let replicator = Caller::replicator();
+) -> Result<Vec<(DocId, StateChange)>, HomeError> {
+    let (replicator, db) = (Caller::replicator(), name.as_str());
     let mut unwritten = Vec::new();
     for tries_left in (0..TRIES).rev() {
-        let made = database.read(move |snapshot| {
-            let (mut edits, mut made, mut unread) = (Vec::new(), Vec::new(), Vec::new());
-            for (id, change) in changes {
-                match edit(snapshot, &id, &change) {
-                    Ok(Some((rev, edit))) => {
-                        edits.push(edit);
-                        made.push((id, change, rev));
-                    }
-                    Ok(None) => {}
-                    // It holds up no other.
-                    Err(error) => unread.push((id, change, error)),
+        let ids = changes.iter().map(|(id, _)| id.clone()).collect();
+        let (mut edits, mut made) = (Vec::new(), Vec::new());
+        for ((id, change), found) in changes.into_iter().zip(home.documents(name, ids).await?) {
+            let document = match found {
+                Ok(Some(Stored { document: Some(document), .. })) => document,
+                Ok(_) => continue,
+                // It holds up no other.
+                Err(error) => {
+                    let (doc, error) = (id.as_str(), &error as &dyn std::error::Error);
+                    tracing::warn!(db, doc.id = doc, error, "a document can't be read");
+                    unwritten.push((id, change));
+                    continue;
                 }
+            };
+            if home.has_processor() && matches!(Stated::of(&document), Stated::Completed | Stated::Failed) {
+                continue;
             }
-            Ok((edits, made, unread))
-        });
-        let (edits, made, unread) = made.await?;
-        for (id, change, error) in unread {
-            let (db, doc) = (database.name().as_str(), id.as_str());
-            tracing::warn!(db, doc.id = doc, error = &error as &dyn std::error::Error, "a document can't be read");
-            unwritten.push((id, change));
+            let rev = document.get("_rev").and_then(Value::as_str).map(str::to_owned);
+            if let Some(document) = change.applied(document) {
+                edits.push((id.clone(), document));
+                made.push((id, change, rev));
+            }
         }
         if edits.is_empty() {
             break;
         }
-        let results = database.write(edits, &replicator, Durability::Unsynced).await?;
+        let results = home.put(name, edits, &replicator, false).await?;
         changes = Vec::new();
         for (result, (id, change, rev)) in results.into_iter().zip(made) {
             match result {
-                Ok(_) => {}
-                Err(Refusal::Conflict) if tries_left > 0 => changes.push((id, change)),
+                Ok(()) => {}
+                Err(NotPut::Conflict) if tries_left > 0 => changes.push((id, change)),
                 Err(refusal) => {
-                    let (db, doc, error) = (database.name().as_str(), id.as_str(), refusal.to_string());
+                    let (doc, error) = (id.as_str(), refusal.to_string());
                     tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");
                     unwritten.push((id, StateChange { over: rev, ..change }));
                 }
@@ -208,57 +217,22 @@ pub async fn write(
 
 /// Sets a document's own member, or takes it off; answers whether the document is there.
 pub async fn set_member(
-    database: &Arc<Database>,
-    id: &DocId,
+    home: &DocumentHome,
+    place: &JobDocument,
     (name, value): (&'static str, Option<Value>),
-) -> Result<bool, StoreError> {
-    let replicator = Caller::replicator();
+) -> Result<bool, HomeError> {
     for _ in 0..TRIES {
-        let (id, value) = (id.clone(), value.clone());
-        let made = database.read(move |snapshot| {
-            let Some(mut document) = read(snapshot, id.as_str())? else { return Ok(None) };
-            match value {
-                Some(value) => drop(document.insert(name.into(), value)),
-                None => drop(document.shift_remove(name)),
-            }
-            edit_of(&id, &document).map(Some)
-        });
-        let Some(edit) = made.await? else { return Ok(false) };
-        let written = database.write(vec![edit], &replicator, Durability::Synced).await?.pop();
-        match written {
-            Some(Err(Refusal::Conflict)) => {}
-            written => return Ok(matches!(written, Some(Ok(_)))),
+        let found = home.document(place).await?;
+        let Some(mut document) = found.and_then(|stored| stored.document) else { return Ok(false) };
+        match &value {
+            Some(value) => drop(document.insert(name.into(), value.clone())),
+            None => drop(document.shift_remove(name)),
+        }
+        let edit = vec![(place.id.clone(), document)];
+        match home.put(&place.database, edit, &Caller::replicator(), true).await?.pop() {
+            Some(Err(NotPut::Conflict)) => {}
+            written => return Ok(matches!(written, Some(Ok(())))),
         }
     }
     Ok(false)
-}
-
-/// A document's members, `_id` and `_rev` among them; `None` if it isn't there, or can't be read.
-pub fn read(snapshot: &Snapshot, id: &str) -> Result<Option<Map<String, Value>>, StoreError> {
-    Ok(stored(snapshot, id)?.and_then(|stored| stored.document))
-}
-
-/// The same, if it is there.
-pub fn stored(snapshot: &Snapshot, id: &str) -> Result<Option<Stored>, StoreError> {
-    let Some(record) = snapshot.document(id)? else { return Ok(None) };
-    let Some(winner) = record.tree.winner().filter(|winner| !winner.deleted) else { return Ok(None) };
-    let mut text = Vec::new();
-    snapshot.render(id, &record, &winner, &DocOptions::default(), &mut text)?;
-    let document = if text.len() > MAX_READ_BYTES { None } else { serde_json::from_slice(&text).ok() };
-    Ok(Some(Stored { bytes: text.len(), document }))
-}
-
-/// What is to be written, and over which revision.
-fn edit(snapshot: &Snapshot, id: &DocId, change: &StateChange) -> Result<Option<(Option<String>, Edit)>, StoreError> {
-    let Some(document) = read(snapshot, id.as_str())? else { return Ok(None) };
-    let rev = document.get("_rev").and_then(Value::as_str).map(str::to_owned);
-    let document = change.applied(document);
-    document.map(|document| Ok((rev, edit_of(id, &document)?))).transpose()
-}
-
-fn edit_of(id: &DocId, document: &Map<String, Value>) -> Result<Edit, StoreError> {
-    let unreadable = |_| StoreError::Damaged("a document that describes a replication");
-    let text = serde_json::to_vec(document).unwrap_or_default();
-    let parts = DocParts::parse(&text).map_err(unreadable)?;
-    Edit::new(&parts, id.clone(), false, Vec::new()).map_err(unreadable)
 }

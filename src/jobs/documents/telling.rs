@@ -13,7 +13,7 @@ use super::states::StateChange;
 use super::{Documents, states};
 use crate::document::DocId;
 use crate::jobs::replication::{JobDocument, Replication};
-use crate::store::{DbName, StoreError};
+use crate::store::DbName;
 
 /// Before states that couldn't be written are tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
@@ -60,7 +60,8 @@ impl Documents {
             let Some(place) = &job.document else { continue };
             let known = self.known();
             let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
-            let change = StateChange::of_job(known.fingerprint(), &job, self.inner.context.settings.update_docs);
+            let (update_docs, as_couchdb) = (self.inner.context.settings.update_docs, self.inner.home.has_processor());
+            let change = StateChange::of_job(known.fingerprint(), &job, update_docs, as_couchdb);
             let Some(change) = change else { continue };
             by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
         }
@@ -73,15 +74,15 @@ impl Documents {
                 (id, change)
             });
             let changes = changes.collect();
-            let written = match self.inner.store.database(&name).await {
-                Ok(database) => states::write(&database, changes).await,
-                Err(error) => Err(error),
+            let written = match states::write(&self.inner.home, &name, changes).await {
+                Err(error) if error.is_no_database() => Ok(Vec::new()),
+                written => written,
             };
             match written {
-                Ok(_) | Err(StoreError::NoDatabase) => {
+                Ok(unwritten) => {
                     // Of what goes on there will be more to tell; one that can't be read is looked at again.
                     let is_kept = |(_, change): &(DocId, StateChange)| change.is_end() && change.over.is_some();
-                    for (id, change) in written.unwrap_or_default().into_iter().filter(is_kept) {
+                    for (id, change) in unwritten.into_iter().filter(is_kept) {
                         self.inner.untold.keep(JobDocument { database: name.clone(), id }, change);
                     }
                     completed.extend(jobs.into_iter().filter_map(|(job, is_end)| is_end.then_some(job)));
@@ -115,11 +116,7 @@ impl Documents {
         loop {
             self.inner.untold.wait().await;
             for (name, changes) in self.inner.untold.due(Instant::now()) {
-                let written = match self.inner.store.database(&name).await {
-                    Ok(database) => states::write(&database, changes).await.map(drop),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = written {
+                if let Err(error) = states::write(&self.inner.home, &name, changes).await {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(db = name.as_str(), error, "states of replications can't be written");
                 }

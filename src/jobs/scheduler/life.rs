@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inner, Scheduler};
 use crate::access::Caller;
-use crate::accounts::Accounts;
 use crate::effort::pauses::jittered;
 use crate::jobs::history::EventKind;
 use crate::jobs::replication::{Replication, shared};
@@ -102,10 +101,10 @@ impl Scheduler {
 
     /// The rights that a job has now: those of who asked for it, or of its document's owner.
     async fn caller(&self, job: &Replication) -> Result<Arc<Caller>, ReplicateError> {
-        let Some(accounts) = self.inner.accounts.as_ref().filter(|_| job.document.is_some()) else {
+        let Some(owners) = self.inner.owners.as_ref().filter(|_| job.document.is_some()) else {
             return Ok(job.caller.clone());
         };
-        owner(accounts, job.owner()).await.map(Arc::new)
+        owners.find(job.owner()).await.map(Arc::new)
     }
 
     fn reached(&self, job: &Arc<Replication>, stage: Stage) {
@@ -237,16 +236,6 @@ pub fn reason(error: &ReplicateError) -> String {
         _ => "",
     };
     format!("{word}{}", error.chain())
-}
-
-/// Who the owner of a document is now. Where there are no admins, everyone is one.
-pub async fn owner(accounts: &Accounts, name: Option<&str>) -> Result<Caller, ReplicateError> {
-    if !accounts.has_admins() {
-        return Ok(Caller { name: name.map(str::to_owned), ..Caller::server_admin() });
-    }
-    let Some(name) = name else { return Ok(Caller::default()) };
-    let known = accounts.caller(name).await.map_err(|refused| ReplicateError::Unauthorized(refused.to_string()))?;
-    Ok(known.unwrap_or_else(|| Caller { name: Some(name.to_owned()), ..Caller::default() }))
 }
 
 /// What a failure means for the schedule.

@@ -1,0 +1,171 @@
+//! Finds out what happens to the replicator databases of a CouchDB.
+//!
+//! Its `_db_updates` tells of all databases; where there is none (it needs a database `_global_changes`), they are looked at every few
+//! seconds. The feed may lose events, and says nothing of what happened while nobody listened: so after each break, and now and
+//! then, all of them are looked at. Looking is a list of names, and a question to each database: how far it has come, whether it was made
+//! anew, and whether something was purged, which stands nowhere in its feed. The last two count as a deletion and a creation, so
+//! all that was known of it is forgotten and read anew.
+//!
+//! A CouchDB that is away tells nothing, and nothing is made of that: jobs go on, and meet it themselves.
+
+use std::time::Duration;
+
+use hyper::Request;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::couchdb::{KnownDatabase, OfCouchDb};
+use crate::beside::AdminError;
+use crate::document::Seq;
+use crate::percent;
+use crate::store::{DbEvent, DbName};
+
+/// Between two looks at all databases, if a feed tells of them meanwhile.
+const SWEEP: Duration = Duration::from_secs(300);
+/// The same if there is no feed.
+const POLL: Duration = Duration::from_secs(5);
+/// For how long CouchDB waits for something to tell.
+const WAIT: Duration = Duration::from_secs(60);
+/// Beyond that, for its answer.
+const LATE: Duration = Duration::from_secs(30);
+/// Before a CouchDB that is away is asked again.
+const AWAY_PAUSE: Duration = Duration::from_secs(2);
+/// A feed that breaks off at once each time is asked no more often.
+const EMPTY_PAUSE: Duration = Duration::from_millis(250);
+
+#[derive(Deserialize)]
+struct Updates {
+    results: Vec<Update>,
+    last_seq: Seq,
+}
+
+#[derive(Deserialize)]
+struct Update {
+    db_name: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl OfCouchDb {
+    pub(super) async fn listen(self) {
+        let mut is_away = false;
+        loop {
+            match self.follow().await {
+                Ok(()) => is_away = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_away, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "CouchDB doesn't say which documents describe replications");
+                    }
+                    sleep(AWAY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Looks at all databases, and then follows the feed until they are to be looked at again.
+    async fn follow(&self) -> Result<(), AdminError> {
+        // From before the look on.
+        let since = self.admin.find::<Updates>("/_db_updates?since=now&limit=1").await?.map(|updates| updates.last_seq);
+        self.look().await?;
+        let Some(mut since) = since else {
+            sleep(POLL).await;
+            return Ok(());
+        };
+        let next_look = Instant::now() + SWEEP;
+        while Instant::now() < next_look {
+            let (at, wait_ms) = (percent::encode(&since.as_query()).to_string(), WAIT.as_millis());
+            let path = format!("/_db_updates?feed=longpoll&since={at}&timeout={wait_ms}");
+            let request = Request::get(&path).body(Default::default());
+            let request = request.map_err(|_| crate::beside::Unanswered::Malformed(path))?;
+            let updates: Updates = self.admin.answer(request, WAIT + LATE).await?;
+            let stands = updates.last_seq == since;
+            since = updates.last_seq;
+            for update in updates.results {
+                let Ok(name) = DbName::parse(&update.db_name) else { continue };
+                if name.is_replicator() {
+                    self.told(name, &update.kind).await?;
+                }
+            }
+            if stands {
+                sleep(EMPTY_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn told(&self, name: DbName, kind: &str) -> Result<(), AdminError> {
+        match kind {
+            "updated" if self.known().contains_key(&name) => {
+                self.updates.note(&name, DbEvent::Updated);
+                Ok(())
+            }
+            _ => self.look_at(name).await,
+        }
+    }
+
+    /// Finds out what has happened to all of them.
+    async fn look(&self) -> Result<(), AdminError> {
+        let names: Vec<String> = self.admin.get("/_all_dbs").await?;
+        let mut names: Vec<_> = names.iter().filter_map(|name| DbName::parse(name).ok()).collect();
+        names.retain(DbName::is_replicator);
+        let gone: Vec<_> = self.known().keys().filter(|name| !names.contains(name)).cloned().collect();
+        for name in gone.into_iter().chain(names) {
+            self.look_at(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at(&self, name: DbName) -> Result<(), AdminError> {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(default)]
+            instance_start_time: String,
+            update_seq: Value,
+            #[serde(default)]
+            purge_seq: Value,
+        }
+        let now = self.admin.find::<Info>(&format!("/{}", percent::encode(name.as_str()))).await?;
+        let (before, now) = {
+            let mut known = self.known();
+            let before = known.remove(&name);
+            let now = now.map(|Info { instance_start_time: instance, update_seq, purge_seq }| {
+                // A cluster with a node down has purged less.
+                let purged = purged(&purge_seq).max(before.as_ref().map_or(0, |before| before.purged));
+                KnownDatabase { instance, update_seq, purged }
+            });
+            known.extend(now.clone().map(|now| (name.clone(), now)));
+            (before, now)
+        };
+        let note = |event| self.updates.note(&name, event);
+        match (before, now) {
+            (None, None) => {}
+            (None, Some(_)) => note(DbEvent::Created),
+            (Some(_), None) => note(DbEvent::Deleted),
+            (Some(before), Some(now)) if before.is_same(&now) => {
+                if before.update_seq != now.update_seq {
+                    note(DbEvent::Updated);
+                }
+            }
+            (Some(_), Some(_)) => {
+                note(DbEvent::Deleted);
+                note(DbEvent::Created);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KnownDatabase {
+    /// Neither made anew nor purged from.
+    fn is_same(&self, other: &Self) -> bool {
+        self.instance == other.instance && self.purged == other.purged
+    }
+}
+
+/// The number in a purge seq: `3`, or the one that a cluster's begins with. The rest of it may change at any time.
+fn purged(seq: &Value) -> u64 {
+    let number = |text: &str| text.split('-').next().and_then(|number| number.parse().ok());
+    seq.as_u64().or_else(|| seq.as_str().and_then(number)).unwrap_or(0)
+}

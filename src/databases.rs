@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::access::{Caller, Denied};
@@ -85,6 +86,25 @@ impl Databases {
             return Err(OpenError::Passing(name.clone()));
         }
         Ok(Endpoint::Remote(Box::new(at_home(root, name.clone(), caller))))
+    }
+
+    /// What stands in a document for a local name beside a CouchDB: the database's URL, with who asks by name and password. `None`: it may
+    /// stand as it is.
+    ///
+    /// # Errors
+    /// [`OpenError::Passing`] if he has proved otherwise who he is: a document knows no sessions.
+    pub fn written(&self, endpoint: &Endpoint, caller: &Caller) -> Result<Option<Value>, OpenError> {
+        let (Home::CouchDb(root), Endpoint::Local(name)) = (&self.home, endpoint) else { return Ok(None) };
+        if !caller.passing.is_empty() {
+            return Err(OpenError::Passing(name.clone()));
+        }
+        let at = at_home(root, name.clone(), caller);
+        let mut written = json!({ "url": at.url.as_str() });
+        if let Some(credentials) = &at.credentials {
+            let (name, password) = (&credentials.name, credentials.password.expose_secret());
+            written["auth"] = json!({ "basic": { "username": name, "password": password } });
+        }
+        Ok(Some(written))
     }
 
     /// Opens a database for a caller; what is done with it counts as life of the job that has this pulse.

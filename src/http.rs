@@ -128,6 +128,8 @@ fn shared_lists(routes: Routes) -> Routes {
         .route("/_active_tasks", server_admins(get(beside::lists::active_tasks)))
         .route("/_scheduler/jobs", server_admins(get(beside::lists::jobs)))
         .route("/_scheduler/jobs/{id}", server_admins(get(beside::lists::job).post(scheduler::act)))
+        .route("/_scheduler/docs", everybody(get(beside::documents::list)))
+        .route("/_scheduler/docs/{*place}", everybody(get(beside::documents::list)))
 }
 
 /// All that passes through beside a CouchDB, and lists that are ours alone.

@@ -301,7 +301,7 @@ impl Jobs {
     /// Makes a document of a continuous replication, which starts its job.
     async fn keep(
         &self,
-        body: Map<String, Value>,
+        mut body: Map<String, Value>,
         request: &Request,
         caller: &Arc<Caller>,
     ) -> Result<Answer, ReplicateError> {
@@ -309,10 +309,17 @@ impl Jobs {
         let Some(home) = documents.map(Documents::home) else {
             return Err(ReplicateError::BadRequest("documents aren't run here, so nothing can be kept".into()));
         };
-        may_run(&self.context.databases, caller, request).await?;
+        let mut request = request.clone();
+        for (field, endpoint) in [("source", &mut request.source), ("target", &mut request.target)] {
+            if let Some(written) = self.context.databases.written(endpoint, caller)? {
+                *endpoint = Endpoint::parse(field, Some(&written))?;
+                body.insert(field.into(), written);
+            }
+        }
+        may_run(&self.context.databases, caller, &request).await?;
         // A document knows its owner by name.
         let owner = Arc::new(Caller { authorization: None, ..Caller::clone(caller) });
-        let (_, (id, _)) = self.context.identify(request.clone(), &owner).await?;
+        let (_, (id, _)) = self.context.identify(request, &owner).await?;
         let text = id.to_string();
         kept::keep(home, body, &id, caller).await?;
         // The document's job waits until this one, which nobody would remember, is gone.

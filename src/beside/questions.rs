@@ -11,8 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Unanswered, Upstream, empty, full};
 
-/// Bytes of an answer: those of thousands of tasks fit.
+/// Bytes of an answer.
 const MAX_BYTES: usize = 16 << 20;
+/// The same of a list that somebody sees: a hundred thousand documents' states fit.
+const MAX_LIST_BYTES: usize = 128 << 20;
 /// Between two tries of a CouchDB that isn't there yet.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -46,18 +48,27 @@ impl Upstream {
     pub async fn ask(&self, path: &str, headers: HeaderMap) -> Result<Answered, Unanswered> {
         let mut request = Request::get(path).body(Bytes::new()).map_err(|_| Unanswered::Malformed(path.to_owned()))?;
         *request.headers_mut() = headers;
-        self.answer(request, self.settings().answer_timeout).await
+        self.answer_of(request, self.settings().answer_timeout, MAX_LIST_BYTES).await
     }
 
     /// The answer to a request, if it comes whole within a limit of time.
     pub(super) async fn answer(&self, request: Request<Bytes>, limit: Duration) -> Result<Answered, Unanswered> {
+        self.answer_of(request, limit, MAX_BYTES).await
+    }
+
+    async fn answer_of(
+        &self,
+        request: Request<Bytes>,
+        limit: Duration,
+        max_bytes: usize,
+    ) -> Result<Answered, Unanswered> {
         let mut request = request.map(|body| if body.is_empty() { empty() } else { full(body) });
         request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         let asking = async {
             let (parts, body) = self.send(request).await?.into_parts();
-            let whole = Limited::new(body, MAX_BYTES).collect().await;
+            let whole = Limited::new(body, max_bytes).collect().await;
             let body = whole.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                Some(_) => Unanswered::TooLarge(MAX_BYTES),
+                Some(_) => Unanswered::TooLarge(max_bytes),
                 None => Unanswered::BrokeOff(error.to_string()),
             });
             let body = body?.to_bytes();

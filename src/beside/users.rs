@@ -26,7 +26,12 @@ const MOST: usize = 10_000;
 pub struct CouchDbUsers {
     admin: CouchDbAsAdmin,
     /// Held for a look at it only.
-    known: Arc<Mutex<LruCache<String, (Instant, Vec<String>)>>>,
+    known: Arc<Mutex<LruCache<String, Remembered>>>,
+}
+
+struct Remembered {
+    at: Instant,
+    roles: Vec<String>,
 }
 
 impl CouchDbUsers {
@@ -39,14 +44,14 @@ impl CouchDbUsers {
     /// The roles of who has this name; of whom CouchDB knows nothing: none.
     pub async fn roles(&self, name: &str) -> Result<Vec<String>, AdminError> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, roles)) = known().get(name)
+        if let Some(Remembered { at, roles }) = known().get(name)
             && at.elapsed() < REMEMBERED
         {
             return Ok(roles.clone());
         }
         let at = Instant::now();
         let roles = self.ask(name).await?;
-        known().put(name.to_owned(), (at, roles.clone()));
+        known().put(name.to_owned(), Remembered { at, roles: roles.clone() });
         Ok(roles)
     }
 

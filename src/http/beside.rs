@@ -3,7 +3,8 @@
 //! # Whose a request is
 //! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`our_path`]), in whatever
 //! way their paths are written: CouchDB decodes its path before it looks who is meant, so `/%5Freplicate` is no way round us.
-//! - `/_scheduler/docs` is CouchDB's: documents of `_replicator` are its own scheduler's, as long as nobody takes them over.
+//! - `/_scheduler/docs` is CouchDB's, as long as documents of `_replicator` are its own scheduler's; if they are run here, it is CouchDB's
+//!   list with our word on those that aren't at their ends.
 //! - `/_up` is CouchDB's: whoever asks it through this port (a balancer, a container's health check) wants to know whether a database
 //!   will answer here, and CouchDB in maintenance says no. While this server stops, it says no itself.
 //! - `OPTIONS` is CouchDB's everywhere: its settings say what another site's page may do. What they say of an answer to a page, our
@@ -14,6 +15,7 @@
 
 pub mod identify;
 pub mod lists;
+pub mod documents;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -52,7 +54,7 @@ impl FaceBeside {
 
     async fn answer(mut self, mut request: Request) -> Result<Response, Infallible> {
         if request.method() != Method::OPTIONS
-            && let Some(path) = our_path(request.uri().path())
+            && let Some(path) = our_path(request.uri().path(), self.state.jobs.runs_couchdbs_documents())
         {
             set_path(&mut request, &path);
             return self.routes.call(request).await;
@@ -106,17 +108,29 @@ const OURS: [&[&str]; 6] = [
     &["_metrics"],
 ];
 
-/// A path of the replicator's, as its routes have it; `None` if it is CouchDB's.
-fn our_path(path: &str) -> Option<String> {
+/// A path of the replicator's, as its routes have it; `None` if it is CouchDB's. `runs_documents`: whether documents are run here.
+fn our_path(path: &str, runs_documents: bool) -> Option<String> {
     // Most are databases' and begin with a letter.
     let begins = path.trim_start_matches('/').as_bytes().first();
     if !matches!(begins, Some(b'_' | b'%')) {
         return None;
     }
+    if runs_documents && let Some(place) = documents_path(path) {
+        return Some(place);
+    }
     let ours = OURS.iter().find(|ours| path_is(path, ours))?;
     let raw = path.split('/').filter(|segment| !segment.is_empty());
     let segments = ours.iter().zip(raw).map(|(own, raw)| if *own == "*" { raw } else { own });
     Some(segments.flat_map(|segment| ["/", segment]).collect())
+}
+
+/// `/_scheduler/docs`, and whatever is below it, as it was written.
+fn documents_path(path: &str) -> Option<String> {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let is_docs = ["_scheduler", "docs"]
+        .iter()
+        .all(|own| segments.next().is_some_and(|raw| percent_decode_str(raw).eq(own.bytes())));
+    is_docs.then(|| ["", "_scheduler", "docs"].into_iter().chain(segments).collect::<Vec<_>>().join("/"))
 }
 
 fn path_is(path: &str, segments: &[&str]) -> bool {
@@ -158,7 +172,15 @@ mod tests {
             ("/db/_replicate", None),
             ("/db%2F_replicate", None),
         ] {
-            assert_eq!(our_path(path).as_deref(), ours, "{path}");
+            assert_eq!(our_path(path, false).as_deref(), ours, "{path}");
+            assert_eq!(our_path(path, true).is_some(), ours.is_some() || path == "/_scheduler/docs", "{path}");
+        }
+        for (path, ours) in [
+            ("/%5Fscheduler/docs/", "/_scheduler/docs"),
+            ("/_scheduler/docs/a%2F_replicator/x", "/_scheduler/docs/a%2F_replicator/x"),
+            ("/_scheduler/docs/a/_replicator", "/_scheduler/docs/a/_replicator"),
+        ] {
+            assert_eq!(our_path(path, true).as_deref(), Some(ours));
         }
     }
 }

@@ -101,7 +101,7 @@ async fn of(state: &AppState, databases: Vec<DbName>, query: &Query) -> Result<R
 }
 
 /// The states of `states=a,b`.
-fn states(query: &Query) -> Result<Vec<JobState>, ApiError> {
+pub fn states(query: &Query) -> Result<Vec<JobState>, ApiError> {
     let words = query.get("states").unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
     let state = |word: &str| {
         let known = JobState::ALL.iter().find(|(_, known)| *known == word).map(|(state, _)| *state);

@@ -26,7 +26,8 @@ use crate::store::{Database, DbName, Store, StoreError};
 #[derive(Debug, Serialize)]
 pub struct JobEntry {
     database: Option<String>,
-    id: String,
+    /// The replication id.
+    pub id: String,
     pid: Option<String>,
     source: String,
     target: String,
@@ -166,6 +167,17 @@ impl Jobs {
         let (database, wanted) = (store.database(name).await?, id.clone());
         let stored = database.read(move |snapshot| stored(snapshot, wanted.as_str())).await?;
         Ok(stored.map(|stored| self.document(name, id.clone(), stored.shown())))
+    }
+
+    /// Whether documents of a CouchDB are run here, beside which somebody else has lists of them.
+    pub fn runs_couchdbs_documents(&self) -> bool {
+        self.documents.as_ref().is_some_and(|documents| documents.home().has_processor())
+    }
+
+    /// The entry of a document that isn't at its end, if it is run here.
+    pub fn live_entry(&self, place: &JobDocument) -> Option<DocumentEntry> {
+        let status = self.documents.as_ref()?.status(place)?;
+        Some(self.live_document(place, status))
     }
 
     fn entry(&self, job: &Replication) -> JobEntry {

@@ -103,3 +103,115 @@ async fn a_members_document_runs_with_his_rights_and_its_end_stands_in_it() {
 async fn rev(couchdb: &Server, id: &str) -> String {
     couchdb.get(&format!("/_replicator/{id}"), 200).await["_rev"].as_str().unwrap().to_owned()
 }
+
+#[tokio::test]
+async fn whatever_happens_to_a_document_happens_to_its_job() {
+    let couchdb = couchdb().await;
+    let server = beside(&couchdb).await;
+    let jobs = |count: usize| move |listed: &Value| listed["total_rows"] == count;
+    let follow = |target: &str| json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, target), "continuous": true });
+    // A database of its own, made while the server runs.
+    couchdb.put("/a%2F_replicator", json!(null), 201).await;
+    couchdb.put("/a%2F_replicator/_security", json!({ "members": { "names": ["ann"] } }), 200).await;
+    couchdb.put("/a%2F_replicator/follow", follow("/tgt"), 201).await;
+    let listed = until(&server, "/_scheduler/jobs", jobs(1)).await;
+    assert_eq!(listed["jobs"][0]["database"], "a/_replicator");
+    couchdb.put("/src/doc2", json!({}), 201).await;
+    until(&couchdb, "/tgt", |info| info["doc_count"] == 2).await;
+    // What the CouchDB lists of it is what we do, not what it doesn't.
+    let shown = until(&server, "/_scheduler/docs/a%2F_replicator/follow", |shown| shown["state"] == "running").await;
+    assert_eq!((&shown["doc_id"], &shown["id"]), (&json!("follow"), &listed["jobs"][0]["id"]));
+    let running = until(&server, "/_scheduler/docs/a%2F_replicator?states=running", |_| true).await;
+    assert_eq!((&running["total_rows"], &running["docs"][0]["doc_id"]), (&json!(1), &json!("follow")));
+    let pending = until(&server, "/_scheduler/docs/a%2F_replicator?states=pending", |_| true).await;
+    assert_eq!((&pending["total_rows"], &pending["docs"]), (&json!(0), &json!([])));
+    // Edited, paused, resumed, deleted.
+    let id = listed["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let mut document = couchdb.get("/a%2F_replicator/follow", 200).await;
+    document["selector"] = json!({ "a": 1 });
+    couchdb.put("/a%2F_replicator/follow", document, 201).await;
+    let other = |listed: &Value| listed["jobs"][0]["id"].as_str().is_some_and(|now| now != id);
+    let listed = until(&server, "/_scheduler/jobs", other).await;
+    let job = format!("/_scheduler/jobs/{}", listed["jobs"][0]["id"].as_str().unwrap().replace('+', "%2B"));
+    for (action, paused) in [("pause", true), ("resume", false)] {
+        through(&server, "root:secret", (Method::POST, &job), Some(json!({ "action": action })), 200).await;
+        let is = |document: &Value| document["paused"].as_bool().unwrap_or_default() == paused;
+        until(&couchdb, "/a%2F_replicator/follow", is).await;
+    }
+    couchdb.delete("/a%2F_replicator", 200).await;
+    until(&server, "/_scheduler/jobs", jobs(0)).await;
+}
+
+#[tokio::test]
+async fn a_kept_job_is_a_document_with_urls_and_its_askers_password() {
+    let couchdb = couchdb().await;
+    let server = beside(&couchdb).await;
+    let body = json!({ "source": "src", "target": "tgt", "continuous": true, "keep": true });
+    let kept = through(&server, "ann:pw", (Method::POST, "/_replicate"), Some(body.clone()), 202).await;
+    let id = kept["_local_id"].as_str().unwrap();
+    until(&couchdb, "/tgt", |info| info["doc_count"] == 1).await;
+    let document = couchdb.get(&format!("/_replicator/{}", id.replace('+', "%2B")), 200).await;
+    let expected = json!({
+        "url": format!("http://{}/src/", couchdb.addr()),
+        "auth": { "basic": { "username": "ann", "password": "pw" } },
+    });
+    assert_eq!((&document["source"], &document["owner"]), (&expected, &json!("ann")));
+    // The next server goes on with it, and whoever cancels it takes the document along.
+    server.stop().await;
+    let server = beside(&couchdb).await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 1).await;
+    let cancel = json!({ "replication_id": id, "cancel": true });
+    through(&server, "ann:pw", (Method::POST, "/_replicate"), Some(cancel), 200).await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 0).await;
+    couchdb.get(&format!("/_replicator/{}", id.replace('+', "%2B")), 404).await;
+    // Who may not write there keeps nothing.
+    let bob = json!({ "name": "bob", "password": "pw", "roles": [], "type": "user" });
+    couchdb.put("/_users/org.couchdb.user:bob", bob, 201).await;
+    through(&server, "bob:pw", (Method::POST, "/_replicate"), Some(body), 401).await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 0).await;
+}
+
+/// It was `failed` by us and by CouchDB, each for the other's sake.
+#[tokio::test]
+async fn duplicates_are_couchdbs_to_mark() {
+    let couchdb = couchdb().await;
+    let server = beside(&couchdb).await;
+    let body = json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, "/tgt"), "continuous": true });
+    couchdb.put("/_replicator/one", body.clone(), 201).await;
+    let shown = |id: &str| format!("/_scheduler/docs/_replicator/{id}");
+    until(&server, &shown("one"), |shown| shown["state"] == "running").await;
+    couchdb.put("/_replicator/two", body, 201).await;
+    until(&server, &shown("two"), |shown| shown["state"] == "failed").await;
+    // CouchDB has taken the other one for the first.
+    let mut document = couchdb.get("/_replicator/one", 200).await;
+    document["_replication_state"] = json!("failed");
+    document["_replication_state_reason"] = json!(
+        "Replication `x` specified by document `one` already started, triggered by document `two` from db `_replicator`"
+    );
+    couchdb.put("/_replicator/one", document, 201).await;
+    until(&server, &shown("two"), |shown| shown["state"] == "running").await;
+    assert_eq!(state(&couchdb.get("/_replicator/two", 200).await), "");
+}
+
+/// One that isn't there for a while takes no job along, and misses none that was written meanwhile.
+#[tokio::test]
+async fn a_couchdb_that_was_away_is_followed_again() {
+    let couchdb = couchdb().await;
+    let gateway = support::FaultyPeer::before(&couchdb).await;
+    let url = gateway.url("");
+    let server = Server::with_config(|config| {
+        config.couchdb = Some(CouchDb::parse(&url).unwrap());
+        config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
+    })
+    .await;
+    let body = |target: &str| json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, target), "continuous": true });
+    couchdb.put("/_replicator/one", body("/tgt"), 201).await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 1).await;
+    gateway.fail(Method::GET, "_db_updates", support::Fault::Down(Duration::from_secs(1)));
+    couchdb.put("/other", json!(null), 201).await;
+    couchdb.put("/other/_security", json!({ "members": { "names": ["ann"] } }), 200).await;
+    gateway.met_all().await;
+    couchdb.put("/_replicator/two", body("/other"), 201).await;
+    until(&couchdb, "/other", |info| info["doc_count"] == 1).await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 2).await;
+}

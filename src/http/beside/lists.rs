@@ -3,6 +3,8 @@
 //! CouchDB goes on with tasks of its own (compactions, indexes), and with its documents' replications, and whoever looks through us
 //! wants to see all. It is asked in the caller's name: what he may not see there, he doesn't see here.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
@@ -17,12 +19,12 @@ use crate::http::scheduler::{count, paged};
 use crate::http::{AppState, answer};
 
 /// What CouchDB has to say besides, or why it won't.
-enum Theirs<T> {
+pub(super) enum Theirs<T> {
     Said(T),
     Refused(Answered),
 }
 
-async fn theirs<T: for<'a> Deserialize<'a>>(
+pub(super) async fn theirs<T: for<'a> Deserialize<'a>>(
     upstream: &Upstream,
     Proofs(proofs): Proofs,
     path: &str,
@@ -49,8 +51,11 @@ pub async fn active_tasks(
     Ok(answer::json(StatusCode::OK, &tasks))
 }
 
-/// `GET /_scheduler/jobs?limit=&skip=`: all of them in the order of their ids. CouchDB is asked from its first one on, since ours may stand
-/// before any of its.
+/// More than there are.
+const ALL: u32 = i32::MAX as u32;
+
+/// `GET /_scheduler/jobs?limit=&skip=`: all of them in the order of their ids. CouchDB is asked for all of its, since ours may stand
+/// before any of them, or be the same.
 pub async fn jobs(
     State(state): State<AppState>,
     Extension(upstream): Extension<Upstream>,
@@ -59,21 +64,23 @@ pub async fn jobs(
 ) -> Result<Response, ApiError> {
     #[derive(Deserialize)]
     struct Page {
-        total_rows: usize,
         jobs: Vec<Value>,
     }
     let (skip, limit) = paged(&query)?;
-    let most = skip.saturating_add(limit);
-    let Page { total_rows, mut jobs } =
-        match theirs(&upstream, proofs, &format!("/_scheduler/jobs?limit={most}")).await? {
-            Theirs::Said(page) => page,
-            Theirs::Refused(answered) => return Ok(as_it_came(answered)),
-        };
-    let (total, ours) = state.jobs.entries((0, count(most)));
-    jobs.extend(ours.iter().filter_map(|entry| serde_json::to_value(entry).ok()));
+    let Page { mut jobs } = match theirs(&upstream, proofs, &format!("/_scheduler/jobs?limit={ALL}")).await? {
+        Theirs::Said(page) => page,
+        Theirs::Refused(answered) => return Ok(as_it_came(answered)),
+    };
+    let (_, ours) = state.jobs.entries((0, usize::MAX));
+    let ours: BTreeMap<_, _> =
+        ours.iter().filter_map(|entry| Some((entry.id.as_str(), serde_json::to_value(entry).ok()?))).collect();
+    // A job of a document that is run here stands still there.
+    jobs.retain(|job| job["id"].as_str().is_none_or(|id| !ours.contains_key(id)));
+    jobs.extend(ours.into_values());
     jobs.sort_by_cached_key(|job| job["id"].as_str().unwrap_or_default().to_owned());
+    let total = jobs.len();
     let jobs: Vec<_> = jobs.into_iter().skip(count(skip)).take(count(limit)).collect();
-    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total_rows + total, "offset": skip, "jobs": jobs })))
+    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "jobs": jobs })))
 }
 
 /// `GET /_scheduler/jobs/{id}`: ours, else CouchDB's.

@@ -32,8 +32,7 @@ impl Documents {
         let mut failed: BTreeMap<DbName, Instant> = BTreeMap::new();
         let mut failed_documents: BTreeMap<JobDocument, Instant> = BTreeMap::new();
         loop {
-            loop {
-                let Some(rows) = updates.next() else { break };
+            while let Some(rows) = updates.take() {
                 for (name, event) in rows {
                     if event != DbEvent::Updated {
                         self.forget_database(&name);

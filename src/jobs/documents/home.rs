@@ -83,7 +83,7 @@ impl HomeUpdates {
     }
 
     /// Some of what happened since the last time; `None`: nothing.
-    pub fn next(&mut self) -> Option<Vec<(DbName, DbEvent)>> {
+    pub fn take(&mut self) -> Option<Vec<(DbName, DbEvent)>> {
         let rows = self.updates.since(self.since, UPDATES);
         self.since = rows.last()?.seq;
         Some(rows.into_iter().filter(|row| row.name.is_replicator()).map(|row| (row.name, row.event)).collect())

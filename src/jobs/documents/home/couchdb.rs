@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -159,7 +159,15 @@ impl OfCouchDb {
         let path = format!("/{}/_bulk_docs", percent::encode(name.as_str()));
         let rows: Vec<Row> = match author.is_replicator() {
             true => self.admin.ask(Method::POST, &path, Some(&body)).await?,
-            false => self.admin.ask_as(author, Method::POST, &path, Some(&body)).await?,
+            false => match self.admin.ask_as(author, Method::POST, &path, Some(&body)).await {
+                // He may not open the database.
+                Err(AdminError::Refused {
+                    status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, reason, ..
+                }) => {
+                    return Ok(vec![Err(NotPut::Refused(reason)); wanted]);
+                }
+                rows => rows?,
+            },
         };
         if rows.len() != wanted {
             return Err(Unanswered::Malformed(path).into());

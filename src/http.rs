@@ -1,7 +1,7 @@
 //! The HTTP face: CouchDB's API, but for what [`ABSENT`] names, over the store and the jobs; or, beside a CouchDB, the replicator's part
 //! of it alone, while everything else passes through ([`beside`]).
 //!
-//! Every route stands in one of three lists ([`replication_routes`], [`shared_lists`], [`database_routes`]), and what CouchDB has
+//! Every route stands in one of three lists ([`replication_routes`], [`routes_beside`], [`database_routes`]), and what CouchDB has
 //! besides in [`ABSENT`]; one file a resource holds the handlers.
 //! Handlers own no long work: a replication is a job's task, a long answer is written by a task that ends when the client
 //! hangs up. Paths are canonical before they are matched ([`path`]): a trailing slash makes no difference, `_design/x` is
@@ -86,7 +86,7 @@ use crate::beside::Callers;
 /// Every route of a server with databases of its own.
 pub fn router(state: AppState) -> Router {
     let traffic = state.traffic.clone();
-    let routes = database_routes(replication_routes(Routes::new(&state)));
+    let routes = database_routes(Routes::new(&state));
     let routes = absent::add(routes, &ABSENT).served();
     Router::new()
         .fallback_service(map_request(path::canonical).layer(routes))
@@ -103,7 +103,7 @@ pub fn router(state: AppState) -> Router {
 pub fn face_beside(state: AppState, callers: Callers) -> FaceBeside {
     let traffic = state.traffic.clone();
     let upstream = callers.upstream().clone();
-    let routes = shared_lists(replication_routes(Routes::new(&state)));
+    let routes = routes_beside(Routes::new(&state));
     let routes = Router::new()
         .fallback_service(routes.served())
         .layer(from_fn_with_state((state.clone(), callers), beside::identify::identify))
@@ -117,14 +117,14 @@ pub fn face_beside(state: AppState, callers: Callers) -> FaceBeside {
 /// The replicator's own; [`beside`] knows their paths.
 fn replication_routes(routes: Routes) -> Routes {
     routes
-        .route("/_replicate", replicators(any(replication::replicate)))
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
         .route("/_metrics", watchers(get(metrics::prometheus)))
 }
 
-/// Lists that are CouchDB's and ours, beside a CouchDB.
-fn shared_lists(routes: Routes) -> Routes {
-    routes
+/// Beside a CouchDB: the replicator, and lists that are CouchDB's and ours.
+fn routes_beside(routes: Routes) -> Routes {
+    replication_routes(routes)
+        .route("/_replicate", replicators(any(beside::replicate::replicate)))
         .route("/_active_tasks", server_admins(get(beside::lists::active_tasks)))
         .route("/_scheduler/jobs", server_admins(get(beside::lists::jobs)))
         .route("/_scheduler/jobs/{id}", server_admins(get(beside::lists::job).post(scheduler::act)))
@@ -134,7 +134,8 @@ fn shared_lists(routes: Routes) -> Routes {
 
 /// All that passes through beside a CouchDB, and lists that are ours alone.
 fn database_routes(routes: Routes) -> Routes {
-    routes
+    replication_routes(routes)
+        .route("/_replicate", replicators(any(replication::replicate)))
         .route("/_active_tasks", server_admins(get(replication::active_tasks)))
         .route("/_scheduler/jobs", server_admins(get(scheduler::jobs)))
         .route("/_scheduler/jobs/{id}", server_admins(get(scheduler::job).post(scheduler::act)))

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Unanswered, Upstream, empty, full};
@@ -48,6 +49,15 @@ impl Upstream {
     pub async fn ask(&self, path: &str, headers: HeaderMap) -> Result<Answered, Unanswered> {
         let mut request = Request::get(path).body(Bytes::new()).map_err(|_| Unanswered::Malformed(path.to_owned()))?;
         *request.headers_mut() = headers;
+        self.answer_of(request, self.settings().answer_timeout, MAX_LIST_BYTES).await
+    }
+
+    /// Posts JSON with these headers, which say who asks. Nobody knows whether it was carried out if no answer comes.
+    pub async fn post(&self, path: &str, headers: HeaderMap, body: &Value) -> Result<Answered, Unanswered> {
+        let request = Request::post(path).body(Bytes::from(body.to_string()));
+        let mut request = request.map_err(|_| Unanswered::Malformed(path.to_owned()))?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.answer_of(request, self.settings().answer_timeout, MAX_LIST_BYTES).await
     }
 

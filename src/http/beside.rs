@@ -16,6 +16,7 @@
 pub mod identify;
 pub mod lists;
 pub mod documents;
+pub mod replicate;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use crate::access::Caller;
 use crate::document::DocumentError;
 use crate::jobs::Answer;
 use crate::json::MAX_VALUE_BYTES;
+use crate::replicate::ReplicateError;
 use crate::replicate::request::unknown_fields;
 
 use super::error::ApiError;
@@ -32,6 +33,15 @@ pub async fn replicate(
     method: Method,
     payload: Payload,
 ) -> Result<Response, ApiError> {
+    let request = asked(method, payload).await?;
+    // Whoever waits for a replication costs next to nothing, and may wait for days: neither room for bodies nor a request's place.
+    place.leave();
+    let unknown = unknown(&request);
+    Ok(told(state.jobs.replicate(request, &caller).await, unknown))
+}
+
+/// What is asked for.
+pub async fn asked(method: Method, payload: Payload) -> Result<Map<String, Value>, ApiError> {
     match method {
         Method::POST => {}
         Method::GET | Method::HEAD => return Err(ApiError::bad_request("Missing request body")),
@@ -41,25 +51,26 @@ pub async fn replicate(
     if body.is_empty() {
         return Err(ApiError::bad_request("Missing request body"));
     }
-    let Value::Object(request) = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)? else {
-        return Err(ApiError::bad_request("Request body must be a JSON object"));
-    };
-    // Whoever waits for a replication costs next to nothing, and may wait for days: neither room for bodies nor a request's place.
-    let unknown = unknown(&request);
-    drop(body);
-    place.leave();
-    let mut response = match state.jobs.replicate(request, &caller).await {
+    match serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)? {
+        Value::Object(request) => Ok(request),
+        _ => Err(ApiError::bad_request("Request body must be a JSON object")),
+    }
+}
+
+/// The answer; `unknown`: fields of the request that mean nothing.
+pub fn told(answered: Result<Answer, ReplicateError>, unknown: Option<HeaderValue>) -> Response {
+    let mut response = match answered {
         Ok(Answer::Completed(id, result)) => named(id, answer::json(StatusCode::OK, &result)),
         Ok(Answer::Started(id)) => answer::json(StatusCode::ACCEPTED, &json!({ "ok": true, "_local_id": id })),
         Ok(Answer::Cancelled(id)) => answer::json(StatusCode::OK, &json!({ "ok": true, "_local_id": id })),
         Err(error) => ApiError::from(error).into_response(),
     };
     response.headers_mut().extend(unknown.map(|names| (UNKNOWN_FIELDS, names)));
-    Ok(response)
+    response
 }
 
 /// Names the fields of a request that mean nothing, in the log and in a header: `"continous":true` was a one-shot, and nobody said why.
-fn unknown(request: &Map<String, Value>) -> Option<HeaderValue> {
+pub fn unknown(request: &Map<String, Value>) -> Option<HeaderValue> {
     let mut names = unknown_fields(request);
     names.truncate(MAX_UNKNOWN);
     // Whatever a name is made of, it stays one, and no header ends in it.

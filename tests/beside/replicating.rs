@@ -153,6 +153,13 @@ async fn couchdbs_tasks_and_jobs_and_ours_are_one_list() {
         let path = format!("/_scheduler/jobs/{}", id.as_str().unwrap());
         assert_eq!(read(&path).await["id"], *id);
     }
+    // Whoever sees a job of CouchDB's here cancels it here, if he may.
+    let cancel = |id: &Value| json!({ "replication_id": id, "cancel": true });
+    for id in [&theirs, &own] {
+        assert_eq!(replicate(&server, "ann:pw", cancel(id), 200).await["_local_id"], *id);
+        replicate(&server, "ann:pw", cancel(id), 404).await;
+    }
+    assert_eq!(read("/_scheduler/jobs").await["total_rows"], 0);
 }
 
 /// A page of another site asks in its browser, and the browser asks CouchDB's settings, whoever answers.

@@ -144,6 +144,15 @@ impl DocumentHome {
         }
     }
 
+    /// Has nobody else begin jobs that have come to their ends here: a CouchDB's scheduler knows those of documents, too.
+    pub async fn end_elsewhere(&self, ids: impl Iterator<Item = String>) {
+        if let Self::CouchDb(couchdb) = self {
+            for id in ids {
+                couchdb.end_job(&id).await;
+            }
+        }
+    }
+
     /// Reads on in a database, and moves the place.
     pub async fn page(&self, name: &DbName, place: &mut ReadPlace) -> Result<ReadPage, HomeError> {
         match self {

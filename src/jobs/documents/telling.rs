@@ -95,6 +95,7 @@ impl Documents {
             }
         }
         self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
+        self.inner.home.end_elsewhere(completed.iter().map(|job| job.id.to_string())).await;
         // Not before it stands in the document, or among those that can't be written: it would be started anew.
         for job in completed {
             let Some(place) = &job.document else { continue };

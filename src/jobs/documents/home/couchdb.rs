@@ -138,6 +138,20 @@ impl OfCouchDb {
         Ok(found.rows.into_iter().map(stored).collect())
     }
 
+    /// Takes a job off the scheduler, which would run it when it runs again, though its document says that it is completed. If that
+    /// fails, it will find nothing to copy.
+    pub(super) async fn end_job(&self, id: &str) {
+        let cancel = json!({ "replication_id": id, "cancel": true });
+        match self.admin.ask::<Value>(Method::POST, "/_replicate", Some(&cancel)).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(replication.id = id, error, "CouchDB keeps a job that is completed");
+            }
+        }
+    }
+
     pub(super) async fn put(
         &self,
         name: &DbName,

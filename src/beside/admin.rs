@@ -82,6 +82,19 @@ impl CouchDbAsAdmin {
         }
     }
 
+    /// `host:port` that local names stand for in CouchDB's own replication ids: its `[chttpd] bind_address`, as it was written, and `port`.
+    /// `None` if it doesn't say both, or draws its port.
+    pub async fn local_address(&self) -> Result<Option<String>, AdminError> {
+        #[derive(Deserialize)]
+        struct Chttpd {
+            bind_address: Option<String>,
+            port: Option<String>,
+        }
+        let Chttpd { bind_address, port } = self.get("/_node/_local/_config/chttpd").await?;
+        let port = port.filter(|port| port != "0");
+        Ok(bind_address.zip(port).map(|(host, port)| format!("{host}:{port}")))
+    }
+
     /// The CouchDB, for those who ask in another name.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream

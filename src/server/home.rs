@@ -88,8 +88,16 @@ async fn beside(config: &Config, couchdb: &CouchDb, clients: &Clients, tasks: &T
             Some(asking)
         }
     };
+    let mut address = couchdb.address();
+    if let Some(admin) = &admin {
+        match admin.local_address().await {
+            Ok(told) => address = told.unwrap_or(address),
+            // Checkpoints of local names may be others then, and nothing is lost but time.
+            Err(error) => tracing::warn!(%error, "CouchDB doesn't say which address local names stand for"),
+        }
+    }
     let databases = Databases::beside(couchdb.url.clone(), clients.clone(), Arc::new(config.replicator.clone()));
-    Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, admin, uuid, address: couchdb.address() })
+    Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, admin, uuid, address })
 }
 
 /// Limits of connections beside a CouchDB: no tighter than its own, which its clients reckon with. An unused connection is kept as

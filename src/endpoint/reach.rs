@@ -5,9 +5,9 @@
 
 use url::Url;
 
+use super::RemoteEndpoint;
 use super::auth::Auth;
 use super::connection::Proxy;
-use super::RemoteEndpoint;
 use crate::policy::{Destination, Forbidden, Policy};
 
 impl RemoteEndpoint {

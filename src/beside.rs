@@ -51,6 +51,9 @@ const IDLE: Duration = Duration::from_secs(90);
 /// Unused connections that are kept: each takes one of CouchDB's 2,048 from others.
 const MAX_IDLE: usize = 256;
 
+/// Of an answer: as many as a request may have.
+const MAX_HEADERS: usize = 1000;
+
 /// What is wrong with a body on its way.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 /// A request's body.
@@ -101,6 +104,7 @@ impl Upstream {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_preserve_header_case(true)
+            .http1_max_headers(MAX_HEADERS)
             .set_host(false)
             .build(connector);
         let url = &settings.url;

@@ -10,11 +10,13 @@ mod home;
 mod client_stream;
 mod raw_targets;
 mod slow_reader;
+mod hang_up;
 mod start_error;
 mod tls;
 pub mod identity;
 pub mod open_files;
 
+use std::error::Error as _;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use tokio::time::timeout;
 use self::connections::Serving;
 use self::home::Opened;
 pub use self::start_error::StartError;
+use self::tls::ServerCertificate;
 use crate::beside::{CouchDbAsAdmin, CouchDbUsers};
 use crate::config::Config;
 use crate::http::{self, Home};
@@ -44,6 +47,7 @@ use crate::tasks::Tasks;
 pub struct Server {
     addr: SocketAddr,
     settings: Settings,
+    certificate: Option<ServerCertificate>,
     /// Absent beside a CouchDB.
     store: Option<Store>,
     jobs: Jobs,
@@ -59,7 +63,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let settings = Settings::read(config).await?;
         let config = settings.current();
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let certificate = config.tls.as_ref().map(ServerCertificate::read).transpose()?;
         let listener = listen(&config).await?;
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let (connections, to_couchdb) = (Tasks::default(), Tasks::default());
@@ -98,7 +102,7 @@ impl Server {
             budget,
             tasks: connections.clone(),
         };
-        let (listener, open, tasks) = ((listener, tls), traffic.connections, connections.clone());
+        let (listener, open, tasks) = ((listener, certificate.clone()), traffic.connections, connections.clone());
         match callers {
             None => {
                 let serving = Serving { limits: config.http.clone(), keeps_case: false };
@@ -114,12 +118,24 @@ impl Server {
         availability.up();
         let beside = config.couchdb.as_ref().map(|couchdb| couchdb.url.as_str());
         tracing::info!(%addr, beside, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, settings, store, jobs, availability, connections, to_couchdb })
+        Ok(Self { addr, settings, certificate, store, jobs, availability, connections, to_couchdb })
     }
 
     /// Its settings, which may change.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Reads the certificate again, if there is one: it counts for connections from now on. One that can't be used changes nothing.
+    pub fn read_certificate_again(&self) {
+        let Some(certificate) = &self.certificate else { return };
+        match certificate.read_again() {
+            Ok(()) => tracing::info!("read the certificate again"),
+            Err(error) => {
+                let reason = error.source().map(ToString::to_string);
+                tracing::error!(%error, reason, "the certificate stays what it was");
+            }
+        }
     }
 
     /// Where it listens: the real port, where 0 was asked for.

@@ -6,6 +6,7 @@
 mod raw;
 mod passing;
 mod breaking;
+mod odd_clients;
 mod sizes;
 mod replicating;
 mod couchdb;

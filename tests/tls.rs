@@ -1,6 +1,7 @@
 //! The server over TLS.
 
 use std::path::Path;
+use std::time::Duration;
 
 use couchrep::config::couchdb::CouchDb;
 use couchrep::config::{Config, TlsFiles};
@@ -9,7 +10,7 @@ use reqwest::{Certificate, Method};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::support::{Server, json as ask};
+use super::support::{Process, Server, client_builder, json as ask};
 
 /// Writes a certificate for this machine, and its key.
 fn certificate(dir: &Path) -> (TlsFiles, Certificate) {
@@ -101,4 +102,42 @@ async fn a_certificate_that_cant_be_used_is_told_at_the_start() {
         let Err(error) = started else { panic!("{cert}, {key}") };
         assert!(error.to_string().contains(told), "{error}");
     }
+}
+
+/// A certificate of 90 days needed a restart, which breaks off what passes through.
+#[tokio::test]
+async fn on_a_hangup_the_certificate_is_read_again_and_one_that_cant_be_used_leaves_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, first) = certificate(dir.path());
+    let log = dir.path().join("log");
+    let option = |path: &Path| path.to_str().unwrap().to_owned();
+    let args = ["--tls-cert", &option(&files.cert), "--tls-key", &option(&files.key)];
+    let server = Process::logging(&dir.path().join("data"), &args, &log);
+    let url = server.url("/");
+    let trusting = |certificate: &Certificate| client_builder().tls_certs_only([certificate.clone()]).build().unwrap();
+    let answers =
+        async |client: &reqwest::Client| client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200);
+    let open = trusting(&first);
+    assert!(answers(&open).await);
+
+    let (_, second) = certificate(dir.path());
+    server.signal("HUP");
+    wait_for(&log, "read the certificate again").await;
+    assert!(answers(&trusting(&second)).await);
+    assert!(!answers(&trusting(&first)).await, "who connects anew sees the new one");
+    assert!(answers(&open).await, "an open connection goes on");
+
+    std::fs::write(&files.cert, "nothing").unwrap();
+    server.signal("HUP");
+    wait_for(&log, "the certificate stays what it was").await;
+    assert!(answers(&trusting(&second)).await);
+}
+
+async fn wait_for(log: &Path, line: &str) {
+    let found = async {
+        while !std::fs::read_to_string(log).unwrap().contains(line) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), found).await.expect("the log says nothing of it");
 }

@@ -49,7 +49,7 @@ async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> an
 
     let signal = tokio::select! {
         biased;
-        signal = signals.next() => signal,
+        signal = signals.next_ending(|| server.read_certificate_again()) => signal,
         never = follow_level(server.settings().watch(), set_log_filter) => match never {},
     };
     tell_systemd(NotifyState::Stopping);

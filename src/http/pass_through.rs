@@ -16,8 +16,8 @@
 //! - Without CouchDB: 502 in its JSON.
 //!
 //! # How it can fail, and what then
-//! A client that closes its half of the connection and still reads looks as one that hung up: it gets no answer. (CouchDB would
-//! answer it. To tell them apart, a silent feed would have to go on for whoever really left.) An answer that came before the
+//! A client that closes its half of the connection right after its request gets its answer, but who leaves so soon looks the same: CouchDB
+//! learns of it when the answer was silent for half a minute (`server/hang_up.rs`). An answer that came before the
 //! request's body was sent may get lost if CouchDB closes the connection at once, as without us.
 //!
 //! # How many

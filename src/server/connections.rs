@@ -4,7 +4,8 @@
 //! told to stop, the listener closes at once, idle connections close, and a connection that answers a request closes
 //! after that answer.
 //!
-//! Between it and hyper stand what hyper doesn't do: an eye on slow readers, and encoding of targets as people type them.
+//! Between it and hyper stands what hyper doesn't do: an eye on slow readers, encoding of targets as people type them, and answers
+//! for clients that have closed their half.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::pin;
@@ -33,11 +34,16 @@ use crate::http::{Https, Reader};
 use crate::tasks::Tasks;
 
 use super::client_stream::ClientStream;
+use super::hang_up::{HangUp, Unanswered};
 use super::raw_targets::RawTargets;
 use super::slow_reader::SlowReader;
+use super::tls::ServerCertificate;
 
 /// After a failed accept: most likely there are no file descriptors left, and only time brings new ones.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Headers of a request: as many as CouchDB's own HTTP server takes.
+const MAX_HEADERS: usize = 1000;
 
 /// What answers all requests.
 pub trait Face:
@@ -60,7 +66,7 @@ pub struct Serving {
 ///
 /// `open` counts them.
 pub async fn accept(
-    (listener, tls): (TcpListener, Option<TlsAcceptor>),
+    (listener, certificate): (TcpListener, Option<ServerCertificate>),
     face: impl Face,
     serving: Serving,
     open: Gauge,
@@ -72,9 +78,9 @@ pub async fn accept(
             let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let reader = Reader::default();
-                    let (face, is_https, asks) = (face.clone(), tls.is_some(), reader.clone());
-                    let face = face.map_request(move |request: hyper::Request<Incoming>| {
+                    let client = Client { reader: Reader::default(), unanswered: Unanswered::default() };
+                    let (is_https, asks) = (certificate.is_some(), client.reader.clone());
+                    let face = face.clone().map_request(move |request: hyper::Request<Incoming>| {
                         let mut request = request.map(Body::new);
                         request.extensions_mut().insert(ConnectInfo(peer));
                         request.extensions_mut().insert(asks.clone());
@@ -86,14 +92,14 @@ pub async fn accept(
                     // Without it small answers wait for acknowledgements of earlier ones; a socket that refuses is closed already.
                     let _ = stream.set_nodelay(true);
                     let (serving, stopping) = (serving.clone(), tasks.stopping().clone());
-                    let (tls, counted) = (tls.clone(), open.enter());
+                    let (tls, counted) = (certificate.as_ref().map(ServerCertificate::acceptor), open.enter());
                     tasks.spawn("connection", async move {
                         let _counted = counted;
                         let Some(tls) = tls else {
-                            return serve(stream, reader, face, serving, stopping, place).await;
+                            return serve(stream, client, face, serving, stopping, place).await;
                         };
                         let Some(stream) = encrypted(&tls, stream, &serving.limits, &stopping).await else { return };
-                        serve(stream, reader, face, serving, stopping, place).await;
+                        serve(stream, client, face, serving, stopping, place).await;
                     });
                 }
                 Err(error) => {
@@ -124,22 +130,34 @@ async fn encrypted(
     }
 }
 
+/// Who is at the other end of a connection.
+struct Client {
+    reader: Reader,
+    unanswered: Unanswered,
+}
+
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    reader: Reader,
+    Client { reader, unanswered }: Client,
     face: impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone,
     Serving { limits, keeps_case }: Serving,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
 ) {
-    let targets = RawTargets::new(limits.max_header_bytes);
-    let stream = ClientStream::new(stream, targets, SlowReader::new(reader, limits.reader_pause));
+    let targets = RawTargets::new(limits.max_header_bytes, MAX_HEADERS);
+    let (reader, hang_up) = (SlowReader::new(reader, limits.reader_pause), HangUp::new(unanswered.clone()));
+    let stream = ClientStream::new(stream, targets, reader, hang_up);
+    let service = service_fn(move |request| {
+        let (answering, request_of) = (face.clone().oneshot(request), unanswered.one_more());
+        async move { answering.await.map(|response| request_of.until_end_of(response)) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_header_bytes)
+        .max_headers(MAX_HEADERS)
         .preserve_header_case(keeps_case)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(face));
+        .serve_connection(TokioIo::new(stream), service);
     pin!(connection);
     let ended = tokio::select! {
         biased;

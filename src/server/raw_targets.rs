@@ -12,8 +12,8 @@
 
 use tokio::io::ReadBuf;
 
-/// Headers that are looked at in a head: more than hyper takes.
-const MAX_HEADERS: usize = 128;
+/// Headers of nearly every head.
+const FEW_HEADERS: usize = 64;
 /// Bytes of a line between chunks, which may have extensions.
 const MAX_LINE: usize = 8 << 10;
 
@@ -25,14 +25,19 @@ pub struct RawTargets {
 }
 
 impl RawTargets {
-    /// Heads may be so long.
-    pub fn new(max_head_bytes: usize) -> Self {
-        Self { parser: MessageParser::new(max_head_bytes), pending: Vec::new() }
+    /// Heads may be so long, and have so many headers.
+    pub fn new(max_head_bytes: usize, max_headers: usize) -> Self {
+        Self { parser: MessageParser::new(max_head_bytes, max_headers), pending: Vec::new() }
     }
 
     /// Whether there is something to give before more is read.
     pub fn has_more(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Whether what came so far ends with a request's end; `false` where that isn't sure.
+    pub fn said_all(&self) -> bool {
+        self.parser.part == Part::Between
     }
 
     /// Looks at what was read from `before` on, and takes it back if something else is to be given.
@@ -57,6 +62,7 @@ struct MessageParser {
     /// The headers, or the line between chunks, as far as they came.
     gathered: Vec<u8>,
     max_head_bytes: usize,
+    max_headers: usize,
     /// After this message nothing is sure.
     last: bool,
 }
@@ -83,8 +89,8 @@ enum Part {
 }
 
 impl MessageParser {
-    fn new(max_head_bytes: usize) -> Self {
-        Self { part: Part::Between, gathered: Vec::new(), max_head_bytes, last: false }
+    fn new(max_head_bytes: usize, max_headers: usize) -> Self {
+        Self { part: Part::Between, gathered: Vec::new(), max_head_bytes, max_headers, last: false }
     }
 
     /// Goes through what came; answers what is to be read instead, if that is something else.
@@ -170,10 +176,13 @@ impl MessageParser {
     /// After a head: finds out how long its body is.
     fn body(&mut self) -> Part {
         let head = std::mem::take(&mut self.gathered);
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(&head, &mut headers) else {
-            return Part::Lost;
-        };
+        let (mut few, mut many) = ([httparse::EMPTY_HEADER; FEW_HEADERS], Vec::new());
+        let mut parsed = httparse::parse_headers(&head, &mut few);
+        if matches!(parsed, Err(httparse::Error::TooManyHeaders)) {
+            many.resize(self.max_headers, httparse::EMPTY_HEADER);
+            parsed = httparse::parse_headers(&head, &mut many);
+        }
+        let Ok(httparse::Status::Complete((_, headers))) = parsed else { return Part::Lost };
         let (mut length, mut coding) = (None, None);
         for header in headers {
             let Ok(value) = std::str::from_utf8(header.value).map(str::trim) else { continue };
@@ -235,7 +244,7 @@ mod tests {
     fn read(input: &[u8], cuts: &[Index]) -> Vec<u8> {
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).chain([0, input.len()]).collect();
         cuts.sort_unstable();
-        let mut parser = MessageParser::new(1 << 16);
+        let mut parser = MessageParser::new(1 << 16, 100);
         let pieces = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]);
         pieces.flat_map(|piece| parser.follow(piece).unwrap_or_else(|| piece.to_vec())).collect()
     }

@@ -1,7 +1,7 @@
 //! The server's own certificate, where it speaks TLS.
 //!
-//! Read once, at the start: a new certificate needs a restart. TLS 1.2 and 1.3, HTTP/1.1 only, and nobody is asked for a
-//! certificate of his own.
+//! Read at the start, and again whenever the server is told so: who connects from then on sees the new one, connections that are open go on,
+//! and files that can't be used leave the old one. TLS 1.2 and 1.3, HTTP/1.1 only, and nobody is asked for a certificate of his own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsFiles;
@@ -40,8 +41,32 @@ pub enum CertificateError {
     },
 }
 
-/// What takes up connections with this certificate and its key.
-pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, CertificateError> {
+/// The certificate as it is now. Cheap to clone.
+#[derive(Clone)]
+pub struct ServerCertificate {
+    files: Arc<TlsFiles>,
+    acceptor: watch::Sender<TlsAcceptor>,
+}
+
+impl ServerCertificate {
+    /// Reads it.
+    pub fn read(files: &TlsFiles) -> Result<Self, CertificateError> {
+        Ok(Self { files: Arc::new(files.clone()), acceptor: watch::Sender::new(acceptor(files)?) })
+    }
+
+    /// Reads it again. After an error it is what it was.
+    pub fn read_again(&self) -> Result<(), CertificateError> {
+        self.acceptor.send_replace(acceptor(&self.files)?);
+        Ok(())
+    }
+
+    /// Takes up connections with it.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.borrow().clone()
+    }
+}
+
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, CertificateError> {
     // An error means that there is one already.
     _ = rustls::crypto::ring::default_provider().install_default();
     let wrong = |option, path: &Path, expected| {

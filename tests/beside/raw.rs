@@ -76,9 +76,19 @@ impl Wire {
         self.read.into_iter().map(char::from).collect()
     }
 
+    /// Closes this half of the connection; the other side may go on.
+    pub async fn end(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// Whether nothing has come, and nothing comes for a moment.
     pub async fn is_silent(&mut self) -> bool {
-        let some = timeout(Duration::from_millis(200), self.stream.read_buf(&mut self.read)).await;
+        self.is_silent_for(Duration::from_millis(200)).await
+    }
+
+    /// The same, for so long. An end isn't silence.
+    pub async fn is_silent_for(&mut self, moment: Duration) -> bool {
+        let some = timeout(moment, self.stream.read_buf(&mut self.read)).await;
         some.is_err() && self.read.is_empty()
     }
 }

@@ -28,10 +28,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use serde_json::{Map, Value};
 
-use self::documents::Documents;
-use self::documents::home::DocumentHome;
+use self::documents::{DescribedJobs, Documents};
 use self::entry::TaskEntry;
-use self::owners::Owners;
 use self::replication::Replication;
 use self::running::{Cancelled, Ending, RunningJobs};
 use self::scheduler::Scheduler;
@@ -84,13 +82,13 @@ pub enum Answer {
 
 impl Jobs {
     /// No replication yet. `documents`: where those of documents come from, and who their owners are.
-    pub fn new(context: Context, documents: Option<(DocumentHome, Owners)>) -> Self {
+    pub fn new(context: Context, documents: Option<DescribedJobs>) -> Self {
         let running = RunningJobs::default();
-        let owners = documents.as_ref().map(|(_, owners)| owners.clone());
+        let owners = documents.as_ref().map(|documents| documents.owners.clone());
         let scheduler = Scheduler::new(context.clone(), running.clone(), owners);
         scheduler.begin();
-        let documents = documents.map(|(home, owners)| {
-            let documents = Documents::new(home, owners, (context.clone(), running.clone(), scheduler.clone()));
+        let documents = documents.map(|described| {
+            let documents = Documents::new(described, (context.clone(), running.clone(), scheduler.clone()));
             if context.settings.run_documents {
                 documents.begin();
             }

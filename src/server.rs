@@ -30,10 +30,11 @@ use self::connections::Serving;
 use self::home::Opened;
 pub use self::start_error::StartError;
 use self::tls::ServerCertificate;
-use crate::beside::{CouchDbAsAdmin, CouchDbUsers};
+use crate::beside::CouchDbUsers;
 use crate::config::Config;
 use crate::http::{self, Home};
 use crate::jobs::Jobs;
+use crate::jobs::documents::DescribedJobs;
 use crate::jobs::documents::home::DocumentHome;
 use crate::jobs::owners::Owners;
 use crate::peer::remote::Clients;
@@ -76,12 +77,16 @@ impl Server {
         let budget = context.budget.clone();
         let (store, callers, documents) = match &home {
             Home::Embedded { store, accounts } => {
-                let documents = (DocumentHome::of_store(store.clone()), Owners::Accounts(accounts.clone()));
+                let (home, owners) = (DocumentHome::of_store(store.clone()), Owners::Accounts(accounts.clone()));
+                let documents = DescribedJobs { home, ours: None, owners };
                 (Some(store.clone()), None, Some(documents))
             }
             Home::Beside(callers) => {
-                let users = |admin: CouchDbAsAdmin| Owners::CouchDb(CouchDbUsers::new(admin));
-                let documents = admin.map(|admin| (DocumentHome::of_couchdb(admin.clone()), users(admin)));
+                let documents = admin.map(|admin| DescribedJobs {
+                    home: DocumentHome::of_couchdb(admin.clone()),
+                    ours: None,
+                    owners: Owners::CouchDb(CouchDbUsers::new(admin)),
+                });
                 (None, Some(callers.clone()), documents)
             }
         };

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::known::{DocumentStage, DocumentStatus};
@@ -60,6 +60,16 @@ const LOCAL_NAMES: &str = "local_endpoints_not_supported";
 /// How long a cancel waits for the job to wind down before it is answered.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Where documents of replications come from.
+pub struct DescribedJobs {
+    /// Where they are.
+    pub home: DocumentHome,
+    /// Whether they are ours to run, as it changes; `None`: always.
+    pub ours: Option<watch::Receiver<bool>>,
+    /// Whose rights they have.
+    pub owners: Owners,
+}
+
 /// Follows documents that describe replications. Cheap to clone.
 #[derive(Clone)]
 pub struct Documents {
@@ -68,6 +78,8 @@ pub struct Documents {
 
 struct Inner {
     home: DocumentHome,
+    /// Whether they are ours to run, as it changes; `None`: always.
+    ours: Option<watch::Receiver<bool>>,
     owners: Owners,
     context: Context,
     running: RunningJobs,
@@ -87,12 +99,12 @@ struct Inner {
 impl Documents {
     /// Nothing is known yet.
     pub fn new(
-        home: DocumentHome,
-        owners: Owners,
+        DescribedJobs { home, ours, owners }: DescribedJobs,
         (context, running, scheduler): (Context, RunningJobs, Scheduler),
     ) -> Self {
         let inner = Inner {
             home,
+            ours,
             owners,
             context,
             running,
@@ -109,7 +121,6 @@ impl Documents {
     /// Begins to follow the databases, and to write states into documents.
     pub fn begin(&self) {
         let tasks = &self.inner.context.tasks;
-        self.inner.home.begin(tasks);
         let following = self.clone();
         tasks.keep("follow documents of replications", move || following.clone().follow());
         let telling = self.clone();
@@ -128,6 +139,11 @@ impl Documents {
     /// Puts into a document the end of its replication, if that can't be written there.
     pub fn show_end(&self, document: &JobDocument, members: &mut Map<String, Value>) {
         self.inner.untold.show(document, members);
+    }
+
+    /// Whether they are run here now.
+    pub fn are_ours(&self) -> bool {
+        self.inner.ours.as_ref().is_none_or(|ours| *ours.borrow())
     }
 
     /// Where the documents are.
@@ -315,6 +331,11 @@ impl Documents {
         let cancelled = self.inner.running.remove(&id, job.number);
         self.inner.scheduler.removed(job);
         (Some(id), cancelled.map(|cancelled| cancelled.ended))
+    }
+
+    /// Ends all jobs of documents. What their documents say stays as it is.
+    fn forget_all(&self) {
+        self.inner.home.names().iter().for_each(|name| self.forget_database(name));
     }
 
     fn forget_database(&self, name: &DbName) {

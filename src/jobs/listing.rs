@@ -171,7 +171,7 @@ impl Jobs {
 
     /// Whether documents of a CouchDB are run here, beside which somebody else has lists of them.
     pub fn runs_couchdbs_documents(&self) -> bool {
-        self.documents.as_ref().is_some_and(|documents| documents.home().has_processor())
+        self.documents.as_ref().is_some_and(|documents| documents.home().has_processor() && documents.are_ours())
     }
 
     /// The entry of a document that isn't at its end, if it is run here.

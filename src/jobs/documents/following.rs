@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::home::{HomeError, ReadPlace, Stored};
@@ -21,9 +22,26 @@ use crate::store::{DbEvent, DbName};
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Documents {
+    /// Follows them for as long as they are ours to run.
+    pub(super) async fn follow(self) {
+        let mut ours = self.inner.ours.clone();
+        loop {
+            until(&mut ours, true).await;
+            tokio::select! {
+                biased;
+                () = until(&mut ours, false) => {
+                    tracing::warn!("documents of replications are no longer ours to run");
+                    self.forget_all();
+                }
+                () = self.follow_ours() => return,
+                () = self.inner.home.listen() => return,
+            }
+        }
+    }
+
     /// Looks at all documents, and at those that are written from then on, one after the other. No database waits until all of another
     /// one is read: of each a page is read in turn.
-    pub(super) async fn follow(self) {
+    async fn follow_ours(&self) {
         let mut updates = self.inner.home.updates();
         let mut read: HashMap<DbName, ReadPlace> = HashMap::new();
         // Databases of which more is to be read.
@@ -144,19 +162,27 @@ impl Documents {
     }
 }
 
+/// Waits until documents are ours to run, or aren't any more; for ever if that doesn't change.
+async fn until(ours: &mut Option<watch::Receiver<bool>>, wanted: bool) {
+    let is_so = match ours {
+        None => wanted,
+        Some(ours) => ours.wait_for(|ours| *ours == wanted).await.is_ok(),
+    };
+    if !is_so {
+        std::future::pending().await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use serde_json::json;
-    use tempfile::TempDir;
-    use tokio::sync::watch;
 
     use super::*;
     use crate::access::Caller;
     use crate::accounts::Accounts;
     use crate::config::{Config, StoreSettings};
     use crate::document::{DocParts, Rev};
+    use crate::jobs::documents::DescribedJobs;
     use crate::jobs::documents::home::{DocumentHome, PAGE_BYTES, ROWS, stored};
     use crate::jobs::owners::Owners;
     use crate::jobs::running::RunningJobs;
@@ -164,6 +190,8 @@ mod tests {
     use crate::jobs::tests::context;
     use crate::replicator_docs::MAX_READ_BYTES;
     use crate::store::{Database, Durability, Edit, Store};
+    use serde_json::json;
+    use tempfile::TempDir;
 
     /// Documents that nobody follows, and a database of them.
     async fn documents() -> (Documents, Arc<Database>, TempDir) {
@@ -175,7 +203,8 @@ mod tests {
         let (context, running) = (context(), RunningJobs::default());
         let (home, owners) = (DocumentHome::of_store(store), Owners::Accounts(accounts));
         let scheduler = Scheduler::new(context.clone(), running.clone(), Some(owners.clone()));
-        (Documents::new(home, owners, (context, running, scheduler)), database, directory)
+        let described = DescribedJobs { home, ours: None, owners };
+        (Documents::new(described, (context, running, scheduler)), database, directory)
     }
 
     /// Writes documents that are at their ends, and large, as only the replicator may.

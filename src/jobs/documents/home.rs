@@ -25,7 +25,6 @@ use crate::jobs::replication::JobDocument;
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
 use crate::store::{DbEvent, DbName, DbUpdates, Store, StoreError};
-use crate::tasks::Tasks;
 
 /// Where they are. Cheap to clone.
 #[derive(Clone)]
@@ -106,11 +105,11 @@ impl DocumentHome {
         Self::CouchDb(OfCouchDb::new(admin))
     }
 
-    /// Begins to find out what happens to databases, if nobody tells.
-    pub fn begin(&self, tasks: &Tasks) {
-        if let Self::CouchDb(couchdb) = self {
-            let couchdb = couchdb.clone();
-            tasks.keep("listen to CouchDB's replicator databases", move || couchdb.clone().listen());
+    /// Finds out what happens to the databases, where nobody tells; doesn't end.
+    pub async fn listen(&self) {
+        match self {
+            Self::Store(_) => std::future::pending().await,
+            Self::CouchDb(couchdb) => couchdb.listen().await,
         }
     }
 

@@ -48,7 +48,7 @@ struct Update {
 }
 
 impl OfCouchDb {
-    pub(super) async fn listen(self) {
+    pub(super) async fn listen(&self) {
         let mut is_away = false;
         loop {
             match self.follow().await {

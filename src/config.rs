@@ -188,7 +188,7 @@ impl Default for Replicator {
             heartbeat: Duration::from_secs(10),
             batch_bytes: 2 << 20,
             memory_budget: 64 << 20,
-            stop_deadline: Duration::from_secs(8),
+            stop_deadline: Duration::from_secs(7),
             stall_limit: Duration::from_secs(900),
             restart_pause: Duration::from_secs(5),
             max_restart_pause: Duration::from_secs(600),

@@ -134,12 +134,16 @@ impl Databases {
     }
 
     /// Where a caller may connect to for this endpoint. The CouchDB beside which this server stands is the operator's choice: whoever
-    /// names a database of it without a URL gets there, whatever the rules say.
+    /// names a database of it without a URL gets there, whatever the rules say; and so does the document that such a replication is
+    /// kept in, which names it by its URL and a password.
     pub fn policy(&self, endpoint: &RemoteEndpoint, caller: &Caller) -> Policy {
         let policy = Policy::new(&self.settings.endpoints, caller.is_server_admin());
-        match (&self.home, &endpoint.local_name) {
-            (Home::CouchDb(root), Some(_)) => policy.with_home(Destination::of(root)),
-            _ => policy,
+        let Home::CouchDb(root) = &self.home else { return policy };
+        let by_password = endpoint.credentials.is_some() && endpoint.headers.is_empty() && endpoint.auth.is_none();
+        let is_kept = by_password && endpoint.url.as_str().starts_with(root.as_str());
+        match endpoint.local_name.is_some() || is_kept {
+            true => policy.with_home(Destination::of(root)),
+            false => policy,
         }
     }
 

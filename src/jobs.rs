@@ -48,7 +48,7 @@ const MAX_SOURCES: usize = 10_000;
 /// How long a cancel waits for the task to wind down before it is answered.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the last states to be written into documents.
-const TOLD_PATIENCE: Duration = Duration::from_millis(200);
+const TOLD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every replication that runs. Cheap to clone.
 #[derive(Clone)]
@@ -110,7 +110,7 @@ impl Jobs {
         let command = Command::parse(&body).map_err(|error| self.as_url(error))?;
         if let Command::Run(request) = &command
             && request.continuous
-            && (request.keep || self.context.settings.keep_jobs)
+            && (request.keep || self.context.settings.keep_jobs && !self.needs_password(request, caller))
         {
             return self.keep(body, request, caller).await;
         }
@@ -124,6 +124,12 @@ impl Jobs {
             }
             Command::Run(request) => self.run(request, caller).await,
         }
+    }
+
+    /// Whether a document that keeps it must hold its asker's password, which is his alone to wish for.
+    fn needs_password(&self, request: &Request, caller: &Caller) -> bool {
+        let written = |endpoint| !matches!(self.context.databases.written(endpoint, caller), Ok(None));
+        written(&request.source) || written(&request.target)
     }
 
     /// The command with its local names as they are replicated from here.
@@ -304,7 +310,7 @@ impl Jobs {
         caller: &Arc<Caller>,
     ) -> Result<Answer, ReplicateError> {
         let documents = self.documents.as_ref().filter(|_| self.context.settings.run_documents);
-        let Some(home) = documents.map(Documents::home) else {
+        let Some(documents) = documents else {
             return Err(ReplicateError::BadRequest("documents aren't run here, so nothing can be kept".into()));
         };
         let mut request = request.clone();
@@ -319,7 +325,9 @@ impl Jobs {
         let owner = Arc::new(Caller { authorization: None, ..Caller::clone(caller) });
         let (_, (id, _)) = self.context.identify(request, &owner).await?;
         let text = id.to_string();
-        kept::keep(home, body, &id, caller).await?;
+        let home = documents.home();
+        let place = kept::keep(home, body, &id, caller).await?;
+        documents.look_at(&place);
         // The document's job waits until this one, which nobody would remember, is gone.
         if let Some(job) =
             self.running.get(&text).filter(|job| job.document.is_none() && caller.may_manage(job.owner()))

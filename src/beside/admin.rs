@@ -2,6 +2,7 @@
 //!
 //! Whoever writes such a question says what comes of it twice: of one that wasn't answered nobody knows whether it was carried out.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -24,6 +25,8 @@ pub struct CouchDbAsAdmin {
     upstream: Upstream,
     /// Never shown.
     authorization: HeaderValue,
+    /// From where we ask, for CouchDB. It locks a name out by the address that wrong passwords came from, and ours is that of many.
+    asks_from: HeaderValue,
 }
 
 /// A question wasn't answered, or not as was hoped for.
@@ -67,13 +70,14 @@ impl CouchDbAsAdmin {
         let proof = BASE64_STANDARD.encode(format!("{}:{}", admin.name, admin.password.expose_secret()));
         let mut authorization = HeaderValue::from_str(&format!("Basic {proof}")).expect("base64 is ASCII");
         authorization.set_sensitive(true);
-        Self { upstream, authorization }
+        let address = Ipv6Addr::from(0xfd << 120 | rand::random::<u128>() >> 8);
+        let asks_from = HeaderValue::from_str(&address.to_string()).expect("an address is ASCII");
+        Self { upstream, authorization, asks_from }
     }
 
     /// Whether CouchDB takes him for an admin. One that isn't there yet is waited for. Asked once, since wrong passwords lock an account.
     pub async fn prove(&self, admin: &CouchDbAdmin) -> Result<(), AdminError> {
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization.clone())]);
-        let answered = self.upstream.waited_for("/_session", headers).await?;
+        let answered = self.upstream.waited_for("/_session", self.headers()).await?;
         let session: Value = read("/_session", answered)?;
         let is_admin = |roles: &Vec<Value>| roles.iter().any(|role| role == "_admin");
         match session["userCtx"]["roles"].as_array().is_some_and(is_admin) {
@@ -100,12 +104,22 @@ impl CouchDbAsAdmin {
         &self.upstream
     }
 
+    fn headers(&self) -> HeaderMap {
+        let asks_from = (HeaderName::from_static("x-forwarded-for"), self.asks_from.clone());
+        HeaderMap::from_iter([(AUTHORIZATION, self.authorization.clone()), asks_from])
+    }
+
     /// Reads what is at a path, which may have a query.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
         self.ask(Method::GET, path, None).await
     }
 
-    /// The same; `None` if CouchDB says that it isn't there.
+    /// The same of something that may be very long.
+    pub async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
+        read(path, self.upstream.ask(path, self.headers()).await?)
+    }
+
+    /// What is at a path; `None` if CouchDB says that it isn't there.
     pub async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, AdminError> {
         match self.get(path).await {
             Ok(found) => Ok(Some(found)),
@@ -144,7 +158,7 @@ impl CouchDbAsAdmin {
         limit: Duration,
     ) -> Result<T, AdminError> {
         let path = request.uri().path().to_owned();
-        request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
+        request.headers_mut().extend(self.headers());
         read(&path, self.upstream.answer(request, limit).await?)
     }
 }

@@ -22,8 +22,8 @@ use crate::access::{Caller, REPLICATOR};
 
 /// How long a caller is known without being asked for again.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// Callers that are remembered.
-const MOST: usize = 10_000;
+/// Callers that are remembered, each with what proved it.
+const MOST: usize = 1_000;
 
 /// Finds out who asks. Cheap to clone.
 #[derive(Clone)]
@@ -108,7 +108,10 @@ impl Callers {
             answered.headers.iter().filter(|(name, _)| name.as_str().starts_with("access-control-") || *name == VARY);
         let headers: HeaderMap = readers.map(|(name, value)| (name.clone(), value.clone())).collect();
         let known = KnownCaller { caller: Arc::new(caller(session, proofs)), headers };
-        self.known().put(key, Remembered { at, known: known.clone() });
+        // Who proves nothing, however he tries, costs no memory.
+        if known.caller.name.is_some() {
+            self.known().put(key, Remembered { at, known: known.clone() });
+        }
         // A session that is renewed is renewed for who asked.
         let mut known = known;
         for cookie in answered.headers.get_all(SET_COOKIE) {

@@ -141,6 +141,11 @@ impl Documents {
         self.inner.untold.show(document, members);
     }
 
+    /// Whether passing states are written into documents. A CouchDB's own processor takes them off, and writes its own.
+    fn updates_docs(&self) -> bool {
+        self.inner.context.settings.update_docs && !self.inner.home.has_processor()
+    }
+
     /// Whether they are run here now.
     pub fn are_ours(&self) -> bool {
         self.inner.ours.as_ref().is_none_or(|ours| *ours.borrow())
@@ -235,7 +240,7 @@ impl Documents {
                 self.inner.scheduler.set_paused(&job, description.paused);
                 job.status().stated |= description.stated;
                 // Whoever edits a document may leave out what stood there.
-                if description.stated || self.inner.context.settings.update_docs {
+                if description.stated || self.updates_docs() {
                     self.inner.scheduler.note(&job);
                 }
             }

@@ -24,15 +24,16 @@ pub async fn keep(
     mut body: Map<String, Value>,
     id: &ReplicationId,
     caller: &Caller,
-) -> Result<(), ReplicateError> {
+) -> Result<JobDocument, ReplicateError> {
     let place = JobDocument { database: DbName::replicator(), id: id.to_string().into() };
     home.may_open(&place.database, caller).await?;
     body.retain(|name, _| !NOT_KEPT.contains(&name.as_str()) && !name.starts_with('_'));
     match put(home, &place, body.clone(), caller).await? {
-        Ok(()) => Ok(()),
-        Err(NotPut::Conflict) => check(home, &place, body, caller).await,
-        Err(NotPut::Refused(reason)) => Err(ReplicateError::Unauthorized(reason)),
+        Ok(()) => {}
+        Err(NotPut::Conflict) => check(home, &place, body, caller).await?,
+        Err(NotPut::Refused(reason)) => return Err(ReplicateError::Unauthorized(reason)),
     }
+    Ok(place)
 }
 
 /// Whether the document of this name keeps what is asked for, for him. It may have been edited since it was made.

@@ -2,9 +2,12 @@
 //!
 //! A couchrep that runs no documents itself plays the CouchDB, as one whose scheduler stands still.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use couchrep::config::couchdb::{CouchDb, CouchDbAdmin};
+use couchrep::config::secrets::{DeclaredSecret, SecretValue, server_url};
+use couchrep::policy::{EndpointRules, Rule};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -214,4 +217,92 @@ async fn a_couchdb_that_was_away_is_followed_again() {
     couchdb.put("/_replicator/two", body("/other"), 201).await;
     until(&couchdb, "/other", |info| info["doc_count"] == 1).await;
     until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 2).await;
+}
+
+/// CouchDB takes any `owner` from who brings a document with its history, or is an admin of its database.
+#[tokio::test]
+async fn a_document_of_a_database_that_others_may_write_to_has_no_secrets_and_no_more_than_users_may() {
+    let couchdb = couchdb().await;
+    let url = couchdb.anonymous_url("");
+    let secret = DeclaredSecret {
+        value: SecretValue::Password { username: "ann".into(), password: "pw".into() },
+        origins: vec![server_url(&url).unwrap()],
+        users: vec!["root".into()],
+    };
+    let server = Server::with_config(|config| {
+        config.couchdb = Some(CouchDb::parse(&url).unwrap());
+        config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
+        config.replicator.secrets = [("S".to_owned(), secret)].into_iter().collect();
+        config.replicator.endpoints =
+            Arc::new(EndpointRules { deny_users: Rule::list("denied.invalid").unwrap(), ..EndpointRules::default() });
+        config.replicator.restart_pause = Duration::from_millis(50);
+        config.replicator.max_restart_pause = Duration::from_millis(100);
+    })
+    .await;
+    couchdb.put("/open%2F_replicator", json!(null), 201).await;
+    let open = json!({ "members": { "names": ["ann"], "roles": ["_admin"] }, "admins": { "roles": ["_admin"] } });
+    couchdb.put("/open%2F_replicator/_security", open, 200).await;
+    let closed = json!({ "members": { "roles": ["_admin"] }, "admins": { "roles": ["_admin"] } });
+    couchdb.put("/_replicator/_security", closed, 200).await;
+    for database in ["open%2F_replicator", "_replicator"] {
+        for (id, source) in [
+            ("secret", json!({ "url": couchdb.anonymous_url("/src"), "auth": { "secret": "S" } })),
+            ("denied", json!("http://denied.invalid/src")),
+        ] {
+            let body = json!({ "source": source, "target": as_ann(&couchdb, "/tgt"), "owner": "root" });
+            couchdb.put(&format!("/{database}/{id}"), body, 201).await;
+        }
+    }
+    let shown = |database: &str, id: &str| format!("/_scheduler/docs/{database}/{id}");
+    let refused = until(&server, &shown("open%2F_replicator", "secret"), |shown| shown["state"] == "error").await;
+    assert!(refused["info"]["error"].as_str().unwrap().contains("it may name no secret"), "{refused}");
+    until(&couchdb, "/open%2F_replicator/denied", |document| state(document) == "failed").await;
+    until(&couchdb, "/_replicator/secret", |document| state(document) == "completed").await;
+    let tried = until(&server, &shown("_replicator", "denied"), |shown| shown["state"] == "crashing").await;
+    assert!(!tried["info"]["error"].as_str().unwrap().contains("deny"), "{tried}");
+}
+
+/// A refused write of one took those of all others with it.
+#[tokio::test]
+async fn an_end_that_couchdb_refuses_holds_up_no_other() {
+    let couchdb = couchdb().await;
+    let design = json!({ "validate_doc_update":
+        "function (doc) { if (doc._id == 'refused' && doc._replication_state) throw {forbidden: 'no'}; }" });
+    couchdb.put("/_replicator/_design/no", design, 201).await;
+    let server = beside(&couchdb).await;
+    for (id, target) in [("refused", "/tgt"), ("taken", "/tgt")] {
+        let continuous = json!({ "since": if id == "taken" { "0" } else { "1" } });
+        let body = json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, target), "query_params": continuous,
+            "doc_ids": ["doc"] });
+        couchdb.put(&format!("/_replicator/{id}"), body, 201).await;
+    }
+    until(&couchdb, "/_replicator/taken", |document| state(document) == "completed").await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 0).await;
+    assert_eq!(state(&couchdb.get("/_replicator/refused", 200).await), "");
+}
+
+/// Its jobs between other servers went down with it.
+#[tokio::test]
+async fn jobs_between_other_servers_go_on_while_couchdb_is_away() {
+    let (couchdb, other) = (couchdb().await, Server::start().await);
+    for name in ["a", "b"] {
+        other.put(&format!("/{name}"), json!(null), 201).await;
+    }
+    let gateway = support::FaultyPeer::before(&couchdb).await;
+    let url = gateway.url("");
+    let server = Server::with_config(|config| {
+        config.couchdb = Some(CouchDb::parse(&url).unwrap());
+        config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
+    })
+    .await;
+    let body = json!({ "source": other.url("/a"), "target": other.url("/b"), "continuous": true });
+    couchdb.put("/_replicator/job", body, 201).await;
+    until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 1).await;
+    gateway.fail(Method::GET, "_db_updates", support::Fault::Down(Duration::from_secs(3600)));
+    couchdb.put("/src/more", json!({}), 201).await;
+    gateway.met_all().await;
+    for round in 0..3 {
+        other.put(&format!("/a/{round}"), json!({}), 201).await;
+        other.until_equal("a", "b").await;
+    }
 }

@@ -77,7 +77,7 @@ pub struct ReplicatorOptions {
     /// Bytes of documents in memory, all replications together; none larger than a quarter is copied [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     pub memory_budget: Option<Size>,
-    /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 8s]
+    /// For replications to checkpoint and stop, at a cancel or a shutdown [default: 7s]
     #[arg(long, value_name = "TIME")]
     pub stop_deadline: Option<Span>,
     /// Without progress and without a heartbeat, until a replication counts as hung [default: 15m]

@@ -51,7 +51,9 @@ fn proofs(headers: &HeaderMap, settings: &Auth) -> HeaderMap {
     let mut proofs = HeaderMap::new();
     for name in [AUTHORIZATION, COOKIE, ORIGIN].into_iter().chain(of_proxy) {
         for value in headers.get_all(&name) {
-            proofs.append(name.clone(), value.clone());
+            let mut value = value.clone();
+            value.set_sensitive(true);
+            proofs.append(name.clone(), value);
         }
     }
     proofs

@@ -2,9 +2,10 @@
 //!
 //! CouchDB builds URLs (`Location`) and finds virtual hosts by `X-Forwarded-Host` and `-Proto`, and counts wrong passwords by the last
 //! address of `X-Forwarded-For`, if it is asked from this machine or a private network. A proxy before us has set host and protocol
-//! already, and knows better.
+//! already, and knows better. It knows the client's address better too, if CouchDB had believed it: else all clients of a proxy on this
+//! machine were one, and whoever guesses passwords locked all others out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::HOST;
@@ -16,7 +17,7 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Adds what a request doesn't have yet; the client's address is added to those that are there.
+/// Adds what a request doesn't have yet; a client's address that isn't believed is followed by his own.
 pub fn tell(request: &mut Request) {
     let found = found(request.headers(), request.extensions());
     request.headers_mut().extend(found.into_iter().map(|(name, value)| (Some(name), value)));
@@ -25,7 +26,9 @@ pub fn tell(request: &mut Request) {
 /// What tells it, of a request with these headers.
 pub fn found(headers: &HeaderMap, extensions: &Extensions) -> Vec<(HeaderName, HeaderValue)> {
     let mut found = Vec::new();
-    if let Some(ConnectInfo(address)) = extensions.get::<ConnectInfo<SocketAddr>>() {
+    if let Some(ConnectInfo(address)) = extensions.get::<ConnectInfo<SocketAddr>>()
+        && !(headers.contains_key(FOR) && is_believed(address.ip().to_canonical()))
+    {
         let before = headers.get_all(FOR).iter().filter_map(|value| value.to_str().ok());
         let all: Vec<_> = before.map(str::to_owned).chain([address.ip().to_canonical().to_string()]).collect();
         found.extend(HeaderValue::try_from(all.join(", ")).map(|value| (FOR, value)));
@@ -39,6 +42,17 @@ pub fn found(headers: &HeaderMap, extensions: &Extensions) -> Vec<(HeaderName, H
     found
 }
 
+/// Whether CouchDB believes an `X-Forwarded-For` that comes from there, as `mochiweb_request:get(peer)` has it.
+fn is_believed(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let shared = matches!(address.octets(), [100, 64..=127, ..]);
+            address == Ipv4Addr::LOCALHOST || address.is_private() || shared
+        }
+        IpAddr::V6(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
@@ -46,8 +60,12 @@ mod tests {
     use super::*;
 
     fn told(lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
+        told_to([10, 0, 0, 7], lines, https)
+    }
+
+    fn told_to(client: [u8; 4], lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
         let mut request = Request::new(Body::empty());
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 1))));
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((client, 1))));
         if https {
             request.extensions_mut().insert(Https);
         }
@@ -75,6 +93,9 @@ mod tests {
             ("x-forwarded-host", "couch.example"),
             ("x-forwarded-proto", "https"),
         ];
-        assert_eq!(told(&before, false), ["1.2.3.4, 5.6.7.8, 10.0.0.7", "couch.example", "https"]);
+        let believed = ["1.2.3.4", "5.6.7.8", "couch.example", "https"];
+        assert_eq!(told(&before, false), believed, "CouchDB would count by the last one, too");
+        let not_believed = ["1.2.3.4, 5.6.7.8, 9.9.9.9", "couch.example", "https"];
+        assert_eq!(told_to([9, 9, 9, 9], &before, false), not_believed);
     }
 }

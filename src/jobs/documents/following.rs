@@ -70,7 +70,7 @@ impl Documents {
                     Err(error) => {
                         let (db, error) = (name.as_str(), &error as &dyn std::error::Error);
                         tracing::error!(db, error, "documents that describe replications can't be read");
-                        failed.insert(name, now + AGAIN_PAUSE);
+                        failed.insert(name, Instant::now() + AGAIN_PAUSE);
                     }
                 }
             }
@@ -81,7 +81,7 @@ impl Documents {
                     let (db, doc) = (place.database.as_str(), place.id.as_str());
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(db, doc.id = doc, error, "a document can't be read");
-                    failed_documents.insert(place, now + AGAIN_PAUSE);
+                    failed_documents.insert(place, Instant::now() + AGAIN_PAUSE);
                 }
             }
             if !unread.is_empty() {
@@ -126,7 +126,11 @@ impl Documents {
 
     /// Looks at a document as it is now.
     async fn read_again(&self, place: &JobDocument) -> Result<(), HomeError> {
-        let stored = self.inner.home.document(place).await?;
+        let stored = match self.inner.home.document(place).await {
+            // Its deletion is told in its own time.
+            Err(error) if error.is_no_database() => return Ok(()),
+            stored => stored?,
+        };
         match self.see_stored(place, stored) {
             Some(change) => self.write_failed(&place.database, vec![(place.id.clone(), change)]).await,
             None => Ok(()),

@@ -11,6 +11,7 @@ mod store;
 mod couchdb;
 mod listening;
 
+use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -25,6 +26,9 @@ use crate::jobs::replication::JobDocument;
 use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
 use crate::store::{DbEvent, DbName, DbUpdates, Store, StoreError};
+
+/// Jobs that are taken off a CouchDB's scheduler at once: each asks all of its nodes.
+const ENDS_AT_ONCE: usize = 8;
 
 /// Where they are. Cheap to clone.
 #[derive(Clone)]
@@ -144,11 +148,9 @@ impl DocumentHome {
     }
 
     /// Has nobody else begin jobs that have come to their ends here: a CouchDB's scheduler knows those of documents, too.
-    pub async fn end_elsewhere(&self, ids: impl Iterator<Item = String>) {
+    pub async fn end_elsewhere(&self, ids: Vec<String>) {
         if let Self::CouchDb(couchdb) = self {
-            for id in ids {
-                couchdb.end_job(&id).await;
-            }
+            stream::iter(ids).for_each_concurrent(ENDS_AT_ONCE, |id| async move { couchdb.end_job(&id).await }).await;
         }
     }
 
@@ -156,11 +158,19 @@ impl DocumentHome {
     pub async fn page(&self, name: &DbName, place: &mut ReadPlace) -> Result<ReadPage, HomeError> {
         match self {
             Self::Store(store) => Ok(store.page(name, place).await?),
-            Self::CouchDb(couchdb) => Ok(couchdb.page(name, place).await?),
+            Self::CouchDb(couchdb) => {
+                let page = couchdb.page(name, place).await;
+                match couchdb.believed(name, page) {
+                    // Its deletion is told in its own time.
+                    Err(error) if error.is_not_found() => Ok(ReadPage::default()),
+                    page => Ok(page?),
+                }
+            }
         }
     }
 
-    /// Documents of a database as they are now, in the order of the ids; one that can't be read holds up no other.
+    /// Documents of a database as they are now, in the order of the ids; one that can't be read holds up no other. Not of all ids, but of
+    /// as many as may be held at once, the first ones, and of one at least.
     pub async fn documents(
         &self,
         name: &DbName,
@@ -171,17 +181,16 @@ impl DocumentHome {
                 let found = store.documents(name, ids).await?;
                 Ok(found.into_iter().map(|found| found.map_err(HomeError::from)).collect())
             }
-            Self::CouchDb(couchdb) => Ok(couchdb.documents(name, &ids).await?.into_iter().map(Ok).collect()),
+            Self::CouchDb(couchdb) => {
+                let found = couchdb.documents(name, &ids).await;
+                Ok(couchdb.believed(name, found)?.into_iter().map(Ok).collect())
+            }
         }
     }
 
-    /// One document; `None` if it isn't there, or its database isn't.
+    /// One document; `None` if it isn't there.
     pub async fn document(&self, place: &JobDocument) -> Result<Option<Stored>, HomeError> {
-        match self.documents(&place.database, vec![place.id.clone()]).await {
-            Ok(mut found) => found.pop().unwrap_or(Ok(None)),
-            Err(error) if error.is_no_database() => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.documents(&place.database, vec![place.id.clone()]).await?.pop().unwrap_or(Ok(None))
     }
 
     /// Writes documents over the revisions that they name, `_deleted` among their members or not, as somebody who may or may not.
@@ -195,7 +204,10 @@ impl DocumentHome {
     ) -> Result<Vec<Result<(), NotPut>>, HomeError> {
         match self {
             Self::Store(store) => Ok(store.put(name, documents, author, synced).await?),
-            Self::CouchDb(couchdb) => Ok(couchdb.put(name, documents, author).await?),
+            Self::CouchDb(couchdb) => {
+                let put = couchdb.put(name, documents, author).await;
+                Ok(couchdb.believed(name, put)?)
+            }
         }
     }
 }

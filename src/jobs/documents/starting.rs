@@ -28,6 +28,10 @@ const WAITS_PAUSE: Duration = Duration::from_secs(1);
 /// A job that holds the id but has no document may end at any time.
 const TAKEN_PAUSE: Duration = Duration::from_secs(5);
 
+/// Why a document in a CouchDB may name no secret.
+const OWNER_UNKNOWN: &str =
+    "others than server admins may write to its database, so it may name no secret: nobody knows whose document it is";
+
 /// What came of a try.
 enum Tried {
     /// There is a job, or there will be none; this is to be written, into other documents maybe.
@@ -89,7 +93,7 @@ impl Documents {
             if !self.known().set_stage(place, serial, stage) {
                 return;
             }
-            if settings.update_docs {
+            if self.updates_docs() {
                 self.write(place, StateChange::error(description.fingerprint, &reason)).await;
             }
             tokio::time::sleep(pause).await;
@@ -103,7 +107,12 @@ impl Documents {
         description: &Arc<Description>,
     ) -> Result<Tried, ReplicateError> {
         let Inner { context, scheduler, owners, .. } = &*self.inner;
-        let caller = Arc::new(owners.find(description.owner.as_deref()).await?);
+        let caller = Arc::new(owners.find(&place.database, description.owner.as_deref()).await?);
+        let names_secret =
+            [&description.request.source, &description.request.target].iter().any(|at| at.names_secret());
+        if names_secret && !owners.are_known(&place.database).await? {
+            return Err(ReplicateError::Unauthorized(OWNER_UNKNOWN.into()));
+        }
         let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
         for endpoint in [&request.source, &request.target] {
             if let Err(forbidden) = context.databases.may_connect(endpoint, &caller) {
@@ -158,7 +167,7 @@ impl Documents {
         let is_own = |job: &Replication| job.document.as_ref() == Some(place);
         let first = match begun.or_else(|other| if is_own(&other) { Ok(other) } else { Err(other) }) {
             Ok(job) => {
-                if context.settings.update_docs || stated && paused {
+                if self.updates_docs() || stated && paused {
                     scheduler.note(&job);
                 }
                 all.set_stage(place, serial, DocumentStage::Job(job));

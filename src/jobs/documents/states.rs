@@ -7,6 +7,7 @@
 //! A state is written over the revision that was read, and only while the document still describes what the state is of. If somebody
 //! edits it meanwhile, his edit stands, and what it describes now will get its own state.
 
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
@@ -155,26 +156,16 @@ pub async fn write(
     name: &DbName,
     changes: Vec<(DocId, StateChange)>,
 ) -> Result<Vec<(DocId, StateChange)>, HomeError> {
-    let mut unwritten = Vec::new();
-    let mut changes = changes.into_iter().peekable();
-    while changes.peek().is_some() {
-        unwritten.extend(write_some(home, name, changes.by_ref().take(ROWS).collect()).await?);
-    }
-    Ok(unwritten)
-}
-
-/// The same of so many as may be held at once.
-async fn write_some(
-    home: &DocumentHome,
-    name: &DbName,
-    mut changes: Vec<(DocId, StateChange)>,
-) -> Result<Vec<(DocId, StateChange)>, HomeError> {
     let (replicator, db) = (Caller::replicator(), name.as_str());
     let mut unwritten = Vec::new();
-    for tries_left in (0..TRIES).rev() {
-        let ids = changes.iter().map(|(id, _)| id.clone()).collect();
+    let mut left: VecDeque<_> = changes.into_iter().map(|(id, change)| (id, change, TRIES)).collect();
+    while !left.is_empty() {
+        let ids: Vec<_> = left.iter().take(ROWS).map(|(id, ..)| id.clone()).collect();
         let (mut edits, mut made) = (Vec::new(), Vec::new());
-        for ((id, change), found) in changes.into_iter().zip(home.documents(name, ids).await?) {
+        // Of some of them, as many as may be held at once.
+        let found = home.documents(name, ids).await?;
+        let piece: Vec<_> = left.drain(..found.len()).collect();
+        for ((id, change, tries), found) in piece.into_iter().zip(found) {
             let document = match found {
                 Ok(Some(Stored { document: Some(document), .. })) => document,
                 Ok(_) => continue,
@@ -192,18 +183,14 @@ async fn write_some(
             let rev = document.get("_rev").and_then(Value::as_str).map(str::to_owned);
             if let Some(document) = change.applied(document) {
                 edits.push((id.clone(), document));
-                made.push((id, change, rev));
+                made.push((id, change, rev, tries - 1));
             }
         }
-        if edits.is_empty() {
-            break;
-        }
-        let results = home.put(name, edits, &replicator, false).await?;
-        changes = Vec::new();
-        for (result, (id, change, rev)) in results.into_iter().zip(made) {
+        let results = if edits.is_empty() { Vec::new() } else { home.put(name, edits, &replicator, false).await? };
+        for (result, (id, change, rev, tries)) in results.into_iter().zip(made) {
             match result {
                 Ok(()) => {}
-                Err(NotPut::Conflict) if tries_left > 0 => changes.push((id, change)),
+                Err(NotPut::Conflict) if tries > 0 => left.push_back((id, change, tries)),
                 Err(refusal) => {
                     let (doc, error) = (id.as_str(), refusal.to_string());
                     tracing::warn!(db, doc.id = doc, error, "a replication's state can't be written");

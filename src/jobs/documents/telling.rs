@@ -60,7 +60,7 @@ impl Documents {
             let Some(place) = &job.document else { continue };
             let known = self.known();
             let Some(known) = known.get(place).filter(|known| known.is_job(job.number)) else { continue };
-            let (update_docs, as_couchdb) = (self.inner.context.settings.update_docs, self.inner.home.has_processor());
+            let (update_docs, as_couchdb) = (self.updates_docs(), self.inner.home.has_processor());
             let change = StateChange::of_job(known.fingerprint(), &job, update_docs, as_couchdb);
             let Some(change) = change else { continue };
             by_database.entry(place.database.clone()).or_default().push((place.id.clone(), change, job.clone()));
@@ -95,8 +95,8 @@ impl Documents {
             }
         }
         self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
-        self.inner.home.end_elsewhere(completed.iter().map(|job| job.id.to_string())).await;
         // Not before it stands in the document, or among those that can't be written: it would be started anew.
+        let ids: Vec<_> = completed.iter().map(|job| job.id.to_string()).collect();
         for job in completed {
             let Some(place) = &job.document else { continue };
             {
@@ -109,7 +109,18 @@ impl Documents {
             // Somebody may have written it anew after that, which looked like the same as before.
             self.look_at(place);
         }
+        self.end_elsewhere(ids);
         failed
+    }
+
+    /// Has nobody else begin what is completed; nobody waits for that.
+    fn end_elsewhere(&self, ids: Vec<String>) {
+        if ids.is_empty() || !self.inner.home.has_processor() {
+            return;
+        }
+        let (home, stopping) = (self.inner.home.clone(), self.inner.context.tasks.stopping().clone());
+        let ending = async move { _ = stopping.run_until_cancelled(home.end_elsewhere(ids)).await };
+        drop(self.inner.context.tasks.spawn("end replications elsewhere", ending));
     }
 
     /// Writes ends again that couldn't be written.

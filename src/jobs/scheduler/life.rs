@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
+use futures::future::Fuse;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,7 @@ impl Scheduler {
             tokio::time::sleep(context.settings.stop_deadline).await;
         });
         let through = || job.progress.position().through_seq;
+        let mut asked = pin!(Fuse::terminated());
         let (mut turn, mut before) = (pin!(tokio::time::sleep(TURN)), through());
         loop {
             tokio::select! {
@@ -87,10 +89,15 @@ impl Scheduler {
                     turn.set(tokio::time::sleep(TURN));
                     let may_end = std::mem::replace(&mut before, through()) != before && job.outlives_failures();
                     let is_wanted = may_end && self.scheduled().schedule.is_wanted(job.number, Instant::now());
-                    if is_wanted || !self.caller(job).await.is_ok_and(|now| now.roles == caller.roles) {
+                    if is_wanted {
                         life.stop.cancel();
                     }
+                    // Copying goes on meanwhile: it may be a question to a server.
+                    asked.set(self.caller(job).fuse());
                 }
+                now = &mut asked => if now.is_ok_and(|now| now.roles != caller.roles) {
+                    life.stop.cancel();
+                },
                 Ok(()) = stages.changed() => {
                     let stage = *stages.borrow_and_update();
                     self.reached(job, stage);
@@ -101,10 +108,10 @@ impl Scheduler {
 
     /// The rights that a job has now: those of who asked for it, or of its document's owner.
     async fn caller(&self, job: &Replication) -> Result<Arc<Caller>, ReplicateError> {
-        let Some(owners) = self.inner.owners.as_ref().filter(|_| job.document.is_some()) else {
+        let Some((owners, place)) = self.inner.owners.as_ref().zip(job.document.as_ref()) else {
             return Ok(job.caller.clone());
         };
-        owners.find(job.owner()).await.map(Arc::new)
+        owners.find(&place.database, job.owner()).await.map(Arc::new)
     }
 
     fn reached(&self, job: &Arc<Replication>, stage: Stage) {

@@ -7,18 +7,20 @@
 //! `_replicator` has a rule of CouchDB's own in the way: a document without an owner becomes its writer's. So of one that nobody
 //! in particular wrote, our admin becomes the owner, with the first state that is written into it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::reading::{NotPut, ROWS, ReadPage, ReadPlace, Stored};
+use super::reading::{NotPut, PAGE_BYTES, ROWS, ReadPage, ReadPlace, Stored};
 use crate::access::Caller;
 use crate::beside::{AdminError, CouchDbAsAdmin, Unanswered};
 use crate::document::{DocId, Seq};
 use crate::percent;
+use crate::replicator_docs::MAX_READ_BYTES;
 use crate::store::{DbName, DbUpdates};
 
 /// Documents that are asked for at once: of usual size they are some hundred kilobytes.
@@ -60,6 +62,16 @@ impl OfCouchDb {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// CouchDB's word, but for one: that a database isn't there counts only if we don't know better. A node may not know it yet, or again.
+    pub(super) fn believed<T>(&self, name: &DbName, said: Result<T, AdminError>) -> Result<T, AdminError> {
+        match said {
+            Err(error) if error.is_not_found() && self.known().contains_key(name) => {
+                Err(Unanswered::Malformed(format!("/{}, which is there,", percent::encode(name.as_str()))).into())
+            }
+            said => said,
+        }
+    }
+
     pub(super) async fn page(&self, name: &DbName, place: &mut ReadPlace) -> Result<ReadPage, AdminError> {
         #[derive(Deserialize)]
         struct Page {
@@ -69,38 +81,46 @@ impl OfCouchDb {
         #[derive(Deserialize)]
         struct Row {
             id: DocId,
+            seq: Seq,
             #[serde(default)]
             deleted: bool,
         }
         let since = place.since.clone().unwrap_or_else(Seq::zero);
         let since = percent::encode(&since.as_query()).to_string();
         let path = format!("/{}/_changes?limit={ROWS}&since={since}", percent::encode(name.as_str()));
-        let page = match self.admin.get::<Page>(&path).await {
-            Err(error) if error.is_not_found() => return Ok(ReadPage { rows: Vec::new(), more: false, purged: false }),
-            page => page?,
-        };
-        let more = page.results.len() == ROWS;
-        // A cluster's feed may say the same twice.
-        let mut seen = BTreeSet::new();
-        let rows: Vec<_> = page.results.into_iter().rev().filter(|row| seen.insert(row.id.clone())).collect();
-        let is_there = |row: &&Row| !row.deleted && !row.id.as_str().starts_with("_design/");
-        let ids: Vec<_> = rows.iter().filter(is_there).map(|row| row.id.clone()).collect();
-        let documents = self.documents(name, &ids).await?;
-        let mut found: HashMap<_, _> = ids.into_iter().zip(documents).collect();
-        let rows = rows.into_iter().rev().map(|row| {
-            let stored = found.remove(&row.id).flatten();
-            (row.id, stored)
-        });
-        place.since = Some(page.last_seq);
-        Ok(ReadPage { rows: rows.collect(), more, purged: false })
+        let Page { results, last_seq } = self.admin.get(&path).await?;
+        let is_full = results.len() == ROWS;
+        let (mut read, mut bytes) = (ReadPage::default(), 0);
+        let mut results = results.into_iter().peekable();
+        let mut last = None;
+        while results.peek().is_some() && bytes < PAGE_BYTES {
+            let piece: Vec<_> = results.by_ref().take(AT_ONCE).collect();
+            last = piece.last().map(|row| row.seq.clone());
+            let is_there = |row: &&Row| !row.deleted && !row.id.as_str().starts_with("_design/");
+            let ids: Vec<_> = piece.iter().filter(is_there).map(|row| row.id.clone()).collect();
+            let mut found = self.all_documents(name, &ids).await?.into_iter();
+            for row in piece {
+                let stored = if is_there(&&row) { found.next().flatten() } else { None };
+                bytes += stored.as_ref().map_or(0, |stored| stored.bytes);
+                read.rows.push((row.id, stored));
+            }
+        }
+        let is_cut = results.peek().is_some();
+        read.more = is_full || is_cut;
+        place.since = Some(last.filter(|_| is_cut).unwrap_or(last_seq));
+        Ok(read)
     }
 
-    /// Documents as they are now.
+    /// As many of the first documents, as they are now, as may be held at once.
     pub(super) async fn documents(&self, name: &DbName, ids: &[DocId]) -> Result<Vec<Option<Stored>>, AdminError> {
+        self.all_documents(name, &ids[..ids.len().min(AT_ONCE)]).await
+    }
+
+    async fn all_documents(&self, name: &DbName, ids: &[DocId]) -> Result<Vec<Option<Stored>>, AdminError> {
         let mut found = Vec::with_capacity(ids.len());
-        // The rest, in pieces; the next one is the last of them.
-        let mut pieces: Vec<&[DocId]> = ids.chunks(AT_ONCE).rev().collect();
-        while let Some(piece) = pieces.pop() {
+        // What is to be asked for; the next piece is the last of them.
+        let mut pieces = vec![ids];
+        while let Some(piece) = pieces.pop().filter(|piece| !piece.is_empty()) {
             match self.documents_at_once(name, piece).await {
                 Ok(documents) => found.extend(documents),
                 Err(AdminError::Unanswered(Unanswered::TooLarge(_))) if piece.len() > 1 => {
@@ -124,7 +144,7 @@ impl OfCouchDb {
         #[derive(Deserialize)]
         struct Row {
             key: DocId,
-            doc: Option<Map<String, Value>>,
+            doc: Option<Box<RawValue>>,
             error: Option<String>,
         }
         let path = format!("/{}/_all_docs?include_docs=true", percent::encode(name.as_str()));
@@ -134,7 +154,12 @@ impl OfCouchDb {
         if found.rows.len() != ids.len() || !found.rows.iter().zip(ids).all(|(row, id)| row.key == *id && told(row)) {
             return Err(Unanswered::Malformed(path).into());
         }
-        let stored = |row: Row| row.doc.map(|document| Stored { bytes: 0, document: Some(document) });
+        let stored = |row: Row| {
+            let text = row.doc?;
+            let bytes = text.get().len();
+            let document = if bytes > MAX_READ_BYTES { None } else { serde_json::from_str(text.get()).ok() };
+            Some(Stored { bytes, document })
+        };
         Ok(found.rows.into_iter().map(stored).collect())
     }
 
@@ -158,44 +183,71 @@ impl OfCouchDb {
         documents: Vec<(DocId, Map<String, Value>)>,
         author: &Caller,
     ) -> Result<Vec<Result<(), NotPut>>, AdminError> {
+        let with_id = |(id, mut document): (DocId, Map<String, Value>)| {
+            document.insert("_id".into(), json!(id));
+            Value::Object(document)
+        };
+        let documents: Vec<_> = documents.into_iter().map(with_id).collect();
+        let mut put = Vec::with_capacity(documents.len());
+        let mut pieces = vec![&documents[..]];
+        while let Some(piece) = pieces.pop().filter(|piece| !piece.is_empty()) {
+            match self.put_at_once(name, piece, author).await {
+                Ok(rows) => put.extend(rows),
+                // For the sake of one of them all are refused: it is too large, or its writer may not open the database.
+                Err(AdminError::Refused { status, .. }) if is_refusal(status) && piece.len() > 1 => {
+                    let (first, rest) = piece.split_at(piece.len() / 2);
+                    pieces.extend([rest, first]);
+                }
+                Err(AdminError::Refused { status, error, reason, .. }) if is_refusal(status) => {
+                    put.push(Err(NotPut::Refused(if reason.is_empty() { error } else { reason })));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(put)
+    }
+
+    async fn put_at_once(
+        &self,
+        name: &DbName,
+        documents: &[Value],
+        author: &Caller,
+    ) -> Result<Vec<Result<(), NotPut>>, AdminError> {
         #[derive(Deserialize)]
         struct Row {
+            id: Option<String>,
             error: Option<String>,
             #[serde(default)]
             reason: Value,
         }
-        let wanted = documents.len();
-        let with_ids = documents.into_iter().map(|(id, mut document)| {
-            document.insert("_id".into(), json!(id));
-            Value::Object(document)
-        });
-        let body = json!({ "docs": with_ids.collect::<Vec<_>>() });
+        let body = json!({ "docs": documents });
         let path = format!("/{}/_bulk_docs", percent::encode(name.as_str()));
         let rows: Vec<Row> = match author.is_replicator() {
             true => self.admin.ask(Method::POST, &path, Some(&body)).await?,
-            false => match self.admin.ask_as(author, Method::POST, &path, Some(&body)).await {
-                // He may not open the database.
-                Err(AdminError::Refused {
-                    status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, reason, ..
-                }) => {
-                    return Ok(vec![Err(NotPut::Refused(reason)); wanted]);
-                }
-                rows => rows?,
-            },
+            false => self.admin.ask_as(author, Method::POST, &path, Some(&body)).await?,
         };
-        if rows.len() != wanted {
+        if rows.len() != documents.len() {
             return Err(Unanswered::Malformed(path).into());
         }
-        let put = |row: Row| match row.error.as_deref() {
-            None => Ok(Ok(())),
-            Some("conflict") => Ok(Err(NotPut::Conflict)),
-            Some("forbidden" | "unauthorized" | "too_large") => {
+        let put = |row: Row| match (row.error.as_deref(), row.id) {
+            (None, _) => Ok(Ok(())),
+            (Some("conflict"), _) => Ok(Err(NotPut::Conflict)),
+            // Whatever a validation throws.
+            (Some(_), Some(_)) => {
                 let reason = row.reason.as_str().map_or_else(|| row.reason.to_string(), str::to_owned);
                 Ok(Err(NotPut::Refused(reason)))
             }
             // Trouble that passes, as of a cluster.
-            Some(_) => Err(Unanswered::Malformed(path.clone()).into()),
+            (Some(_), None) => Err(Unanswered::Malformed(path.clone()).into()),
         };
         rows.into_iter().map(put).collect()
     }
+}
+
+/// Whether this is a verdict on what was sent, and sending it again would change nothing.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE
+    )
 }

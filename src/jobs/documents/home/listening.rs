@@ -8,6 +8,7 @@
 //!
 //! A CouchDB that is away tells nothing, and nothing is made of that: jobs go on, and meet it themselves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::Request;
@@ -23,8 +24,10 @@ use crate::store::{DbEvent, DbName};
 
 /// Between two looks at all databases, if a feed tells of them meanwhile.
 const SWEEP: Duration = Duration::from_secs(300);
-/// The same if there is no feed.
+/// The same if there is no feed, or a database can't be asked how it is.
 const POLL: Duration = Duration::from_secs(5);
+/// As much longer for each of them, so that many don't keep CouchDB busy.
+const A_DATABASE: Duration = Duration::from_millis(50);
 /// For how long CouchDB waits for something to tell.
 const WAIT: Duration = Duration::from_secs(60);
 /// Beyond that, for its answer.
@@ -66,12 +69,16 @@ impl OfCouchDb {
 
     /// Looks at all databases, and then follows the feed until they are to be looked at again.
     async fn follow(&self) -> Result<(), AdminError> {
-        // From before the look on.
-        let since = self.admin.find::<Updates>("/_db_updates?since=now&limit=1").await?.map(|updates| updates.last_seq);
-        self.look().await?;
-        let Some(mut since) = since else {
-            sleep(POLL).await;
-            return Ok(());
+        // From before the look on. Whatever is wrong with the feed, databases can be looked at.
+        let since = self.admin.get::<Updates>("/_db_updates?since=now&limit=1").await;
+        let (databases, sick) = self.look().await?;
+        let Updates { last_seq: mut since, .. } = match since {
+            Ok(updates) if !sick => updates,
+            Ok(_) | Err(AdminError::Refused { .. }) => {
+                sleep(POLL.max(A_DATABASE * databases)).await;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         let next_look = Instant::now() + SWEEP;
         while Instant::now() < next_look {
@@ -80,13 +87,18 @@ impl OfCouchDb {
             let request = Request::get(&path).body(Default::default());
             let request = request.map_err(|_| crate::beside::Unanswered::Malformed(path))?;
             let updates: Updates = self.admin.answer(request, WAIT + LATE).await?;
-            let stands = updates.last_seq == since;
+            let stands = updates.results.is_empty();
             since = updates.last_seq;
+            let mut is_told = true;
             for update in updates.results {
                 let Ok(name) = DbName::parse(&update.db_name) else { continue };
                 if name.is_replicator() {
-                    self.told(name, &update.kind).await?;
+                    is_told &= self.told(name, &update.kind).await;
                 }
+            }
+            if !is_told {
+                // All of them are looked at again.
+                return Ok(());
             }
             if stands {
                 sleep(EMPTY_PAUSE).await;
@@ -95,26 +107,37 @@ impl OfCouchDb {
         Ok(())
     }
 
-    async fn told(&self, name: DbName, kind: &str) -> Result<(), AdminError> {
+    /// Answers whether it is known what has happened.
+    async fn told(&self, name: DbName, kind: &str) -> bool {
         match kind {
             "updated" if self.known().contains_key(&name) => {
                 self.updates.note(&name, DbEvent::Updated);
-                Ok(())
+                true
             }
-            _ => self.look_at(name).await,
+            _ => self.is_seen(name).await,
         }
     }
 
-    /// Finds out what has happened to all of them.
-    async fn look(&self) -> Result<(), AdminError> {
-        let names: Vec<String> = self.admin.get("/_all_dbs").await?;
-        let mut names: Vec<_> = names.iter().filter_map(|name| DbName::parse(name).ok()).collect();
+    /// Finds out what has happened to all of them: how many there are, and whether one can't be asked. That one holds up no other.
+    async fn look(&self) -> Result<(u32, bool), AdminError> {
+        let names: Vec<String> = self.admin.list("/_all_dbs").await?;
+        let mut names: BTreeSet<_> = names.iter().filter_map(|name| DbName::parse(name).ok()).collect();
         names.retain(DbName::is_replicator);
-        let gone: Vec<_> = self.known().keys().filter(|name| !names.contains(name)).cloned().collect();
-        for name in gone.into_iter().chain(names) {
-            self.look_at(name).await?;
+        names.extend(self.known().keys().cloned());
+        let (databases, mut is_sick) = (u32::try_from(names.len()).unwrap_or(u32::MAX), false);
+        for name in names {
+            is_sick |= !self.is_seen(name).await;
         }
-        Ok(())
+        Ok((databases, is_sick))
+    }
+
+    async fn is_seen(&self, name: DbName) -> bool {
+        let seen = self.look_at(name.clone()).await;
+        if let Err(error) = &seen {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(db = name.as_str(), error, "a database of replications can't be asked how it is");
+        }
+        seen.is_ok()
     }
 
     async fn look_at(&self, name: DbName) -> Result<(), AdminError> {
@@ -132,7 +155,8 @@ impl OfCouchDb {
             let before = known.remove(&name);
             let now = now.map(|Info { instance_start_time: instance, update_seq, purge_seq }| {
                 // A cluster with a node down has purged less.
-                let purged = purged(&purge_seq).max(before.as_ref().map_or(0, |before| before.purged));
+                let same = before.as_ref().filter(|before| before.instance == instance);
+                let purged = purged(&purge_seq).max(same.map_or(0, |before| before.purged));
                 KnownDatabase { instance, update_seq, purged }
             });
             known.extend(now.clone().map(|now| (name.clone(), now)));

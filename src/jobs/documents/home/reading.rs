@@ -39,6 +39,7 @@ pub struct ReadPlace {
 }
 
 /// Documents that were written after a place.
+#[derive(Default)]
 pub struct ReadPage {
     /// In the order of the feed; `None`: deleted, or no replication.
     pub rows: Vec<(DocId, Option<Stored>)>,

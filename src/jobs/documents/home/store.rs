@@ -34,7 +34,7 @@ impl OfStore {
 
     pub(super) async fn page(&self, name: &DbName, place: &mut ReadPlace) -> Result<ReadPage, StoreError> {
         let database = match self.store.database(name).await {
-            Err(StoreError::NoDatabase) => return Ok(ReadPage { rows: Vec::new(), more: false, purged: false }),
+            Err(StoreError::NoDatabase) => return Ok(ReadPage::default()),
             database => database?,
         };
         let from = place.since.as_ref().and_then(|seq| seq.as_json().parse().ok()).unwrap_or(0);
@@ -63,7 +63,18 @@ impl OfStore {
         ids: Vec<DocId>,
     ) -> Result<Vec<Result<Option<Stored>, StoreError>>, StoreError> {
         let database = self.store.database(name).await?;
-        let read = move |snapshot: &Snapshot| Ok(ids.iter().map(|id| stored(snapshot, id.as_str())).collect());
+        let read = move |snapshot: &Snapshot| {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for id in ids {
+                let stored = stored(snapshot, id.as_str());
+                bytes += stored.as_ref().ok().and_then(Option::as_ref).map_or(0, |stored| stored.bytes);
+                found.push(stored);
+                if bytes >= PAGE_BYTES {
+                    break;
+                }
+            }
+            Ok(found)
+        };
         database.read(read).await
     }
 
@@ -75,15 +86,27 @@ impl OfStore {
         synced: bool,
     ) -> Result<Vec<Result<(), NotPut>>, StoreError> {
         let database = self.store.database(name).await?;
-        let edits = documents.into_iter().map(|(id, document)| edit(id, &document)).collect::<Result<_, _>>()?;
+        // One that can't be made holds up no other.
+        let mut put: Vec<_> = documents.iter().map(|_| Ok(())).collect();
+        let (mut edits, mut places) = (Vec::new(), Vec::new());
+        for (place, (id, document)) in documents.into_iter().enumerate() {
+            match edit(id, &document) {
+                Ok(edit) => {
+                    edits.push(edit);
+                    places.push(place);
+                }
+                Err(error) => put[place] = Err(NotPut::Refused(error.to_string())),
+            }
+        }
         let durability = if synced { Durability::Synced } else { Durability::Unsynced };
-        let written = database.write(edits, author, durability).await?;
-        let put = |written: Result<_, Refusal>| match written {
-            Ok(_) => Ok(()),
-            Err(Refusal::Conflict) => Err(NotPut::Conflict),
-            Err(refusal) => Err(NotPut::Refused(refusal.to_string())),
-        };
-        Ok(written.into_iter().map(put).collect())
+        for (written, place) in database.write(edits, author, durability).await?.into_iter().zip(places) {
+            put[place] = match written {
+                Ok(_) => Ok(()),
+                Err(Refusal::Conflict) => Err(NotPut::Conflict),
+                Err(refusal) => Err(NotPut::Refused(refusal.to_string())),
+            };
+        }
+        Ok(put)
     }
 }
 

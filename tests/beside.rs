@@ -9,6 +9,8 @@ mod breaking;
 mod odd_clients;
 mod sizes;
 mod replicating;
+mod schedulers;
+mod takeover;
 mod couchdb;
 mod documents;
 

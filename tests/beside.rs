@@ -13,6 +13,7 @@ mod schedulers;
 mod takeover;
 mod couchdb;
 mod documents;
+mod couchdb_takeover;
 
 use couchrep::config::couchdb::CouchDb;
 

@@ -7,6 +7,7 @@ pub mod replicate;
 pub mod verify;
 pub mod jobs;
 pub mod health;
+pub mod give_back;
 pub mod completions;
 pub mod man;
 mod lives;

@@ -25,7 +25,7 @@ use url::Url;
 use self::auth::Auth;
 use self::connection::{SocketOptions, Tls};
 use self::cors::Cors;
-use self::couchdb::{CouchDb, CouchDbAdmin};
+use self::couchdb::{CouchDb, CouchDbAdmin, TakeOver};
 use self::secrets::DeclaredSecrets;
 use crate::policy::EndpointRules;
 pub use admin::{Admin, Password};
@@ -42,6 +42,8 @@ pub struct Config {
     pub couchdb: Option<CouchDb>,
     /// A server admin there, for what callers can't do: documents of replications, sessions that last, taking over.
     pub couchdb_admin: Option<CouchDbAdmin>,
+    /// Whether the replications of that CouchDB are run here instead of there.
+    pub take_over: Option<TakeOver>,
     /// The server's uuid, which enters replication ids; made once and kept in the data dir if absent.
     pub uuid: Option<String>,
     /// The machine's name as ids of versions 1 and 2 have it; the machine's own if absent.
@@ -77,6 +79,7 @@ impl Default for Config {
             data_dir: "data".into(),
             couchdb: None,
             couchdb_admin: None,
+            take_over: None,
             uuid: None,
             hostname: None,
             httpd_port: 5984,

@@ -22,6 +22,7 @@ pub mod javascript;
 pub mod access;
 pub mod effort;
 pub mod beside;
+pub mod takeover;
 pub mod users;
 pub mod replicator_docs;
 pub mod store;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{Exit, UsageError, completions, health, jobs, man, replicate, serve, verify};
+use command::{Exit, UsageError, completions, give_back, health, jobs, man, replicate, serve, verify};
 use couchrep::config::{ConfigError, Options};
 
 /// Many threads take and give back very many small pieces. glibc's allocator spends a fifth of all CPU on that and gives little memory back:
@@ -47,6 +47,9 @@ enum Command {
     /// Ask a server whether it works, as a container's health check does
     #[command(after_help = health::EXAMPLES)]
     Health(health::Arguments),
+    /// Have a CouchDB's own replications go on after a couchrep crashed that had taken them over
+    #[command(after_help = give_back::EXAMPLES)]
+    GiveBack(give_back::Arguments),
     /// Print completions for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::Arguments),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Some(Command::Verify(arguments)) => verify::run(*arguments),
         Some(Command::Jobs(arguments)) => jobs::run(*arguments),
         Some(Command::Health(arguments)) => health::run(arguments),
+        Some(Command::GiveBack(arguments)) => give_back::run(arguments),
         Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, &mut CommandLine::command())),
         Some(Command::Man(arguments)) => man::run(&arguments, CommandLine::command()),
         Some(Command::Serve(options)) => serve::run(*options),

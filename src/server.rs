@@ -22,6 +22,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::join;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -42,6 +43,7 @@ use crate::replicate::Context;
 use crate::replicate::failures::FailureFiles;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::takeover::Takeover;
 use crate::tasks::Tasks;
 
 /// A server that listens.
@@ -57,6 +59,8 @@ pub struct Server {
     connections: Tasks,
     /// Connections to the CouchDB, if it stands beside one.
     to_couchdb: Tasks,
+    /// Whose replications the CouchDB's documents describe, if it stands beside one as its admin.
+    takeover: Option<Takeover>,
 }
 
 impl Server {
@@ -71,6 +75,7 @@ impl Server {
         let clients = Clients::new(&config.replicator)?;
         let opened = home::open(&settings, &clients, addr, &to_couchdb).await?;
         let Opened { home, databases, admin, uuid, address } = opened;
+        let takeover = home::takeover(&config, admin.clone()).await?;
         let settings_of_jobs = Arc::new(config.replicator.clone());
         let identity = identity::of(&config, &address, &uuid);
         let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);
@@ -84,7 +89,7 @@ impl Server {
             Home::Beside(callers) => {
                 let documents = admin.map(|admin| DescribedJobs {
                     home: DocumentHome::of_couchdb(admin.clone()),
-                    ours: None,
+                    ours: takeover.as_ref().map(Takeover::ours),
                     owners: Owners::CouchDb(CouchDbUsers::new(admin)),
                 });
                 (None, Some(callers.clone()), documents)
@@ -123,7 +128,7 @@ impl Server {
         availability.up();
         let beside = config.couchdb.as_ref().map(|couchdb| couchdb.url.as_str());
         tracing::info!(%addr, beside, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, settings, certificate, store, jobs, availability, connections, to_couchdb })
+        Ok(Self { addr, settings, certificate, store, jobs, availability, connections, to_couchdb, takeover })
     }
 
     /// Its settings, which may change.
@@ -161,13 +166,20 @@ impl Server {
     /// Ends everything in order; with the default deadlines, within ten seconds.
     pub async fn stop(self) {
         let config = self.settings.current();
+        let began = Instant::now();
         self.availability.stops();
         self.jobs.stop();
         if !self.jobs.drained(config.replicator.stop_deadline).await {
             tracing::warn!("replications were still running at the deadline; they go on from their last checkpoints");
         }
         self.connections.stop();
-        if !self.connections.ended_within(config.http.drain_deadline).await {
+        let give_back = async {
+            if let Some(takeover) = self.takeover {
+                takeover.give_back(STOP_LIMIT.saturating_sub(began.elapsed()).max(config.http.drain_deadline)).await;
+            }
+        };
+        let ((), drained) = join!(give_back, self.connections.ended_within(config.http.drain_deadline));
+        if !drained {
             tracing::warn!("requests were still open at the deadline");
         }
         // What passes through may go on for days. It breaks off here, on both sides.
@@ -186,6 +198,9 @@ impl Server {
 
 /// For the store's last syncs; with the two deadlines of the settings it keeps a shutdown within ten seconds.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(800);
+
+/// When CouchDB's replications must have been given back. If all of them end in time, that has most of it; they wait for a repair else.
+const STOP_LIMIT: Duration = Duration::from_secs(9);
 
 async fn listen(config: &Config) -> Result<TcpListener, StartError> {
     let addrs: Vec<_> = match lookup_host(&config.listen).await {

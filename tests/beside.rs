@@ -9,8 +9,11 @@ mod breaking;
 mod odd_clients;
 mod sizes;
 mod replicating;
+mod schedulers;
+mod takeover;
 mod couchdb;
 mod documents;
+mod couchdb_takeover;
 
 use couchrep::config::couchdb::CouchDb;
 

@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 16] = [
     &["document", "config"],
     &["multipart", "term", "selector", "javascript", "access", "effort"],
     &["users", "replicator_docs", "beside"],
-    &["store"],
+    &["store", "takeover"],
     &["endpoint", "accounts", "settings"],
     &["peer"],
     &["databases"],

@@ -16,6 +16,47 @@ pub struct CouchDb {
     pub answer_timeout: Duration,
     /// How long a start waits for it: whatever starts both of them may start us first.
     pub start_patience: Duration,
+    /// When its replications are taken over.
+    pub takeover: TakeoverTimes,
+}
+
+/// What becomes of replications that can't be taken over: those that nobody described by a document, but asked for at CouchDB's own
+/// `_replicate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeOver {
+    /// If there are any, nothing is taken over.
+    UnlessSome,
+    /// They stand still meanwhile.
+    Force,
+}
+
+/// How a takeover's note in CouchDB is kept, and how others judge it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeoverTimes {
+    /// Between two signs of life in the note, and two looks at CouchDB's nodes.
+    pub heartbeat: Duration,
+    /// Who couldn't write a sign of life for so long stops to run documents. Less than `dead_after`, so that he stops before another
+    /// one begins.
+    pub doubt_after: Duration,
+    /// A note without a sign of life for so long is that of a dead process.
+    pub dead_after: Duration,
+    /// From the last look at the old note to the new one in its place, at most; who took longer does it again.
+    pub claim_limit: Duration,
+    /// How long CouchDB's jobs may take to stand still. Its scheduler looks at `max_jobs` every `[replicator] interval`, which is a minute.
+    pub stand_still_patience: Duration,
+}
+
+impl Default for TakeoverTimes {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            heartbeat: secs(10),
+            doubt_after: secs(30),
+            dead_after: secs(40),
+            claim_limit: secs(2),
+            stand_still_patience: secs(300),
+        }
+    }
 }
 
 /// A server admin there, by name and password, neither of them empty.
@@ -57,7 +98,13 @@ impl CouchDb {
         let path = format!("{}/", url.path().trim_end_matches('/'));
         url.set_path(&path);
         let secs = Duration::from_secs;
-        Ok(Self { url, connect_timeout: secs(10), answer_timeout: secs(30), start_patience: secs(60) })
+        Ok(Self {
+            url,
+            connect_timeout: secs(10),
+            answer_timeout: secs(30),
+            start_patience: secs(60),
+            takeover: TakeoverTimes::default(),
+        })
     }
 
     /// `host:port`.
@@ -94,7 +141,7 @@ mod tests {
         let read = |text: &str| CouchDbAdmin::parse(text).map(|admin| admin.name);
         assert_eq!(read("root:s3cret:with:colons\n"), Ok("root".into()));
         for text in ["", "root", "root:", ":s3cret", "a:b\nc:d\n"] {
-            assert!(read(text).is_err_and(|told| !told.contains('b')), "{text}");
+            assert!(read(text).is_err_and(|told| !told.contains("s3cret") && !told.contains("b\nc")), "{text}");
         }
     }
 }

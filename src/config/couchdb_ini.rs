@@ -1,7 +1,7 @@
 //! Takes a CouchDB's `local.ini` as it is: what [`Setting`] knows of it.
 //!
 //! It lies over the defaults and under everything else. Values are CouchDB's, times in the unit of their key. Keys that have no
-//! meaning here are left alone (`max_jobs`, `auth_plugins`, and `ssl_certificate_max_depth`, since rustls has a limit of its
+//! meaning here are left alone (`interval`, `auth_plugins`, and `ssl_certificate_max_depth`, since rustls has a limit of its
 //! own); a value that can't be taken is an error that names its section and key and never shows a password.
 
 use super::Config;

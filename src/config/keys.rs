@@ -6,8 +6,8 @@
 mod forms;
 
 use self::forms::{
-    Boolean, Form as _, HandlerList, Level, List, LowerList, Millis, OptionalBoolean, OptionalParsed, OptionalPath,
-    OptionalText, Parsed, Positive, Seconds, Secret, Text,
+    AnyJobs, Boolean, Form as _, HandlerList, Level, List, LowerList, Millis, OptionalBoolean, OptionalParsed,
+    OptionalPath, OptionalText, Parsed, Positive, Seconds, Secret, Text,
 };
 use super::auth::JwtKey;
 use super::{Admin, Config};
@@ -83,6 +83,7 @@ const FIXED: &[FixedSetting] = settings! {
         "connection_timeout" = Millis of replicator.connection_timeout;
         "http_connections" = Positive of replicator.http_connections;
         "key_file" = OptionalPath of replicator.tls.key_file;
+        "max_jobs" = AnyJobs of replicator.run_documents;
         "retries_per_request" = Positive of replicator.retries_per_request;
         "socket_options" = Parsed of replicator.socket_options;
         "ssl_trusted_certificates_file" = OptionalPath of replicator.tls.ssl_trusted_certificates_file;

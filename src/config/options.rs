@@ -112,6 +112,13 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub couchdb_admin_file: Option<PathBuf>,
 
+    /// Run that CouchDB's replications here, while its own scheduler stands still; at the end they are given back
+    ///
+    /// Those that were asked for at its own `_replicate` can't be taken over: if there are any, the start fails and names them.
+    /// --take-over=force suspends them. After a crash the next start repairs, or `couchrep give-back`.
+    #[arg(long, value_name = "force", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub take_over: Option<values::TakeOverChoice>,
+
     /// An administrator; may be repeated
     ///
     /// Without any, everyone is admin and only loopback addresses may be listened on. Other users of this machine can
@@ -240,7 +247,7 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
-            couchdb, couchdb_admin, couchdb_admin_file, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth,
+            couchdb, couchdb_admin, couchdb_admin_file, take_over, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth,
             replicator, http, cors, store, secrets
         }
         drop((config, couchdb_ini));
@@ -266,6 +273,9 @@ impl Options {
         }
         if let Some(path) = couchdb_admin_file {
             to.couchdb_admin = Some(values::couchdb_admin("--couchdb-admin-file", &text(&path)?)?);
+        }
+        if let Some(values::TakeOverChoice(choice)) = take_over {
+            to.take_over = choice;
         }
         auth.lay_over(&mut to.auth)?;
         if let Some(cert) = tls_cert {

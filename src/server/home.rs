@@ -16,6 +16,7 @@ use crate::peer::remote::Clients;
 use crate::replicate::request::check_document;
 use crate::settings::Settings;
 use crate::store::{DbName, Store, StoreError};
+use crate::takeover::Takeover;
 use crate::tasks::Tasks;
 
 /// What a server needs of it.
@@ -67,6 +68,14 @@ async fn embedded(
         uuid,
         address: listening.to_string(),
     })
+}
+
+/// Whose the documents are that describe replications beside a CouchDB. Without an admin there they are CouchDB's.
+pub async fn takeover(config: &Config, admin: Option<CouchDbAsAdmin>) -> Result<Option<Takeover>, StartError> {
+    let Some(admin) = admin else { return Ok(None) };
+    let url = admin.upstream().settings().url.to_string();
+    let takeover = Takeover::begin(admin, config.take_over).await;
+    takeover.map(Some).map_err(|source| StartError::TakeOver { url, source })
 }
 
 /// Checkpoints are CouchDB's own only under its own uuid; so it is waited for, unless the settings know it.

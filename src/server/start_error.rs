@@ -10,6 +10,7 @@ use crate::beside::{AdminError, TrustError, UuidError};
 use crate::peer::remote::ClientError;
 use crate::settings::SettingsError;
 use crate::store::StoreError;
+use crate::takeover::TakeoverError;
 
 /// Why the server didn't start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,15 @@ pub enum StartError {
         /// Why not.
         #[source]
         source: AdminError,
+    },
+    /// Its replications can't be taken over.
+    #[error("could not take over the replications of the CouchDB at {url}")]
+    TakeOver {
+        /// As it was given.
+        url: String,
+        /// Why not.
+        #[source]
+        source: TakeoverError,
     },
     /// The CouchDB is to be asked over TLS, and nobody could be trusted.
     #[error(transparent)]

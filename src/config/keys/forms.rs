@@ -37,7 +37,20 @@ impl Form<bool> for Boolean {
     }
 }
 
-/// The same, where it may be left to the default, which is `true`.
+/// How many jobs of documents may run at once: none, or as many as there are, whatever the number says.
+pub struct AnyJobs;
+
+impl Form<bool> for AnyJobs {
+    fn show(setting: &bool) -> String {
+        if *setting { "500" } else { "0" }.to_owned()
+    }
+
+    fn parse(text: &str) -> Result<bool, Problem> {
+        text.parse::<u64>().map(|number| number > 0).map_err(|_| "must be a number that isn't negative")
+    }
+}
+
+/// The same as [`Boolean`], where it may be left to the default, which is `true`.
 pub struct OptionalBoolean;
 
 impl Form<Option<bool>> for OptionalBoolean {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
 use crate::config::Admin;
-use crate::config::couchdb::CouchDbAdmin;
+use crate::config::couchdb::{CouchDbAdmin, TakeOver};
 use crate::policy::{BadRule, Rule};
 
 /// A span of time as people write it: `500ms`, `5s`, `10m`.
@@ -64,6 +64,34 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self).map_err(|_| "expected a size such as 4096, 64KiB or 2MB")
+    }
+}
+
+/// Whether CouchDB's replications are taken over: `true`, `force` or `false`.
+#[derive(Debug, Clone, Copy)]
+pub struct TakeOverChoice(pub Option<TakeOver>);
+
+impl FromStr for TakeOverChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "true" => Ok(Self(Some(TakeOver::UnlessSome))),
+            "force" => Ok(Self(Some(TakeOver::Force))),
+            "false" | "" => Ok(Self(None)),
+            _ => Err("expected true, force or false"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TakeOverChoice {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(value)? {
+            toml::Value::Boolean(choice) => choice.to_string().parse(),
+            toml::Value::String(text) => text.parse(),
+            _ => Err("expected true, force or false"),
+        }
+        .map_err(D::Error::custom)
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Config {
     pub couchdb: Option<CouchDb>,
     /// A server admin there, for what callers can't do: documents of replications, sessions that last, taking over.
     pub couchdb_admin: Option<CouchDbAdmin>,
+    /// How long the job of somebody may last who proved by a cookie who he is.
+    pub couchdb_session_max: Duration,
     /// The server's uuid, which enters replication ids; made once and kept in the data dir if absent.
     pub uuid: Option<String>,
     /// The machine's name as ids of versions 1 and 2 have it; the machine's own if absent.
@@ -77,6 +79,7 @@ impl Default for Config {
             data_dir: "data".into(),
             couchdb: None,
             couchdb_admin: None,
+            couchdb_session_max: Duration::from_secs(30 * 24 * 60 * 60),
             uuid: None,
             hostname: None,
             httpd_port: 5984,

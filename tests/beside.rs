@@ -9,8 +9,10 @@ mod breaking;
 mod odd_clients;
 mod sizes;
 mod replicating;
+mod sessions;
 mod couchdb;
 mod documents;
+mod couchdb_sessions;
 
 use couchrep::config::couchdb::CouchDb;
 

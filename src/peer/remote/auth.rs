@@ -177,7 +177,10 @@ impl Authenticator {
             Scheme::Session(session) => made_cookie::make(session, client).await.map(Some),
             Scheme::Nothing | Scheme::Bearer(_) | Scheme::OAuth1(_) => return Ok(None),
         };
-        if let Err(Failed { error: PeerError::WrongCredentials { reason, .. }, .. }) = &got {
+        // That one session is over says nothing of another one of its user, and locks no account.
+        if let Err(Failed { error: PeerError::WrongCredentials { reason, .. }, .. }) = &got
+            && !matches!(self.scheme, Scheme::Session(_))
+        {
             *state = LoginState::Refused { at: Instant::now(), reason: reason.clone() };
         }
         let token = got?.map(Arc::new);

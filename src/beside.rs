@@ -19,6 +19,7 @@ mod questions;
 mod callers;
 mod admin;
 mod users;
+mod sessions;
 
 use std::error::Error;
 use std::fmt;
@@ -41,6 +42,7 @@ pub use self::callers::{Asked, Callers, KnownCaller};
 pub use self::connecting::TrustError;
 use self::connecting::{Connector, Spawner};
 pub use self::questions::{Answered, UuidError};
+pub use self::sessions::{LastingSession, MadeCookie, NotLasting, RenewError, Salts, SessionOver, Sessions};
 pub use self::users::CouchDbUsers;
 use crate::config::connection::Tls;
 use crate::config::couchdb::CouchDb;

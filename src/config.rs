@@ -44,6 +44,8 @@ pub struct Config {
     pub couchdb_admin: Option<CouchDbAdmin>,
     /// Whether the replications of that CouchDB are run here instead of there.
     pub take_over: Option<TakeOver>,
+    /// How long the job of somebody may last who proved by a cookie who he is.
+    pub couchdb_session_max: Duration,
     /// The server's uuid, which enters replication ids; made once and kept in the data dir if absent.
     pub uuid: Option<String>,
     /// The machine's name as ids of versions 1 and 2 have it; the machine's own if absent.
@@ -80,6 +82,7 @@ impl Default for Config {
             couchdb: None,
             couchdb_admin: None,
             take_over: None,
+            couchdb_session_max: Duration::from_secs(30 * 24 * 60 * 60),
             uuid: None,
             hostname: None,
             httpd_port: 5984,

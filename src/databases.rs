@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::access::{Caller, Denied};
+use crate::beside::{LastingSession, NotLasting, Sessions};
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
 use crate::effort::pulse::Pulse;
-use crate::endpoint::{Credentials, Endpoint, RemoteEndpoint, SecretRefused};
+use crate::endpoint::{Credentials, Endpoint, HomeProof, RemoteEndpoint, SecretRefused};
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::server::RemoteServer;
 use crate::peer::remote::{Clients, RemotePeer};
@@ -37,8 +39,8 @@ enum Home {
     Nowhere,
     /// In the embedded store.
     Store(Store),
-    /// In the CouchDB with this root.
-    CouchDb(Url),
+    /// In the CouchDB with this root; there is an admin's help if sessions of callers can be renewed.
+    CouchDb(Url, Option<Sessions>),
 }
 
 /// Why a database can't be opened.
@@ -48,10 +50,8 @@ pub enum OpenError {
     #[error("there is no store to look `{0}` up in")]
     NoStore(DbName),
     /// What proves who the caller is will be over before the job is.
-    #[error(
-        "a continuous replication of the local database `{0}` outlives a session, a token and a proxy's word: ask with name and password"
-    )]
-    Passing(DbName),
+    #[error("a continuous replication of the local database `{0}` outlives a session, a token and a proxy's word: {1}")]
+    Passing(DbName, Passing),
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -63,6 +63,25 @@ pub enum OpenError {
     Peer(#[from] PeerError),
 }
 
+/// Why a proof that passes can't be made to last, in words of what would help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Passing {
+    /// Nobody here may read CouchDB's secret.
+    #[error(
+        "ask with name and password (a session's cookie does if couchrep has an admin of this CouchDB, --couchdb-admin-file)"
+    )]
+    NoAdmin,
+    /// It is a token or a proxy's word.
+    #[error("ask with name and password, or with a session's cookie")]
+    NoCookie,
+    /// The job is to be a document.
+    #[error("ask with name and password, since a document knows no sessions")]
+    Kept,
+    /// The cookie is of another secret than CouchDB's, or of an old password.
+    #[error("log in again, since the cookie isn't made of CouchDB's secret and the user's password as they are now")]
+    Foreign,
+}
+
 impl Databases {
     /// Those of the store, and all others over HTTP. Without a store, as a command has it that is given URLs alone, there
     /// are no local names.
@@ -70,22 +89,59 @@ impl Databases {
         Self { home: store.map_or(Home::Nowhere, Home::Store), clients, settings }
     }
 
-    /// Those of the CouchDB with this root, and all others over HTTP.
-    pub fn beside(root: Url, clients: Clients, settings: Arc<Replicator>) -> Self {
-        Self { home: Home::CouchDb(root), clients, settings }
+    /// Those of the CouchDB with this root, and all others over HTTP. `sessions` renews those of callers, if there is an admin.
+    pub fn beside(root: Url, sessions: Option<Sessions>, clients: Clients, settings: Arc<Replicator>) -> Self {
+        Self { home: Home::CouchDb(root, sessions), clients, settings }
+    }
+
+    /// Renews sessions of callers.
+    pub fn sessions(&self) -> Option<&Sessions> {
+        match &self.home {
+            Home::CouchDb(_, sessions) => sessions.as_ref(),
+            Home::Nowhere | Home::Store(_) => None,
+        }
+    }
+
+    /// Begins a session that lasts for a caller whose own proof passes, for a job between these endpoints; `None` if it needs none.
+    ///
+    /// # Errors
+    /// [`OpenError::Passing`] if the job is for `ever`, and there is none to be had. Another job has to make do with his own proof.
+    pub async fn session(
+        &self,
+        endpoints: [&Endpoint; 2],
+        caller: &Caller,
+        for_ever: bool,
+    ) -> Result<Option<Arc<LastingSession>>, OpenError> {
+        let local = endpoints.into_iter().find_map(|endpoint| match endpoint {
+            Endpoint::Local(name) => Some(name),
+            Endpoint::Remote(_) => None,
+        });
+        let (Home::CouchDb(_, sessions), Some(name)) = (&self.home, local) else { return Ok(None) };
+        if caller.passing.is_empty() {
+            return Ok(None);
+        }
+        let why = match sessions {
+            None => Passing::NoAdmin,
+            Some(sessions) => match sessions.begin(caller).boxed().await {
+                Ok(session) => return Ok(Some(Arc::new(session))),
+                Err(NotLasting::NoCookie) => Passing::NoCookie,
+                Err(NotLasting::Foreign) => Passing::Foreign,
+                Err(NotLasting::Unanswered(error)) if for_ever => {
+                    let request = format!("the session of {}", caller.name.as_deref().unwrap_or_default());
+                    return Err(PeerError::Unreachable { request, tries: 1, reason: error.to_string() }.into());
+                }
+                Err(NotLasting::Unanswered(_)) => return Ok(None),
+            },
+        };
+        if for_ever { Err(OpenError::Passing(name.clone(), why)) } else { Ok(None) }
     }
 
     /// A database as a job of this caller uses it: a local name beside a CouchDB becomes a database over HTTP, with what he
-    /// proves there who he is.
-    ///
-    /// # Errors
-    /// [`OpenError::Passing`] if it is for `ever` and his proof isn't.
-    pub fn placed(&self, endpoint: Endpoint, caller: &Caller, for_ever: bool) -> Result<Endpoint, OpenError> {
-        let (Home::CouchDb(root), Endpoint::Local(name)) = (&self.home, &endpoint) else { return Ok(endpoint) };
-        if for_ever && !caller.passing.is_empty() {
-            return Err(OpenError::Passing(name.clone()));
-        }
-        Ok(Endpoint::Remote(Box::new(at_home(root, name.clone(), caller))))
+    /// proves there who he is, or with the session that was begun for that.
+    pub fn placed(&self, endpoint: Endpoint, caller: &Caller, session: Option<&Arc<LastingSession>>) -> Endpoint {
+        let (Home::CouchDb(root, _), Endpoint::Local(name)) = (&self.home, &endpoint) else { return endpoint };
+        let proof = session.map_or_else(|| proof(caller), |session| HomeProof::Session(session.clone()));
+        Endpoint::Remote(Box::new(RemoteEndpoint::at_home(root, name.clone(), proof)))
     }
 
     /// What stands in a document for a local name beside a CouchDB: the database's URL, with who asks by name and password. `None`: it may
@@ -94,11 +150,11 @@ impl Databases {
     /// # Errors
     /// [`OpenError::Passing`] if he has proved otherwise who he is: a document knows no sessions.
     pub fn written(&self, endpoint: &Endpoint, caller: &Caller) -> Result<Option<Value>, OpenError> {
-        let (Home::CouchDb(root), Endpoint::Local(name)) = (&self.home, endpoint) else { return Ok(None) };
+        let (Home::CouchDb(root, _), Endpoint::Local(name)) = (&self.home, endpoint) else { return Ok(None) };
         if !caller.passing.is_empty() {
-            return Err(OpenError::Passing(name.clone()));
+            return Err(OpenError::Passing(name.clone(), Passing::Kept));
         }
-        let at = at_home(root, name.clone(), caller);
+        let at = RemoteEndpoint::at_home(root, name.clone(), proof(caller));
         let mut written = json!({ "url": at.url.as_str() });
         if let Some(credentials) = &at.credentials {
             let (name, password) = (&credentials.name, credentials.password.expose_secret());
@@ -111,7 +167,9 @@ impl Databases {
     pub async fn open(&self, endpoint: &Endpoint, caller: &Arc<Caller>, pulse: &Pulse) -> Result<Peer, OpenError> {
         let remote = match (endpoint, &self.home) {
             (Endpoint::Remote(remote), _) => RemoteEndpoint::clone(remote),
-            (Endpoint::Local(name), Home::CouchDb(root)) => at_home(root, name.clone(), caller),
+            (Endpoint::Local(name), Home::CouchDb(root, _)) => {
+                RemoteEndpoint::at_home(root, name.clone(), proof(caller))
+            }
             (Endpoint::Local(name), Home::Nowhere) => return Err(OpenError::NoStore(name.clone())),
             (Endpoint::Local(name), Home::Store(store)) => {
                 return Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())));
@@ -138,7 +196,7 @@ impl Databases {
     /// kept in, which names it by its URL and a password.
     pub fn policy(&self, endpoint: &RemoteEndpoint, caller: &Caller) -> Policy {
         let policy = Policy::new(&self.settings.endpoints, caller.is_server_admin());
-        let Home::CouchDb(root) = &self.home else { return policy };
+        let Home::CouchDb(root, _) = &self.home else { return policy };
         let by_password = endpoint.credentials.is_some() && endpoint.headers.is_empty() && endpoint.auth.is_none();
         let is_kept = by_password && endpoint.url.as_str().starts_with(root.as_str());
         match endpoint.local_name.is_some() || is_kept {
@@ -189,14 +247,16 @@ impl Databases {
     fn store(&self) -> Option<&Store> {
         match &self.home {
             Home::Store(store) => Some(store),
-            Home::Nowhere | Home::CouchDb(_) => None,
+            Home::Nowhere | Home::CouchDb(..) => None,
         }
     }
 }
 
 /// With his password, or as he proved it now.
-fn at_home(root: &Url, name: DbName, caller: &Caller) -> RemoteEndpoint {
-    let password = caller.authorization.as_ref().filter(|_| caller.passing.is_empty());
-    let credentials = password.and_then(|header| Credentials::from_header(header.expose_secret()));
-    RemoteEndpoint::at_home(root, name, credentials, caller.passing.clone())
+fn proof(caller: &Caller) -> HomeProof {
+    if !caller.passing.is_empty() {
+        return HomeProof::Headers(caller.passing.clone());
+    }
+    let header = caller.authorization.as_ref();
+    HomeProof::Password(header.and_then(|header| Credentials::from_header(header.expose_secret())))
 }

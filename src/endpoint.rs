@@ -18,6 +18,7 @@ mod reach;
 mod secrets;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use md5::{Digest as _, Md5};
@@ -30,6 +31,7 @@ use url::Url;
 use self::auth::Auth;
 use self::connection::Connection;
 use self::invalid::MAX_BYTES;
+use crate::beside::LastingSession;
 use crate::config::Replicator;
 use crate::config::secrets::is_name;
 use crate::json::fields::BadField;
@@ -71,6 +73,16 @@ pub struct RemoteEndpoint {
     pub local_name: Option<DbName>,
     /// It is a server as a whole ([`RemoteEndpoint::server`]).
     is_server: bool,
+}
+
+/// How somebody proves who he is to the CouchDB beside which this server stands.
+pub enum HomeProof {
+    /// As long as it is right; `None`: he is nobody in particular.
+    Password(Option<Credentials>),
+    /// As they came, while they last.
+    Headers(Vec<(String, SecretString)>),
+    /// Made anew while he is who he was.
+    Session(Arc<LastingSession>),
 }
 
 /// Headers that say how the message itself travels: another's value would break it.
@@ -185,19 +197,19 @@ impl RemoteEndpoint {
         })
     }
 
-    /// A database of the CouchDB with this root, as somebody may use it who proves by `headers` who he is, or by a password.
-    pub fn at_home(
-        root: &Url,
-        name: DbName,
-        credentials: Option<Credentials>,
-        headers: Vec<(String, SecretString)>,
-    ) -> Self {
+    /// A database of the CouchDB with this root, as somebody may use it who proves by this who he is.
+    pub fn at_home(root: &Url, name: DbName, proof: HomeProof) -> Self {
+        let (credentials, headers, auth) = match proof {
+            HomeProof::Password(credentials) => (credentials, Vec::new(), None),
+            HomeProof::Headers(headers) => (None, headers, None),
+            HomeProof::Session(session) => (None, Vec::new(), Some(Auth::Session(session))),
+        };
         let mut url = root.clone();
         url.set_path(&format!("{}{}/", root.path(), percent::encode(name.as_str())));
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let written = Written { url: url.to_string(), host, port: url.port(), path: url.path().to_owned() };
         let connection = Connection::default();
-        let (auth, secret, local_name) = (None, None, Some(name));
+        let (secret, local_name) = (None, Some(name));
         Self { url, written, credentials, headers, auth, secret, connection, local_name, is_server: false }
     }
 
@@ -279,7 +291,8 @@ impl RemoteEndpoint {
     /// The same for endpoints of one URL with the same credentials and headers, reached in the same way. `None` for those that sign
     /// each request, or fetch tokens, or whose secret wasn't asked for yet.
     pub fn fingerprint(&self) -> Option<[u8; 16]> {
-        if self.auth.is_some() || (self.secret.is_some() && self.credentials.is_none()) {
+        let session = self.session();
+        if (self.auth.is_some() && session.is_none()) || (self.secret.is_some() && self.credentials.is_none()) {
             return None;
         }
         let mut hash = Md5::new();
@@ -296,8 +309,19 @@ impl RemoteEndpoint {
             add(name);
             add(value.expose_secret());
         }
+        if let Some(session) = session {
+            ["session", session.name(), session.salt().expose_secret()].into_iter().for_each(&mut add);
+        }
         add(&format!("{:?}", self.connection));
         Some(hash.finalize().into())
+    }
+
+    /// The session that is renewed for it.
+    pub fn session(&self) -> Option<&Arc<LastingSession>> {
+        match &self.auth {
+            Some(Auth::Session(session)) => Some(session),
+            _ => None,
+        }
     }
 
     /// The name that logs in there, if it does with a password.

@@ -15,6 +15,7 @@ pub mod schedule;
 pub mod wakes;
 pub mod owners;
 pub mod scheduler;
+mod sessions;
 pub mod info;
 pub mod documents;
 pub mod kept;
@@ -87,6 +88,11 @@ impl Jobs {
         let owners = documents.as_ref().map(|documents| documents.owners.clone());
         let scheduler = Scheduler::new(context.clone(), running.clone(), owners);
         scheduler.begin();
+        if let Some(sessions) = context.databases.sessions() {
+            let (sessions, running, scheduler) = (sessions.clone(), running.clone(), scheduler.clone());
+            let watch = move || sessions::watch(sessions.clone(), running.clone(), scheduler.clone());
+            context.tasks.keep("look whether sessions are over", watch);
+        }
         let documents = documents.map(|described| {
             let documents = Documents::new(described, (context.clone(), running.clone(), scheduler.clone()));
             if context.settings.run_documents {
@@ -116,7 +122,7 @@ impl Jobs {
         }
         // It may be megabytes, and a one-shot may take days.
         drop(body);
-        match self.placed(command, caller)? {
+        match self.placed(command, caller).await? {
             Command::CancelId(id) => self.cancel(&id, !id.contains("+continuous"), caller).await,
             Command::Cancel(request) => {
                 let (request, (id, _)) = self.context.identify(request, caller).await?;
@@ -133,18 +139,20 @@ impl Jobs {
     }
 
     /// The command with its local names as they are replicated from here.
-    fn placed(&self, command: Command, caller: &Caller) -> Result<Command, ReplicateError> {
-        let place = |request: Request, for_ever| {
-            let placed = |endpoint| self.context.databases.placed(endpoint, caller, for_ever);
-            let (source, target) = (placed(request.source)?, placed(request.target)?);
-            Ok::<_, ReplicateError>(Request { source, target, ..request })
+    async fn placed(&self, command: Command, caller: &Caller) -> Result<Command, ReplicateError> {
+        let databases = &self.context.databases;
+        let place = |request: Request, session: Option<&_>| {
+            let placed = |endpoint| databases.placed(endpoint, caller, session);
+            let (source, target) = (placed(request.source), placed(request.target));
+            Request { source, target, ..request }
         };
         Ok(match command {
             Command::CancelId(id) => Command::CancelId(id),
-            Command::Cancel(request) => Command::Cancel(place(request, false)?),
+            Command::Cancel(request) => Command::Cancel(place(request, None)),
             Command::Run(request) => {
-                let for_ever = request.continuous;
-                Command::Run(place(request, for_ever)?)
+                let endpoints = [&request.source, &request.target];
+                let session = databases.session(endpoints, caller, request.continuous).await?;
+                Command::Run(place(request, session.as_ref()))
             }
         })
     }
@@ -274,6 +282,9 @@ impl Jobs {
             let (ids, asked) = ((id.clone(), log_ids.clone()), (request.clone(), caller.clone()));
             Replication::new(&self.context, number, ids, asked, None)
         };
+        if request.continuous {
+            sessions::ask_again(&request, &id.to_string(), &self.running, &self.scheduler);
+        }
         loop {
             if self.context.tasks.stopping().is_cancelled() {
                 return Err(ReplicateError::ShuttingDown);

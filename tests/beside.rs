@@ -14,6 +14,8 @@ mod takeover;
 mod couchdb;
 mod documents;
 mod couchdb_takeover;
+mod sessions;
+mod couchdb_sessions;
 
 use couchrep::config::couchdb::CouchDb;
 

@@ -25,6 +25,8 @@ impl Config {
             (!self.stands_beside_itself(), "--couchdb", "must not be the address that is listened on"),
             (self.couchdb.is_some() || self.couchdb_admin.is_none(), "--couchdb-admin", "needs --couchdb"),
             (self.couchdb_admin.is_some() || self.take_over.is_none(), "--take-over", "needs --couchdb-admin-file"),
+            (self.couchdb_session_max.as_secs() > 0, "--couchdb-session-max", "must be at least 1s"),
+            (self.couchdb_session_max <= CENTURY, "--couchdb-session-max", "must be at most a hundred years"),
             (self.auth.timeout.as_secs() > 0, "--session-timeout", "must be at least 1s"),
             (self.auth.timeout <= CENTURY, "--session-timeout", "must be at most a hundred years"),
             (self.auth.cookie_domain.as_deref().is_none_or(is_domain), "--cookie-domain", "must be a domain"),

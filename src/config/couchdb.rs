@@ -18,6 +18,8 @@ pub struct CouchDb {
     pub start_patience: Duration,
     /// When its replications are taken over.
     pub takeover: TakeoverTimes,
+    /// How often it is looked whether users whose sessions are renewed here are still who they were.
+    pub session_check: Duration,
 }
 
 /// What becomes of replications that can't be taken over: those that nobody described by a document, but asked for at CouchDB's own
@@ -104,6 +106,7 @@ impl CouchDb {
             answer_timeout: secs(30),
             start_patience: secs(60),
             takeover: TakeoverTimes::default(),
+            session_check: secs(20),
         })
     }
 
@@ -140,8 +143,8 @@ mod tests {
     fn its_admin_is_one_name_with_one_password() {
         let read = |text: &str| CouchDbAdmin::parse(text).map(|admin| admin.name);
         assert_eq!(read("root:s3cret:with:colons\n"), Ok("root".into()));
-        for text in ["", "root", "root:", ":s3cret", "a:b\nc:d\n"] {
-            assert!(read(text).is_err_and(|told| !told.contains("s3cret") && !told.contains("b\nc")), "{text}");
+        for text in ["", "root", "root:", ":s3cret", "root:s3cret\nc:d\n"] {
+            assert!(read(text).is_err_and(|told| !told.contains("s3cret")), "{text}");
         }
     }
 }

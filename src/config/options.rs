@@ -119,6 +119,10 @@ pub struct Options {
     #[arg(long, value_name = "force", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub take_over: Option<values::TakeOverChoice>,
 
+    /// How long a continuous replication of a session's user may last there before he has to ask again [default: 30d]
+    #[arg(long, value_name = "TIME")]
+    pub couchdb_session_max: Option<values::Span>,
+
     /// An administrator; may be repeated
     ///
     /// Without any, everyone is admin and only loopback addresses may be listened on. Other users of this machine can
@@ -246,7 +250,8 @@ impl Options {
 
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
-            listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log;
+            listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log,
+            couchdb_session_max;
             couchdb, couchdb_admin, couchdb_admin_file, take_over, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth,
             replicator, http, cors, store, secrets
         }

@@ -4,6 +4,7 @@
 //! Nothing here prints a secret: `Debug` shows kinds and URLs without their queries.
 
 use std::fmt;
+use std::sync::Arc;
 
 use reqwest::header::HeaderValue;
 use secrecy::SecretString;
@@ -13,8 +14,9 @@ use serde_json::Value;
 use url::Url;
 
 use super::oauth1::OAuth1;
+use crate::beside::LastingSession;
 
-/// What an endpoint's `auth` object names, `basic` and `secret` excepted.
+/// What an endpoint's `auth` object names, `basic` and `secret` excepted; or what no request can name.
 #[derive(Debug, Clone)]
 pub enum Auth {
     /// `oauth`: OAuth 1.0a.
@@ -23,6 +25,8 @@ pub enum Auth {
     Bearer(SecretString),
     /// `iam` or `oauth2`: a token that is fetched.
     Token(Grant),
+    /// A session of the caller's own at the CouchDB beside which this server stands, which is renewed here.
+    Session(Arc<LastingSession>),
 }
 
 /// What a token is given for, and where.

@@ -356,6 +356,7 @@ fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::Unauthorized(reason) | ReplicateError::WrongCredentials { message: reason, .. } => {
             (StatusCode::UNAUTHORIZED, "unauthorized", reason.into())
         }
+        ReplicateError::SessionOver(_) => (StatusCode::UNAUTHORIZED, "unauthorized", reason()),
         ReplicateError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", reason()),
         ReplicateError::NotFound(reason) => (StatusCode::NOT_FOUND, "not_found", reason.into()),
         ReplicateError::Unresolved(_) => (StatusCode::BAD_GATEWAY, "nxdomain", reason()),

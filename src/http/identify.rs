@@ -24,10 +24,10 @@ use crate::access::{Caller, REPLICATOR};
 use crate::accounts::{Accounts, Refused};
 use crate::config::auth::Auth;
 use crate::endpoint::Credentials;
-use crate::users::{Account, proxy};
+use crate::users::{Account, cookie, proxy};
 
 use super::error::ApiError;
-use super::session_cookie::{self, NAME};
+use super::session_cookie;
 use super::{AppState, cross_origin};
 
 /// What has proven who asks, by CouchDB's names; handlers find it in the request's extensions.
@@ -156,11 +156,7 @@ async fn proven(
 
 /// The value of the first session cookie, unless it is empty.
 fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(name, _)| *name == NAME)?;
-    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    Some(quoted.unwrap_or(value)).filter(|value| !value.is_empty())
+    cookie::find(headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// Reads Basic credentials. `_:_` is how a browser is told to forget its own.

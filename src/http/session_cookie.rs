@@ -8,9 +8,7 @@ use axum::http::header::SET_COOKIE;
 use axum::response::Response;
 
 use crate::config::auth::{Auth, SameSite};
-
-/// The cookie's name.
-pub const NAME: &str = "AuthSession";
+use crate::users::cookie::NAME;
 
 /// Stands in the extensions of requests that came over TLS.
 #[derive(Debug, Clone, Copy)]

@@ -180,6 +180,11 @@ impl RunningJobs {
 
     /// Cancels a job, if it is still the one of this number. Everyone who waits for it gets [`ReplicateError::Cancelled`].
     pub fn remove(&self, id: &str, number: Number) -> Option<Cancelled> {
+        self.remove_because(id, number, &ReplicateError::Cancelled)
+    }
+
+    /// The same for another reason.
+    pub fn remove_because(&self, id: &str, number: Number, why: &ReplicateError) -> Option<Cancelled> {
         let (_, cancelled) = self.running.remove_if(id, |_, running| {
             let is_it = running.job.number == number;
             if is_it {
@@ -187,7 +192,7 @@ impl RunningJobs {
             }
             is_it
         })?;
-        Some(stopped(cancelled))
+        Some(stopped(cancelled, why))
     }
 
     /// A job's last life has ended.
@@ -224,10 +229,10 @@ fn nobody() -> oneshot::Sender<Ending> {
 }
 
 /// Stops a job that is off the map, and tells everyone who waits for it.
-fn stopped(cancelled: Running) -> Cancelled {
+fn stopped(cancelled: Running, why: &ReplicateError) -> Cancelled {
     cancelled.job.stop.cancel();
     for listener in cancelled.listeners {
-        _ = listener.send(Ending::Result(Err(ReplicateError::Cancelled)));
+        _ = listener.send(Ending::Result(Err(why.clone())));
     }
     Cancelled { job: cancelled.job, ended: cancelled.ended }
 }

@@ -99,6 +99,8 @@ struct Inner {
     is_home: bool,
     /// Its credentials are a declared secret.
     names_secret: bool,
+    /// Below this path of its origin credentials and headers are sent, and nowhere else.
+    own_path: String,
     /// Custom headers, for the URL's own origin only.
     headers: HeaderMap,
     /// Credentials, likewise.
@@ -151,6 +153,13 @@ impl RemotePeer {
                 found: "a name and a password that don't fit into one".into(),
             }
         })?;
+        let own_path = match (&endpoint.secret, &endpoint.local_name) {
+            // A secret was given for the database alone: on the same host there may be others' code.
+            (Some(_), _) => endpoint.url.path().to_owned(),
+            // There may be other servers below the host's other paths.
+            (None, Some(_)) => endpoint.root().path().to_owned(),
+            (None, None) => "/".to_owned(),
+        };
         let connection = &endpoint.connection;
         let elsewhere = Connection { tls: Default::default(), ..connection.clone() };
         let settings = connection.settings(settings);
@@ -158,6 +167,7 @@ impl RemotePeer {
             name,
             is_home: endpoint.local_name.is_some(),
             names_secret: endpoint.secret.is_some(),
+            own_path,
             url: endpoint.url,
             headers,
             auth,

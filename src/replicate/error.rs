@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Denied;
-use crate::beside::AdminError;
+use crate::beside::{AdminError, SessionOver};
 use crate::databases::OpenError;
 use crate::endpoint::{InvalidEndpoint, SecretRefused};
 use crate::json::fields::BadField;
@@ -55,6 +55,9 @@ pub enum ReplicateError {
     /// The CouchDB beside which this server stands, asked by us as its admin.
     #[error(transparent)]
     CouchDb(Arc<AdminError>),
+    /// The session of its caller, under which it ran, isn't renewed any more.
+    #[error("the replication has ended: {0}")]
+    SessionOver(SessionOver),
     /// Somebody has paused the job that would do it.
     #[error("the replication is paused")]
     Paused,
@@ -98,7 +101,7 @@ impl From<OpenError> for ReplicateError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoStore(_) => Self::BadRequest(error.to_string()),
-            OpenError::Passing(_) => Self::Unauthorized(error.to_string()),
+            OpenError::Passing(..) => Self::Unauthorized(error.to_string()),
             OpenError::Denied(denied) => denied.into(),
             OpenError::Secret(refused) => refused.into(),
             OpenError::Peer(error) => error.into(),

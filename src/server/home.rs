@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::identity;
 use super::start_error::StartError;
 use crate::accounts::Accounts;
-use crate::beside::{Callers, CouchDbAsAdmin, Upstream};
+use crate::beside::{Callers, CouchDbAsAdmin, Sessions, Upstream};
 use crate::config::couchdb::CouchDb;
 use crate::config::{Config, Http, StoreSettings};
 use crate::databases::Databases;
@@ -105,7 +105,9 @@ async fn beside(config: &Config, couchdb: &CouchDb, clients: &Clients, tasks: &T
             Err(error) => tracing::warn!(%error, "CouchDB doesn't say which address local names stand for"),
         }
     }
-    let databases = Databases::beside(couchdb.url.clone(), clients.clone(), Arc::new(config.replicator.clone()));
+    let sessions = admin.clone().map(|admin| Sessions::new(admin, config.couchdb_session_max));
+    let settings = Arc::new(config.replicator.clone());
+    let databases = Databases::beside(couchdb.url.clone(), sessions, clients.clone(), settings);
     Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, admin, uuid, address })
 }
 

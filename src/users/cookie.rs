@@ -9,6 +9,9 @@ use base64::engine::general_purpose::{NO_PAD, URL_SAFE_NO_PAD};
 use base64::{alphabet, engine::GeneralPurpose};
 use ring::hmac;
 
+/// The cookie's name.
+pub const NAME: &str = "AuthSession";
+
 /// What CouchDB reads: bits that are left over at the end don't matter.
 const BASE64URL: GeneralPurpose =
     GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
@@ -54,6 +57,13 @@ impl Cookie {
         is(hmac::HMAC_SHA256) || is(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY)
     }
 
+    /// With which hash it was made with this secret for a user of this salt, of all those that a CouchDB may be told to use
+    /// (`[chttpd_auth] hash_algorithms`); `None` if it wasn't.
+    pub fn hash(&self, secret: &str, salt: &str) -> Option<hmac::Algorithm> {
+        let hashes = [hmac::HMAC_SHA256, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, hmac::HMAC_SHA384, hmac::HMAC_SHA512];
+        hashes.into_iter().find(|hash| hmac::verify(&key(*hash, secret, salt), &self.signed, &self.signature).is_ok())
+    }
+
     /// Seconds until it expires, if sessions last for `timeout`; `None` if it has.
     pub fn left(&self, now: i64, timeout: i64) -> Option<i64> {
         let left = self.time.checked_add(timeout)?.checked_sub(now)?;
@@ -61,10 +71,23 @@ impl Cookie {
     }
 }
 
+/// The value of the first session cookie among headers `Cookie`, unless it is empty.
+pub fn find<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let pairs = headers.into_iter().flat_map(|cookies| cookies.split(';'));
+    let (_, value) = pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| *name == NAME)?;
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    Some(quoted.unwrap_or(value)).filter(|value| !value.is_empty())
+}
+
 /// Makes the value of a cookie.
 pub fn sign(name: &str, time: i64, secret: &str, salt: &str) -> String {
+    sign_by(hmac::HMAC_SHA256, name, time, secret, salt)
+}
+
+/// The same with another hash.
+pub fn sign_by(hash: hmac::Algorithm, name: &str, time: i64, secret: &str, salt: &str) -> String {
     let mut bytes = format!("{name}:{time:X}").into_bytes();
-    let signature = hmac::sign(&key(hmac::HMAC_SHA256, secret, salt), &bytes);
+    let signature = hmac::sign(&key(hash, secret, salt), &bytes);
     bytes.push(b':');
     bytes.extend_from_slice(signature.as_ref());
     URL_SAFE_NO_PAD.encode(bytes)
@@ -120,6 +143,15 @@ mod tests {
         bytes.extend_from_slice(tag.as_ref());
         let cookie = Cookie::parse(&URL_SAFE_NO_PAD.encode(bytes)).unwrap().unwrap();
         assert!(cookie.is_signed(SECRET, "salt") && !cookie.is_signed(SECRET, "other"));
+    }
+
+    #[test]
+    fn a_cookies_hash_is_found_whichever_it_is() {
+        for hash in [hmac::HMAC_SHA256, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, hmac::HMAC_SHA384, hmac::HMAC_SHA512] {
+            let cookie = Cookie::parse(&sign_by(hash, "bob", 1000, SECRET, "salt")).unwrap().unwrap();
+            assert_eq!(cookie.hash(SECRET, "salt"), Some(hash));
+            assert_eq!((cookie.hash(SECRET, "other"), cookie.hash("x", "salt")), (None, None));
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A request carries, to its peer's own origin only: nothing; Basic credentials; a session's cookie, got for the Basic
 //! credentials at `POST {root}/_session` as CouchDB 3 does, where the peer has sessions; an OAuth 1.0a signature
-//! ([`crate::endpoint::oauth1`]); a bearer token, given or fetched ([`token`]).
+//! ([`crate::endpoint::oauth1`]); a bearer token, given or fetched ([`token`]); to the CouchDB beside which this server stands, the
+//! cookie of a session of its caller's, made here ([`made_cookie`]).
 //!
 //! A cookie and a fetched token are an [`AccessToken`]: got once for all requests that wait for it, renewed when nine tenths of
 //! its time are over. A 401 to a token that had been taken before means that it has ended early: it is renewed and the
@@ -25,6 +26,7 @@ mod login_client;
 mod session;
 mod sessions;
 mod token;
+mod made_cookie;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -38,9 +40,10 @@ use url::Url;
 
 use self::access_token::{basic_header, header};
 use self::session::Login;
-use self::sessions::{LoginState, SharedState};
+use self::sessions::{LoginState, Proof, SharedState};
 use super::exchange::Failed;
 use super::retry::Trouble;
+use crate::beside::LastingSession;
 use crate::endpoint::auth::{Auth, Grant};
 use crate::endpoint::oauth1::OAuth1;
 use crate::endpoint::{Credentials, RemoteEndpoint};
@@ -68,6 +71,7 @@ enum Scheme {
     Bearer(HeaderValue),
     OAuth1(OAuth1),
     Token(Grant),
+    Session(Arc<LastingSession>),
 }
 
 impl Authenticator {
@@ -79,9 +83,15 @@ impl Authenticator {
             (Some(Auth::OAuth1(oauth)), _) => Scheme::OAuth1(oauth.clone()),
             (Some(Auth::Bearer(token)), _) => Scheme::Bearer(header(&format!("Bearer {}", token.expose_secret()))?),
             (Some(Auth::Token(grant)), _) => Scheme::Token(grant.or_at(iam_token_url)),
+            (Some(Auth::Session(session)), _) => {
+                let proof = Proof::Salt(session.salt().clone());
+                state = sessions.of(&endpoint.root(), (session.name(), proof), (&connection.proxy, &connection.tls));
+                Scheme::Session(session.clone())
+            }
             (None, Some(Credentials { name, password, .. })) => {
                 let login = Login::new(&endpoint.root(), name, password);
-                state = sessions.of(login.url(), (name, password), (&connection.proxy, &connection.tls));
+                let proof = Proof::Password(password.clone());
+                state = sessions.of(login.url(), (name, proof), (&connection.proxy, &connection.tls));
                 Scheme::Basic(basic_header(name, password.expose_secret())?, login)
             }
             (None, None) => Scheme::Nothing,
@@ -124,7 +134,9 @@ impl Authenticator {
                 Some(token) => return Ok(Some(token.put_on(headers))),
                 None => value.clone(),
             },
-            Scheme::Token(_) => return Ok(self.access_token(&client).await?.map(|token| token.put_on(headers))),
+            Scheme::Token(_) | Scheme::Session(_) => {
+                return Ok(self.access_token(&client).await?.map(|token| token.put_on(headers)));
+            }
         };
         headers.insert(AUTHORIZATION, fixed);
         Ok(None)
@@ -162,9 +174,13 @@ impl Authenticator {
         let got = match &self.scheme {
             Scheme::Basic(_, login) => login.log_in(client).await,
             Scheme::Token(grant) => token::fetch(grant, client).await.map(Some),
+            Scheme::Session(session) => made_cookie::make(session, client).await.map(Some),
             Scheme::Nothing | Scheme::Bearer(_) | Scheme::OAuth1(_) => return Ok(None),
         };
-        if let Err(Failed { error: PeerError::WrongCredentials { reason, .. }, .. }) = &got {
+        // That one session is over says nothing of another one of its user, and locks no account.
+        if let Err(Failed { error: PeerError::WrongCredentials { reason, .. }, .. }) = &got
+            && !matches!(self.scheme, Scheme::Session(_))
+        {
             *state = LoginState::Refused { at: Instant::now(), reason: reason.clone() };
         }
         let token = got?.map(Arc::new);
@@ -181,6 +197,7 @@ impl fmt::Debug for Scheme {
             Self::Bearer(_) => "Bearer",
             Self::OAuth1(_) => "OAuth1",
             Self::Token(_) => "Token",
+            Self::Session(_) => "Session",
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Call`] is tried as [`retry`] says, within its budget. Redirects are followed by hand, with the same
 //! method and body (303 makes it a GET); custom headers and credentials go only to the scheme, host and port that they
-//! were given for, those of a declared secret only to the database. No try has a limit of total time, since bodies stream, but every silence has one.
+//! were given for, those of a declared secret only to the database, those of callers only to the CouchDB beside which this server stands. No try has a limit of total time, since bodies stream, but every silence has one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -238,11 +238,9 @@ impl RemotePeer {
         Ok((headers, token))
     }
 
-    /// Whether a URL is of the origin that credentials, headers and certificates were given for. A secret was given for the database
-    /// alone: on the same host there may be others' code.
+    /// Whether a URL is where credentials, headers and certificates were given for: of that origin, and below that path.
     fn is_own(&self, url: &Url) -> bool {
-        let own = &self.inner.url;
-        url.origin() == own.origin() && (!self.inner.names_secret || url.path().starts_with(own.path()))
+        url.origin() == self.inner.url.origin() && url.path().starts_with(&self.inner.own_path)
     }
 
     fn client(&self, url: &Url) -> &GuardedClient {

@@ -57,20 +57,33 @@ impl LoginState {
     }
 }
 
+/// What a session is got for. A password that looks like somebody's salt isn't one.
+pub(super) enum Proof {
+    /// That of the user.
+    Password(SecretString),
+    /// In place of it, if the session is made here.
+    Salt(SecretString),
+}
+
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Password(one), Self::Password(other)) | (Self::Salt(one), Self::Salt(other)) => {
+                one.expose_secret() == other.expose_secret()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Who logs in where, and over which way.
+#[derive(PartialEq)]
 struct LoginKey {
     url: Url,
     user: String,
-    password: SecretString,
+    proof: Proof,
     proxy: Option<Proxy>,
     tls: Tls,
-}
-
-impl PartialEq for LoginKey {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.url, &self.user, &self.proxy, &self.tls) == (&other.url, &other.user, &other.proxy, &other.tls)
-            && self.password.expose_secret() == other.password.expose_secret()
-    }
 }
 
 impl Sessions {
@@ -78,11 +91,11 @@ impl Sessions {
     pub(super) fn of(
         &self,
         url: &Url,
-        (user, password): (&str, &SecretString),
+        (user, proof): (&str, Proof),
         (proxy, tls): (&Option<Proxy>, &Tls),
     ) -> SharedState {
         let (user, proxy, tls) = (user.to_owned(), proxy.clone(), tls.clone());
-        let login = LoginKey { url: url.clone(), user, password: password.clone(), proxy, tls };
+        let login = LoginKey { url: url.clone(), user, proof, proxy, tls };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept.iter().position(|(known, _)| *known == login).and_then(|place| kept.remove(place));
         let known = known.unwrap_or_else(|| (login, Arc::default()));

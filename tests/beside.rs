@@ -11,6 +11,7 @@ mod sizes;
 mod replicating;
 mod couchdb;
 mod documents;
+mod differential;
 
 use couchrep::config::couchdb::CouchDb;
 

@@ -16,6 +16,7 @@ mod documents;
 mod couchdb_takeover;
 mod sessions;
 mod couchdb_sessions;
+mod differential;
 
 use couchrep::config::couchdb::CouchDb;
 

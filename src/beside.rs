@@ -84,6 +84,9 @@ pub enum Unanswered {
     /// It isn't there.
     #[error("CouchDB can't be reached: {0}")]
     Unreachable(String),
+    /// The body that was to be sent broke off: that isn't CouchDB's fault.
+    #[error("the request broke off: {0}")]
+    Unsent(String),
     /// It was sent something, and said nothing.
     #[error("CouchDB ended the connection before it answered: {0}")]
     BrokeOff(String),
@@ -151,6 +154,7 @@ impl Upstream {
         match sent {
             Ok(answer) => Ok(answer),
             Err(error) if error.is_connect() => Err(Unanswered::Unreachable(innermost(&error))),
+            Err(error) if is_senders_fault(&error) => Err(Unanswered::Unsent(innermost(&error))),
             Err(error) => Err(Unanswered::BrokeOff(innermost(&error))),
         }
     }
@@ -176,6 +180,12 @@ pub fn empty() -> RequestBody {
 
 fn full(bytes: Bytes) -> RequestBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Whether it is the request's body that failed, and no connection.
+fn is_senders_fault(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
+    causes.any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user))
 }
 
 /// The innermost cause: the outer ones say little.

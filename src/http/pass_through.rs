@@ -64,7 +64,10 @@ pub async fn pass(upstream: &Upstream, mut request: Request) -> Result<Response,
 
 impl From<Unanswered> for ApiError {
     fn from(error: Unanswered) -> Self {
-        Self::BadGateway(error.to_string())
+        match error {
+            Unanswered::Unsent(reason) => Self::bad_request(reason),
+            error => Self::BadGateway(error.to_string()),
+        }
     }
 }
 

@@ -216,3 +216,15 @@ async fn a_couchdb_that_isnt_there_yet_is_waited_for() {
     };
     let (_server, _wire) = tokio::join!(starting, appearing);
 }
+
+/// Whoever broke off a request had us log that CouchDB is away.
+#[tokio::test]
+async fn a_client_that_sends_a_broken_body_is_told_so_and_couchdb_is_not_blamed() {
+    let couchdb = Server::start().await;
+    let server = beside(&couchdb.anonymous_url("")).await;
+    let mut client = Wire::connect(server.addr()).await;
+    let request = "PUT /db/doc HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\nno length\r\n";
+    client.send(request.to_owned()).await;
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}

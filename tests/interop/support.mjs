@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -65,6 +65,19 @@ export async function run(...args) {
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (said += data));
   const [code] = await once(child, 'close');
   return { code, said };
+}
+
+/** Runs one of couchbackup's tools with a file as its standard input or output, and asserts that it succeeded. */
+export async function backupTool(name, url, db, file, flags, ...options) {
+  const handle = await open(file, flags);
+  const stdio = flags === 'w' ? ['ignore', handle.fd, 'pipe'] : [handle.fd, 'ignore', 'pipe'];
+  const args = [join(here, 'node_modules/@cloudant/couchbackup/bin', `${name}.bin.js`), '--url', url, '--db', db, ...options];
+  const child = spawn(process.execPath, args, { stdio });
+  let said = '';
+  child.stderr.on('data', (data) => (said += data));
+  const [code] = await once(child, 'exit');
+  await handle.close();
+  assert.equal(code, 0, `${name}: ${said}`);
 }
 
 /** Starts pouchdb-server on a free port, in memory: `{ url, stop }`. */

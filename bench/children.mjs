@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,9 +30,9 @@ class Server {
     running.add(this);
   }
 
-  /** CPU seconds, user and system, of all its threads. */
+  /** CPU seconds, user and system, of all its threads, and of processes that it started. */
   cpuS() {
-    return cpuS(this.child.pid);
+    return familyCpuS(this.child.pid);
   }
 
   /** Peak resident memory in MiB since the start. */
@@ -64,8 +64,10 @@ class Server {
   }
 
   #statusKiB(field) {
-    const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
-    return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)[1]);
+    return family(this.child.pid).reduce((sum, pid) => {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+      return sum + Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)[1]);
+    }, 0);
   }
 
   /** Ends it and removes its data. */
@@ -109,19 +111,32 @@ export function cpuS(pid) {
 
 /** The same, of a process and of those that it started: CouchDB has its JavaScript run by others. */
 export function familyCpuS(pid) {
+  return family(pid).reduce((sum, one) => sum + cpuS(one), 0);
+}
+
+/** A process and those that it started. */
+function family(pid) {
   const children = readdirSync(`/proc/${pid}/task`).flatMap((task) =>
     readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean),
   );
-  return children.reduce((sum, child) => sum + familyCpuS(child), cpuS(pid));
+  return [pid, ...children.flatMap(family)];
 }
 
-/** Starts couchrep on a free port, this build of it or another `binary`; without an `admin`, `name:password`, everyone is one. */
-export async function startCouchrep(dir = newDir(), { binary = ownBinary, admin } = {}) {
+/**
+ * Starts couchrep on a free port, this build of it or another `binary`; without an `admin`, `name:password`, everyone is one.
+ * `beside` is the CouchDB beside which it is to stand.
+ */
+export async function startCouchrep(dir = newDir(), { binary = ownBinary, admin, beside } = {}) {
   // The port changes, ids stay: a replication of local names is known again after a restart.
   const args = ['serve', '--listen', '127.0.0.1:0', '--local-address', '127.0.0.1:5984', '--data-dir', dir];
   const child = spawn(binary, [...args, '--log', 'error'], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, COUCHREP_LOG: 'warn', ...(admin && { COUCHREP_ADMIN: admin }) },
+    env: {
+      ...process.env,
+      COUCHREP_LOG: 'warn',
+      ...(admin && { COUCHREP_ADMIN: admin }),
+      ...(beside && { COUCHREP_COUCHDB: beside }),
+    },
   });
   const failed = once(child, 'exit').then(([code]) => Promise.reject(new Error(`couchrep ended with ${code}`)));
   const [line] = await Promise.race([once(createInterface(child.stdout), 'line'), failed]);
@@ -132,20 +147,59 @@ export async function startCouchrep(dir = newDir(), { binary = ownBinary, admin 
 /** Starts pouchdb-server with its own default store (LevelDB) on a free port. */
 export async function startPouchdbServer() {
   const dir = mkdtempSync(join(process.env.BENCH_DIR ?? tmpdir(), 'pouchdb-bench-'));
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
+  const port = await freePort();
   const child = spawn(process.execPath, [pouchdbServer, '--no-stdout-logs', '--port', port], {
     cwd: dir,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  const server = new Server(child, `http://127.0.0.1:${port}`, dir);
+  return answering(new Server(child, `http://127.0.0.1:${port}`, dir));
+}
+
+/** Starts nginx on a free port as a plain proxy of a CouchDB, as CouchDB's documentation has it; `undefined` where it isn't installed. */
+export async function nginx(url) {
+  const dir = newDir();
+  const port = await freePort();
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${dir}/${name};`);
+  writeFileSync(
+    join(dir, 'nginx.conf'),
+    `daemon off; pid ${dir}/pid; error_log stderr error; worker_processes auto;
+    events { worker_connections 4096; }
+    http {
+      access_log off; ${temporary.join(' ')} client_max_body_size 0; keepalive_requests 1000000;
+      upstream couchdb { server ${new URL(url).host}; keepalive 256; keepalive_requests 1000000; }
+      server {
+        listen 127.0.0.1:${port} backlog=1024;
+        location / {
+          proxy_pass http://couchdb; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
+          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+          proxy_redirect off; proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 1h;
+        }
+      }
+    }`,
+  );
+  const child = spawn('nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), '-e', 'stderr'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (!(await once(child, 'spawn').then(() => true, () => false))) {
+    rmSync(dir, { recursive: true });
+    return undefined;
+  }
+  return answering(new Server(child, `http://127.0.0.1:${port}`, dir));
+}
+
+/** Waits until somebody answers there. */
+async function answering(server) {
   for (let tries = 0; !(await fetch(server.url).then((answer) => answer.ok, () => false)); tries += 1) {
-    if (tries === 200) throw new Error('pouchdb-server did not start');
+    if (tries === 200) throw new Error(`nobody answers at ${server.url}`);
     await sleep(100);
   }
   return server;
+}
+
+async function freePort() {
+  const probe = createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address();
+  probe.close();
+  return port;
 }
 
 /** The process that listens on a URL's port on this machine, if it is on this machine and may be looked at. */

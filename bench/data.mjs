@@ -24,7 +24,7 @@ export async function ask(method, url, body, headers = {}) {
 }
 
 /** Sends a body that is longer than memory should hold; fetch would need HTTP/2 or a copy for that. */
-async function send(method, url, headers, chunks) {
+export async function send(method, url, headers, chunks) {
   await new Promise((resolve, reject) => {
     const request = httpRequest(url, { method, headers }, (answer) => {
       answer.resume();
@@ -40,7 +40,7 @@ async function send(method, url, headers, chunks) {
 }
 
 // xorshift: cheap, repeatable, and incompressible enough that nothing is gained by compression.
-function* noise(bytes, seed) {
+export function* noise(bytes, seed) {
   const block = new Uint32Array(MIB / 4);
   let x = seed | 1;
   for (let left = bytes; left > 0; left -= MIB) {

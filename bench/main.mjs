@@ -1,6 +1,6 @@
 // End to end: what replications cost, in time, CPU, memory and sockets. Prints Markdown tables.
 //
-//   node bench/main.mjs [--only documents,attachments,trickle,idle,restart,filters,verify,store,many] [--pairings local→local,…]
+//   node bench/main.mjs [--only documents,attachments,trickle,idle,restart,filters,verify,store,many,proxy] [--pairings local→local,…]
 //                       [--docs 100000] [--runs 1] [--pouchdb-docs 10000] [--attached 1000x20KB]
 //                       [--databases 10000] [--heartbeat 30000]
 //   node bench/main.mjs --only idle [--jobs 1000,5000,10000] [--local] [--backlog 100] [--couchdb http://admin:pass@one:5984]
@@ -10,6 +10,7 @@
 //   node bench/main.mjs --couchdb http://admin:pass@one:5984,http://admin:pass@other:5984 [--runs 3] [--scale 0.2]
 //                       [--only small,revisions,attachments,far-source,far-target,to-couchrep,from-couchrep,store]
 //                       [--who couchdb,couchrep] [--at source|target]
+//   node bench/main.mjs --only proxy [--couchdb http://admin:pass@one:5984] [--runs 3] [--scale 0.1]
 //   node bench/main.mjs --only store [--couchdb http://admin:pass@one:5984] [--beside other/build/couchrep] [--runs 3]
 //
 // With `--couchdb`, CouchDB's own replicator and couchrep are measured beside CouchDBs (`couchdb.mjs`). In the others,
@@ -18,7 +19,7 @@
 //
 // `store` measures the embedded store as a database: what it writes and reads a second, with and without a
 // `validate_doc_update`, beside the first CouchDB and beside another build of couchrep. `many` measures one process with
-// very many databases, and with a client that waits at each of them. `idle` measures very many jobs that are documents of
+// very many databases, and with a client that waits at each of them. `proxy` measures what passes through to a CouchDB, beside nginx. `idle` measures very many jobs that are documents of
 // `_replicator`, their sources in another couchrep, in a CouchDB, or (`--local`) in the same store.
 
 import { parseArgs } from 'node:util';
@@ -28,12 +29,13 @@ import { stopAll } from './children.mjs';
 import { couchdb } from './couchdb.mjs';
 import { idle } from './idle.mjs';
 import { many } from './many.mjs';
+import { proxy } from './proxy.mjs';
 import { restart } from './restart.mjs';
 import { store } from './store.mjs';
 import { attachment, attachments, documents, large } from './throughput.mjs';
 import { trickle } from './trickle.mjs';
 
-const SCENARIOS = { documents, attachments, trickle, idle, restart, filters, verify, store, many };
+const SCENARIOS = { documents, attachments, trickle, idle, restart, filters, verify, store, many, proxy };
 
 const { values: options } = parseArgs({
   options: {
@@ -64,11 +66,12 @@ async function main() {
   if (options.large) return large(options.large);
   const named = options.only?.split(',');
   if (options.couchdb) {
-    const replications = named?.filter((name) => !['store', 'idle'].includes(name));
+    const replications = named?.filter((name) => !['store', 'idle', 'proxy'].includes(name));
     const { couchdb: urls, scale, runs: rounds = 3 } = options;
     if (replications?.length !== 0) await couchdb(urls, { ...options, names: replications, scale: Number(scale), rounds });
     if (named?.includes('store') ?? true) await store(options);
     if (named?.includes('idle')) await idle(options);
+    if (named?.includes('proxy')) await proxy(options);
     return;
   }
   const chosen = named ?? Object.keys(SCENARIOS);

@@ -14,6 +14,7 @@
 //! # Time
 //! There is a limit for connecting and none for an answer or a body: a feed may be silent for days.
 
+mod persistent_reader;
 mod connecting;
 mod questions;
 mod callers;

@@ -14,6 +14,7 @@ mod takeover;
 mod couchdb;
 mod documents;
 mod couchdb_takeover;
+mod differential;
 
 use couchrep::config::couchdb::CouchDb;
 

@@ -19,6 +19,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::net::TcpStream;
 use tower::Service;
 
+use super::persistent_reader::PersistentReader;
 use crate::config::connection::Tls;
 use crate::config::couchdb::CouchDb;
 use crate::tasks::Tasks;
@@ -96,7 +97,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = PersistentReader<MaybeHttpsStream<TokioIo<TcpStream>>>;
     type Error = ConnectError;
     type Future = BoxFuture<'static, Result<Self::Response, ConnectError>>;
 
@@ -109,7 +110,7 @@ impl Service<Uri> for Connector {
         async move {
             let connected = tokio::time::timeout(limit, connecting).await;
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}"));
-            connected.map_err(late)?
+            connected.map_err(late)?.map(PersistentReader::new)
         }
         .boxed()
     }

@@ -17,8 +17,9 @@
 //!
 //! # How it can fail, and what then
 //! A client that closes its half of the connection right after its request gets its answer, but who leaves so soon looks the same: CouchDB
-//! learns of it when the answer was silent for half a minute (`server/hang_up.rs`). An answer that came before the
-//! request's body was sent may get lost if CouchDB closes the connection at once, as without us.
+//! learns of it when the answer was silent for half a minute (`server/hang_up.rs`).
+//! An answer that comes before the request's body was sent gets through, though CouchDB closes at once; a client that goes on sending for long
+//! may miss it, as without us.
 //!
 //! # How many
 //! Requests that pass through have no count of their own. Each holds a client's connection and at most one of CouchDB's, so

@@ -177,6 +177,26 @@ async fn an_answer_that_comes_before_the_body_is_sent_gets_through() {
     assert!(client.until("\r\n\r\nno").await.starts_with("HTTP/1.1 413 "));
 }
 
+/// CouchDB says so to whoever may not write, and closes: the client was told that CouchDB broke off.
+#[tokio::test]
+async fn an_answer_gets_through_though_couchdb_closes_before_the_body_is_written() {
+    let couchdb = RawCouchDb::start().await;
+    let server = beside(&couchdb.url()).await;
+    for body in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut client = Wire::connect(server.addr()).await;
+        client.send(format!("PUT /db/doc HTTP/1.1\r\nHost: x\r\n{body}\r\n\r\n1\r\na\r\n")).await;
+        let mut wire = couchdb.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await;
+        // What it was sent and hasn't read makes the system reset the connection.
+        drop(wire);
+        for _ in 0..20 {
+            client.send("10000\r\n".to_owned() + &"x".repeat(0x10000) + "\r\n").await;
+        }
+        assert!(client.until("\r\n\r\nno").await.starts_with("HTTP/1.1 401 "), "{body}");
+    }
+}
+
 /// Whoever starts both of them may start couchrep first.
 #[tokio::test]
 async fn a_couchdb_that_isnt_there_yet_is_waited_for() {

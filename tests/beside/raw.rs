@@ -71,9 +71,27 @@ impl Wire {
     }
 
     /// All that comes until the other side closes, a character a byte; a reset is an end too.
-    pub async fn rest(mut self) -> String {
+    pub async fn rest(self) -> String {
+        self.rest_of_bytes().await.into_iter().map(char::from).collect()
+    }
+
+    /// The same, as it came.
+    async fn rest_of_bytes(mut self) -> Vec<u8> {
         _ = timeout(PATIENCE, self.stream.read_to_end(&mut self.read)).await.expect("it doesn't end");
-        self.read.into_iter().map(char::from).collect()
+        self.read
+    }
+
+    /// Sends as much of this as the other side takes, while it reads all that comes until the other side closes.
+    pub async fn exchange(mut self, bytes: &[u8], ends: bool) -> Vec<u8> {
+        let (mut reading, mut writing) = self.stream.split();
+        let sending = async {
+            if writing.write_all(bytes).await.is_ok() && ends {
+                _ = writing.shutdown().await;
+            }
+        };
+        let both = async { tokio::join!(sending, reading.read_to_end(&mut self.read)) };
+        _ = timeout(PATIENCE, both).await.expect("it doesn't end");
+        self.read
     }
 
     /// Closes this half of the connection; the other side may go on.

@@ -24,7 +24,7 @@ use super::raw::Wire;
 use crate::support::{self, Server, client};
 
 /// Without `COUCHREP_FUZZ`.
-const FEW: u64 = 300;
+const FEW: u64 = 400;
 /// Requests that are drawn from one seed, over one pair of databases. A failure is repeated by as many at most.
 const ROUND: u64 = 400;
 /// Differences that are told.

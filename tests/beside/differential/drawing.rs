@@ -394,8 +394,8 @@ impl Drawing {
         head += &match self.rng.random_range(0..20) {
             0..13 => format!("Authorization: {}\r\n", self.authorization),
             13..16 => format!("Cookie: {}\r\n", self.cookie),
-            // Nobody's: the one that counts wrong passwords counts each name.
-            16 => format!("Authorization: Basic {}\r\n", self.one(&["!!", "", "bm9ib2R5", "Og=="])),
+            // No passwords: wrong ones are counted, and answered after growing pauses.
+            16 => format!("Authorization: Basic {}\r\n", self.one(&["!!", "", "bm9ib2R5"])),
             17 => self
                 .one(&["Cookie: AuthSession=\r\n", "Cookie: a=b; AuthSession=x; c\r\n", "Authorization: Bearer x\r\n"])
                 .into(),

@@ -15,7 +15,7 @@ COPY --from=build /usr/local/bin/couchrep /usr/local/bin/couchrep
 USER couchrep
 VOLUME /data
 EXPOSE 5984
-# Any address but loopback needs an admin: COUCHREP_ADMIN=NAME:PASSWORD, or a secret's file, as COUCHREP_ADMIN_FILE=/run/secrets/admin.
+# Without COUCHREP_COUCHDB, any address but loopback needs an admin: COUCHREP_ADMIN=NAME:PASSWORD, or a secret's file, as COUCHREP_ADMIN_FILE=/run/secrets/admin.
 ENV COUCHREP_LISTEN=0.0.0.0:5984 COUCHREP_DATA_DIR=/data
 STOPSIGNAL SIGTERM
 # Asks the address of COUCHREP_LISTEN; it gives up after 5 s by itself.

@@ -1,7 +1,8 @@
 //! Where local names live, and how any database is opened: the one place that makes a [`Peer`] of an [`Endpoint`].
 //!
-//! A local name is a database of the embedded store, or of the CouchDB beside which this server stands. Of the store, whose security object is asked at each question to it; a remote
-//! database decides for itself, by the credentials of the endpoint; a secret that it names is asked for here, each time. That the database is there is found out by the first question.
+//! A local name is a database of the embedded store, or of the CouchDB beside which this server stands. The store asks its security
+//! object at each question. A remote database decides for itself, by the endpoint's credentials, and so does CouchDB, by the caller's
+//! own. A secret that an endpoint names is asked for here, each time. The first question finds out whether the database is there.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -114,7 +114,7 @@ pub fn face_beside(state: AppState, callers: Callers) -> FaceBeside {
     FaceBeside::new(routes, state, upstream)
 }
 
-/// The replicator's own; [`beside`] knows their paths.
+/// What is the same with and without a CouchDB. Each path stands in [`beside`]'s list too, else it passes through there.
 fn replication_routes(routes: Routes) -> Routes {
     routes
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
@@ -132,7 +132,7 @@ fn routes_beside(routes: Routes) -> Routes {
         .route("/_scheduler/docs/{*place}", everybody(get(beside::documents::list)))
 }
 
-/// All that passes through beside a CouchDB, and lists that are ours alone.
+/// A server's with databases of its own: the replicator's without a CouchDB's entries, and all that passes through beside one.
 fn database_routes(routes: Routes) -> Routes {
     replication_routes(routes)
         .route("/_replicate", replicators(any(replication::replicate)))

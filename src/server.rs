@@ -87,7 +87,7 @@ impl Server {
                 (Some(store.clone()), None, Some(documents))
             }
             Home::Beside(callers) => {
-                let documents = admin.map(|admin| DescribedJobs {
+                let documents = admin.filter(|_| config.replicator.run_documents).map(|admin| DescribedJobs {
                     home: DocumentHome::of_couchdb(admin.clone()),
                     ours: takeover.as_ref().map(Takeover::ours),
                     owners: Owners::CouchDb(CouchDbUsers::new(admin)),

@@ -24,7 +24,8 @@ Every option can stand in three places; the first that has it wins:
 Examples:
   couchrep
   couchrep --listen 127.0.0.1:0 --data-dir /tmp/try
-  COUCHREP_ADMIN=root:secret couchrep serve --listen 0.0.0.0:5984";
+  COUCHREP_ADMIN=root:secret couchrep serve --listen 0.0.0.0:5984
+  couchrep --couchdb http://127.0.0.1:5984 --couchdb-admin-file admin.txt --take-over --listen 127.0.0.1:5985";
 
 /// Serves.
 pub fn run(options: Options) -> anyhow::Result<Exit> {
@@ -41,11 +42,12 @@ async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> an
         Some(couchdb) => format!("beside the CouchDB at {}", couchdb.url),
         None => format!("its databases are in {}", config.data_dir.display()),
     };
+    let is_beside = config.couchdb.is_some();
     let server = Server::start(config).await?;
 
     tell_systemd(NotifyState::Ready);
     // Nobody may be reading what a server prints; it serves all the same.
-    let _ = greet(&server.url(), &home);
+    let _ = greet(&server.url(), &home, is_beside);
 
     let signal = tokio::select! {
         biased;
@@ -85,9 +87,13 @@ async fn follow_level(mut settings: watch::Receiver<Arc<Config>>, set_log_filter
     }
 }
 
-fn greet(url: &str, home: &str) -> io::Result<()> {
+fn greet(url: &str, home: &str, is_beside: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "couchrep listens on {url}, {home}")?;
+    if is_beside {
+        // Whoever has a CouchDB has a login there, which nobody prints.
+        return out.flush();
+    }
     writeln!(out, "Try:")?;
     writeln!(out, "  curl -X PUT {url}/recipes")?;
     writeln!(

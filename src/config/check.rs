@@ -25,6 +25,16 @@ impl Config {
             (!self.stands_beside_itself(), "--couchdb", "must not be the address that is listened on"),
             (self.couchdb.is_some() || self.couchdb_admin.is_none(), "--couchdb-admin", "needs --couchdb"),
             (self.couchdb_admin.is_some() || self.take_over.is_none(), "--take-over", "needs --couchdb-admin-file"),
+            (
+                self.replicator.run_documents || self.take_over.is_none(),
+                "--take-over",
+                "needs --run-documents true, which a max_jobs of 0 in --couchdb-ini turns off",
+            ),
+            (
+                !self.replicator.keep_jobs || self.couchdb.is_none() || self.couchdb_admin.is_some(),
+                "--keep-jobs",
+                "needs --couchdb-admin-file beside a CouchDB",
+            ),
             (self.couchdb_session_max.as_secs() > 0, "--couchdb-session-max", "must be at least 1s"),
             (self.couchdb_session_max <= CENTURY, "--couchdb-session-max", "must be at most a hundred years"),
             (self.auth.timeout.as_secs() > 0, "--session-timeout", "must be at least 1s"),

@@ -94,7 +94,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// A CouchDB to stand beside, by its root: its databases are replicated, and everything else passes through
+    /// A CouchDB to stand beside, by its root: names without a URL are its databases, and all but replication passes through
     ///
     /// http://127.0.0.1:5984. Nothing is kept in an embedded store then, and who somebody is and what he may do, that CouchDB
     /// says.

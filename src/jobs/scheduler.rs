@@ -39,7 +39,7 @@ pub struct Scheduler {
 struct Inner {
     context: Context,
     running: RunningJobs,
-    /// Looks up the roles that owners of documents have; absent in tests.
+    /// Looks up the roles that owners of documents have; absent where none are followed, as beside a CouchDB without an admin.
     owners: Option<Owners>,
     /// Of locks, this one comes after documents' and the registry's, and before a job's own; it is held across no await.
     scheduled: Mutex<Scheduled>,

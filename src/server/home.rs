@@ -72,7 +72,14 @@ async fn embedded(
 
 /// Whose the documents are that describe replications beside a CouchDB. Without an admin there they are CouchDB's.
 pub async fn takeover(config: &Config, admin: Option<CouchDbAsAdmin>) -> Result<Option<Takeover>, StartError> {
-    let Some(admin) = admin else { return Ok(None) };
+    let Some(admin) = admin else {
+        if config.couchdb.is_some() {
+            tracing::info!(
+                "documents in CouchDB's _replicator are left to its own scheduler: --couchdb-admin-file and --take-over have them run here"
+            );
+        }
+        return Ok(None);
+    };
     let url = admin.upstream().settings().url.to_string();
     let takeover = Takeover::begin(admin, config.take_over).await;
     takeover.map(Some).map_err(|source| StartError::TakeOver { url, source })

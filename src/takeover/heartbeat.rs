@@ -1,7 +1,7 @@
 //! The time between taking over and giving back: signs of life, and a look at all nodes.
 //!
-//! Each beat reads the note first. Is it ours, or gone, it is written again with one sign more, and with the own values of nodes that are
-//! themselves again; only then these are set to 0. Is it another one's, documents stop here at once, nothing is written, and the note is
+//! Each beat reads the note first. If it is ours, or gone, it is written with one sign of life more and with the own values of nodes that
+//! restarted; only then are those set to 0. If it is another one's, documents stop here at once, nothing is written, and the note is
 //! watched until its owner is dead.
 //!
 //! A beat runs to its end; only the pause between two of them is broken off.
@@ -100,7 +100,7 @@ impl Heartbeat {
     /// Puts all back, if the note is still ours.
     pub async fn give_back(&self) -> Result<(), TakeoverError> {
         let Some(note) = self.notes.find().await?.filter(|note| note.owner.id == self.owner.id) else {
-            tracing::warn!("there is nothing to give back to CouchDB: another one has done it");
+            tracing::warn!("there is nothing to give back to CouchDB: its note is gone, or another couchrep's");
             return Ok(());
         };
         give_back::put_back(&self.nodes, &self.notes, &note).await?;

@@ -1,6 +1,7 @@
 //! Whose the documents are that describe replications.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -22,19 +23,21 @@ pub enum DocumentRunner {
 pub struct RunnerTeller {
     runner: Arc<watch::Sender<DocumentRunner>>,
     ours: Arc<watch::Sender<bool>>,
+    is_told: Arc<AtomicBool>,
 }
 
 impl RunnerTeller {
     /// It is nobody, so far.
     pub fn new() -> Self {
         let (runner, ours) = (watch::channel(DocumentRunner::Nobody).0, watch::channel(false).0);
-        Self { runner: Arc::new(runner), ours: Arc::new(ours) }
+        Self { runner: Arc::new(runner), ours: Arc::new(ours), is_told: Arc::default() }
     }
 
-    /// Tells who it is now; answers whether that is news.
+    /// Tells who it is now; answers whether that is news; the first word always is.
     pub fn tell(&self, runner: DocumentRunner) -> bool {
         self.ours.send_replace(runner == DocumentRunner::Us);
-        self.runner.send_replace(runner) != runner
+        let is_other = self.runner.send_replace(runner) != runner;
+        !self.is_told.swap(true, Ordering::Relaxed) || is_other
     }
 
     /// Who it is, as it changes.

@@ -270,9 +270,10 @@ async fn an_end_that_couchdb_refuses_holds_up_no_other() {
         "function (doc) { if (doc._id == 'refused' && doc._replication_state) throw {forbidden: 'no'}; }" });
     couchdb.put("/_replicator/_design/no", design, 201).await;
     let server = beside(&couchdb).await;
-    for (id, target) in [("refused", "/tgt"), ("taken", "/tgt")] {
-        let continuous = json!({ "since": if id == "taken" { "0" } else { "1" } });
-        let body = json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, target), "query_params": continuous,
+    for id in ["refused", "taken"] {
+        // So that they are two replications.
+        let query = json!({ "n": id });
+        let body = json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, "/tgt"), "query_params": query,
             "doc_ids": ["doc"] });
         couchdb.put(&format!("/_replicator/{id}"), body, 201).await;
     }

@@ -194,11 +194,11 @@ impl OfCouchDb {
             match self.put_at_once(name, piece, author).await {
                 Ok(rows) => put.extend(rows),
                 // For the sake of one of them all are refused: it is too large, or its writer may not open the database.
-                Err(AdminError::Refused { status, .. }) if is_refusal(status) && piece.len() > 1 => {
+                Err(AdminError::Refused { status, error, .. }) if is_refusal(status, &error) && piece.len() > 1 => {
                     let (first, rest) = piece.split_at(piece.len() / 2);
                     pieces.extend([rest, first]);
                 }
-                Err(AdminError::Refused { status, error, reason, .. }) if is_refusal(status) => {
+                Err(AdminError::Refused { status, error, reason, .. }) if is_refusal(status, &error) => {
                     put.push(Err(NotPut::Refused(if reason.is_empty() { error } else { reason })));
                 }
                 Err(error) => return Err(error),
@@ -244,10 +244,11 @@ impl OfCouchDb {
     }
 }
 
-/// Whether this is a verdict on what was sent, and sending it again would change nothing.
-fn is_refusal(status: StatusCode) -> bool {
-    matches!(
+/// Whether this is CouchDB's verdict on what was sent, and sending it again would change nothing. A bare status says nothing.
+fn is_refusal(status: StatusCode, error: &str) -> bool {
+    let is_verdict = matches!(
         status,
         StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE
-    )
+    );
+    is_verdict && !error.is_empty()
 }

@@ -12,7 +12,7 @@
 //!    [`DocumentRunner::Us`] is told, and documents may be run.
 //! 3. Every heartbeat ([`heartbeat`]) writes a sign of life into the note, and looks at all nodes: one that joined, returned or restarted is
 //!    set anew, its own value remembered in the note before.
-//! 4. At the end, when our own replications have stopped, the values are put back and the note is deleted ([`give_back`]).
+//! 4. At the end, when our own replications have stopped, the values are put back and the note is deleted ([`give_back()`]).
 //!
 //! # Whoever ends without an end
 //! A crash leaves the values at 0 and the note: nobody runs the documents until the next start, or `couchrep give-back`, finds a note without

@@ -11,7 +11,7 @@
 //!   happened to a database is in the log, and what happened to a document in the database's feed.
 //! - *An edit that is lost to a state.* States are written over the revision that they are of ([`states`]).
 //! - *A one-shot that runs for ever.* An end that can't be written into its document is kept for that revision ([`untold`]).
-//! - *A document that takes the memory.* One that is too large is refused, or not read ([`states::stored`]); others are read by pages.
+//! - *A document that takes the memory.* One that is too large is refused, or not read ([`home`]); others are read by pages.
 //!
 //! A document's job has the rights that its owner has now, as his user's record says, whatever the document says of roles.
 

@@ -118,7 +118,7 @@ pub struct ReplicatorOptions {
     pub keep_jobs: Option<bool>,
     /// The only places that replications may connect to, separated by commas [default: all that aren't denied]
     ///
-    /// Each is [SCHEME://]PLACE[:PORT[-PORT]]: a name (*.example), an address, a network (10.0.0.0/8, [fd00::]/8) or *.
+    /// Each is [SCHEME://]PLACE[:PORT[-PORT]]: a name (*.example), an address, a network (10.0.0.0/8, fd00::/8) or *.
     #[arg(long, value_name = "RULES")]
     pub allow: Option<RuleList>,
     /// Places that they may not connect to, likewise; link-local addresses and clouds' metadata are denied besides

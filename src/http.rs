@@ -28,6 +28,7 @@ mod state;
 mod envelope;
 mod method_override;
 mod traffic;
+mod held;
 mod open_requests;
 mod cors;
 mod session_cookie;
@@ -76,6 +77,7 @@ use self::auth::{
     server_admins_of_database, watchers,
 };
 pub use self::beside::FaceBeside;
+pub use self::held::Held;
 pub use self::open_requests::{Reader, RequestPermits};
 pub use self::session_cookie::Https;
 pub(crate) use self::state::COUCHDB_VERSION;

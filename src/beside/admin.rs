@@ -29,7 +29,7 @@ pub struct CouchDbAsAdmin {
     asks_from: HeaderValue,
 }
 
-/// A question wasn't answered, or not as was hoped for.
+/// A question wasn't answered, or was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// It doesn't answer.

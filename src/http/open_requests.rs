@@ -5,19 +5,16 @@
 //! for changes, and an answer whose client has stopped reading, which takes one of the places for slow readers instead
 //! (`server/slow_reader.rs`). So neither thousands of feeds nor thousands of slow readers keep others out.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use super::held::Held;
 use crate::counters::{Counted, Counter, Gauge};
 
 /// All places of a server. Cheap to clone.
@@ -86,7 +83,7 @@ pub async fn limit(State(places): State<RequestPermits>, mut request: Request, n
         reader.reads(&place);
     }
     request.extensions_mut().insert(place.clone());
-    next.run(request).await.map(|body| Body::new(BodyWithPermit { body, _place: place }))
+    next.run(request).await.map(|body| Body::new(Held::new(body, place)))
 }
 
 /// A request's place among those that are open; free again when the last clone is dropped.
@@ -161,32 +158,6 @@ impl Reader {
 
     fn request(&self) -> MutexGuard<'_, Weak<Inner>> {
         self.request.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A body that holds its request's place.
-struct BodyWithPermit {
-    body: Body,
-    _place: RequestPermit,
-}
-
-impl HttpBody for BodyWithPermit {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::http::Held;
 
 /// Longer than the way from a request's last byte to the end that is sent right after it.
 const SOON: Duration = Duration::from_secs(1);
@@ -50,39 +50,13 @@ pub struct OneUnanswered(Unanswered);
 impl OneUnanswered {
     /// It is answered when the answer's body is dropped.
     pub fn until_end_of(self, response: Response) -> Response {
-        response.map(|body| Body::new(UnansweredBody { body, _request: self }))
+        response.map(|body| Body::new(Held::new(body, self)))
     }
 }
 
 impl Drop for OneUnanswered {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A body whose request isn't answered as long as it lives.
-struct UnansweredBody {
-    body: Body,
-    _request: OneUnanswered,
-}
-
-impl HttpBody for UnansweredBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

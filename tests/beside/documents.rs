@@ -30,9 +30,13 @@ async fn couchdb() -> Server {
 
 /// A couchrep beside it, as its admin.
 async fn beside(couchdb: &Server) -> Server {
-    let url = couchdb.anonymous_url("");
+    beside_url(&couchdb.anonymous_url("")).await
+}
+
+/// The same, by way of this URL.
+async fn beside_url(url: &str) -> Server {
     Server::with_config(|config| {
-        config.couchdb = Some(CouchDb::parse(&url).unwrap());
+        config.couchdb = Some(CouchDb::parse(url).unwrap());
         config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
         config.replicator.restart_pause = Duration::from_millis(50);
         config.replicator.max_restart_pause = Duration::from_millis(200);
@@ -201,12 +205,7 @@ async fn duplicates_are_couchdbs_to_mark() {
 async fn a_couchdb_that_was_away_is_followed_again() {
     let couchdb = couchdb().await;
     let gateway = support::FaultyPeer::before(&couchdb).await;
-    let url = gateway.url("");
-    let server = Server::with_config(|config| {
-        config.couchdb = Some(CouchDb::parse(&url).unwrap());
-        config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
-    })
-    .await;
+    let server = beside_url(&gateway.url("")).await;
     let body = |target: &str| json!({ "source": as_ann(&couchdb, "/src"), "target": as_ann(&couchdb, target), "continuous": true });
     couchdb.put("/_replicator/one", body("/tgt"), 201).await;
     until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 1).await;
@@ -290,12 +289,7 @@ async fn jobs_between_other_servers_go_on_while_couchdb_is_away() {
         other.put(&format!("/{name}"), json!(null), 201).await;
     }
     let gateway = support::FaultyPeer::before(&couchdb).await;
-    let url = gateway.url("");
-    let server = Server::with_config(|config| {
-        config.couchdb = Some(CouchDb::parse(&url).unwrap());
-        config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
-    })
-    .await;
+    let server = beside_url(&gateway.url("")).await;
     let body = json!({ "source": other.url("/a"), "target": other.url("/b"), "continuous": true });
     couchdb.put("/_replicator/job", body, 201).await;
     until(&server, "/_scheduler/jobs", |listed| listed["total_rows"] == 1).await;

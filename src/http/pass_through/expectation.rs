@@ -24,6 +24,8 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
+use crate::http::held::Held;
+
 /// Longer than a client waits itself: curl sends its body after a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -55,40 +57,17 @@ impl Asked {
     pub fn until_end_of(self, answer: Incoming) -> Body {
         match self.0 {
             None => Body::new(answer),
-            Some(word) => Body::new(ExpectedAnswer { answer, word }),
+            Some(word) => Body::new(Held::new(answer, OverAtEnd(word))),
         }
     }
 }
 
-/// The answer to a request that expected to be told to go on.
-struct ExpectedAnswer {
-    answer: Incoming,
-    word: Word,
-}
+/// Gives up a body that still waits when the answer is at its end.
+struct OverAtEnd(Word);
 
-impl HttpBody for ExpectedAnswer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.answer).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.answer.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.answer.size_hint()
-    }
-}
-
-impl Drop for ExpectedAnswer {
+impl Drop for OverAtEnd {
     fn drop(&mut self) {
-        self.word.over();
+        self.0.over();
     }
 }
 

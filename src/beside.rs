@@ -55,7 +55,7 @@ const IDLE: Duration = Duration::from_secs(90);
 const MAX_IDLE: usize = 256;
 
 /// Of an answer: as many as a request may have.
-const MAX_HEADERS: usize = 256;
+const MAX_HEADERS: usize = 1000;
 
 /// What is wrong with a body on its way.
 pub type BodyError = Box<dyn Error + Send + Sync>;

@@ -147,8 +147,6 @@ impl Run {
     }
 
     fn fail(&self, problem: &str) -> ! {
-        let log = self.world.machine.log();
-        let documents = &self.documents;
-        panic!("seed {}: {problem}\ndocuments: {documents:#?}\nlog:\n{log}", self.seed);
+        panic!("seed {}: {problem}\ndocuments: {:#?}", self.seed, self.documents);
     }
 }

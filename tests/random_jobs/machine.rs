@@ -83,7 +83,7 @@ impl Machine {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        assert!(tokio::time::timeout(STOPPED, ended).await.is_ok(), "it doesn't stop: {}", self.log());
+        assert!(tokio::time::timeout(STOPPED, ended).await.is_ok(), "it doesn't stop");
         self.is_dead = true;
     }
 
@@ -104,7 +104,16 @@ impl Machine {
 
     /// All that it has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(log(&self.dir)).unwrap()
+        fs::read_to_string(log(&self.dir)).unwrap_or_default()
+    }
+}
+
+/// Whatever fails, what it logged tells why.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log:\n{}", self.log());
+        }
     }
 }
 

@@ -422,13 +422,14 @@ impl<'a> People<'a> {
 
     /// Sends a request: status and answer.
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<(u16, Value), Gone> {
+        let asked = format!("{method} {path} {}", body.clone().unwrap_or_default());
         let mut request =
             self.client.request(method, format!("{}{path}", self.url)).header("x-couch-full-commit", "true");
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
         let gone = |error: reqwest::Error| {
-            assert!(!error.is_timeout(), "seed {}: no answer: {error}", self.run);
+            assert!(!error.is_timeout(), "seed {}: no answer to {asked}: {error:?}", self.run);
             Gone
         };
         let answer = request.send().await.map_err(gone)?;

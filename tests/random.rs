@@ -14,12 +14,13 @@ mod refusals;
 mod fast_writer;
 mod trouble;
 mod remade;
+pub mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use futures::{StreamExt, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use reqwest::header::CONTENT_TYPE;
@@ -31,8 +32,6 @@ use self::edits::{Editor, Kept, check};
 use crate::support::{FaultyPeer, Process, Server, client, json as json_of, leaves_in_bulk};
 
 const RUNS: u64 = 200;
-/// Runs at once in one test: they mostly wait for pauses and silences.
-const AT_ONCE: usize = 6;
 /// For a run to come to its end. One with thousands of refusals takes some 100 s beside a busy machine.
 const LIMIT: Duration = Duration::from_secs(900);
 /// What makes pauses short, batches many, and what nobody has asked to be synced lost in a kill.
@@ -72,51 +71,38 @@ impl Side {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn replicas_are_equal_after_random_faults_between_two_servers() {
     runs([Side::Remote, Side::Remote], 0..60).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn replicas_are_equal_after_random_faults_between_the_store_and_a_server() {
     runs([Side::Local, Side::Remote], 60..120).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn replicas_are_equal_after_random_kills_within_the_store() {
     runs([Side::Local, Side::Local], 120..150).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn replicas_are_equal_after_random_kills_of_the_other_server() {
     runs([Side::Mortal, Side::Remote], 150..RUNS).await;
 }
 
-/// Makes the runs with these seeds, more or fewer of them where the environment says so.
 async fn runs(sides: [Side; 2], seeds: std::ops::Range<u64>) {
-    let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
-    let seeds: Vec<u64> = match (number("COUCHREP_SEED"), number("COUCHREP_SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, Some(all)) => (seeds.start * all / RUNS..seeds.end * all / RUNS).collect(),
-        (None, None) => seeds.collect(),
-    };
-    let world = Server::start().await;
-    let failed: Vec<_> = stream::iter(seeds)
-        .map(|seed| {
-            let world = &world;
-            let run = std::panic::AssertUnwindSafe(async move {
-                let mut run = Run::new(seed, sides, world).await;
-                if tokio::time::timeout(LIMIT, run.run()).await.is_err() {
-                    panic!("seed {seed}: it doesn't come to an end: {}", run.where_it_stands().await);
-                }
-            });
-            async move { futures::FutureExt::catch_unwind(run).await.is_err().then_some(seed) }
-        })
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
-    assert!(failed.is_empty(), "these seeds failed: {failed:?}");
+    let world = Arc::new(Server::start().await);
+    runs::make(seeds, RUNS, |seed| {
+        let world = world.clone();
+        async move {
+            let mut run = Run::new(seed, sides, &world).await;
+            if tokio::time::timeout(LIMIT, run.run()).await.is_err() {
+                panic!("seed {seed}: it doesn't come to an end: {}", run.where_it_stands().await);
+            }
+        }
+    })
+    .await;
 }
 
 /// What a run has besides its edits.

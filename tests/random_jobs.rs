@@ -20,7 +20,6 @@ mod verdict;
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
@@ -28,41 +27,24 @@ use self::documents::Documents;
 use self::people::People;
 use self::trouble::Trouble;
 use self::world::World;
+use crate::random::runs;
 
 const RUNS: u64 = 100;
-/// Runs at once in one test: they mostly wait.
-const AT_ONCE: usize = 6;
 /// For a run's steps, whose requests all have limits of their own.
 const STEPS_LIMIT: Duration = Duration::from_secs(300);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn jobs_of_documents_hold_through_kills_and_edits() {
     runs(0..50).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn jobs_of_documents_hold_while_the_other_server_goes_and_comes() {
     runs(50..RUNS).await;
 }
 
-/// Makes the runs with these seeds, more or fewer of them where the environment says so.
 async fn runs(seeds: std::ops::Range<u64>) {
-    let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
-    let seeds: Vec<u64> = match (number("COUCHREP_SEED"), number("COUCHREP_SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, Some(all)) => (seeds.start * all / RUNS..seeds.end * all / RUNS).collect(),
-        (None, None) => seeds.collect(),
-    };
-    let failed: Vec<_> = stream::iter(seeds)
-        .map(|seed| {
-            let run = std::panic::AssertUnwindSafe(async move { Run::new(seed).await.run().await });
-            async move { futures::FutureExt::catch_unwind(run).await.is_err().then_some(seed) }
-        })
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
-    assert!(failed.is_empty(), "these seeds failed: {failed:?}");
+    runs::make(seeds, RUNS, |seed| async move { Run::new(seed).await.run().await }).await;
 }
 
 /// One run.

@@ -162,14 +162,15 @@ async fn start_other() -> Server {
 
 /// Lets everybody edit; what databases have taken.
 pub async fn edit(editors: Vec<Option<Editor>>) -> Vec<Vec<Kept>> {
-    join_all(editors.into_iter().map(async |editor| {
-        let mut kept = Vec::new();
-        if let Some(mut editor) = editor {
-            for _ in 0..editor.rng.random_range(EDITS) {
-                kept.extend(editor.edit().await);
-            }
+    join_all(editors.into_iter().map(edit_some)).await
+}
+
+async fn edit_some(editor: Option<Editor>) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    if let Some(mut editor) = editor {
+        for _ in 0..editor.rng.random_range(EDITS) {
+            kept.extend(editor.edit().await);
         }
-        kept
-    }))
-    .await
+    }
+    kept
 }

@@ -192,7 +192,8 @@ impl Scheduler {
             Err(error) if !job.outlives_failures() => {
                 tracing::warn!(error = %error.chain(), "replication failed");
                 // What it met, others needn't meet.
-                self.scheduled().schedule.failed(job.number, &failed(job, &error, healthy, context), Instant::now());
+                let failed = failed(job, &error, healthy, context);
+                self.scheduled().schedule.failed(job.number, &failed, Instant::now());
                 running.end(&id, job.number, Err(error)).await;
                 self.forget(job);
             }
@@ -216,7 +217,8 @@ impl Scheduler {
         let Inner { context, running, .. } = &*self.inner;
         self.counters().jobs_crashed.increment();
         let now = Instant::now();
-        let until = self.scheduled().schedule.failed(job.number, &failed(job, &error, healthy, context), now);
+        let failed = failed(job, &error, healthy, context);
+        let until = self.scheduled().schedule.failed(job.number, &failed, now);
         let pause = until.map(|until| until - now);
         let reason: Arc<str> = reason(&error).into();
         let pause_ms = pause.map(|pause| pause.as_millis() as u64);

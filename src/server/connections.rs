@@ -34,7 +34,7 @@ use crate::http::{Https, Reader};
 use crate::tasks::Tasks;
 
 use super::client_stream::ClientStream;
-use super::hang_up::{HangUp, Unanswered};
+use super::hang_up::{HangUp, UnansweredRequests};
 use super::raw_targets::RawTargets;
 use super::slow_reader::SlowReader;
 use super::tls::ServerCertificate;
@@ -78,7 +78,7 @@ pub async fn accept(
             let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let client = Client { reader: Reader::default(), unanswered: Unanswered::default() };
+                    let client = Client { reader: Reader::default(), unanswered: UnansweredRequests::default() };
                     let (is_https, asks) = (certificate.is_some(), client.reader.clone());
                     let face = face.clone().map_request(move |request: hyper::Request<Incoming>| {
                         let mut request = request.map(Body::new);
@@ -133,7 +133,7 @@ async fn encrypted(
 /// Who is at the other end of a connection.
 struct Client {
     reader: Reader,
-    unanswered: Unanswered,
+    unanswered: UnansweredRequests,
 }
 
 async fn serve(

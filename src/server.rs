@@ -116,13 +116,13 @@ impl Server {
         match callers {
             None => {
                 let serving = Serving { limits: config.http.clone(), keeps_case: false };
-                let face = http::router(shared.into());
-                connections.spawn("accept", connections::accept(listener, face, serving, open, tasks))
+                let router = http::router(shared.into());
+                connections.spawn("accept", connections::accept(listener, router, serving, open, tasks))
             }
             Some(callers) => {
                 let serving = Serving { limits: home::limits_beside(&config.http), keeps_case: true };
-                let face = http::face_beside(shared.into(), callers);
-                connections.spawn("accept", connections::accept(listener, face, serving, open, tasks))
+                let router = http::router_beside(shared.into(), callers);
+                connections.spawn("accept", connections::accept(listener, router, serving, open, tasks))
             }
         };
         availability.up();

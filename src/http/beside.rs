@@ -1,4 +1,4 @@
-//! The face of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
+//! The router of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
 //!
 //! # Whose a request is
 //! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`our_path`]), in whatever
@@ -39,7 +39,7 @@ use crate::beside::Upstream;
 
 /// Answers all requests. Cheap to clone.
 #[derive(Clone)]
-pub struct FaceBeside {
+pub struct RouterBeside {
     routes: Router,
     state: AppState,
     upstream: Upstream,
@@ -47,7 +47,7 @@ pub struct FaceBeside {
     away: Arc<AtomicBool>,
 }
 
-impl FaceBeside {
+impl RouterBeside {
     /// `routes` are the replicator's.
     pub fn new(routes: Router, state: AppState, upstream: Upstream) -> Self {
         Self { routes, state, upstream, away: Arc::default() }
@@ -85,7 +85,7 @@ impl FaceBeside {
     }
 }
 
-impl Service<Request> for FaceBeside {
+impl Service<Request> for RouterBeside {
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;

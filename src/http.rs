@@ -81,7 +81,7 @@ pub use self::held::Held;
 pub use self::open_requests::{Reader, RequestPermits};
 pub use self::session_cookie::Https;
 pub(crate) use self::state::COUCHDB_VERSION;
-pub use self::state::{AppState, Availability, Home, Shared};
+pub use self::state::{AppState, Availability, Backend, Shared};
 pub use self::traffic::Traffic;
 use crate::beside::Callers;
 

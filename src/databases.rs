@@ -52,7 +52,7 @@ pub enum OpenError {
     NoStore(DbName),
     /// What proves who the caller is will be over before the job is.
     #[error("a continuous replication of the local database `{0}` outlives a session, a token and a proxy's word: {1}")]
-    Passing(DbName, Passing),
+    TemporaryProof(DbName, WhyTemporary),
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -64,9 +64,9 @@ pub enum OpenError {
     Peer(#[from] PeerError),
 }
 
-/// Why a proof that passes can't be made to last, in words of what would help.
+/// Why a temporary proof can't be made to last, in words of what would help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Passing {
+pub enum WhyTemporary {
     /// Nobody here may read CouchDB's secret.
     #[error(
         "ask with name and password (a session's cookie does if couchrep has an admin of this CouchDB, --couchdb-admin-file)"
@@ -103,10 +103,10 @@ impl Databases {
         }
     }
 
-    /// Begins a session that lasts for a caller whose own proof passes, for a job between these endpoints; `None` if it needs none.
+    /// Begins a session that lasts for a caller whose own proof is temporary, for a job between these endpoints; `None` if it needs none.
     ///
     /// # Errors
-    /// [`OpenError::Passing`] if the job is for `ever`, and there is none to be had. Another job has to make do with his own proof.
+    /// [`OpenError::TemporaryProof`] if the job is for `ever`, and there is none to be had. Another job has to make do with his own proof.
     pub async fn session(
         &self,
         endpoints: [&Endpoint; 2],
@@ -118,15 +118,15 @@ impl Databases {
             Endpoint::Remote(_) => None,
         });
         let (LocalDatabases::CouchDb(_, sessions), Some(name)) = (&self.local, local) else { return Ok(None) };
-        if caller.passing.is_empty() {
+        if caller.temporary_proofs.is_empty() {
             return Ok(None);
         }
         let why = match sessions {
-            None => Passing::NoAdmin,
+            None => WhyTemporary::NoAdmin,
             Some(sessions) => match sessions.begin(caller).boxed().await {
                 Ok(session) => return Ok(Some(Arc::new(session))),
-                Err(NotLasting::NoCookie) => Passing::NoCookie,
-                Err(NotLasting::Foreign) => Passing::Foreign,
+                Err(NotLasting::NoCookie) => WhyTemporary::NoCookie,
+                Err(NotLasting::Foreign) => WhyTemporary::Foreign,
                 Err(NotLasting::Unanswered(error)) if for_ever => {
                     let request = format!("the session of {}", caller.name.as_deref().unwrap_or_default());
                     return Err(PeerError::Unreachable { request, tries: 1, reason: error.to_string() }.into());
@@ -134,7 +134,7 @@ impl Databases {
                 Err(NotLasting::Unanswered(_)) => return Ok(None),
             },
         };
-        if for_ever { Err(OpenError::Passing(name.clone(), why)) } else { Ok(None) }
+        if for_ever { Err(OpenError::TemporaryProof(name.clone(), why)) } else { Ok(None) }
     }
 
     /// A database as a job of this caller uses it: a local name beside a CouchDB becomes a database over HTTP, with what he
@@ -151,13 +151,13 @@ impl Databases {
     /// stand as it is.
     ///
     /// # Errors
-    /// [`OpenError::Passing`] if he has proved otherwise who he is: a document knows no sessions.
+    /// [`OpenError::TemporaryProof`] if he has proved otherwise who he is: a document knows no sessions.
     pub fn written(&self, endpoint: &Endpoint, caller: &Caller) -> Result<Option<Value>, OpenError> {
         let (LocalDatabases::CouchDb(root, _), Endpoint::Local(name)) = (&self.local, endpoint) else {
             return Ok(None);
         };
-        if !caller.passing.is_empty() {
-            return Err(OpenError::Passing(name.clone(), Passing::Kept));
+        if !caller.temporary_proofs.is_empty() {
+            return Err(OpenError::TemporaryProof(name.clone(), WhyTemporary::Kept));
         }
         let at = RemoteEndpoint::beside(root, name.clone(), proof(caller));
         let mut written = json!({ "url": at.url.as_str() });
@@ -259,8 +259,8 @@ impl Databases {
 
 /// With his password, or as he proved it now.
 fn proof(caller: &Caller) -> CouchDbProof {
-    if !caller.passing.is_empty() {
-        return CouchDbProof::Headers(caller.passing.clone());
+    if !caller.temporary_proofs.is_empty() {
+        return CouchDbProof::Headers(caller.temporary_proofs.clone());
     }
     let header = caller.authorization.as_ref();
     CouchDbProof::Password(header.and_then(|header| Credentials::from_header(header.expose_secret())))

@@ -143,7 +143,12 @@ fn caller(Session { user, info }: Session, proofs: &HeaderMap) -> Caller {
     let text = |value: &hyper::header::HeaderValue| value.to_str().ok().map(str::to_owned);
     let authorization = proofs.get(AUTHORIZATION).and_then(text);
     let by_password = info.authenticated.as_deref() == Some("default");
-    let passing = proofs.iter().filter(|(name, _)| *name != ORIGIN && !by_password && user.name.is_some());
-    let passing = passing.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?.into())));
-    Caller { name: user.name.clone(), roles, passing: passing.collect(), authorization: authorization.map(Into::into) }
+    let temporary = proofs.iter().filter(|(name, _)| *name != ORIGIN && !by_password && user.name.is_some());
+    let temporary = temporary.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?.into())));
+    Caller {
+        name: user.name.clone(),
+        roles,
+        temporary_proofs: temporary.collect(),
+        authorization: authorization.map(Into::into),
+    }
 }

@@ -153,6 +153,24 @@ fn set_path(request: &mut Request, path: &str) {
 mod tests {
     use super::*;
 
+    /// A path that is missing here passes through, whatever the table of routes says.
+    #[test]
+    fn ours_are_the_paths_of_the_routes_beside_a_couchdb() {
+        let table = include_str!("../http.rs");
+        let list = |name: &str| table.split(name).nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap();
+        let lists = [list("\nfn replication_routes("), list("\nfn routes_beside(")];
+        let paths = lists.iter().flat_map(|list| list.split(".route(").skip(1));
+        let paths = paths.map(|route| route.split('"').nth(1).unwrap());
+        let (documents, others): (Vec<_>, Vec<_>) = paths.partition(|path| documents_path(path).is_some());
+        assert_eq!(documents, ["/_scheduler/docs", "/_scheduler/docs/{*place}"]);
+        let any = |segment| if str::starts_with(segment, '{') { "*" } else { segment };
+        let segments = |path: &&'static str| path.split('/').skip(1).map(any).collect::<Vec<_>>();
+        let (mut found, mut ours) = (others.iter().map(segments).collect::<Vec<_>>(), OURS.map(<[_]>::to_vec));
+        found.sort();
+        ours.sort();
+        assert_eq!(found, ours);
+    }
+
     #[test]
     fn the_replicators_paths_are_ours_however_they_are_written() {
         for (path, ours) in [

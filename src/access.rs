@@ -30,7 +30,7 @@ pub struct Caller {
     pub authorization: Option<SecretString>,
     /// What proves who he is only for a while, to the CouchDB beside which this server stands: headers with a session's cookie, a
     /// token, a proxy's word. None if a password proves it.
-    pub passing: Vec<(String, SecretString)>,
+    pub temporary_proofs: Vec<(String, SecretString)>,
 }
 
 /// Why somebody may not do something, in CouchDB's words.

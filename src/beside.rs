@@ -39,7 +39,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioTimer;
 
 pub use self::admin::{AdminError, CouchDbAsAdmin};
-pub use self::callers::{Asked, Callers, KnownCaller};
+pub use self::callers::{Authentication, Callers, KnownCaller};
 pub use self::connecting::TrustError;
 use self::connecting::{Connector, Spawner};
 pub use self::questions::{Answered, UuidError};

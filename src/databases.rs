@@ -17,7 +17,7 @@ use crate::beside::{LastingSession, NotLasting, Sessions};
 use crate::config::Replicator;
 use crate::counters::ReplicatorCounters;
 use crate::effort::pulse::Pulse;
-use crate::endpoint::{Credentials, Endpoint, HomeProof, RemoteEndpoint, SecretRefused};
+use crate::endpoint::{CouchDbProof, Credentials, Endpoint, RemoteEndpoint, SecretRefused};
 use crate::peer::local::LocalPeer;
 use crate::peer::remote::server::RemoteServer;
 use crate::peer::remote::{Clients, RemotePeer};
@@ -28,16 +28,16 @@ use crate::store::{DbName, DbUpdates, Store, StoreError};
 /// Opens databases. Cheap to clone.
 #[derive(Clone)]
 pub struct Databases {
-    home: Home,
+    local: LocalDatabases,
     clients: Clients,
     settings: Arc<Replicator>,
 }
 
 /// Where local names live.
 #[derive(Clone)]
-enum Home {
+enum LocalDatabases {
     /// There are none.
-    Nowhere,
+    None,
     /// In the embedded store.
     Store(Store),
     /// In the CouchDB with this root; there is an admin's help if sessions of callers can be renewed.
@@ -52,7 +52,7 @@ pub enum OpenError {
     NoStore(DbName),
     /// What proves who the caller is will be over before the job is.
     #[error("a continuous replication of the local database `{0}` outlives a session, a token and a proxy's word: {1}")]
-    Passing(DbName, Passing),
+    TemporaryProof(DbName, WhyTemporary),
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -64,9 +64,9 @@ pub enum OpenError {
     Peer(#[from] PeerError),
 }
 
-/// Why a proof that passes can't be made to last, in words of what would help.
+/// Why a temporary proof can't be made to last, in words of what would help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Passing {
+pub enum WhyTemporary {
     /// Nobody here may read CouchDB's secret.
     #[error(
         "ask with name and password (a session's cookie does if couchrep has an admin of this CouchDB, --couchdb-admin-file)"
@@ -87,26 +87,26 @@ impl Databases {
     /// Those of the store, and all others over HTTP. Without a store, as a command has it that is given URLs alone, there
     /// are no local names.
     pub fn new(store: Option<Store>, clients: Clients, settings: Arc<Replicator>) -> Self {
-        Self { home: store.map_or(Home::Nowhere, Home::Store), clients, settings }
+        Self { local: store.map_or(LocalDatabases::None, LocalDatabases::Store), clients, settings }
     }
 
     /// Those of the CouchDB with this root, and all others over HTTP. `sessions` renews those of callers, if there is an admin.
     pub fn beside(root: Url, sessions: Option<Sessions>, clients: Clients, settings: Arc<Replicator>) -> Self {
-        Self { home: Home::CouchDb(root, sessions), clients, settings }
+        Self { local: LocalDatabases::CouchDb(root, sessions), clients, settings }
     }
 
     /// Renews sessions of callers.
     pub fn sessions(&self) -> Option<&Sessions> {
-        match &self.home {
-            Home::CouchDb(_, sessions) => sessions.as_ref(),
-            Home::Nowhere | Home::Store(_) => None,
+        match &self.local {
+            LocalDatabases::CouchDb(_, sessions) => sessions.as_ref(),
+            LocalDatabases::None | LocalDatabases::Store(_) => None,
         }
     }
 
-    /// Begins a session that lasts for a caller whose own proof passes, for a job between these endpoints; `None` if it needs none.
+    /// Begins a session that lasts for a caller whose own proof is temporary, for a job between these endpoints; `None` if it needs none.
     ///
     /// # Errors
-    /// [`OpenError::Passing`] if the job is for `ever`, and there is none to be had. Another job has to make do with his own proof.
+    /// [`OpenError::TemporaryProof`] if the job is for `ever`, and there is none to be had. Another job has to make do with his own proof.
     pub async fn session(
         &self,
         endpoints: [&Endpoint; 2],
@@ -117,16 +117,16 @@ impl Databases {
             Endpoint::Local(name) => Some(name),
             Endpoint::Remote(_) => None,
         });
-        let (Home::CouchDb(_, sessions), Some(name)) = (&self.home, local) else { return Ok(None) };
-        if caller.passing.is_empty() {
+        let (LocalDatabases::CouchDb(_, sessions), Some(name)) = (&self.local, local) else { return Ok(None) };
+        if caller.temporary_proofs.is_empty() {
             return Ok(None);
         }
         let why = match sessions {
-            None => Passing::NoAdmin,
+            None => WhyTemporary::NoAdmin,
             Some(sessions) => match sessions.begin(caller).boxed().await {
                 Ok(session) => return Ok(Some(Arc::new(session))),
-                Err(NotLasting::NoCookie) => Passing::NoCookie,
-                Err(NotLasting::Foreign) => Passing::Foreign,
+                Err(NotLasting::NoCookie) => WhyTemporary::NoCookie,
+                Err(NotLasting::Foreign) => WhyTemporary::Foreign,
                 Err(NotLasting::Unanswered(error)) if for_ever => {
                     let request = format!("the session of {}", caller.name.as_deref().unwrap_or_default());
                     return Err(PeerError::Unreachable { request, tries: 1, reason: error.to_string() }.into());
@@ -134,28 +134,32 @@ impl Databases {
                 Err(NotLasting::Unanswered(_)) => return Ok(None),
             },
         };
-        if for_ever { Err(OpenError::Passing(name.clone(), why)) } else { Ok(None) }
+        if for_ever { Err(OpenError::TemporaryProof(name.clone(), why)) } else { Ok(None) }
     }
 
     /// A database as a job of this caller uses it: a local name beside a CouchDB becomes a database over HTTP, with what he
     /// proves there who he is, or with the session that was begun for that.
     pub fn placed(&self, endpoint: Endpoint, caller: &Caller, session: Option<&Arc<LastingSession>>) -> Endpoint {
-        let (Home::CouchDb(root, _), Endpoint::Local(name)) = (&self.home, &endpoint) else { return endpoint };
-        let proof = session.map_or_else(|| proof(caller), |session| HomeProof::Session(session.clone()));
-        Endpoint::Remote(Box::new(RemoteEndpoint::at_home(root, name.clone(), proof)))
+        let (LocalDatabases::CouchDb(root, _), Endpoint::Local(name)) = (&self.local, &endpoint) else {
+            return endpoint;
+        };
+        let proof = session.map_or_else(|| proof(caller), |session| CouchDbProof::Session(session.clone()));
+        Endpoint::Remote(Box::new(RemoteEndpoint::beside(root, name.clone(), proof)))
     }
 
     /// What stands in a document for a local name beside a CouchDB: the database's URL, with who asks by name and password. `None`: it may
     /// stand as it is.
     ///
     /// # Errors
-    /// [`OpenError::Passing`] if he has proved otherwise who he is: a document knows no sessions.
+    /// [`OpenError::TemporaryProof`] if he has proved otherwise who he is: a document knows no sessions.
     pub fn written(&self, endpoint: &Endpoint, caller: &Caller) -> Result<Option<Value>, OpenError> {
-        let (Home::CouchDb(root, _), Endpoint::Local(name)) = (&self.home, endpoint) else { return Ok(None) };
-        if !caller.passing.is_empty() {
-            return Err(OpenError::Passing(name.clone(), Passing::Kept));
+        let (LocalDatabases::CouchDb(root, _), Endpoint::Local(name)) = (&self.local, endpoint) else {
+            return Ok(None);
+        };
+        if !caller.temporary_proofs.is_empty() {
+            return Err(OpenError::TemporaryProof(name.clone(), WhyTemporary::Kept));
         }
-        let at = RemoteEndpoint::at_home(root, name.clone(), proof(caller));
+        let at = RemoteEndpoint::beside(root, name.clone(), proof(caller));
         let mut written = json!({ "url": at.url.as_str() });
         if let Some(credentials) = &at.credentials {
             let (name, password) = (&credentials.name, credentials.password.expose_secret());
@@ -166,13 +170,13 @@ impl Databases {
 
     /// Opens a database for a caller; what is done with it counts as life of the job that has this pulse.
     pub async fn open(&self, endpoint: &Endpoint, caller: &Arc<Caller>, pulse: &Pulse) -> Result<Peer, OpenError> {
-        let remote = match (endpoint, &self.home) {
+        let remote = match (endpoint, &self.local) {
             (Endpoint::Remote(remote), _) => RemoteEndpoint::clone(remote),
-            (Endpoint::Local(name), Home::CouchDb(root, _)) => {
-                RemoteEndpoint::at_home(root, name.clone(), proof(caller))
+            (Endpoint::Local(name), LocalDatabases::CouchDb(root, _)) => {
+                RemoteEndpoint::beside(root, name.clone(), proof(caller))
             }
-            (Endpoint::Local(name), Home::Nowhere) => return Err(OpenError::NoStore(name.clone())),
-            (Endpoint::Local(name), Home::Store(store)) => {
+            (Endpoint::Local(name), LocalDatabases::None) => return Err(OpenError::NoStore(name.clone())),
+            (Endpoint::Local(name), LocalDatabases::Store(store)) => {
                 return Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())));
             }
         };
@@ -197,11 +201,11 @@ impl Databases {
     /// kept in, which names it by its URL and a password.
     pub fn policy(&self, endpoint: &RemoteEndpoint, caller: &Caller) -> Policy {
         let policy = Policy::new(&self.settings.endpoints, caller.is_server_admin());
-        let Home::CouchDb(root, _) = &self.home else { return policy };
+        let LocalDatabases::CouchDb(root, _) = &self.local else { return policy };
         let by_password = endpoint.credentials.is_some() && endpoint.headers.is_empty() && endpoint.auth.is_none();
         let is_kept = by_password && endpoint.url.as_str().starts_with(root.as_str());
         match endpoint.local_name.is_some() || is_kept {
-            true => policy.with_home(Destination::of(root)),
+            true => policy.with_exempt(Destination::of(root)),
             false => policy,
         }
     }
@@ -246,18 +250,18 @@ impl Databases {
     }
 
     fn store(&self) -> Option<&Store> {
-        match &self.home {
-            Home::Store(store) => Some(store),
-            Home::Nowhere | Home::CouchDb(..) => None,
+        match &self.local {
+            LocalDatabases::Store(store) => Some(store),
+            LocalDatabases::None | LocalDatabases::CouchDb(..) => None,
         }
     }
 }
 
 /// With his password, or as he proved it now.
-fn proof(caller: &Caller) -> HomeProof {
-    if !caller.passing.is_empty() {
-        return HomeProof::Headers(caller.passing.clone());
+fn proof(caller: &Caller) -> CouchDbProof {
+    if !caller.temporary_proofs.is_empty() {
+        return CouchDbProof::Headers(caller.temporary_proofs.clone());
     }
     let header = caller.authorization.as_ref();
-    HomeProof::Password(header.and_then(|header| Credentials::from_header(header.expose_secret())))
+    CouchDbProof::Password(header.and_then(|header| Credentials::from_header(header.expose_secret())))
 }

@@ -76,7 +76,7 @@ pub struct RemoteEndpoint {
 }
 
 /// How somebody proves who he is to the CouchDB beside which this server stands.
-pub enum HomeProof {
+pub enum CouchDbProof {
     /// As long as it is right; `None`: he is nobody in particular.
     Password(Option<Credentials>),
     /// As they came, while they last.
@@ -198,11 +198,11 @@ impl RemoteEndpoint {
     }
 
     /// A database of the CouchDB with this root, as somebody may use it who proves by this who he is.
-    pub fn at_home(root: &Url, name: DbName, proof: HomeProof) -> Self {
+    pub fn beside(root: &Url, name: DbName, proof: CouchDbProof) -> Self {
         let (credentials, headers, auth) = match proof {
-            HomeProof::Password(credentials) => (credentials, Vec::new(), None),
-            HomeProof::Headers(headers) => (None, headers, None),
-            HomeProof::Session(session) => (None, Vec::new(), Some(Auth::Session(session))),
+            CouchDbProof::Password(credentials) => (credentials, Vec::new(), None),
+            CouchDbProof::Headers(headers) => (None, headers, None),
+            CouchDbProof::Session(session) => (None, Vec::new(), Some(Auth::Session(session))),
         };
         let mut url = root.clone();
         url.set_path(&format!("{}{}/", root.path(), percent::encode(name.as_str())));

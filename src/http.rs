@@ -1,4 +1,4 @@
-//! The HTTP face: CouchDB's API, but for what [`ABSENT`] names, over the store and the jobs; or, beside a CouchDB, the replicator's part
+//! The HTTP API: CouchDB's, but for what [`ABSENT`] names, over the store and the jobs; or, beside a CouchDB, the replicator's part
 //! of it alone, while everything else passes through ([`beside`]).
 //!
 //! Every route stands in one of three lists ([`replication_routes`], [`routes_beside`], [`database_routes`]), and what CouchDB has
@@ -76,12 +76,12 @@ use self::auth::{
     Routes, designers, everybody, listers, maintainers, members, members_of_others, replicators, server_admins,
     server_admins_of_database, watchers,
 };
-pub use self::beside::FaceBeside;
+pub use self::beside::RouterBeside;
 pub use self::held::Held;
 pub use self::open_requests::{Reader, RequestPermits};
 pub use self::session_cookie::Https;
 pub(crate) use self::state::COUCHDB_VERSION;
-pub use self::state::{AppState, Availability, Home, Shared};
+pub use self::state::{AppState, Availability, Backend, Shared};
 pub use self::traffic::Traffic;
 use crate::beside::Callers;
 
@@ -101,8 +101,8 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn_with_state(traffic, traffic::count))
 }
 
-/// The face of a server beside a CouchDB, which `callers` ask.
-pub fn face_beside(state: AppState, callers: Callers) -> FaceBeside {
+/// The router of a server beside a CouchDB, which `callers` ask.
+pub fn router_beside(state: AppState, callers: Callers) -> RouterBeside {
     let traffic = state.traffic.clone();
     let upstream = callers.upstream().clone();
     let routes = routes_beside(Routes::new(&state));
@@ -113,7 +113,7 @@ pub fn face_beside(state: AppState, callers: Callers) -> FaceBeside {
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn(envelope::complete))
         .layer(from_fn_with_state(traffic, traffic::count));
-    FaceBeside::new(routes, state, upstream)
+    RouterBeside::new(routes, state, upstream)
 }
 
 /// What is the same with and without a CouchDB. Each path stands in [`beside`]'s list too, else it passes through there.

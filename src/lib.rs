@@ -3,7 +3,7 @@
 //! It answers `POST /_replicate` as CouchDB does and copies documents with their whole revision trees and attachments
 //! between any two CouchDB-compatible databases. The modules stand as the floors of a house, from the ground up: words
 //! that everyone uses, the embedded store, what a replication needs of a database, one replication, what keeps track of
-//! many, and the HTTP face of it all. Each imports only from floors below. ARCHITECTURE.md draws the same map with its
+//! many, and the HTTP API of it all. Each imports only from floors below. ARCHITECTURE.md draws the same map with its
 //! invariants; who reads for the first time begins at [`replicate`].
 
 pub mod json;

@@ -55,7 +55,7 @@ pub struct Policy {
     /// Whether the rules for users count too.
     narrow: bool,
     /// What no rule is asked of.
-    home: Option<Destination>,
+    exempt: Option<Destination>,
 }
 
 /// A connection that isn't made, and the rule that forbids it.
@@ -82,12 +82,12 @@ impl Policy {
     /// What a server admin, or somebody else, may connect to.
     pub fn new(rules: &Arc<EndpointRules>, is_admin: bool) -> Self {
         let same = rules.allow_users.is_empty() && rules.deny_users.is_empty();
-        Self { rules: rules.clone(), narrow: !is_admin && !same, home: None }
+        Self { rules: rules.clone(), narrow: !is_admin && !same, exempt: None }
     }
 
     /// The same, and this server whatever the rules say.
-    pub fn with_home(self, home: Destination) -> Self {
-        Self { home: Some(home), ..self }
+    pub fn with_exempt(self, server: Destination) -> Self {
+        Self { exempt: Some(server), ..self }
     }
 
     /// Whether it is that of users, and another one than that of admins.
@@ -112,7 +112,7 @@ impl Policy {
     }
 
     fn judge(&self, to: &Destination, looked_up: Address) -> Result<(), Forbidden> {
-        if self.home.as_ref() == Some(to) {
+        if self.exempt.as_ref() == Some(to) {
             return Ok(());
         }
         let address = to.address().map_or(looked_up, Address::Known);

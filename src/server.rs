@@ -6,7 +6,7 @@
 //! doesn't end by its deadline is dropped; the store survives that as it survives a crash.
 
 mod connections;
-mod home;
+mod backend;
 mod client_stream;
 mod raw_targets;
 mod slow_reader;
@@ -27,13 +27,13 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::backend::Opened;
 use self::connections::Serving;
-use self::home::Opened;
 pub use self::start_error::StartError;
 use self::tls::ServerCertificate;
 use crate::beside::CouchDbUsers;
 use crate::config::Config;
-use crate::http::{self, Home};
+use crate::http::{self, Backend};
 use crate::jobs::Jobs;
 use crate::jobs::documents::DescribedJobs;
 use crate::jobs::documents::home::DocumentHome;
@@ -73,20 +73,20 @@ impl Server {
         let addr = listener.local_addr().map_err(|source| not_listening(&config, source))?;
         let (connections, to_couchdb) = (Tasks::default(), Tasks::default());
         let clients = Clients::new(&config.replicator)?;
-        let opened = home::open(&settings, &clients, addr, &to_couchdb).await?;
-        let Opened { home, databases, admin, uuid, address } = opened;
-        let takeover = home::takeover(&config, admin.clone()).await?;
+        let opened = backend::open(&settings, &clients, addr, &to_couchdb).await?;
+        let Opened { backend, databases, admin, uuid, address } = opened;
+        let takeover = backend::takeover(&config, admin.clone()).await?;
         let settings_of_jobs = Arc::new(config.replicator.clone());
         let identity = identity::of(&config, &address, &uuid);
         let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);
         let budget = context.budget.clone();
-        let (store, callers, documents) = match &home {
-            Home::Embedded { store, accounts } => {
+        let (store, callers, documents) = match &backend {
+            Backend::Embedded { store, accounts } => {
                 let (home, owners) = (DocumentHome::of_store(store.clone()), Owners::Accounts(accounts.clone()));
                 let documents = DescribedJobs { home, ours: None, owners };
                 (Some(store.clone()), None, Some(documents))
             }
-            Home::Beside(callers) => {
+            Backend::CouchDb(callers) => {
                 let documents = admin.filter(|_| config.replicator.run_documents).map(|admin| DescribedJobs {
                     home: DocumentHome::of_couchdb(admin.clone()),
                     ours: takeover.as_ref().map(Takeover::ours),
@@ -98,7 +98,7 @@ impl Server {
         let jobs = Jobs::new(context, documents);
         let (availability, traffic) = (http::Availability::default(), http::Traffic::default());
         let shared = http::Shared {
-            home,
+            backend,
             jobs: jobs.clone(),
             bodies: Arc::new(Semaphore::new(config.http.max_bodies_bytes.min(Semaphore::MAX_PERMITS))),
             answers: http::Answers::new(config.http.max_answers_bytes),
@@ -116,13 +116,13 @@ impl Server {
         match callers {
             None => {
                 let serving = Serving { limits: config.http.clone(), keeps_case: false };
-                let face = http::router(shared.into());
-                connections.spawn("accept", connections::accept(listener, face, serving, open, tasks))
+                let router = http::router(shared.into());
+                connections.spawn("accept", connections::accept(listener, router, serving, open, tasks))
             }
             Some(callers) => {
-                let serving = Serving { limits: home::limits_beside(&config.http), keeps_case: true };
-                let face = http::face_beside(shared.into(), callers);
-                connections.spawn("accept", connections::accept(listener, face, serving, open, tasks))
+                let serving = Serving { limits: backend::limits_beside(&config.http), keeps_case: true };
+                let router = http::router_beside(shared.into(), callers);
+                connections.spawn("accept", connections::accept(listener, router, serving, open, tasks))
             }
         };
         availability.up();

@@ -16,7 +16,7 @@
 //!
 //! # Whoever ends without an end
 //! A crash leaves the values at 0 and the note: nobody runs the documents until the next start, or `couchrep give-back`, finds a note without
-//! signs of life ([`life`]). It takes the old values from the note, not the 0 that it finds. Who finds a living one's note refuses.
+//! signs of life ([`liveness`]). It takes the old values from the note, not the 0 that it finds. Who finds a living one's note refuses.
 //! Who starts together with another one loses or wins the note ([`claim`]).
 //!
 //! # How long a job may be run by both
@@ -32,10 +32,10 @@
 mod runner;
 mod nodes;
 mod note;
-mod life;
+mod liveness;
 mod claim;
 mod heartbeat;
-mod onlooker;
+mod runner_watch;
 mod give_back;
 mod error;
 
@@ -49,10 +49,10 @@ pub use self::error::TakeoverError;
 pub use self::give_back::{GivenBack, give_back};
 use self::heartbeat::Heartbeat;
 use self::nodes::{NONE, Nodes};
-use self::note::{Notes, Owner};
-use self::onlooker::Onlooker;
+use self::note::{NoteOwner, Notes};
 pub use self::runner::DocumentRunner;
 use self::runner::RunnerTeller;
+use self::runner_watch::RunnerWatch;
 use crate::beside::CouchDbAsAdmin;
 use crate::config::couchdb::TakeOver;
 use crate::tasks::Tasks;
@@ -78,11 +78,11 @@ impl Takeover {
         let (nodes, notes) = (Nodes::new(couchdb.clone()), Notes::new(couchdb, settings.takeover.heartbeat));
         let Some(take_over) = take_over else {
             let runner = RunnerTeller::new();
-            let onlooker = Onlooker::new(nodes, notes, settings, runner.clone());
+            let watch = RunnerWatch::new(nodes, notes, settings, runner.clone());
             // Whoever asks right after the start gets the answer, not "nobody".
-            onlooker.look().await;
+            watch.look().await;
             let ended = ending.clone();
-            tasks.keep("who runs documents", move || onlooker.clone().goes_on(ended.clone()));
+            tasks.keep("who runs documents", move || watch.clone().goes_on(ended.clone()));
             return Ok(Self { tasks, ending, runner, heartbeat: None });
         };
 
@@ -97,7 +97,7 @@ impl Takeover {
         for node in nodes.up().await? {
             own.push((node.clone(), nodes.max_jobs(&node).await?));
         }
-        let owner = Owner::this_process();
+        let owner = NoteOwner::this_process();
         let note = claim::write(&notes, &owner, &settings, before, |note| {
             for (node, value) in &own {
                 note.remember(node, value.clone());

@@ -1,4 +1,4 @@
-//! Asks a server one thing and reads the whole answer: what the tests of the HTTP face are written in.
+//! Asks a server one thing and reads the whole answer: what the tests of the HTTP API are written in.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};

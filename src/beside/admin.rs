@@ -176,9 +176,9 @@ fn proofs(caller: &Caller) -> HeaderMap {
         value.set_sensitive(true);
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
     };
-    let password = caller.authorization.iter().filter(|_| caller.passing.is_empty());
+    let password = caller.authorization.iter().filter(|_| caller.temporary_proofs.is_empty());
     let password = password.filter_map(|value| text(AUTHORIZATION.as_str(), value));
-    password.chain(caller.passing.iter().filter_map(|(name, value)| text(name, value))).collect()
+    password.chain(caller.temporary_proofs.iter().filter_map(|(name, value)| text(name, value))).collect()
 }
 
 fn read<T: DeserializeOwned>(path: &str, Answered { status, body, .. }: Answered) -> Result<T, AdminError> {

@@ -48,8 +48,8 @@ pub struct KnownCaller {
     pub headers: HeaderMap,
 }
 
-/// CouchDB's word.
-pub enum Asked {
+/// CouchDB's word on who sent some proofs.
+pub enum Authentication {
     /// This is he.
     Known(KnownCaller),
     /// He isn't who he says.
@@ -88,19 +88,19 @@ impl Callers {
     }
 
     /// Asks who sent these proofs; `told` is what a proxy tells besides, and proves nothing.
-    pub async fn ask(&self, proofs: &HeaderMap, told: HeaderMap) -> Result<Asked, Unanswered> {
+    pub async fn ask(&self, proofs: &HeaderMap, told: HeaderMap) -> Result<Authentication, Unanswered> {
         let key = digest(proofs);
         if let Some(Remembered { at, known }) = self.known().get(&key)
             && at.elapsed() < REMEMBERED
         {
-            return Ok(Asked::Known(known.clone()));
+            return Ok(Authentication::Known(known.clone()));
         }
         let mut headers = told;
         headers.extend(proofs.clone());
         let at = Instant::now();
         let answered = self.upstream.ask("/_session", headers).await?;
         if answered.status != StatusCode::OK {
-            return Ok(Asked::Refused(answered));
+            return Ok(Authentication::Refused(answered));
         }
         let session: Session =
             serde_json::from_slice(&answered.body).map_err(|_| Unanswered::Malformed("/_session".into()))?;
@@ -117,7 +117,7 @@ impl Callers {
         for cookie in answered.headers.get_all(SET_COOKIE) {
             known.headers.append(SET_COOKIE, cookie.clone());
         }
-        Ok(Asked::Known(known))
+        Ok(Authentication::Known(known))
     }
 
     fn known(&self) -> MutexGuard<'_, LruCache<Vec<u8>, Remembered>> {
@@ -143,7 +143,12 @@ fn caller(Session { user, info }: Session, proofs: &HeaderMap) -> Caller {
     let text = |value: &hyper::header::HeaderValue| value.to_str().ok().map(str::to_owned);
     let authorization = proofs.get(AUTHORIZATION).and_then(text);
     let by_password = info.authenticated.as_deref() == Some("default");
-    let passing = proofs.iter().filter(|(name, _)| *name != ORIGIN && !by_password && user.name.is_some());
-    let passing = passing.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?.into())));
-    Caller { name: user.name.clone(), roles, passing: passing.collect(), authorization: authorization.map(Into::into) }
+    let temporary = proofs.iter().filter(|(name, _)| *name != ORIGIN && !by_password && user.name.is_some());
+    let temporary = temporary.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?.into())));
+    Caller {
+        name: user.name.clone(),
+        roles,
+        temporary_proofs: temporary.collect(),
+        authorization: authorization.map(Into::into),
+    }
 }

@@ -131,7 +131,7 @@ impl Sessions {
 
     /// Begins one for a caller whom CouchDB knows by his cookie.
     pub async fn begin(&self, caller: &Caller) -> Result<LastingSession, NotLasting> {
-        let headers = caller.passing.iter().filter(|(name, _)| name == "cookie");
+        let headers = caller.temporary_proofs.iter().filter(|(name, _)| name == "cookie");
         let value = cookie::find(headers.map(|(_, value)| value.expose_secret()));
         let cookie = value.and_then(|value| Cookie::parse(value).ok().flatten());
         let cookie = cookie.filter(|cookie| caller.name.as_deref() == Some(cookie.name()));

@@ -1,6 +1,5 @@
 //! `couchrep give-back`: has a CouchDB's own scheduler go on after a couchrep that had taken its replications over has crashed.
 
-use std::convert::Infallible;
 use std::io::stderr;
 use std::path::PathBuf;
 
@@ -31,7 +30,7 @@ pub struct Arguments {
     #[arg(long, env = "COUCHREP_COUCHDB", hide_env = true, value_name = "URL")]
     couchdb: Option<String>,
 
-    #[arg(long, hide = true, env = "COUCHREP_COUCHDB_ADMIN", hide_env = true, value_parser = secret)]
+    #[arg(long, hide = true, env = "COUCHREP_COUCHDB_ADMIN", hide_env = true)]
     couchdb_admin: Option<SecretString>,
 
     /// A file with a server admin of it: NAME:PASSWORD [default: COUCHREP_COUCHDB_ADMIN]
@@ -41,10 +40,6 @@ pub struct Arguments {
     /// A server's TOML file, in which both may stand
     #[arg(long, env = "COUCHREP_CONFIG", hide_env = true, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-fn secret(text: &str) -> Result<SecretString, Infallible> {
-    Ok(text.into())
 }
 
 /// Gives back.

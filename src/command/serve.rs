@@ -38,7 +38,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
 
 async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("could not listen for signals")?;
-    let home = match &config.couchdb {
+    let backend = match &config.couchdb {
         Some(couchdb) => format!("beside the CouchDB at {}", couchdb.url),
         None => format!("its databases are in {}", config.data_dir.display()),
     };
@@ -47,7 +47,7 @@ async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> an
 
     tell_systemd(NotifyState::Ready);
     // Nobody may be reading what a server prints; it serves all the same.
-    let _ = greet(&server.url(), &home, is_beside);
+    let _ = greet(&server.url(), &backend, is_beside);
 
     let signal = tokio::select! {
         biased;
@@ -87,9 +87,9 @@ async fn follow_level(mut settings: watch::Receiver<Arc<Config>>, set_log_filter
     }
 }
 
-fn greet(url: &str, home: &str, is_beside: bool) -> io::Result<()> {
+fn greet(url: &str, backend: &str, is_beside: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "couchrep listens on {url}, {home}")?;
+    writeln!(out, "couchrep listens on {url}, {backend}")?;
     if is_beside {
         // Whoever has a CouchDB has a login there, which nobody prints.
         return out.flush();

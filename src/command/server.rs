@@ -38,7 +38,7 @@ pub struct LocalServer {
 /// Who asks the server on this machine, and what that server is known by.
 #[derive(Debug, Default, Args)]
 pub struct LocalAdmin {
-    #[arg(long, hide = true, env = "COUCHREP_ADMIN", hide_env = true, value_delimiter = '\n', value_parser = secret)]
+    #[arg(long, hide = true, env = "COUCHREP_ADMIN", hide_env = true, value_delimiter = '\n')]
     admin: Vec<SecretString>,
 
     #[arg(long, hide = true, env = "COUCHREP_ADMIN_FILE", hide_env = true)]
@@ -49,10 +49,6 @@ pub struct LocalAdmin {
 
     #[arg(long, hide = true, env = "COUCHREP_UUID", hide_env = true)]
     uuid: Option<String>,
-}
-
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(text.into())
 }
 
 /// A server, and who asks it.

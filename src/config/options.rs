@@ -104,7 +104,7 @@ pub struct Options {
     /// A server admin of that CouchDB: documents in its `_replicator` are run, and sessions' jobs may last
     ///
     /// Other users of this machine can read command lines: the environment and the file are better places.
-    #[arg(long, value_name = "NAME:PASSWORD", value_parser = values::secret)]
+    #[arg(long, value_name = "NAME:PASSWORD")]
     #[serde(deserialize_with = "values::maybe_secret")]
     pub couchdb_admin: Option<SecretString>,
 
@@ -128,12 +128,7 @@ pub struct Options {
     /// Without any, everyone is admin and only loopback addresses may be listened on. Other users of this machine can
     /// read command lines: the environment (several separated by line breaks) and the file are better places. PASSWORD
     /// may be hashed as in a CouchDB's local.ini: -pbkdf2:sha256-KEY,SALT,ITERATIONS.
-    #[arg(
-        long,
-        value_name = "NAME:PASSWORD",
-        value_delimiter = '\n',
-        value_parser = values::secret
-    )]
+    #[arg(long, value_name = "NAME:PASSWORD", value_delimiter = '\n')]
     #[serde(deserialize_with = "values::secrets")]
     pub admin: Vec<SecretString>,
 

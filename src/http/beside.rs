@@ -1,4 +1,4 @@
-//! The face of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
+//! The router of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
 //!
 //! # Whose a request is
 //! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`our_path`]), in whatever
@@ -39,7 +39,7 @@ use crate::beside::Upstream;
 
 /// Answers all requests. Cheap to clone.
 #[derive(Clone)]
-pub struct FaceBeside {
+pub struct RouterBeside {
     routes: Router,
     state: AppState,
     upstream: Upstream,
@@ -47,7 +47,7 @@ pub struct FaceBeside {
     away: Arc<AtomicBool>,
 }
 
-impl FaceBeside {
+impl RouterBeside {
     /// `routes` are the replicator's.
     pub fn new(routes: Router, state: AppState, upstream: Upstream) -> Self {
         Self { routes, state, upstream, away: Arc::default() }
@@ -85,7 +85,7 @@ impl FaceBeside {
     }
 }
 
-impl Service<Request> for FaceBeside {
+impl Service<Request> for RouterBeside {
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
@@ -152,6 +152,24 @@ fn set_path(request: &mut Request, path: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A path that is missing here passes through, whatever the table of routes says.
+    #[test]
+    fn ours_are_the_paths_of_the_routes_beside_a_couchdb() {
+        let table = include_str!("../http.rs");
+        let list = |name: &str| table.split(name).nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap();
+        let lists = [list("\nfn replication_routes("), list("\nfn routes_beside(")];
+        let paths = lists.iter().flat_map(|list| list.split(".route(").skip(1));
+        let paths = paths.map(|route| route.split('"').nth(1).unwrap());
+        let (documents, others): (Vec<_>, Vec<_>) = paths.partition(|path| documents_path(path).is_some());
+        assert_eq!(documents, ["/_scheduler/docs", "/_scheduler/docs/{*place}"]);
+        let any = |segment| if str::starts_with(segment, '{') { "*" } else { segment };
+        let segments = |path: &&'static str| path.split('/').skip(1).map(any).collect::<Vec<_>>();
+        let (mut found, mut ours) = (others.iter().map(segments).collect::<Vec<_>>(), OURS.map(<[_]>::to_vec));
+        found.sort();
+        ours.sort();
+        assert_eq!(found, ours);
+    }
 
     #[test]
     fn the_replicators_paths_are_ours_however_they_are_written() {

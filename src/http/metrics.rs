@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::request::ThisNode;
-use super::state::Home;
+use super::state::Backend;
 use super::{AppState, answer};
 use crate::tasks;
 
@@ -32,9 +32,9 @@ const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0
 
 /// `GET /_metrics` and `GET /_node/{node}/_prometheus`.
 pub async fn prometheus(_: ThisNode, State(state): State<AppState>) -> Result<Response, ApiError> {
-    let file_bytes = match &state.home {
-        Home::Embedded { store, .. } => store.file_bytes().await?,
-        Home::Beside(_) => 0,
+    let file_bytes = match &state.backend {
+        Backend::Embedded { store, .. } => store.file_bytes().await?,
+        Backend::CouchDb(_) => 0,
     };
     // Of thousands of jobs it is megabytes.
     let text = tasks::blocking("write the metrics", move || {

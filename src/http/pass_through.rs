@@ -43,7 +43,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
-use self::expectation::Expected;
+use self::expectation::ExpectedBody;
 use super::error::ApiError;
 use crate::beside::{Unanswered, Upstream};
 
@@ -54,12 +54,12 @@ pub async fn pass(upstream: &Upstream, mut request: Request) -> Result<Response,
     }
     hop_by_hop::of_request(request.headers_mut());
     forwarded::tell(&mut request);
-    let (request, asked) = Expected::of(request);
+    let (request, expectation) = ExpectedBody::of(request);
     let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
     let mut response = upstream.send(request).await?;
     hop_by_hop::of_answer(response.headers_mut());
     let says_empty = response.headers().get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
-    Ok(response.map(|body| if says_empty { Body::new(Nothing) } else { asked.until_end_of(body) }))
+    Ok(response.map(|body| if says_empty { Body::new(Nothing) } else { expectation.until_end_of(body) }))
 }
 
 impl From<Unanswered> for ApiError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::ApiError;
@@ -87,8 +87,7 @@ async fn of(state: &AppState, databases: Vec<DbName>, query: &Query) -> Result<R
     let all_states = wanted.is_empty();
     let wanted: Arc<dyn Fn(JobState) -> bool + Send + Sync> =
         Arc::new(move |state| wanted.is_empty() || wanted.contains(&state));
-    let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(u64::MAX));
-    let mut page = Page::new((count(skip), count(limit)), query.flag("descending")?);
+    let mut page = page(query)?;
     for name in databases {
         let database = match state.store()?.database(&name).await {
             Err(StoreError::NoDatabase) if !all_states || page.total() > 0 => continue,
@@ -96,8 +95,19 @@ async fn of(state: &AppState, databases: Vec<DbName>, query: &Query) -> Result<R
         };
         page = state.jobs.document_entries(&database, wanted.clone(), page).await?;
     }
-    let total = page.total();
-    Ok(answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "docs": page.into_entries() })))
+    Ok(docs(page))
+}
+
+/// Which entries of `_scheduler/docs` are wanted: `skip`, `limit` and `descending`.
+pub fn page<E>(query: &Query) -> Result<Page<E>, ApiError> {
+    let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(u64::MAX));
+    Ok(Page::new((count(skip), count(limit)), query.flag("descending")?))
+}
+
+/// The answer of `_scheduler/docs`.
+pub fn docs(page: Page<impl Serialize>) -> Response {
+    let (total, skip) = (page.total(), page.skip());
+    answer::json(StatusCode::OK, &json!({ "total_rows": total, "offset": skip, "docs": page.into_entries() }))
 }
 
 /// The states of `states=a,b`.

@@ -31,7 +31,7 @@ pub struct AppState(Arc<Shared>);
 /// What stands in it.
 pub struct Shared {
     /// Where local databases are, and who people are.
-    pub home: Home,
+    pub backend: Backend,
     /// The running replications.
     pub jobs: Jobs,
     /// Bytes that request bodies may still take in memory, all together.
@@ -59,7 +59,7 @@ pub struct Shared {
 }
 
 /// Where local databases are, and who knows people.
-pub enum Home {
+pub enum Backend {
     /// In the embedded store.
     Embedded {
         /// The databases.
@@ -68,7 +68,7 @@ pub enum Home {
         accounts: Accounts,
     },
     /// In a CouchDB beside which this server stands.
-    Beside(Callers),
+    CouchDb(Callers),
 }
 
 /// Whether a server is up: whether others may send it work. Clones tell the same.
@@ -123,17 +123,17 @@ impl Deref for AppState {
 impl AppState {
     /// The databases. Routes that ask for them aren't there beside a CouchDB.
     pub fn store(&self) -> Result<&Store, ApiError> {
-        match &self.home {
-            Home::Embedded { store, .. } => Ok(store),
-            Home::Beside(_) => Err(ApiError::NotHere),
+        match &self.backend {
+            Backend::Embedded { store, .. } => Ok(store),
+            Backend::CouchDb(_) => Err(ApiError::NotHere),
         }
     }
 
     /// Who may log in, likewise.
     pub fn accounts(&self) -> Result<&Accounts, ApiError> {
-        match &self.home {
-            Home::Embedded { accounts, .. } => Ok(accounts),
-            Home::Beside(_) => Err(ApiError::NotHere),
+        match &self.backend {
+            Backend::Embedded { accounts, .. } => Ok(accounts),
+            Backend::CouchDb(_) => Err(ApiError::NotHere),
         }
     }
 

@@ -67,21 +67,26 @@ pub struct DocumentEntry {
     paused: bool,
 }
 
-/// A page of entries of `_scheduler/docs`: of all that are added only these are held.
+/// A page of entries of `_scheduler/docs`, wherever they come from: of all that are added only these are held.
 #[derive(Debug)]
-pub struct Page {
+pub struct Page<E> {
     skip: usize,
     limit: usize,
     /// From the last one on; these are known when all are.
     descending: bool,
     total: usize,
-    entries: VecDeque<DocumentEntry>,
+    entries: VecDeque<E>,
 }
 
-impl Page {
+impl<E> Page<E> {
     /// At most `limit` entries after `skip` others.
     pub fn new((skip, limit): (usize, usize), descending: bool) -> Self {
         Self { skip, limit, descending, total: 0, entries: VecDeque::new() }
+    }
+
+    /// How many entries come before it.
+    pub fn skip(&self) -> usize {
+        self.skip
     }
 
     /// How many were added.
@@ -90,14 +95,15 @@ impl Page {
     }
 
     /// Those of the page, in its order.
-    pub fn into_entries(self) -> Vec<DocumentEntry> {
+    pub fn into_entries(self) -> Vec<E> {
         match self.descending {
             true => self.entries.into_iter().rev().skip(self.skip).collect(),
             false => self.entries.into(),
         }
     }
 
-    fn add(&mut self, entry: DocumentEntry) {
+    /// Adds the next one.
+    pub fn add(&mut self, entry: E) {
         let place = self.total;
         self.total += 1;
         let end = self.skip.saturating_add(self.limit);
@@ -137,8 +143,8 @@ impl Jobs {
         &self,
         database: &Database,
         wanted: Arc<dyn Fn(State) -> bool + Send + Sync>,
-        mut page: Page,
-    ) -> Result<Page, StoreError> {
+        mut page: Page<DocumentEntry>,
+    ) -> Result<Page<DocumentEntry>, StoreError> {
         let (jobs, name) = (self.clone(), database.name().clone());
         let read = database.read(move |snapshot| {
             snapshot.documents(None, |id, _| {

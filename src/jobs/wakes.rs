@@ -133,8 +133,8 @@ impl Wakes {
             Endpoint::Remote(remote) => {
                 let policy = self.context.databases.policy(remote, caller);
                 let (server, name) = remote.server()?;
-                let (is_narrow, is_home) = (policy.is_narrow(), remote.local_name.is_some());
-                let key = HubKey { endpoint: server.fingerprint()?, is_narrow, is_home };
+                let (is_narrow, is_beside) = (policy.is_narrow(), remote.local_name.is_some());
+                let key = HubKey { endpoint: server.fingerprint()?, is_narrow, is_beside };
                 Some((WatchedDatabase::Remote(key, name.into()), Some((server, policy))))
             }
         }

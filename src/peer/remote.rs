@@ -96,7 +96,7 @@ struct Inner {
     name: String,
     url: Url,
     /// It is a database of the CouchDB beside which this server stands.
-    is_home: bool,
+    is_beside: bool,
     /// Its credentials are a declared secret.
     names_secret: bool,
     /// Below this path of its origin credentials and headers are sent, and nowhere else.
@@ -165,7 +165,7 @@ impl RemotePeer {
         let settings = connection.settings(settings);
         let inner = Inner {
             name,
-            is_home: endpoint.local_name.is_some(),
+            is_beside: endpoint.local_name.is_some(),
             names_secret: endpoint.secret.is_some(),
             own_path,
             url: endpoint.url,

@@ -101,7 +101,7 @@ impl From<OpenError> for ReplicateError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoStore(_) => Self::BadRequest(error.to_string()),
-            OpenError::Passing(..) => Self::Unauthorized(error.to_string()),
+            OpenError::TemporaryProof(..) => Self::Unauthorized(error.to_string()),
             OpenError::Denied(denied) => denied.into(),
             OpenError::Secret(refused) => refused.into(),
             OpenError::Peer(error) => error.into(),

@@ -34,7 +34,7 @@ use crate::http::{Https, Reader};
 use crate::tasks::Tasks;
 
 use super::client_stream::ClientStream;
-use super::hang_up::{HangUp, Unanswered};
+use super::hang_up::{HangUp, UnansweredRequests};
 use super::raw_targets::RawTargets;
 use super::slow_reader::SlowReader;
 use super::tls::ServerCertificate;
@@ -46,12 +46,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const MAX_HEADERS: usize = 1000;
 
 /// What answers all requests.
-pub trait Face:
+pub trait HttpService:
     Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
-impl<F: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> Face for F {}
+impl<S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> HttpService
+    for S
+{
+}
 
 /// How connections are served.
 #[derive(Debug, Clone)]
@@ -67,7 +70,7 @@ pub struct Serving {
 /// `open` counts them.
 pub async fn accept(
     (listener, certificate): (TcpListener, Option<ServerCertificate>),
-    face: impl Face,
+    service: impl HttpService,
     serving: Serving,
     open: Gauge,
     tasks: Tasks,
@@ -78,9 +81,9 @@ pub async fn accept(
             let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let client = Client { reader: Reader::default(), unanswered: Unanswered::default() };
+                    let client = Client { reader: Reader::default(), unanswered: UnansweredRequests::default() };
                     let (is_https, asks) = (certificate.is_some(), client.reader.clone());
-                    let face = face.clone().map_request(move |request: hyper::Request<Incoming>| {
+                    let service = service.clone().map_request(move |request: hyper::Request<Incoming>| {
                         let mut request = request.map(Body::new);
                         request.extensions_mut().insert(ConnectInfo(peer));
                         request.extensions_mut().insert(asks.clone());
@@ -96,10 +99,10 @@ pub async fn accept(
                     tasks.spawn("connection", async move {
                         let _counted = counted;
                         let Some(tls) = tls else {
-                            return serve(stream, client, face, serving, stopping, place).await;
+                            return serve(stream, client, service, serving, stopping, place).await;
                         };
                         let Some(stream) = encrypted(&tls, stream, &serving.limits, &stopping).await else { return };
-                        serve(stream, client, face, serving, stopping, place).await;
+                        serve(stream, client, service, serving, stopping, place).await;
                     });
                 }
                 Err(error) => {
@@ -133,13 +136,13 @@ async fn encrypted(
 /// Who is at the other end of a connection.
 struct Client {
     reader: Reader,
-    unanswered: Unanswered,
+    unanswered: UnansweredRequests,
 }
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Client { reader, unanswered }: Client,
-    face: impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone,
+    service: impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone,
     Serving { limits, keeps_case }: Serving,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -148,7 +151,7 @@ async fn serve(
     let (reader, hang_up) = (SlowReader::new(reader, limits.reader_pause), HangUp::new(unanswered.clone()));
     let stream = ClientStream::new(stream, targets, reader, hang_up);
     let service = service_fn(move |request| {
-        let (answering, request_of) = (face.clone().oneshot(request), unanswered.one_more());
+        let (answering, request_of) = (service.clone().oneshot(request), unanswered.one_more());
         async move { answering.await.map(|response| request_of.until_end_of(response)) }
     });
     let connection = http1::Builder::new()

@@ -28,15 +28,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many requests of a connection aren't answered to the end. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Unanswered {
+pub struct UnansweredRequests {
     count: Arc<AtomicUsize>,
 }
 
-impl Unanswered {
+impl UnansweredRequests {
     /// One more, until what is returned is dropped.
-    pub fn one_more(&self) -> OneUnanswered {
+    pub fn one_more(&self) -> UnansweredRequest {
         self.count.fetch_add(1, Ordering::Relaxed);
-        OneUnanswered(self.clone())
+        UnansweredRequest(self.clone())
     }
 
     fn is_empty(&self) -> bool {
@@ -45,16 +45,16 @@ impl Unanswered {
 }
 
 /// A request that isn't answered to the end.
-pub struct OneUnanswered(Unanswered);
+pub struct UnansweredRequest(UnansweredRequests);
 
-impl OneUnanswered {
+impl UnansweredRequest {
     /// It is answered when the answer's body is dropped.
     pub fn until_end_of(self, response: Response) -> Response {
         response.map(|body| Body::new(Held::new(body, self)))
     }
 }
 
-impl Drop for OneUnanswered {
+impl Drop for UnansweredRequest {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
@@ -62,7 +62,7 @@ impl Drop for OneUnanswered {
 
 /// Decides when the end of what a client sends is told.
 pub struct HangUp {
-    unanswered: Unanswered,
+    unanswered: UnansweredRequests,
     soon: Duration,
     patience: Duration,
     /// When something came from the client.
@@ -82,7 +82,7 @@ struct Waiting {
 
 impl HangUp {
     /// Of a connection that was just accepted.
-    pub fn new(unanswered: Unanswered) -> Self {
+    pub fn new(unanswered: UnansweredRequests) -> Self {
         let (soon, patience) = (SOON, PATIENCE);
         Self { unanswered, soon, patience, heard: Instant::now(), listens: false, flushed: true, waiting: None }
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     /// A client that sent its request and said nothing more.
-    fn asked(unanswered: &Unanswered, soon: Duration) -> HangUp {
+    fn asked(unanswered: &UnansweredRequests, soon: Duration) -> HangUp {
         let patience = Duration::from_millis(200);
         let mut hang_up = HangUp { soon, patience, ..HangUp::new(unanswered.clone()) };
         hang_up.read(true);
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_late_or_in_the_middle_or_waits_for_nothing_has_left() {
-        let unanswered = Unanswered::default();
+        let unanswered = UnansweredRequests::default();
         let request = unanswered.one_more();
         assert!(told(&mut asked(&unanswered, Duration::ZERO), true).now_or_never().is_some());
         assert!(told(&mut asked(&unanswered, SOON), false).now_or_never().is_some());
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_closes_his_half_has_left_when_there_was_nothing_to_write_for_long() {
-        let unanswered = Unanswered::default();
+        let unanswered = UnansweredRequests::default();
         let _request = unanswered.one_more();
         let mut waits = asked(&unanswered, SOON);
         waits.writes();
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_flushed_before_the_end_is_told() {
-        let unanswered = Unanswered::default();
+        let unanswered = UnansweredRequests::default();
         let request = unanswered.one_more();
         let mut waits = asked(&unanswered, SOON);
         waits.writes();

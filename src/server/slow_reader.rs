@@ -86,13 +86,13 @@ fn closed(why: String) -> Poll<io::Result<usize>> {
 #[cfg(test)]
 mod tests {
     use super::super::client_stream::ClientStream;
-    use super::super::hang_up::{HangUp, Unanswered};
+    use super::super::hang_up::{HangUp, UnansweredRequests};
     use super::super::raw_targets::RawTargets;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     fn watched(stream: DuplexStream, reader: Reader, pause: Duration) -> ClientStream<DuplexStream> {
-        let hang_up = HangUp::new(Unanswered::default());
+        let hang_up = HangUp::new(UnansweredRequests::default());
         ClientStream::new(stream, RawTargets::new(0, 0), SlowReader::new(reader, pause), hang_up)
     }
 

@@ -3,8 +3,9 @@
 //! Readers take snapshots on threads that may block; they neither wait for the writer nor hold it up. Every write is a
 //! request to the database's writer (`writer.rs`), which says what survives a crash.
 
+mod local_docs;
+
 use std::num::NonZeroU32;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use redb::ReadableDatabase;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+pub use self::local_docs::{LocalRange, LocalRow};
 use super::attachments::CHUNK_BYTES;
 use super::attachments::Upload;
 use super::caches::Cache;
@@ -23,14 +25,14 @@ use super::db_updates::Publisher;
 use super::edit::{AttachmentData, Edit, EditKind, NewAttachment};
 use super::engine::Engine;
 use super::holds::{Holds, OpenAttachment};
-use super::keys::{ATTS, LOCAL, LocalRecord, local_rev};
+use super::keys::ATTS;
 use super::passwords::hash_passwords;
 use super::prepared::Prepared;
 use super::ranks::Ranks;
 use super::read::Snapshot;
 use super::settings::{DatabaseSettings, Setting};
 use super::validation::Rules;
-use super::work::{Done, Durability, LocalParent, Refusal, Work, WriterHandle};
+use super::work::{Done, Durability, Refusal, Work, WriterHandle};
 use super::writer;
 use super::{DbName, StoreError};
 use crate::access::{Caller, Security};
@@ -41,36 +43,8 @@ use crate::replicator_docs::Reader;
 use crate::replicator_docs::writing::{Author, Check};
 use crate::tasks::{self, Tasks};
 
-/// `_local` documents that are read at once.
-const LOCAL_ROWS: usize = 1000;
-/// Bytes of them after which no more are.
-const LOCAL_BYTES: usize = 1 << 20;
 /// Chunks of an attachment that are read at once: few, since each of many slow readers holds what was read for it.
 const CHUNKS_AT_ONCE: usize = 1;
-
-/// Which `_local` documents to read; ids are without the prefix.
-#[derive(Debug, Clone, Default)]
-pub struct LocalRange {
-    /// From this one on.
-    pub start: Option<String>,
-    /// From the one after this on, without a start.
-    pub after: Option<String>,
-    /// Up to this one.
-    pub end: Option<String>,
-    /// With their bodies.
-    pub bodies: bool,
-}
-
-/// A `_local` document.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalRow {
-    /// Without the prefix.
-    pub id: String,
-    /// `0-N`.
-    pub rev: String,
-    /// A JSON object; empty if none was asked for.
-    pub json: Vec<u8>,
-}
 
 /// Numbers for `GET /{db}`.
 #[derive(Debug, Clone)]
@@ -391,62 +365,6 @@ impl Database {
     /// Sets how many purges are to be remembered.
     pub async fn set_purged_infos_limit(&self, limit: u64) -> Result<(), StoreError> {
         self.writer.ask(Work::PurgedInfosLimit(limit)).await.map(drop)
-    }
-
-    /// Reads `_local/{id}` (`id` without the prefix): its revision `0-N` and its body, a JSON object.
-    pub async fn local_doc(&self, id: &str) -> Result<Option<(String, Vec<u8>)>, StoreError> {
-        let (engine, id) = (self.engine.now(), id.to_owned());
-        self.blocking("read a _local document", move || {
-            let local = engine.begin_read()?.open_table(LOCAL)?;
-            let Some(stored) = local.get(id.as_str())? else { return Ok(None) };
-            let record = LocalRecord::decode(stored.value())?;
-            Ok(Some((local_rev(record.number), record.json.to_vec())))
-        })
-        .await
-    }
-
-    /// Writes (or, with no body, deletes) `_local/{id}`, synced with what was written before; answers the new revision.
-    ///
-    /// `rev` must be the stored one. A `_local` document is never replicated and stands in no feed.
-    pub async fn put_local_doc(
-        &self,
-        id: &str,
-        rev: Option<&str>,
-        body: Option<Vec<u8>>,
-    ) -> Result<Result<String, Refusal>, StoreError> {
-        self.writer.put_local(id.to_owned(), LocalParent::Rev(rev.map(str::to_owned)), body).await
-    }
-
-    /// The same, over whatever there is.
-    pub async fn overwrite_local_doc(
-        &self,
-        id: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<Result<String, Refusal>, StoreError> {
-        self.writer.put_local(id.to_owned(), LocalParent::Any, body).await
-    }
-
-    /// `_local` documents in the order of their ids. A part of them, if they are long: the last row says where to go on.
-    pub async fn local_docs(&self, range: LocalRange) -> Result<Vec<LocalRow>, StoreError> {
-        let engine = self.engine.now();
-        self.blocking("read _local documents", move || {
-            let local = engine.begin_read()?.open_table(LOCAL)?;
-            let after = range.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let start = range.start.as_deref().map_or(after, Bound::Included);
-            let (mut rows, mut bytes) = (Vec::new(), 0);
-            for row in local.range::<&str>((start, Bound::Unbounded))?.take(LOCAL_ROWS) {
-                let (id, stored) = row?;
-                if range.end.as_deref().is_some_and(|end| id.value() > end) || bytes >= LOCAL_BYTES {
-                    break;
-                }
-                let record = LocalRecord::decode(stored.value())?;
-                let json = if range.bodies { record.json.to_vec() } else { Vec::new() };
-                bytes += json.len();
-                rows.push(LocalRow { id: id.value().to_owned(), rev: local_rev(record.number), json });
-            }
-            Ok(rows)
-        })
-        .await
     }
 
     /// Syncs everything written so far; answers `instance_start_time`.

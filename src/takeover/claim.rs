@@ -9,8 +9,8 @@
 use tokio::time::{Instant, sleep};
 
 use super::error::TakeoverError;
-use super::life::{Life, LifeWatch};
-use super::note::{Note, Notes, Owner};
+use super::liveness::{Liveness, LivenessWatch};
+use super::note::{Note, NoteOwner, Notes};
 use crate::config::couchdb::CouchDb;
 
 /// Tries to be fast enough.
@@ -21,7 +21,7 @@ const LOOKS_A_HEARTBEAT: u32 = 5;
 /// Watches what stands there until it is known to be a dead one's; answers that note, or `None` if there is none.
 pub async fn dead_note(notes: &Notes, settings: &CouchDb) -> Result<Option<Note>, TakeoverError> {
     let times = &settings.takeover;
-    let (mut watch, mut is_watched) = (LifeWatch::default(), false);
+    let (mut watch, mut is_watched) = (LivenessWatch::default(), false);
     let mut answered = Instant::now();
     loop {
         match notes.find().await {
@@ -29,9 +29,9 @@ pub async fn dead_note(notes: &Notes, settings: &CouchDb) -> Result<Option<Note>
             Ok(Some(note)) => {
                 answered = Instant::now();
                 match watch.look(&note, answered, times.dead_after) {
-                    Life::Living => return Err(TakeoverError::Living(note.owner)),
-                    Life::Dead => return Ok(Some(note)),
-                    Life::Unsure => {}
+                    Liveness::Living => return Err(TakeoverError::Living(note.owner)),
+                    Liveness::Dead => return Ok(Some(note)),
+                    Liveness::Unsure => {}
                 }
                 if !std::mem::replace(&mut is_watched, true) {
                     let limit = times.dead_after;
@@ -48,7 +48,7 @@ pub async fn dead_note(notes: &Notes, settings: &CouchDb) -> Result<Option<Note>
 /// Puts a note in the place of `before`, with what `before` has to put back, and with `old` values besides.
 pub async fn write(
     notes: &Notes,
-    owner: &Owner,
+    owner: &NoteOwner,
     settings: &CouchDb,
     before: Option<Note>,
     old: impl FnOnce(&mut Note),

@@ -1,7 +1,7 @@
 //! Why nothing is taken over, or given back.
 
 use super::nodes::CouchDbJob;
-use super::note::Owner;
+use super::note::NoteOwner;
 use crate::beside::AdminError;
 
 /// Nothing was taken over, or not all was given back.
@@ -12,10 +12,10 @@ pub enum TakeoverError {
     CouchDb(#[from] AdminError),
     /// Another process has taken over, and is living.
     #[error("{0} has taken its replications over, and is living: stop it first")]
-    Living(Owner),
+    Living(NoteOwner),
     /// Another process was faster.
     #[error("{0} is just taking its replications over too, and was faster")]
-    LostRace(Owner),
+    LostRace(NoteOwner),
     /// Every try to leave a note took too long.
     #[error("it is too slow to leave a note in `_replicator`")]
     TooSlow,

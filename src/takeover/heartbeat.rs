@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::error::TakeoverError;
-use super::life::{Life, LifeWatch};
+use super::liveness::{Liveness, LivenessWatch};
 use super::nodes::{CouchDbJob, NONE, Nodes};
-use super::note::{Note, Notes, Owner};
+use super::note::{Note, NoteOwner, Notes};
 use super::runner::{DocumentRunner, RunnerTeller};
 use super::{claim, give_back};
 use crate::beside::AdminError;
@@ -29,7 +29,7 @@ pub struct Heartbeat {
     nodes: Nodes,
     notes: Notes,
     settings: CouchDb,
-    owner: Owner,
+    owner: NoteOwner,
     tell: RunnerTeller,
 }
 
@@ -44,7 +44,7 @@ struct Known {
     /// The last note that was written, in case somebody deletes it: what nodes had is known from it alone.
     note: Option<Note>,
     /// Watches another one's note.
-    other: Option<LifeWatch>,
+    other: Option<LivenessWatch>,
     /// Whether CouchDB didn't answer the last time.
     is_away: bool,
 }
@@ -57,7 +57,7 @@ enum Next {
 
 impl Heartbeat {
     /// For who has just become the note's owner.
-    pub fn new(nodes: Nodes, notes: Notes, settings: CouchDb, owner: Owner, tell: RunnerTeller) -> Self {
+    pub fn new(nodes: Nodes, notes: Notes, settings: CouchDb, owner: NoteOwner, tell: RunnerTeller) -> Self {
         Self { nodes, notes, settings, owner, tell }
     }
 
@@ -206,7 +206,7 @@ impl Heartbeat {
         }
         known.waits = Some(Instant::now());
         let watch = known.other.get_or_insert_default();
-        if watch.look(&note, Instant::now(), self.settings.takeover.dead_after) != Life::Dead {
+        if watch.look(&note, Instant::now(), self.settings.takeover.dead_after) != Liveness::Dead {
             return Ok(Next::Beat);
         }
         known.other = None;

@@ -29,7 +29,7 @@ pub struct Note {
     rev: Option<String>,
     /// Who has taken over.
     #[serde(flatten)]
-    pub owner: Owner,
+    pub owner: NoteOwner,
     /// His signs of life.
     pub beat: u64,
     /// What each node's `max_jobs` was; `None` where it wasn't set.
@@ -38,7 +38,7 @@ pub struct Note {
 
 /// A process that has taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct NoteOwner {
     /// Drawn when it started.
     pub id: String,
     host: String,
@@ -46,7 +46,7 @@ pub struct Owner {
     version: String,
 }
 
-impl Owner {
+impl NoteOwner {
     /// This process.
     pub fn this_process() -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Owner {
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for NoteOwner {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id: _, host, pid, version } = self;
         write!(out, "couchrep {version}, process {pid} on {host}")
@@ -67,7 +67,7 @@ impl fmt::Display for Owner {
 
 impl Note {
     /// The first one of its owner. `before` is what it replaces, whose values go on.
-    pub fn first(owner: Owner, before: Option<Self>) -> Self {
+    pub fn first(owner: NoteOwner, before: Option<Self>) -> Self {
         let (rev, max_jobs) = before.map(|before| (before.rev, before.max_jobs)).unwrap_or_default();
         Self { rev, owner, beat: 0, max_jobs }
     }

@@ -22,7 +22,7 @@ pub struct AuthOptions {
     #[serde(alias = "timeout")]
     pub session_timeout: Option<Span>,
     /// What cookies and a proxy's tokens are signed with [default: made once and kept]
-    #[arg(long, value_name = "TEXT", value_parser = values::secret)]
+    #[arg(long, value_name = "TEXT")]
     #[serde(alias = "secret", deserialize_with = "values::maybe_secret")]
     pub session_secret: Option<SecretString>,
     /// Rounds of a new password's hash [default: 600000]
@@ -48,7 +48,7 @@ pub struct AuthOptions {
     ///
     /// KID is _default for tokens that name no key. A PEM's line breaks are written \n. Whoever has a token of such a key is
     /// whom it says he is, an admin too.
-    #[arg(long, value_name = "KIND:KID=KEY", value_delimiter = '\n', value_parser = values::secret)]
+    #[arg(long, value_name = "KIND:KID=KEY", value_delimiter = '\n')]
     #[serde(deserialize_with = "values::secrets")]
     pub jwt_key: Vec<SecretString>,
     /// Claims that a token must have, as CouchDB writes them: exp,{iss, "ISSUER"} [default: exp]

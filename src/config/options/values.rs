@@ -1,6 +1,5 @@
 //! How single values are written: spans of time, sizes, administrators.
 
-use std::convert::Infallible;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -161,11 +160,6 @@ pub fn admins(path: &Path, text: &str) -> Result<Vec<Admin>, ConfigError> {
 }
 
 const NO_ADMIN: &str = "expected NAME:PASSWORD, neither of them empty";
-
-/// Takes any text: clap would print a value that its parser refuses.
-pub fn secret(text: &str) -> Result<SecretString, Infallible> {
-    Ok(text.into())
-}
 
 /// Takes a text; serde's own message would print a value of the wrong type.
 pub fn maybe_secret<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SecretString>, D::Error> {

@@ -5,16 +5,15 @@
 
 use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
+use axum::response::{Response, Result};
 use serde_json::{Value, json};
 
-use super::identify::{Proofs, as_it_came};
-use super::lists::{Theirs, theirs};
+use super::identify::Proofs;
+use super::lists::couchdbs_own;
 use crate::beside::Upstream;
 use crate::document::DocId;
-use crate::http::error::ApiError;
 use crate::http::query::Query;
-use crate::http::scheduler::{count, states};
+use crate::http::scheduler::{docs, page, states};
 use crate::http::{AppState, answer};
 use crate::jobs::replication::JobDocument;
 use crate::store::DbName;
@@ -26,31 +25,24 @@ pub async fn list(
     Extension(proofs): Extension<Proofs>,
     uri: Uri,
     query: Query,
-) -> Result<Response, ApiError> {
+) -> Result<Response> {
     let wanted = states(&query)?;
     let path = match wanted.is_empty() {
         true => uri.path_and_query().map_or(uri.path(), |path| path.as_str()).to_owned(),
         false => uri.path().to_owned(),
     };
-    let mut answer: Value = match theirs(&upstream, proofs, &path).await? {
-        Theirs::Said(answer) => answer,
-        Theirs::Refused(answered) => return Ok(as_it_came(answered)),
-    };
-    let Some(docs) = answer.get_mut("docs").and_then(Value::as_array_mut) else {
-        tell(&state, &mut answer);
-        return Ok(answer::json(StatusCode::OK, &answer));
-    };
-    docs.iter_mut().for_each(|entry| tell(&state, entry));
-    if !wanted.is_empty() {
-        let is_wanted = |entry: &Value| wanted.iter().any(|state| entry["state"] == json!(state));
-        docs.retain(is_wanted);
-        if query.flag("descending")? {
-            docs.reverse();
+    let mut answer: Value = couchdbs_own(&upstream, proofs, &path).await?;
+    match answer.get_mut("docs").and_then(Value::as_array_mut) {
+        None => tell(&state, &mut answer),
+        Some(entries) => {
+            entries.iter_mut().for_each(|entry| tell(&state, entry));
+            if !wanted.is_empty() {
+                let mut page = page(&query)?;
+                let is_wanted = |entry: &Value| wanted.iter().any(|state| entry["state"] == json!(state));
+                entries.drain(..).filter(is_wanted).for_each(|entry| page.add(entry));
+                return Ok(docs(page));
+            }
         }
-        let (skip, limit) = (query.number("skip")?.unwrap_or(0), query.number("limit")?.unwrap_or(u64::MAX));
-        let total = docs.len();
-        let docs: Vec<_> = docs.drain(..).skip(count(skip)).take(count(limit)).collect();
-        answer = json!({ "total_rows": total, "offset": skip, "docs": docs });
     }
     Ok(answer::json(StatusCode::OK, &answer))
 }

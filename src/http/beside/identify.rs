@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::beside::{Answered, Asked, Callers, KnownCaller};
+use crate::beside::{Answered, Authentication, Callers, KnownCaller};
 use crate::config::auth::Auth;
 use crate::http::AppState;
 use crate::http::error::ApiError;
@@ -31,8 +31,8 @@ pub async fn identify(
     let proofs = proofs(request.headers(), &state.settings.current().auth);
     let told = forwarded::found(request.headers(), request.extensions()).into_iter().collect();
     let KnownCaller { caller, headers } = match callers.ask(&proofs, told).await? {
-        Asked::Known(known) => known,
-        Asked::Refused(answered) => return Ok(as_it_came(answered)),
+        Authentication::Known(known) => known,
+        Authentication::Refused(answered) => return Ok(as_it_came(answered)),
     };
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(Proofs(proofs));

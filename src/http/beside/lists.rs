@@ -7,34 +7,30 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
-use axum::response::Response;
+use axum::response::{Response, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::identify::{Proofs, as_it_came};
-use crate::beside::{Answered, Unanswered, Upstream};
+use crate::beside::{Unanswered, Upstream};
 use crate::http::error::ApiError;
 use crate::http::query::Query;
 use crate::http::scheduler::{count, paged};
 use crate::http::{AppState, answer};
 
-/// What CouchDB has to say besides, or why it won't.
-pub(super) enum Theirs<T> {
-    Said(T),
-    Refused(Answered),
-}
-
-pub(super) async fn theirs<T: for<'a> Deserialize<'a>>(
+/// What CouchDB answers to whoever has these proofs. If it refuses, its refusal is the answer to him, as it came.
+pub(super) async fn couchdbs_own<T: DeserializeOwned>(
     upstream: &Upstream,
     Proofs(proofs): Proofs,
     path: &str,
-) -> Result<Theirs<T>, ApiError> {
-    let answered = upstream.ask(path, proofs).await?;
+) -> Result<T> {
+    let answered = upstream.ask(path, proofs).await.map_err(ApiError::from)?;
     if answered.status != StatusCode::OK {
-        return Ok(Theirs::Refused(answered));
+        return Err(as_it_came(answered).into());
     }
-    let said = serde_json::from_slice(&answered.body);
-    Ok(Theirs::Said(said.map_err(|_| Unanswered::Malformed(path.to_owned()))?))
+    let malformed = |_| ApiError::from(Unanswered::Malformed(path.to_owned()));
+    Ok(serde_json::from_slice(&answered.body).map_err(malformed)?)
 }
 
 /// `GET /_active_tasks`: CouchDB's, and then ours.
@@ -42,11 +38,8 @@ pub async fn active_tasks(
     State(state): State<AppState>,
     Extension(upstream): Extension<Upstream>,
     Extension(proofs): Extension<Proofs>,
-) -> Result<Response, ApiError> {
-    let mut tasks: Vec<Value> = match theirs(&upstream, proofs, "/_active_tasks").await? {
-        Theirs::Said(tasks) => tasks,
-        Theirs::Refused(answered) => return Ok(as_it_came(answered)),
-    };
+) -> Result<Response> {
+    let mut tasks: Vec<Value> = couchdbs_own(&upstream, proofs, "/_active_tasks").await?;
     tasks.extend(state.jobs.active_tasks());
     Ok(answer::json(StatusCode::OK, &tasks))
 }
@@ -61,16 +54,14 @@ pub async fn jobs(
     Extension(upstream): Extension<Upstream>,
     Extension(proofs): Extension<Proofs>,
     query: Query,
-) -> Result<Response, ApiError> {
+) -> Result<Response> {
     #[derive(Deserialize)]
     struct Page {
         jobs: Vec<Value>,
     }
     let (skip, limit) = paged(&query)?;
-    let Page { mut jobs } = match theirs(&upstream, proofs, &format!("/_scheduler/jobs?limit={ALL}")).await? {
-        Theirs::Said(page) => page,
-        Theirs::Refused(answered) => return Ok(as_it_came(answered)),
-    };
+    let path = format!("/_scheduler/jobs?limit={ALL}");
+    let Page { mut jobs } = couchdbs_own(&upstream, proofs, &path).await?;
     let (_, ours) = state.jobs.entries((0, usize::MAX));
     let ours: BTreeMap<_, _> =
         ours.iter().filter_map(|entry| Some((entry.id.as_str(), serde_json::to_value(entry).ok()?))).collect();

@@ -9,7 +9,7 @@ use super::figure::{Figure, counter, gauge};
 use crate::accounts::Accounts;
 use crate::counters::{JobFigures, ReplicatorCounters};
 use crate::http::AppState;
-use crate::http::state::Home;
+use crate::http::state::Backend;
 use crate::store::Store;
 
 /// Statuses that CouchDB always tells.
@@ -21,7 +21,7 @@ const CODES: [u16; 25] = [
 /// All of them.
 pub fn figures(state: &AppState, process: &Process, jobs: &[JobFigures]) -> Vec<Figure> {
     let mut figures = replicator(state.clients.counters(), jobs);
-    if let Home::Embedded { store, accounts } = &state.home {
+    if let Backend::Embedded { store, accounts } = &state.backend {
         figures.extend(server(state, process, (store, accounts)));
     }
     figures

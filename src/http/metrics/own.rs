@@ -5,7 +5,7 @@ use metrics_process::collector::Metrics as Process;
 use super::figure::{Figure, counter, gauge};
 use crate::accounts::Accounts;
 use crate::http::AppState;
-use crate::http::state::Home;
+use crate::http::state::Backend;
 use crate::store::Store;
 
 /// All but those of jobs.
@@ -21,7 +21,7 @@ pub fn figures(state: &AppState, process: &Process, file_bytes: u64) -> Vec<Figu
     figures.extend(http(state));
     figures.extend(memory(state));
     figures.extend(peers(state));
-    if let Home::Embedded { store: databases, accounts } = &state.home {
+    if let Backend::Embedded { store: databases, accounts } = &state.backend {
         figures.extend(store(databases, file_bytes));
         figures.extend(logins(accounts));
     }

@@ -50,9 +50,9 @@ impl Word {
 }
 
 /// What a request asked that expects to be told to go on.
-pub struct Asked(Option<Word>);
+pub struct Expectation(Option<Word>);
 
-impl Asked {
+impl Expectation {
     /// The answer's body, at the end of which a body that still waits is given up.
     pub fn until_end_of(self, answer: Incoming) -> Body {
         match self.0 {
@@ -72,7 +72,7 @@ impl Drop for OverAtEnd {
 }
 
 /// A body that may have to wait for CouchDB's word.
-pub struct Expected {
+pub struct ExpectedBody {
     body: Body,
     waits: Option<Waits>,
 }
@@ -82,13 +82,13 @@ struct Waits {
     patience: Pin<Box<Sleep>>,
 }
 
-impl Expected {
-    /// Has a request's body wait if the request says so. [`Asked`] is for the answer.
-    pub fn of(request: Request) -> (axum::http::Request<Self>, Asked) {
+impl ExpectedBody {
+    /// Has a request's body wait if the request says so. [`Expectation`] is for the answer.
+    pub fn of(request: Request) -> (axum::http::Request<Self>, Expectation) {
         let expects =
             request.headers().get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         if !expects || request.body().is_end_stream() {
-            return (request.map(|body| Self { body, waits: None }), Asked(None));
+            return (request.map(|body| Self { body, waits: None }), Expectation(None));
         }
         let (sender, word) = oneshot::channel();
         let waits = Waits { word, patience: Box::pin(sleep(PATIENCE)) };
@@ -100,11 +100,11 @@ impl Expected {
                 giving.go_on();
             }
         });
-        (request, Asked(Some(word)))
+        (request, Expectation(Some(word)))
     }
 }
 
-impl HttpBody for Expected {
+impl HttpBody for ExpectedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -35,7 +35,7 @@ pub struct HubKey {
     /// Whether the policy is that of users, and another one than that of admins.
     pub is_narrow: bool,
     /// Whether it is the CouchDB beside which this server stands, which no rule keeps from anybody.
-    pub is_home: bool,
+    pub is_beside: bool,
 }
 
 /// Which jobs are told of which databases. Cheap to clone.
@@ -111,7 +111,7 @@ mod tests {
             woken.sort();
             hearing.lock().unwrap().push(woken);
         }));
-        let key = HubKey { endpoint: [0; 16], is_narrow: false, is_home: false };
+        let key = HubKey { endpoint: [0; 16], is_narrow: false, is_beside: false };
         let database = |name: &str| WatchedDatabase::Remote(key, name.into());
         for (job, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
             watched.add(job, database(name));

@@ -34,7 +34,7 @@ impl RemotePeer {
     /// Whether nothing has come after `seq`, of a database of the CouchDB beside which this server stands; any other one counts as up to
     /// date, as in the seed's `up_to_date/2`. Seqs can't be compared, so the feed is asked.
     pub async fn up_to_date(&self, seq: &Seq) -> Result<bool, PeerError> {
-        if !self.inner.is_home {
+        if !self.inner.is_beside {
             return Ok(true);
         }
         let filter = Filter::None;

@@ -56,7 +56,7 @@ const MANY_TOLD: usize = 1000;
 
 /// What was asked for of one document.
 #[derive(Default)]
-struct Asked {
+struct AskedRevs {
     /// Revisions not yet mentioned.
     revs: HashSet<Rev>,
     /// All leaves were asked for, and nothing was answered yet.
@@ -66,7 +66,7 @@ struct Asked {
 /// Sorts documents by how they go on.
 #[derive(Default)]
 pub(super) struct Sorter {
-    asked: HashMap<DocId, Asked>,
+    asked: HashMap<DocId, AskedRevs>,
     /// Revisions asked for; a document with all of its leaves counts as one.
     asked_count: usize,
     given: HashSet<(DocId, Rev)>,
@@ -82,7 +82,7 @@ pub(super) struct Sorter {
 impl Sorter {
     /// Expects these.
     pub(super) fn new(wanted: &[Wanted]) -> Self {
-        let mut asked = HashMap::<DocId, Asked>::with_capacity(wanted.len());
+        let mut asked = HashMap::<DocId, AskedRevs>::with_capacity(wanted.len());
         let (mut asked_count, mut bytes) = (0, 0);
         for Wanted { id, revs, .. } in wanted {
             asked.entry(id.clone()).or_default().revs.extend(revs.iter().cloned());
@@ -241,7 +241,7 @@ impl Sorter {
             let id = beginning(id.as_bytes());
             return Err(malformed(request, "every revision asked for, or why not", format!("not all of {id}")));
         }
-        for (id, Asked { revs, .. }) in self.asked.drain() {
+        for (id, AskedRevs { revs, .. }) in self.asked.drain() {
             match revs.is_empty() {
                 true => self.ready.refused.push(Failure::too_large(id, None, max_document)),
                 false => {
@@ -282,7 +282,7 @@ impl Sorter {
 
     /// Notes that a document answers for the revision that was asked for, or for those that it has gone on from.
     fn mention(&mut self, id: &DocId, rev: &Rev, text: &[u8]) -> Result<(), PeerError> {
-        let Some(Asked { revs: asked, .. }) = self.asked.get_mut(id) else { return Ok(()) };
+        let Some(AskedRevs { revs: asked, .. }) = self.asked.get_mut(id) else { return Ok(()) };
         if asked.remove(rev) || asked.is_empty() {
             return Ok(());
         }

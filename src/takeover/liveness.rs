@@ -8,7 +8,7 @@ use super::note::Note;
 
 /// What is known of a note's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum Liveness {
     /// He gave a sign of life while he was watched.
     Living,
     /// He gave none so far.
@@ -19,25 +19,25 @@ pub enum Life {
 
 /// Watches a note.
 #[derive(Debug, Default)]
-pub struct LifeWatch {
+pub struct LivenessWatch {
     last: Option<(Note, Instant)>,
 }
 
-impl LifeWatch {
+impl LivenessWatch {
     /// Judges the note as it is now.
-    pub fn look(&mut self, note: &Note, now: Instant, dead_after: Duration) -> Life {
+    pub fn look(&mut self, note: &Note, now: Instant, dead_after: Duration) -> Liveness {
         match &self.last {
             Some((last, since)) if last.is_same_sign_as(note) => {
                 if now.duration_since(*since) >= dead_after {
-                    Life::Dead
+                    Liveness::Dead
                 } else {
-                    Life::Unsure
+                    Liveness::Unsure
                 }
             }
             last => {
-                let life = if last.is_some() { Life::Living } else { Life::Unsure };
+                let liveness = if last.is_some() { Liveness::Living } else { Liveness::Unsure };
                 self.last = Some((note.clone(), now));
-                life
+                liveness
             }
         }
     }
@@ -52,7 +52,7 @@ impl LifeWatch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::note::Owner;
+    use super::super::note::NoteOwner;
     use super::*;
 
     const DEAD_AFTER: Duration = Duration::from_secs(40);
@@ -60,24 +60,24 @@ mod tests {
 
     #[test]
     fn whoever_gives_no_sign_while_couchdb_answers_is_dead() {
-        let mut note = Note::first(Owner::this_process(), None);
-        let (mut watch, mut now) = (LifeWatch::default(), Instant::now());
-        assert_eq!(watch.look(&note, now, DEAD_AFTER), Life::Unsure);
+        let mut note = Note::first(NoteOwner::this_process(), None);
+        let (mut watch, mut now) = (LivenessWatch::default(), Instant::now());
+        assert_eq!(watch.look(&note, now, DEAD_AFTER), Liveness::Unsure);
         now += DEAD_AFTER / 2;
         note.beat += 1;
-        assert_eq!(watch.look(&note, now, DEAD_AFTER), Life::Living);
+        assert_eq!(watch.look(&note, now, DEAD_AFTER), Liveness::Living);
         now += DEAD_AFTER - SECOND;
-        assert_eq!(watch.look(&note, now, DEAD_AFTER), Life::Unsure);
+        assert_eq!(watch.look(&note, now, DEAD_AFTER), Liveness::Unsure);
         watch.lose_sight(now);
         now += DEAD_AFTER - SECOND;
-        assert_eq!(watch.look(&note, now, DEAD_AFTER), Life::Unsure);
-        assert_eq!(watch.look(&note, now + SECOND, DEAD_AFTER), Life::Dead);
+        assert_eq!(watch.look(&note, now, DEAD_AFTER), Liveness::Unsure);
+        assert_eq!(watch.look(&note, now + SECOND, DEAD_AFTER), Liveness::Dead);
     }
 
     #[test]
     fn another_owner_is_a_sign_of_life() {
-        let (mut watch, now) = (LifeWatch::default(), Instant::now());
-        watch.look(&Note::first(Owner::this_process(), None), now, DEAD_AFTER);
-        assert_eq!(watch.look(&Note::first(Owner::this_process(), None), now, DEAD_AFTER), Life::Living);
+        let (mut watch, now) = (LivenessWatch::default(), Instant::now());
+        watch.look(&Note::first(NoteOwner::this_process(), None), now, DEAD_AFTER);
+        assert_eq!(watch.look(&Note::first(NoteOwner::this_process(), None), now, DEAD_AFTER), Liveness::Living);
     }
 }

@@ -10,14 +10,14 @@ use crate::config::couchdb::CouchDb;
 
 /// Looks every heartbeat.
 #[derive(Clone)]
-pub struct Onlooker {
+pub struct RunnerWatch {
     nodes: Nodes,
     notes: Notes,
     settings: CouchDb,
     tell: RunnerTeller,
 }
 
-impl Onlooker {
+impl RunnerWatch {
     /// Nothing is known yet.
     pub fn new(nodes: Nodes, notes: Notes, settings: CouchDb, tell: RunnerTeller) -> Self {
         Self { nodes, notes, settings, tell }

@@ -11,7 +11,7 @@ use crate::beside::{Callers, CouchDbAsAdmin, Sessions, Upstream};
 use crate::config::couchdb::CouchDb;
 use crate::config::{Config, Http, StoreSettings};
 use crate::databases::Databases;
-use crate::http::Home;
+use crate::http::Backend;
 use crate::peer::remote::Clients;
 use crate::replicate::request::check_document;
 use crate::settings::Settings;
@@ -22,7 +22,7 @@ use crate::tasks::Tasks;
 /// What a server needs of it.
 pub struct Opened {
     /// For requests.
-    pub home: Home,
+    pub backend: Backend,
     /// For replications.
     pub databases: Databases,
     /// The CouchDB beside which it stands, if it has an admin there.
@@ -62,7 +62,7 @@ async fn embedded(
     store.ensure(&DbName::replicator()).await.map_err(unusable)?;
     let databases = Databases::new(Some(store.clone()), clients.clone(), Arc::new(config.replicator.clone()));
     Ok(Opened {
-        home: Home::Embedded { store, accounts },
+        backend: Backend::Embedded { store, accounts },
         databases,
         admin: None,
         uuid,
@@ -115,7 +115,7 @@ async fn beside(config: &Config, couchdb: &CouchDb, clients: &Clients, tasks: &T
     let sessions = admin.clone().map(|admin| Sessions::new(admin, config.couchdb_session_max));
     let settings = Arc::new(config.replicator.clone());
     let databases = Databases::beside(couchdb.url.clone(), sessions, clients.clone(), settings);
-    Ok(Opened { home: Home::Beside(Callers::new(upstream)), databases, admin, uuid, address })
+    Ok(Opened { backend: Backend::CouchDb(Callers::new(upstream)), databases, admin, uuid, address })
 }
 
 /// Limits of connections beside a CouchDB: no tighter than its own, which its clients reckon with. An unused connection is kept as

@@ -8,6 +8,7 @@
 //!
 //! A document without a field fails every condition on it but `{"$exists": false}`; so does `{"a": {"$ne": 1}}`.
 
+mod pattern;
 mod clause;
 mod collation;
 mod matching;
@@ -46,6 +47,9 @@ pub enum SelectorError {
         /// What it takes.
         expected: &'static str,
     },
+    /// It has too many regular expressions.
+    #[error("a selector may have 1,000 regular expressions")]
+    TooManyPatterns,
     /// A condition stands on no field.
     #[error("a condition names no field")]
     MissingField,

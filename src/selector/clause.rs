@@ -12,6 +12,7 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
 use super::SelectorError;
+use super::pattern::Patterns;
 
 /// A condition, or a combination of them.
 #[derive(Debug, Clone)]
@@ -88,7 +89,8 @@ impl Comparison {
 impl Clause {
     /// Reads and normalises an object that isn't empty.
     pub fn normalised(selector: &Value) -> Result<Self, SelectorError> {
-        let clause = Self::read(selector)?.located("")?.without_negations();
+        let patterns = Patterns::of(selector).ok_or(SelectorError::TooManyPatterns)?;
+        let clause = Self::read(selector, &patterns)?.located("")?.without_negations();
         match &clause {
             Self::Field(field, _) if field.name.is_empty() => Err(SelectorError::MissingField),
             _ => Ok(clause),
@@ -96,9 +98,9 @@ impl Clause {
     }
 
     /// Step 1.
-    fn read(value: &Value) -> Result<Self, SelectorError> {
+    fn read(value: &Value, patterns: &Patterns) -> Result<Self, SelectorError> {
         let Value::Object(members) = value else { return Ok(Self::Compare(Comparison::Equal, value.clone())) };
-        let mut each = members.iter().map(|(key, argument)| Self::read_member(key, argument));
+        let mut each = members.iter().map(|(key, argument)| Self::read_member(key, argument, patterns));
         match members.len() {
             0 => Ok(Self::Compare(Comparison::Equal, value.clone())),
             1 => each.next().unwrap_or(Err(SelectorError::MissingField)),
@@ -106,16 +108,17 @@ impl Clause {
         }
     }
 
-    fn read_member(key: &str, argument: &Value) -> Result<Self, SelectorError> {
+    fn read_member(key: &str, argument: &Value, patterns: &Patterns) -> Result<Self, SelectorError> {
         if let Some(comparison) = Comparison::named(key) {
             return Ok(Self::Compare(comparison, argument.clone()));
         }
         let bad = |operator, expected| SelectorError::BadArgument { operator, expected };
         let list = |operator| argument.as_array().ok_or(bad(operator, "an array"));
         let values = |operator| list(operator).cloned();
-        let clauses = |operator| list(operator)?.iter().map(Self::read).collect::<Result<Vec<_>, _>>();
+        let clauses =
+            |operator| list(operator)?.iter().map(|clause| Self::read(clause, patterns)).collect::<Result<Vec<_>, _>>();
         let clause = |operator| match argument {
-            Value::Object(_) => Self::read(argument).map(Box::new),
+            Value::Object(_) => Self::read(argument, patterns).map(Box::new),
             _ => Err(bad(operator, "an object")),
         };
         let text = |operator| argument.as_str().map(str::to_owned).ok_or(bad(operator, "a string"));
@@ -145,8 +148,8 @@ impl Clause {
                 }
             }
             "$regex" => {
-                let regex = Regex::new(&text("$regex")?);
-                Self::Regex(Box::new(regex.map_err(|_| bad("$regex", "a regular expression"))?))
+                let regex = patterns.compile(&text("$regex")?);
+                Self::Regex(Box::new(regex.ok_or(bad("$regex", "a regular expression, and not too large a one"))?))
             }
             "$text" | "$where" | "$near" | "$nearSphere" | "$geoWithin" | "$geoIntersects" => {
                 return Err(SelectorError::UnsupportedOperator(key.to_owned()));
@@ -154,7 +157,7 @@ impl Clause {
             operator if operator.starts_with('$') => return Err(SelectorError::InvalidOperator(operator.to_owned())),
             name => {
                 let field = Field { name: name.to_owned(), path: Vec::new() };
-                Self::Field(field, Box::new(Self::read(argument)?))
+                Self::Field(field, Box::new(Self::read(argument, patterns)?))
             }
         })
     }

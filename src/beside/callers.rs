@@ -141,8 +141,10 @@ fn caller(Session { user, info }: Session, proofs: &HeaderMap) -> Caller {
     let mut roles = user.roles;
     roles.retain(|role| role != REPLICATOR);
     let text = |value: &hyper::header::HeaderValue| value.to_str().ok().map(str::to_owned);
-    let authorization = proofs.get(AUTHORIZATION).and_then(text);
-    let by_password = info.authenticated.as_deref() == Some("default");
+    let by = info.authenticated.as_deref();
+    let by_password = by == Some("default");
+    // It enters replication ids: what proved nothing there would give him another's.
+    let authorization = proofs.get(AUTHORIZATION).and_then(text).filter(|_| !matches!(by, Some("cookie" | "proxy")));
     let temporary = proofs.iter().filter(|(name, _)| *name != ORIGIN && !by_password && user.name.is_some());
     let temporary = temporary.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?.into())));
     Caller {

@@ -83,6 +83,7 @@ fn is_asked_by_address(headers: &HeaderMap, listen: &str) -> bool {
 }
 
 const COOKIE_HANDLER: &str = "cookie";
+const PROXY_HANDLER: &str = "proxy";
 
 /// Where a request comes from.
 pub fn address(request: &Request) -> Option<IpAddr> {
@@ -112,7 +113,10 @@ async fn identified(
     };
     // A token or a proxy may claim any role; a document of `_users` has none of the server's own.
     identified.caller.roles.retain(|role| role != REPLICATOR);
-    identified.caller.authorization = authorization.map(|text| SecretString::from(text.to_owned()));
+    // It enters replication ids: what proved nothing there would give him another's.
+    let proves = !matches!(identified.by, ProvenBy(Some(COOKIE_HANDLER | PROXY_HANDLER)));
+    let proof = authorization.filter(|_| proves);
+    identified.caller.authorization = proof.map(|text| SecretString::from(text.to_owned()));
     Ok(identified)
 }
 
@@ -149,7 +153,7 @@ async fn proven(
         && accounts.believes_proxy(name, text(&settings.proxy.x_auth_token))
     {
         let roles = text(&settings.proxy.x_auth_roles).map(proxy::roles).unwrap_or_default();
-        return Ok(is(name.to_owned(), roles, "proxy"));
+        return Ok(is(name.to_owned(), roles, PROXY_HANDLER));
     }
     Ok(Identified { caller: Caller::default(), by: ProvenBy(None), renewed: None })
 }

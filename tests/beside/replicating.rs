@@ -96,6 +96,24 @@ async fn replicate_by(server: &Server, cookie: &str, body: Value, status: Status
     serde_json::from_str(&text).unwrap()
 }
 
+/// Somebody else's password, right or wrong, would have given him that one's id, and with it the other's job.
+#[tokio::test]
+async fn a_sessions_user_has_his_own_ids_whatever_he_sends_besides() {
+    let (couchdb, server) = pair().await;
+    let cookie = cookie(&server).await;
+    for server in [&server, &couchdb] {
+        let id = async |authorization: Option<&str>| {
+            let post = client().post(server.anonymous_url("/_replicate")).header("cookie", &cookie);
+            let post = authorization.into_iter().fold(post, |post, value| post.header("authorization", value));
+            let body = json!({ "source": "src", "target": "tgt" }).to_string();
+            let answer = post.header("content-type", "application/json").body(body).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            answer.headers()["x-couchrep-replication-id"].to_str().unwrap().to_owned()
+        };
+        assert_eq!(id(Some("Basic Ym9iOng=")).await, id(None).await);
+    }
+}
+
 #[tokio::test]
 async fn a_session_is_good_for_one_shots_and_for_nothing_that_outlives_it() {
     let (couchdb, server) = pair().await;

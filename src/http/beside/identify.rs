@@ -29,7 +29,7 @@ pub async fn identify(
     next: Next,
 ) -> Result<Response, ApiError> {
     let proofs = proofs(request.headers(), &state.settings.current().auth);
-    let told = forwarded::found(request.headers(), request.extensions()).into_iter().collect();
+    let told = forwarded::told(request.headers(), request.extensions());
     let KnownCaller { caller, headers } = match callers.ask(&proofs, told).await? {
         Authentication::Known(known) => known,
         Authentication::Refused(answered) => return Ok(as_it_came(answered)),

@@ -23,8 +23,17 @@ pub fn tell(request: &mut Request) {
     request.headers_mut().extend(found.into_iter().map(|(name, value)| (Some(name), value)));
 }
 
-/// What tells it, of a request with these headers.
-pub fn found(headers: &HeaderMap, extensions: &Extensions) -> Vec<(HeaderName, HeaderValue)> {
+/// All that CouchDB is to be told, where nothing else of the request is passed on.
+pub fn told(headers: &HeaderMap, extensions: &Extensions) -> HeaderMap {
+    let mut told: HeaderMap = found(headers, extensions).into_iter().collect();
+    if !told.contains_key(FOR) {
+        told.extend(headers.get_all(FOR).iter().map(|value| (FOR, value.clone())));
+    }
+    told
+}
+
+/// What tells it besides what a request with these headers has.
+fn found(headers: &HeaderMap, extensions: &Extensions) -> Vec<(HeaderName, HeaderValue)> {
     let mut found = Vec::new();
     if let Some(ConnectInfo(address)) = extensions.get::<ConnectInfo<SocketAddr>>()
         && !(headers.contains_key(FOR) && is_believed(address.ip().to_canonical()))
@@ -59,11 +68,11 @@ mod tests {
 
     use super::*;
 
-    fn told(lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
-        told_to([10, 0, 0, 7], lines, https)
+    fn passed(lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
+        passed_from([10, 0, 0, 7], lines, https)
     }
 
-    fn told_to(client: [u8; 4], lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
+    fn passed_from(client: [u8; 4], lines: &[(&'static str, &'static str)], https: bool) -> Vec<String> {
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from((client, 1))));
         if https {
@@ -80,8 +89,19 @@ mod tests {
 
     #[test]
     fn couchdb_learns_who_asked_and_under_which_name() {
-        assert_eq!(told(&[("host", "couch.example")], true), ["10.0.0.7", "couch.example", "https"]);
-        assert_eq!(told(&[], false), ["10.0.0.7", "http"], "a client of HTTP/1.0");
+        assert_eq!(passed(&[("host", "couch.example")], true), ["10.0.0.7", "couch.example", "https"]);
+        assert_eq!(passed(&[], false), ["10.0.0.7", "http"], "a client of HTTP/1.0");
+    }
+
+    /// Without it all clients of a proxy were one, and whoever guesses passwords locked the others out.
+    #[test]
+    fn where_nothing_else_is_passed_on_a_believed_address_is() {
+        let headers = HeaderMap::from_iter([(FOR, HeaderValue::from_static("5.6.7.8"))]);
+        for (client, expected) in [([127, 0, 0, 1], "5.6.7.8"), ([9, 9, 9, 9], "5.6.7.8, 9.9.9.9")] {
+            let mut extensions = Extensions::new();
+            extensions.insert(ConnectInfo(SocketAddr::from((client, 1))));
+            assert_eq!(told(&headers, &extensions)[FOR], expected);
+        }
     }
 
     #[test]
@@ -94,8 +114,8 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ];
         let believed = ["1.2.3.4", "5.6.7.8", "couch.example", "https"];
-        assert_eq!(told(&before, false), believed, "CouchDB would count by the last one, too");
+        assert_eq!(passed(&before, false), believed, "CouchDB would count by the last one, too");
         let not_believed = ["1.2.3.4, 5.6.7.8, 9.9.9.9", "couch.example", "https"];
-        assert_eq!(told_to([9, 9, 9, 9], &before, false), not_believed);
+        assert_eq!(passed_from([9, 9, 9, 9], &before, false), not_believed);
     }
 }

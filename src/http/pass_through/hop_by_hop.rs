@@ -1,6 +1,7 @@
 //! Headers that concern one connection only, and so go no further (RFC 9110, 7.6.1).
 //!
-//! They are those that `Connection` names, and some that everybody knows. `Trailer` isn't among them: it announces fields that
+//! They are those that `Connection` names, and some that everybody knows. What a proxy before us tells of its client isn't a client's to take
+//! away: CouchDB would count his wrong passwords as the proxy's. `Trailer` isn't among them: it announces fields that
 //! are passed on. How a body is framed is settled anew on each side: `Transfer-Encoding` goes, `Content-Length` is the message's
 //! own and stays. Whether a client takes trailers is asked of us, and we ask the same of CouchDB.
 
@@ -29,6 +30,7 @@ pub fn of_request(headers: &mut HeaderMap) {
 /// Takes them out of an answer.
 pub fn of_answer(headers: &mut HeaderMap) {
     let named = words(headers, &CONNECTION).filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+    let named = named.filter(|name| !name.as_str().starts_with("x-forwarded-"));
     for name in named.collect::<Vec<_>>().iter().chain(&KNOWN) {
         headers.remove(name);
     }
@@ -50,8 +52,9 @@ mod tests {
     #[test]
     fn what_concerns_one_connection_goes_no_further() {
         let mut found = headers(&[
-            ("connection", "close, X-Mine"),
+            ("connection", "close, X-Mine, X-Forwarded-For"),
             ("x-mine", "1"),
+            ("x-forwarded-for", "1.2.3.4"),
             ("keep-alive", "timeout=5"),
             ("proxy-connection", "keep-alive"),
             ("transfer-encoding", "chunked"),
@@ -62,7 +65,9 @@ mod tests {
             ("expect", "100-continue"),
         ]);
         of_answer(&mut found);
-        assert_eq!(found, headers(&[("trailer", "x-sum"), ("content-length", "3"), ("expect", "100-continue")]));
+        let stays =
+            [("x-forwarded-for", "1.2.3.4"), ("trailer", "x-sum"), ("content-length", "3"), ("expect", "100-continue")];
+        assert_eq!(found, headers(&stays));
     }
 
     #[test]

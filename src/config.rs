@@ -66,6 +66,8 @@ pub struct Config {
     pub http: Http,
     /// With which certificate TLS is spoken; without one it isn't.
     pub tls: Option<TlsFiles>,
+    /// Where the files of an admin UI are, answered under `/_utils/`.
+    pub utils_dir: Option<PathBuf>,
     /// Which other sites' pages may talk to the server.
     pub cors: Cors,
     /// Whether `_users/_security` may be changed, so that others than admins may open that database.
@@ -93,6 +95,7 @@ impl Default for Config {
             replicator: Replicator::default(),
             http: Http::default(),
             tls: None,
+            utils_dir: None,
             cors: Cors::default(),
             users_db_security_editable: false,
             store: StoreSettings::default(),

@@ -38,6 +38,7 @@ mod auth;
 mod absent;
 mod error;
 mod welcome;
+mod utils;
 mod session;
 mod replication;
 mod scheduler;
@@ -121,6 +122,8 @@ fn replication_routes(routes: Routes) -> Routes {
     routes
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
         .route("/_metrics", watchers(get(metrics::prometheus)))
+        .route("/_utils", everybody(any(utils::file)))
+        .route("/_utils/{*file}", everybody(any(utils::file)))
 }
 
 /// Beside a CouchDB: the replicator, and lists that are CouchDB's and ours.
@@ -208,14 +211,13 @@ fn database_routes(routes: Routes) -> Routes {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 33] = [
+const ABSENT: [(&str, &str); 32] = [
     ("/_global_changes", "database behind _db_updates, which needs none here"),
     ("/_cluster_setup", "cluster"),
     ("/_reshard", "shards"),
     ("/_reload_query_servers", "query servers"),
     ("/_search_analyze", "full-text search"),
     ("/_nouveau_analyze", "full-text search"),
-    ("/_utils", "Fauxton"),
     ("/favicon.ico", "icon"),
     ("/{db}/_find", "Mango queries"),
     ("/{db}/_explain", "Mango queries"),

@@ -3,7 +3,7 @@
 //! Odd moments of the pass-through are played by a [`RawCouchDb`], which sees and sends bytes; all else by a couchrep with an embedded
 //! store, and by a real CouchDB if the environment names one.
 
-mod raw;
+pub mod raw;
 mod passing;
 mod breaking;
 mod odd_clients;

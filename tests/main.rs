@@ -22,6 +22,7 @@ mod users;
 mod replicator_docs;
 mod databases;
 mod endpoints;
+mod admin_uis;
 mod documents;
 mod attachments;
 mod ranges;

@@ -199,7 +199,7 @@ fn routes() -> Vec<String> {
 /// A new route that nobody thought of in `rights.txt` is closed to strangers all the same, or stands among those for everybody.
 #[tokio::test]
 async fn every_route_of_the_table_is_closed_to_strangers_unless_it_is_for_everybody() {
-    const EVERYBODYS: [&str; 6] = ["/", "/_up", "/_uuids", "/_session", "/_utils", "/favicon.ico"];
+    const EVERYBODYS: [&str; 7] = ["/", "/_up", "/_uuids", "/_session", "/_utils", "/_utils/x", "/favicon.ico"];
     let server = server().await;
     let routes = routes();
     assert!(routes.len() > 60, "{routes:?}");

@@ -22,6 +22,11 @@ impl Config {
             (self.uuid.as_ref().is_none_or(is_hex), "--uuid", "must be 32 hex digits"),
             (self.hostname.as_ref().is_none_or(|name| !name.is_empty()), "--hostname", "must not be empty"),
             (self.local_address.as_ref().is_none_or(is_address), "--local-address", "must be HOST:PORT"),
+            (
+                self.utils_dir.as_ref().is_none_or(|dir| dir.is_dir()),
+                "--utils-dir",
+                "must be a directory that is there",
+            ),
             (!self.stands_beside_itself(), "--couchdb", "must not be the address that is listened on"),
             (self.couchdb.is_some() || self.couchdb_admin.is_none(), "--couchdb-admin", "needs --couchdb"),
             (self.couchdb_admin.is_some() || self.take_over.is_none(), "--take-over", "needs --couchdb-admin-file"),

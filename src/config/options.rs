@@ -168,6 +168,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
+    /// A directory with an admin UI, Fauxton or Futon, that is served under /_utils/ [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub utils_dir: Option<PathBuf>,
+
     /// Whether `PUT /_users/_security` is taken [default: false]
     ///
     /// CouchDB's `[couchdb] users_db_security_editable`: people can sign up and change their passwords by themselves only
@@ -247,7 +251,7 @@ impl Options {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log,
             couchdb_session_max;
-            couchdb, couchdb_admin, couchdb_admin_file, take_over, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth,
+            couchdb, couchdb_admin, couchdb_admin_file, take_over, admin, admin_file, tls_cert, tls_key, utils_dir, config, couchdb_ini, auth,
             replicator, http, cors, store, secrets
         }
         drop((config, couchdb_ini));
@@ -285,6 +289,7 @@ impl Options {
             let problem = "needs --tls-cert";
             to.tls.as_mut().ok_or(ConfigError::Value { option: "--tls-key", problem })?.key = key;
         }
+        to.utils_dir = utils_dir.or(to.utils_dir.take());
         replicator.lay_over(&mut to.replicator)?;
         http.lay_over(&mut to.http);
         cors.lay_over(&mut to.cors);

@@ -19,7 +19,7 @@ pub fn add(mut routes: Routes, absent: &[(&'static str, &'static str)]) -> Route
             &path[path.find(first).unwrap_or_default()..]
         });
         let whom = match name {
-            "_utils" | "favicon.ico" => everybody,
+            "favicon.ico" => everybody,
             "_sync_shards" => server_admins_of_database,
             _ if path.starts_with("/{db}") => members,
             _ => server_admins,

@@ -7,6 +7,7 @@
 //!   list with our word on those that aren't at their ends.
 //! - `/_up` is CouchDB's: whoever asks it through this port (a balancer, a container's health check) wants to know whether a database
 //!   will answer here, and CouchDB in maintenance says no. While this server stops, it says no itself.
+//! - `/_utils` is CouchDB's, unless `--utils-dir` names another admin UI.
 //! - `OPTIONS` is CouchDB's everywhere: its settings say what another site's page may do. What they say of an answer to a page, our
 //!   own answers say too ([`identify`]).
 //!
@@ -25,7 +26,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{OriginalUri, Request};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse as _, Response};
@@ -55,8 +56,10 @@ impl RouterBeside {
 
     async fn answer(mut self, mut request: Request) -> Result<Response, Infallible> {
         if request.method() != Method::OPTIONS
-            && let Some(path) = our_path(request.uri().path(), self.state.jobs.runs_couchdbs_documents())
+            && let Some(path) = our_path(request.uri().path(), &self.ours_now())
         {
+            let asked = OriginalUri(request.uri().clone());
+            request.extensions_mut().insert(asked);
             set_path(&mut request, &path);
             return self.routes.call(request).await;
         }
@@ -70,6 +73,13 @@ impl RouterBeside {
         let response = answer.unwrap_or_else(|error| pass_through::refused(error, &method));
         self.state.traffic.answered(&method, response.status(), started);
         Ok(response)
+    }
+
+    fn ours_now(&self) -> OursNow {
+        OursNow {
+            documents: self.state.jobs.runs_couchdbs_documents(),
+            utils: self.state.settings.current().utils_dir.is_some(),
+        }
     }
 
     /// Logs that CouchDB is away, and that it is back, once each.
@@ -109,15 +119,30 @@ const OURS: [&[&str]; 6] = [
     &["_metrics"],
 ];
 
-/// A path of the replicator's, as its routes have it; `None` if it is CouchDB's. `runs_documents`: whether documents are run here.
-fn our_path(path: &str, runs_documents: bool) -> Option<String> {
+/// What else is ours, if the settings have it so.
+struct OursNow {
+    /// Documents of replications.
+    documents: bool,
+    /// An admin UI.
+    utils: bool,
+}
+
+/// A path of ours, as its routes have it; `None` if it is CouchDB's.
+fn our_path(path: &str, now: &OursNow) -> Option<String> {
     // Most are databases' and begin with a letter.
     let begins = path.trim_start_matches('/').as_bytes().first();
     if !matches!(begins, Some(b'_' | b'%')) {
         return None;
     }
-    if runs_documents && let Some(place) = documents_path(path) {
+    if now.documents
+        && let Some(place) = path_below(path, &["_scheduler", "docs"])
+    {
         return Some(place);
+    }
+    if now.utils
+        && let Some(file) = path_below(path, &["_utils"])
+    {
+        return Some(file);
     }
     let ours = OURS.iter().find(|ours| path_is(path, ours))?;
     let raw = path.split('/').filter(|segment| !segment.is_empty());
@@ -125,13 +150,11 @@ fn our_path(path: &str, runs_documents: bool) -> Option<String> {
     Some(segments.flat_map(|segment| ["/", segment]).collect())
 }
 
-/// `/_scheduler/docs`, and whatever is below it, as it was written.
-fn documents_path(path: &str) -> Option<String> {
+/// A path of these segments, and whatever is below it as it was written.
+fn path_below(path: &str, own: &[&'static str]) -> Option<String> {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    let is_docs = ["_scheduler", "docs"]
-        .iter()
-        .all(|own| segments.next().is_some_and(|raw| percent_decode_str(raw).eq(own.bytes())));
-    is_docs.then(|| ["", "_scheduler", "docs"].into_iter().chain(segments).collect::<Vec<_>>().join("/"))
+    let is_it = own.iter().all(|own| segments.next().is_some_and(|raw| percent_decode_str(raw).eq(own.bytes())));
+    is_it.then(|| own.iter().copied().chain(segments).flat_map(|segment| ["/", segment]).collect())
 }
 
 fn path_is(path: &str, segments: &[&str]) -> bool {
@@ -161,8 +184,9 @@ mod tests {
         let lists = [list("\nfn replication_routes("), list("\nfn routes_beside(")];
         let paths = lists.iter().flat_map(|list| list.split(".route(").skip(1));
         let paths = paths.map(|route| route.split('"').nth(1).unwrap());
-        let (documents, others): (Vec<_>, Vec<_>) = paths.partition(|path| documents_path(path).is_some());
-        assert_eq!(documents, ["/_scheduler/docs", "/_scheduler/docs/{*place}"]);
+        let is_below = |path: &&str| ["/_scheduler/docs", "/_utils"].iter().any(|above| path.starts_with(above));
+        let (below, others): (Vec<_>, Vec<_>) = paths.partition(is_below);
+        assert_eq!(below, ["/_utils", "/_utils/{*file}", "/_scheduler/docs", "/_scheduler/docs/{*place}"]);
         let any = |segment| if str::starts_with(segment, '{') { "*" } else { segment };
         let segments = |path: &&'static str| path.split('/').skip(1).map(any).collect::<Vec<_>>();
         let (mut found, mut ours) = (others.iter().map(segments).collect::<Vec<_>>(), OURS.map(<[_]>::to_vec));
@@ -170,6 +194,9 @@ mod tests {
         ours.sort();
         assert_eq!(found, ours);
     }
+
+    const NO_MORE: OursNow = OursNow { documents: false, utils: false };
+    const ALL: OursNow = OursNow { documents: true, utils: true };
 
     #[test]
     fn the_replicators_paths_are_ours_however_they_are_written() {
@@ -191,15 +218,19 @@ mod tests {
             ("/db/_replicate", None),
             ("/db%2F_replicate", None),
         ] {
-            assert_eq!(our_path(path, false).as_deref(), ours, "{path}");
-            assert_eq!(our_path(path, true).is_some(), ours.is_some() || path == "/_scheduler/docs", "{path}");
+            assert_eq!(our_path(path, &NO_MORE).as_deref(), ours, "{path}");
+            assert_eq!(our_path(path, &ALL).is_some(), ours.is_some() || path == "/_scheduler/docs", "{path}");
         }
         for (path, ours) in [
             ("/%5Fscheduler/docs/", "/_scheduler/docs"),
             ("/_scheduler/docs/a%2F_replicator/x", "/_scheduler/docs/a%2F_replicator/x"),
             ("/_scheduler/docs/a/_replicator", "/_scheduler/docs/a/_replicator"),
+            ("/_utils", "/_utils"),
+            ("/%5Futils/", "/_utils"),
+            ("/_utils//js/a%20b.js", "/_utils/js/a%20b.js"),
         ] {
-            assert_eq!(our_path(path, true).as_deref(), Some(ours));
+            assert_eq!(our_path(path, &ALL).as_deref(), Some(ours));
+            assert_eq!(our_path(path, &NO_MORE), None);
         }
     }
 }

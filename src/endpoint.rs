@@ -466,6 +466,18 @@ mod tests {
         assert_eq!(remote(json!("https://h/p?key=s3cret")).url.as_str(), "https://h/p?key=s3cret");
     }
 
+    /// The newline stayed in the name that is logged: what came after it looked like a line of the log.
+    #[test]
+    fn a_url_with_a_control_character_is_malformed() {
+        for text in
+            ["http://h/a\n2026-01-01T00:00:00Z  INFO forged", "http://h\t/a", "http://h/a\u{85}", "http://u\0:p@h/a"]
+        {
+            for value in [json!(text), json!({"url": text})] {
+                assert_eq!(Endpoint::parse("source", Some(&value)).unwrap_err(), InvalidEndpoint::Url, "{text:?}");
+            }
+        }
+    }
+
     /// A replication with such a header was started, and failed at every try to open its database.
     #[test]
     fn headers_that_would_break_the_message_are_refused_before_anything_runs() {

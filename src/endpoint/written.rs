@@ -16,8 +16,12 @@ pub struct Written {
 }
 
 impl Written {
-    /// Takes a URL apart, and its userinfo out.
+    /// Takes a URL apart, and its userinfo out. One with control characters is none: what is sent would be another one, without them, than
+    /// what is logged.
     pub fn parse(text: &str) -> Result<(Self, Option<&str>), InvalidEndpoint> {
+        if text.contains(char::is_control) {
+            return Err(InvalidEndpoint::Url);
+        }
         let (scheme, rest) = text.split_once("://").ok_or(InvalidEndpoint::Url)?;
         let own_port = match scheme {
             "http" => 80,

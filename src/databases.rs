@@ -180,6 +180,7 @@ impl Databases {
                 return Ok(Peer::Local(LocalPeer::new(store.clone(), name.clone(), caller.clone(), pulse.clone())));
             }
         };
+        remote.check_files(caller).map_err(PeerError::from)?;
         let policy = self.policy(&remote, caller);
         let remote = remote.with_secret(&self.settings.secrets, caller)?;
         let (settings, pulse) = (self.settings.clone(), pulse.clone());
@@ -210,11 +211,14 @@ impl Databases {
         }
     }
 
-    /// Whether a caller may connect to an endpoint, as far as its URLs tell. Nothing is asked for it.
+    /// Whether a caller may connect to an endpoint, as far as it tells. Nothing is asked for it.
     pub fn may_connect(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Forbidden> {
         match endpoint {
             Endpoint::Local(_) => Ok(()),
-            Endpoint::Remote(remote) => remote.check(&self.policy(remote, caller), &self.settings.iam_token_url),
+            Endpoint::Remote(remote) => {
+                remote.check_files(caller)?;
+                remote.check(&self.policy(remote, caller), &self.settings.iam_token_url)
+            }
         }
     }
 

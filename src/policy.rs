@@ -76,6 +76,16 @@ enum Reason {
     /// The list.
     #[error("`{0}` doesn't have it")]
     NotAllowed(&'static str),
+    /// Whoever asks is no server admin.
+    #[error("only server admins may name files of this server in `tls`")]
+    NamesFiles,
+}
+
+impl Forbidden {
+    /// With files of this server, for somebody who may not name any.
+    pub fn with_files(to: Destination) -> Self {
+        Self { to, why: Reason::NamesFiles }
+    }
 }
 
 impl Policy {

@@ -283,6 +283,52 @@ async fn what_clouds_tell_of_a_machine_is_forbidden_without_any_setting() {
     assert_eq!(bench.replicate(None, &json!({ "source": bench.open.url("/src"), "target": "local" })).await.0, 200);
 }
 
+/// A user proved who he wasn't with an operator's certificate, and was told which files there are.
+#[tokio::test]
+async fn files_of_the_server_are_named_by_server_admins_alone() {
+    let bench = Bench::start(|_| EndpointRules::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("client.pem");
+    std::fs::write(&there, "no certificate").unwrap();
+    let source = |tls: Value| json!({ "url": bench.open.url("/src"), "tls": tls });
+    let ending = "only server admins may name files of this server in `tls`";
+    for file in [there, dir.path().join("missing")] {
+        for tls in [
+            json!({ "cert_file": file }),
+            json!({ "cert_file": file, "key_file": file }),
+            json!({ "ssl_trusted_certificates_file": file }),
+        ] {
+            for (source, target) in [(source(tls.clone()), json!("local")), (json!("local"), source(tls))] {
+                for more in [json!({}), json!({ "continuous": true }), json!({ "continuous": true, "keep": true })] {
+                    let mut body = json!({ "source": source, "target": target });
+                    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                    let reason = bench.refused(Some("ann"), body).await;
+                    assert!(reason.ends_with(ending), "{reason}");
+                }
+            }
+        }
+    }
+    let body = |tls| json!({ "source": source(tls), "target": "local" });
+    let missing = json!({ "cert_file": dir.path().join("missing") });
+    let (status, _) = bench.send(Some("ann"), Method::PUT, "/_replicator/anns", &body(missing.clone())).await;
+    assert_eq!(status, 201);
+    let failed = until(&bench.server, "/_replicator/anns", |doc| doc["_replication_state"] == "failed").await;
+    let reason = failed["_replication_state_reason"].as_str().unwrap();
+    assert!(reason.starts_with("forbidden: ") && reason.ends_with(ending), "{reason}");
+    assert_eq!(bench.open.requests(), [""; 0]);
+    // An admin's file is looked for.
+    let (status, answer) = bench.replicate(None, &body(missing.clone())).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["reason"].as_str().unwrap().starts_with("could not read `cert_file`"), "{answer}");
+    bench.server.put("/_replicator/roots", body(missing), 201).await;
+    let path = "/_scheduler/docs/_replicator/roots";
+    let entry = until(&bench.server, path, |entry| entry["state"] == "crashing").await;
+    assert!(entry["info"]["error"].as_str().unwrap().contains("could not read `cert_file`"), "{entry}");
+    // What names no file is anybody's.
+    let (status, answer) = bench.replicate(Some("ann"), &body(json!({ "verify_ssl_certificates": false }))).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
 #[test]
 fn the_command_line_and_the_environment_have_rules_too() {
     let dir = tempfile::tempdir().unwrap();

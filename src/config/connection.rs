@@ -38,6 +38,12 @@ impl Tls {
         }
     }
 
+    /// Whether they name files of this machine.
+    pub fn names_files(&self) -> bool {
+        let Self { verify_ssl_certificates: _, ssl_trusted_certificates_file, cert_file, key_file } = self;
+        [ssl_trusted_certificates_file, cert_file, key_file].into_iter().any(Option::is_some)
+    }
+
     /// What is wrong with these settings in themselves.
     pub fn problem(&self) -> Option<&'static str> {
         (self.key_file.is_some() && self.cert_file.is_none()).then_some("has a `key_file` without a `cert_file`")

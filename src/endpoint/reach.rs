@@ -1,4 +1,4 @@
-//! Whether an endpoint may be connected to, as far as its URLs tell: the database's, a token's, and the proxy's.
+//! Whether an endpoint may be connected to, as far as it tells: by the URLs of the database, a token and the proxy, and by files.
 //!
 //! Whoever asks for a replication is told so at once, and nothing is looked up for it. What names stand for, and where redirects lead,
 //! is judged where connections are made (`peer/remote/guard.rs`), and so are these once more.
@@ -8,6 +8,7 @@ use url::Url;
 use super::RemoteEndpoint;
 use super::auth::Auth;
 use super::connection::Proxy;
+use crate::access::Caller;
 use crate::policy::{Destination, Forbidden, Policy};
 
 impl RemoteEndpoint {
@@ -20,6 +21,15 @@ impl RemoteEndpoint {
         };
         let mut urls = std::iter::once(&self.url).chain(&token_url);
         urls.try_for_each(|url| policy.check(&Destination::of(url), proxy))
+    }
+
+    /// Judges whether a caller may name the files of this server that it names: an operator's key would have others take him for
+    /// the operator, and what goes wrong with a file tells whether it is there.
+    pub fn check_files(&self, caller: &Caller) -> Result<(), Forbidden> {
+        match self.connection.tls.names_files() && !caller.is_server_admin() {
+            true => Err(Forbidden::with_files(Destination::of(&self.url))),
+            false => Ok(()),
+        }
     }
 }
 

@@ -338,3 +338,50 @@ async fn a_new_page_that_the_source_has_lost_takes_the_place_of_none() {
     assert_eq!(server.replicate(retry).await["docs_written"], 2);
     assert_eq!(server.leaves("tgt").await, server.leaves("src").await);
 }
+
+/// A server that had been started anew knew no owners, and told everybody with a name what others' replications couldn't copy.
+#[tokio::test]
+async fn after_a_restart_failures_are_still_their_owners_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || Server::with_admin_and("root", "hunter2", |config| config.data_dir = dir.path().into()).await;
+    let url_as = |server: &Server, name: &str, path: &str| {
+        let login = if name == "root" { "root:hunter2".into() } else { format!("{name}:pw") };
+        server.anonymous_url(path).replace("http://", &format!("http://{login}@"))
+    };
+    let server = start().await;
+    for name in ["ann", "bob"] {
+        let user = json!({ "name": name, "password": "pw", "roles": [], "type": "user" });
+        server.put(&format!("/_users/org.couchdb.user:{name}"), user, 201).await;
+    }
+    let remote = Server::start().await;
+    remote.database("src").await.fill("doc", 3).await;
+    remote.database("tgt").await;
+    let target = FaultyPeer::before(&remote).await;
+    target.refuse(|id| id == "doc0001");
+    // One of them takes no list: it stands in the data dir.
+    let sources = [FaultyPeer::before(&remote).await, FaultyPeer::before(&remote).await];
+    sources[1].keep_failing(Method::PUT, "-failures-", Fault::status(403), None);
+    let mut ids = Vec::new();
+    for source in &sources {
+        let body = json!({ "source": source.url("/src"), "target": target.url("/tgt") });
+        let request = client().post(url_as(&server, "ann", "/_replicate")).header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        ids.push(answer.headers()["x-couchrep-replication-id"].to_str().unwrap().to_owned());
+    }
+    server.stop().await;
+    let server = start().await;
+    let listed = async |name: &str, id: &str| {
+        let answer = client().get(url_as(&server, name, &format!("/_replicate/{id}/failures"))).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let unknown = listed("bob", &"0".repeat(32)).await;
+    assert_eq!(unknown.0, 404);
+    for id in &ids {
+        assert_eq!(listed("bob", id).await, unknown);
+        for name in ["ann", "root"] {
+            let (status, answer) = listed(name, id).await;
+            assert!(status == 200 && answer.contains("doc0001"), "{name} {status} {answer}");
+        }
+    }
+}

@@ -15,8 +15,8 @@ impl Jobs {
     /// What the replications with this id's base id couldn't copy, running or not: how many there are, and, after `skip` of them,
     /// at most `limit`, the newest first. Those of a replication that somebody else started are missing, unless an admin asks.
     ///
-    /// After a restart the source is known without credentials: if it wants some, the list can be read again when the
-    /// replication has been asked for again.
+    /// After a restart it is known whose replications had failures. The source is known without credentials: if it wants some, the list can be
+    /// read again when the replication has been asked for again.
     pub async fn failures(
         &self,
         id: &str,
@@ -30,12 +30,11 @@ impl Jobs {
             return Err(ReplicateError::NotFound("missing".into()));
         }
         let mut running = self.running.list();
-        running.retain(|job| job.id.base == base);
-        let is_known = !running.is_empty() || self.sources.iter().any(|known| known.key().0 == base);
-        running.retain(|job| caller.may_manage(job.owner()));
+        running.retain(|job| job.id.base == base && caller.may_manage(job.owner()));
         let runs = running.first().map(|job| KnownSource::of(&job.request.source, &job.caller));
         let source = runs.or_else(|| self.source(base, caller));
-        if is_known && running.is_empty() && source.is_none() {
+        // Who isn't let in doesn't learn whether there is something.
+        if source.is_none() && !self.is_noted_as_his(base, caller).await? {
             return Err(ReplicateError::NotFound("missing".into()));
         }
         let unkept: Vec<_> = running.iter().flat_map(|job| job.failures.unkept()).collect();
@@ -64,6 +63,13 @@ impl Jobs {
         })
     }
 
+    /// Whether a replication whose source isn't known any more was the caller's to look into.
+    async fn is_noted_as_his(&self, base_id: &str, caller: &Caller) -> Result<bool, PeerError> {
+        let Some(name) = caller.name.as_deref() else { return Ok(caller.may_manage(None)) };
+        let is_owner = self.context.failures.has_owner(base_id, name).await?;
+        Ok(caller.may_manage(is_owner.then_some(name)))
+    }
+
     /// A list of failures; also its source, if that was only noted, and so is without credentials.
     async fn failure_list(
         &self,
@@ -88,7 +94,8 @@ impl Jobs {
             None => None,
         };
         let may_hold = Arc::new(true.into());
-        let place = ListLocation { base_id, source, files, writes_source: false, must_keep: false, may_hold };
+        let place =
+            ListLocation { base_id, source, owner: None, files, writes_source: false, must_keep: false, may_hold };
         Ok((FailureList::new(place), noted))
     }
 }

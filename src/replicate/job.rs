@@ -203,6 +203,7 @@ impl Job {
         FailureList::new(ListLocation {
             base_id: &self.id.base,
             source: Some((source.clone(), request.source.without_secrets())),
+            owner: self.caller.name.as_deref(),
             files: &self.context.failures,
             writes_source: request.use_checkpoints,
             must_keep: request.use_checkpoints && request.fetched_directly().is_none(),

@@ -1,8 +1,9 @@
 //! Lists of failures in files, and what a server knows of lists that stand elsewhere.
 //!
 //! `{dir}/failures/{base id}/` holds the pages of one list, a file each, and `source.json`: the source, without credentials,
-//! if its list stands there; so it is found by the replication's id alone, after a restart too. A file is written
-//! beside its place and moved there: a crash leaves all of it, or nothing. Ids and a target's words may be secret, so that
+//! if its list stands there; so it is found by the replication's id alone, after a restart too. Whose replications have put something
+//! into the list, wherever it stands, is told by `owner-{digest of the name}.json`, a file for each: so no two of them write the same one.
+//! A file is written beside its place and moved there: a crash leaves all of it, or nothing. Ids and a target's words may be secret, so that
 //! what is made here is for this user alone.
 //!
 //! Lists of couchrep 0.1 (`{base id}.json`, at most 1,000 failures) are taken over when they are first looked for.
@@ -11,6 +12,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::RecordedFailure;
@@ -32,6 +34,11 @@ struct Pointer {
     source: String,
 }
 
+#[derive(Serialize)]
+struct Owner<'a> {
+    owner: &'a str,
+}
+
 impl FailureFiles {
     /// In this data dir.
     pub fn under(data_dir: &Path) -> Self {
@@ -46,15 +53,32 @@ impl FailureFiles {
 
     /// Notes in which source the list of this replication stands: a name or a URL without credentials.
     pub async fn point(&self, base_id: &str, source: &str) -> Result<(), StoreError> {
+        self.note(base_id, "source.json".into(), &Pointer { source: source.to_owned() }).await
+    }
+
+    /// Notes that a replication of this user has put something into the list.
+    pub async fn note_owner(&self, base_id: &str, owner: &str) -> Result<(), StoreError> {
+        self.note(base_id, owner_file(owner), &Owner { owner }).await
+    }
+
+    /// Whether that was noted.
+    pub async fn has_owner(&self, base_id: &str, owner: &str) -> Result<bool, StoreError> {
+        let Some(list) = self.list(base_id) else { return Ok(false) };
+        let path = list.join(owner_file(owner));
+        let noted = tasks::blocking("find the owner of a list of failures", move || read(&path)).await??;
+        Ok(noted.is_some())
+    }
+
+    async fn note(&self, base_id: &str, file: String, note: &impl Serialize) -> Result<(), StoreError> {
         let Some(list) = self.list(base_id).filter(|_| self.notes) else { return Ok(()) };
-        let pointer = serde_json::to_vec(&Pointer { source: source.to_owned() }).map_err(std::io::Error::from)?;
+        let note = serde_json::to_vec(note).map_err(std::io::Error::from)?;
         let noted = tasks::blocking("note a list of failures", move || {
-            let path = list.join("source.json");
-            if fs::read(&path).is_ok_and(|noted| noted == pointer) {
+            let path = list.join(file);
+            if fs::read(&path).is_ok_and(|noted| noted == note) {
                 return Ok(());
             }
             make_directory(&list)?;
-            write(&path, &pointer)
+            write(&path, &note)
         });
         noted.await?
     }
@@ -69,6 +93,11 @@ impl FailureFiles {
     pub(super) fn list(&self, base_id: &str) -> Option<PathBuf> {
         Some(self.directory.as_ref()?.join(base_id))
     }
+}
+
+/// A name may be longer than a file's, and have slashes.
+fn owner_file(owner: &str) -> String {
+    format!("owner-{}.json", hex::encode(digest::digest(&digest::SHA256, owner.as_bytes())))
 }
 
 /// The file of a page.

@@ -25,6 +25,7 @@ pub struct FailureList {
     files: FailureFiles,
     /// The source by its name or URL.
     source_name: String,
+    owner: Option<String>,
     /// Whether the source takes pages, as far as is known.
     source_takes: AtomicBool,
     /// Whether checkpoints pass failures: then they must be kept.
@@ -40,6 +41,8 @@ pub struct ListLocation<'a> {
     pub base_id: &'a str,
     /// Its source, and how it is called: a name or a URL, without credentials.
     pub source: Option<(Peer, String)>,
+    /// Whose replication puts something into it; `None`: nobody's in particular.
+    pub owner: Option<&'a str>,
     /// Where this machine keeps lists.
     pub files: &'a FailureFiles,
     /// Whether the source may be written to.
@@ -53,13 +56,13 @@ pub struct ListLocation<'a> {
 impl FailureList {
     /// A list; nothing is read yet.
     pub fn new(location: ListLocation<'_>) -> Self {
-        let ListLocation { base_id, source, files, writes_source, must_keep, may_hold } = location;
-        let base_id = base_id.to_owned();
+        let ListLocation { base_id, source, owner, files, writes_source, must_keep, may_hold } = location;
+        let (base_id, owner) = (base_id.to_owned(), owner.map(str::to_owned));
         let source_name = source.as_ref().map(|(_, name)| name.clone()).unwrap_or_default();
         let source_takes = AtomicBool::new(writes_source && source.is_some());
         let storages = source.map(|(peer, _)| Storage::Source { peer, base_id: base_id.clone() });
         let storages = storages.into_iter().chain(files.storage(&base_id)).collect();
-        Self { base_id, storages, files: files.clone(), source_name, source_takes, must_keep, may_hold }
+        Self { base_id, storages, files: files.clone(), source_name, owner, source_takes, must_keep, may_hold }
     }
 
     /// Keeps all that `log` has collected.
@@ -94,9 +97,7 @@ impl FailureList {
             match storage.add(page::pages(failures.clone())?).await {
                 Ok(()) => {
                     self.may_hold.store(true, Ordering::Relaxed);
-                    if matches!(storage, Storage::Source { .. }) {
-                        self.point().await;
-                    }
+                    self.note(matches!(storage, Storage::Source { .. })).await;
                     return Ok(true);
                 }
                 Err(error) if error.is_refusal() => {
@@ -113,10 +114,19 @@ impl FailureList {
         }
     }
 
-    /// Notes here where the list stands. A note that is lacking costs a listing, no failure.
-    async fn point(&self) {
-        if let Err(error) = self.files.point(&self.base_id, &self.source_name).await {
-            tracing::warn!(%error, "it could not be noted where the list of failures stands");
+    /// Notes here whose the list is, and that it stands in the source. A note that is lacking costs a listing, no failure.
+    async fn note(&self, in_source: bool) {
+        let noted = async {
+            if in_source {
+                self.files.point(&self.base_id, &self.source_name).await?;
+            }
+            match &self.owner {
+                Some(owner) => self.files.note_owner(&self.base_id, owner).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "it could not be noted whose the list of failures is, and where it stands");
         }
     }
 

@@ -53,6 +53,7 @@ fn list(source: Option<Peer>, files: &FailureFiles) -> FailureList {
     FailureList::new(ListLocation {
         base_id: "x",
         source,
+        owner: None,
         files,
         writes_source: true,
         must_keep: true,

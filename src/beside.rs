@@ -37,6 +37,7 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioTimer;
+use percent_encoding::percent_decode_str;
 
 pub use self::admin::{AdminError, CouchDbAsAdmin};
 pub use self::callers::{Authentication, Callers, KnownCaller};
@@ -132,6 +133,13 @@ impl Upstream {
     /// Where it is, without credentials.
     pub fn settings(&self) -> &CouchDb {
         &self.inner.settings
+    }
+
+    /// Whether a request's path may lead out of the root's: another server stands before CouchDB and something else, and takes dots for the
+    /// directory above, encoded or not.
+    pub fn leads_elsewhere(&self, path: &str) -> bool {
+        let decoded: Vec<u8> = percent_decode_str(path).collect();
+        !self.inner.below.is_empty() && decoded.split(|byte| *byte == b'/').any(|part| matches!(part, b"." | b".."))
     }
 
     /// Sends a request whose URI is a path with or without a query, byte for byte. `Host` is set here; the answer is as it came,

@@ -2,7 +2,8 @@
 //!
 //! # What is promised
 //! - Method, path and query reach CouchDB byte for byte, but for bytes that HTTP allows in no target (`"`, `<`, `>`, a backtick, control
-//!   characters), which are percent-encoded as they come in (`server/raw_targets.rs`): CouchDB decodes both to the same.
+//!   characters), which are percent-encoded as they come in (`server/raw_targets.rs`): CouchDB decodes both to the same. If CouchDB is
+//!   below another server's path, a path with a segment `.` or `..` is answered with 400.
 //! - Headers reach the other side as they are, in both directions and in the letters they were written in, but those that concern
 //!   one connection only (RFC 9110, 7.6.1: [`hop_by_hop`]). `Host` is CouchDB's, and the client's own is told as a proxy tells it
 //!   ([`forwarded`]).
@@ -51,6 +52,9 @@ use crate::beside::{Unanswered, Upstream};
 pub async fn pass(upstream: &Upstream, mut request: Request) -> Result<Response, ApiError> {
     if request.method() == Method::CONNECT {
         return Err(ApiError::bad_request("This is no proxy for other servers."));
+    }
+    if upstream.leads_elsewhere(request.uri().path()) {
+        return Err(ApiError::bad_request("The path has a segment of dots, and CouchDB is below another one."));
     }
     hop_by_hop::of_request(request.headers_mut());
     forwarded::tell(&mut request);

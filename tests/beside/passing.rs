@@ -174,6 +174,27 @@ async fn a_couchdb_below_another_servers_path_is_asked_there() {
     assert!(couchdb.accept().await.head().await.starts_with("GET /couch/a%2Fb?x=1 HTTP/1.1\r\n"));
 }
 
+/// What stands before both CouchDB and something else takes dots for the directory above.
+#[tokio::test]
+async fn no_path_leads_out_of_the_one_that_couchdb_is_below() {
+    let couchdb = RawCouchDb::start().await;
+    let server = beside(&format!("{}/couch/", couchdb.url())).await;
+    let mut client = Wire::connect(server.addr()).await;
+    for path in ["/../admin", "/db/..", "/./x?y", "/a/.%2E/%2e%2E/admin", "/a%2F..%2f..%2Fadmin"] {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 400 "), "{path} {head}");
+        client.until("}\n").await;
+    }
+    client.send("POST /db/..a/.../x?q=/../ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(couchdb.accept().await.head().await.starts_with("POST /couch/db/..a/.../x?q=/../ HTTP/1.1\r\n"));
+    // As it came, where there is nothing else.
+    let server = beside(&couchdb.url()).await;
+    let mut client = Wire::connect(server.addr()).await;
+    client.send("GET /db/../x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(couchdb.accept().await.head().await.starts_with("GET /db/../x HTTP/1.1\r\n"));
+}
+
 /// Ours would answer 413 and 503.
 #[tokio::test]
 async fn no_limit_of_ours_meets_what_passes_through() {

@@ -17,6 +17,8 @@
 //! - *A name that stands for a forbidden address, now or at the second look*: rules are asked of the address that is connected to,
 //!   when it has been looked up for this connection and not before ([`Policy::check_address`], `peer/remote/guard.rs`).
 //! - *A redirect, a token's URL, a proxy*: whatever is sent anywhere passes the same check, each time.
+//! - *A server outside that leads inside, by a name of its own that stands for an address there*: what follows its redirect is held to
+//!   [`Policy::from_outside`] besides.
 //! - *A proxy that looks names up itself*: what it connects to is seen by nobody here. It is itself held to the rules; of the server behind
 //!   it the URL is. A network in `allow` never fits a name there; a network in `deny` can't be found out.
 //!
@@ -31,6 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::destination::Destination;
+pub use self::network::is_inside;
 use self::network::{Network, reached};
 use self::rule::{Address, Fit};
 pub use self::rule::{BadRule, Rule};
@@ -56,6 +59,8 @@ pub struct Policy {
     narrow: bool,
     /// What no rule is asked of.
     exempt: Option<Destination>,
+    /// Whether a server outside says where to go.
+    from_outside: bool,
 }
 
 /// A connection that isn't made, and the rule that forbids it.
@@ -76,6 +81,9 @@ enum Reason {
     /// The list.
     #[error("`{0}` doesn't have it")]
     NotAllowed(&'static str),
+    /// A server outside says that it is to be asked.
+    #[error("it is inside this server's network, and a server outside has led there")]
+    Inside,
     /// Whoever asks is no server admin.
     #[error("only server admins may name files of this server in `tls`")]
     NamesFiles,
@@ -92,12 +100,17 @@ impl Policy {
     /// What a server admin, or somebody else, may connect to.
     pub fn new(rules: &Arc<EndpointRules>, is_admin: bool) -> Self {
         let same = rules.allow_users.is_empty() && rules.deny_users.is_empty();
-        Self { rules: rules.clone(), narrow: !is_admin && !same, exempt: None }
+        Self { rules: rules.clone(), narrow: !is_admin && !same, exempt: None, from_outside: false }
     }
 
     /// The same, and this server whatever the rules say.
     pub fn with_exempt(self, server: Destination) -> Self {
         Self { exempt: Some(server), ..self }
+    }
+
+    /// The same for where a server outside leads: not to addresses inside, whatever else the rules say.
+    pub fn from_outside(&self) -> Self {
+        Self { from_outside: true, ..self.clone() }
     }
 
     /// Whether it is that of users, and another one than that of admins.
@@ -122,12 +135,15 @@ impl Policy {
     }
 
     fn judge(&self, to: &Destination, looked_up: Address) -> Result<(), Forbidden> {
-        if self.exempt.as_ref() == Some(to) {
-            return Ok(());
-        }
         let address = to.address().map_or(looked_up, Address::Known);
         let rules = &*self.rules;
         let forbidden = |why| Forbidden { to: to.clone(), why };
+        if self.from_outside && matches!(address, Address::Known(address) if is_inside(address)) {
+            return Err(forbidden(Reason::Inside));
+        }
+        if self.exempt.as_ref() == Some(to) {
+            return Ok(());
+        }
         let mut lists = vec![("deny", &rules.deny, "allow", &rules.allow)];
         if self.narrow {
             lists.push(("deny_users", &rules.deny_users, "allow_users", &rules.allow_users));

@@ -51,7 +51,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, SERVER};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use url::Url;
 
 use self::answer::Reply;
@@ -105,9 +105,12 @@ struct Inner {
     headers: HeaderMap,
     /// Credentials, likewise.
     auth: Authenticator,
-    client: GuardedClient,
-    /// For other origins: the same proxy, but the server's own certificates.
-    client_elsewhere: GuardedClient,
+    http: HttpClients,
+    /// For where servers outside have led.
+    http_from_outside: OnceCell<HttpClients>,
+    clients: Clients,
+    policy: Policy,
+    connection: Connection,
     servers: Servers,
     counters: Arc<ReplicatorCounters>,
     /// Places for requests under way.
@@ -116,7 +119,7 @@ struct Inner {
     /// Of the job that it was opened for.
     pulse: Pulse,
     /// Where a permanent redirect sent a request; guards nothing else.
-    moved: RwLock<Option<Url>>,
+    moved: RwLock<Option<Place>>,
     /// It answered once: later requests are tried longer.
     met: AtomicBool,
     /// It was found to have no `_bulk_get`.
@@ -127,6 +130,37 @@ struct Inner {
     ignores_multipart: AtomicBool,
     /// It calls itself CouchDB or couchrep, and so takes attachments gzipped.
     takes_gzip: AtomicBool,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+struct Place {
+    url: Url,
+    /// Whether a server outside has led there.
+    from_outside: bool,
+}
+
+/// The HTTP clients of a peer.
+#[derive(Debug)]
+struct HttpClients {
+    own: GuardedClient,
+    /// For other origins: the same proxy, but the server's own certificates.
+    elsewhere: GuardedClient,
+}
+
+impl HttpClients {
+    async fn find(
+        clients: &Clients,
+        connection: &Connection,
+        policy: &Policy,
+        settings: &config::Replicator,
+    ) -> Result<Self, ClientError> {
+        let elsewhere = Connection { tls: Default::default(), ..connection.clone() };
+        Ok(Self {
+            own: clients.client(connection, policy, settings).await?,
+            elsewhere: clients.client(&elsewhere, policy, settings).await?,
+        })
+    }
 }
 
 impl RemotePeer {
@@ -161,7 +195,6 @@ impl RemotePeer {
             (None, None) => "/".to_owned(),
         };
         let connection = &endpoint.connection;
-        let elsewhere = Connection { tls: Default::default(), ..connection.clone() };
         let settings = connection.settings(settings);
         let inner = Inner {
             name,
@@ -171,8 +204,11 @@ impl RemotePeer {
             url: endpoint.url,
             headers,
             auth,
-            client: clients.client(connection, policy, &settings).await?,
-            client_elsewhere: clients.client(&elsewhere, policy, &settings).await?,
+            http: HttpClients::find(clients, connection, policy, &settings).await?,
+            http_from_outside: OnceCell::new(),
+            clients: clients.clone(),
+            policy: policy.clone(),
+            connection: connection.clone(),
             servers: clients.servers.through(connection.proxy.as_ref()),
             counters: clients.counters().clone(),
             requests: Arc::new(Semaphore::new(connection.http_connections.unwrap_or(settings.http_connections))),

@@ -50,6 +50,27 @@ impl Network {
     }
 }
 
+/// What only this machine, or its network, reaches.
+const INSIDE: [Network; 11] = [
+    Network::v4([0, 0, 0, 0], 8),
+    Network::v4([10, 0, 0, 0], 8),
+    // Shared by a provider's customers, and by overlay networks (RFC 6598).
+    Network::v4([100, 64, 0, 0], 10),
+    Network::v4([127, 0, 0, 0], 8),
+    Network::v4([169, 254, 0, 0], 16),
+    Network::v4([172, 16, 0, 0], 12),
+    Network::v4([192, 168, 0, 0], 16),
+    Network::v6([0, 0, 0, 0, 0, 0, 0, 0], 128),
+    Network::v6([0, 0, 0, 0, 0, 0, 0, 1], 128),
+    Network::v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+    Network::v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+];
+
+/// Whether a connection to an address may reach what is only for this machine, or for its network.
+pub fn is_inside(address: IpAddr) -> bool {
+    reached(address).any(|address| INSIDE.iter().any(|network| network.contains(address)))
+}
+
 /// The addresses that a connection to an address may reach: itself, the IPv4 address that is within an IPv6 one, and loopback for
 /// those that stand for the machine itself.
 pub(super) fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {

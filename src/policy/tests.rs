@@ -327,3 +327,22 @@ fn what_a_client_calls_a_host_is_told_from_other_names() {
         assert!(!to(url).is_called(name), "{url} {name}");
     }
 }
+
+/// Only addresses that were written in the URL were looked at, and not all that are inside.
+#[test]
+fn where_a_server_outside_leads_no_address_inside_is_reached_by_any_name() {
+    let rules = Arc::new(EndpointRules { allow: rules("inside.example, 10.0.0.0/8, *"), ..EndpointRules::default() });
+    let policy = Policy::new(&rules, true).with_exempt(to("http://inside.example/"));
+    let inside =
+        ["127.0.0.1", "10.0.0.5", "172.16.0.1", "192.168.1.1", "100.64.0.1", "100.127.255.255", "0.0.0.0", "::1", "::"];
+    for address in inside.iter().chain(&["fd00::1", "::ffff:10.0.0.5", "64:ff9b::10.0.0.5", "2002:a00:5::1"]) {
+        for url in ["http://inside.example/", "https://other.example/"] {
+            let judged = |policy: &Policy| policy.check_address(&to(url), address.parse().unwrap());
+            judged(&policy).unwrap();
+            assert!(judged(&policy.from_outside()).is_err(), "{url} {address}");
+        }
+    }
+    for address in ["93.184.216.34", "100.63.255.255", "100.128.0.0", "2606:4700::1", "64:ff9b::93.184.216.34"] {
+        policy.from_outside().check_address(&to("http://other.example/"), address.parse().unwrap()).unwrap();
+    }
+}

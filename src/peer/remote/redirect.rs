@@ -1,8 +1,12 @@
 //! Where redirects lead, and where they may not.
 
+use std::net::IpAddr;
+
 use reqwest::Response;
 use reqwest::header::LOCATION;
 use url::{Host, Url};
+
+use crate::policy;
 
 /// Where a redirect leads; `None` for any other answer, an error where it leads nowhere.
 pub(super) fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
@@ -22,27 +26,26 @@ pub(super) fn redirect(response: &Response, from: &Url) -> Option<Result<Url, St
 }
 
 /// Whether a peer elsewhere points at an address that only this machine, or its network, can reach: it could read, or write, there
-/// with our hands. A name that stands for such an address isn't noticed.
+/// with our hands. What a name stands for is judged when it is looked up ([`Policy::from_outside`]).
+///
+/// [`Policy::from_outside`]: crate::policy::Policy::from_outside
 pub(super) fn leads_inside(from: &Url, next: &Url) -> bool {
-    let is_link_local = |url: &Url| match url.host() {
-        Some(Host::Ipv4(address)) => address.is_link_local(),
-        Some(Host::Ipv6(address)) => address.is_unicast_link_local(),
-        _ => false,
-    };
     let is_inside = |url: &Url| match url.host() {
-        Some(Host::Ipv4(address)) => {
-            address.is_loopback() || address.is_private() || address.is_link_local() || address.is_unspecified()
-        }
-        Some(Host::Ipv6(address)) => {
-            let mapped = address.to_ipv4_mapped();
-            mapped.is_some()
-                || address.is_loopback()
-                || address.is_unique_local()
-                || address.is_unspecified()
-                || address.is_unicast_link_local()
-        }
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        _ => address(url).is_some_and(policy::is_inside),
+    };
+    let is_link_local = |url: &Url| match address(url).map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => address.is_link_local(),
+        Some(IpAddr::V6(address)) => address.is_unicast_link_local(),
         None => false,
     };
     (is_inside(next) && !is_inside(from)) || (is_link_local(next) && !is_link_local(from))
+}
+
+fn address(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(address) => Some(address.into()),
+        Host::Ipv6(address) => Some(address.into()),
+        Host::Domain(_) => None,
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! A [`Call`] is tried as [`retry`] says, within its budget. Redirects are followed by hand, with the same
 //! method and body (303 makes it a GET); custom headers and credentials go only to the scheme, host and port that they
-//! were given for, those of a declared secret only to the database, those of callers only to the CouchDB beside which this server stands. No try has a limit of total time, since bodies stream, but every silence has one.
+//! were given for, those of a declared secret only to the database, those of callers only to the CouchDB beside which this server stands. Where a
+//! server outside leads, only addresses outside are connected to, and so it stays for the rest of the request. No try has a limit of total
+//! time, since bodies stream, but every silence has one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +18,6 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
-use super::RemotePeer;
 use super::answer::{Answer, Reply};
 use super::auth::{AccessToken, LoginClient};
 use super::call::{Call, Streamed};
@@ -25,7 +26,9 @@ use super::guard::GuardedClient;
 use super::pace::Permit;
 use super::redirect::redirect;
 use super::retry::{self, Budget, Operation, Schedule, Trouble, Verdict};
+use super::{HttpClients, Inner, Place, RemotePeer};
 use crate::peer::error::{Blame, PeerError};
+use crate::policy;
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 10;
@@ -114,34 +117,37 @@ impl RemotePeer {
 
     async fn attempt(&self, call: &Call) -> Result<Answer, Failed> {
         let request: Arc<str> = self.request_name(call).into();
-        let (mut url, mut method, mut body) = (self.url(&call.path)?, call.method.clone(), call.body.clone());
+        let (mut place, mut method, mut body) = (self.place(&call.path)?, call.method.clone(), call.body.clone());
         let silence = self.silence(call);
         let mut renewed = false;
         for _ in 0..=MAX_REDIRECTS {
-            let (mut headers, token) = self.headers(call, &method, &url).await?;
+            let (url, client) = (&place.url, self.client(&place).await?);
+            let (mut headers, token) = self.headers(call, &method, url).await?;
             let sent = Arc::new(AtomicU64::new(0));
             if body.is_some() || call.operation == Operation::Commit {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             }
-            let mut builder = self.client(&url).request(method.clone(), url.clone());
+            let mut builder = client.request(method.clone(), url.clone());
             if let Some(body) = &body {
                 headers.insert(CONTENT_LENGTH, body.len().into());
                 builder = builder.body(outgoing(body.clone(), sent.clone(), self.inner.pulse.clone()));
             }
-            let (response, permit) = self.exchange(call, &url, builder.headers(headers), &sent, &request).await?;
+            let builder = builder.headers(headers);
+            let (response, permit) = self.exchange(call, (url, client), builder, &sent, &request).await?;
             if self.should_renew(token.as_ref(), response.status()).await && !renewed {
                 renewed = true;
                 continue;
             }
-            match redirect(&response, &url) {
+            match redirect(&response, url) {
                 None => {
                     let answer = self.answer(request, response, silence).waiting(call.operation == Operation::Wait);
                     return Ok(answer.holding(permit));
                 }
                 Some(Err(found)) => return Err(lost(&request, found)),
                 Some(Ok(next)) => {
-                    self.learn_move(response.status(), &call.path, &next);
-                    url = next;
+                    let from_outside = place.from_outside || self.is_from_outside(&response);
+                    place = Place { url: next, from_outside };
+                    self.learn_move(response.status(), &call.path, &place);
                 }
             }
             if response.status() == StatusCode::SEE_OTHER {
@@ -158,8 +164,9 @@ impl RemotePeer {
         S: Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
     {
         let request: Arc<str> = self.request_name(call).into();
-        let (url, silence) = (self.url(&call.path)?, self.silence(call));
-        let (mut headers, token) = self.headers(call, &call.method, &url).await?;
+        let (place, silence) = (self.place(&call.path)?, self.silence(call));
+        let (url, client) = (&place.url, self.client(&place).await?);
+        let (mut headers, token) = self.headers(call, &call.method, url).await?;
         if let Ok(content_type) = HeaderValue::from_str(&body.content_type) {
             headers.insert(CONTENT_TYPE, content_type);
         }
@@ -172,9 +179,9 @@ impl RemotePeer {
                 pulse.moved(piece.len());
             }
         });
-        let builder = self.client(&url).request(call.method.clone(), url.clone()).headers(headers);
+        let builder = client.request(call.method.clone(), url.clone()).headers(headers);
         let builder = builder.body(reqwest::Body::wrap_stream(pieces));
-        let (response, _) = self.exchange(call, &url, builder, &sent, &request).await?;
+        let (response, _) = self.exchange(call, (url, client), builder, &sent, &request).await?;
         let again = |reason: &str| {
             let error = PeerError::Broken { request: request.to_string(), reason: reason.into() };
             Failed { trouble: Trouble::Broke, asked: None, error }
@@ -182,10 +189,12 @@ impl RemotePeer {
         if self.should_renew(token.as_ref(), response.status()).await {
             return Err(again("the login has ended"));
         }
-        match redirect(&response, &url) {
+        match redirect(&response, url) {
             None => Ok(self.answer(request, response, silence)),
             Some(Err(found)) => Err(lost(&request, found)),
             Some(Ok(next)) => {
+                let from_outside = place.from_outside || self.is_from_outside(&response);
+                let next = Place { url: next, from_outside };
                 self.learn_move(StatusCode::PERMANENT_REDIRECT, &call.path, &next);
                 Err(again("the database has moved"))
             }
@@ -223,7 +232,8 @@ impl RemotePeer {
             headers = self.inner.headers.clone();
             let inner = &self.inner;
             let (silence, database) = (inner.settings.connection_timeout, inner.name.as_str());
-            let (own, elsewhere, hides_reasons) = (&inner.client, &inner.client_elsewhere, inner.names_secret);
+            let HttpClients { own, elsewhere } = &inner.http;
+            let hides_reasons = inner.names_secret;
             let logins = LoginClient { own, elsewhere, silence, database, hides_reasons };
             token = inner.auth.sign(logins, &mut headers, method, url).await?;
         }
@@ -243,8 +253,24 @@ impl RemotePeer {
         url.origin() == self.inner.url.origin() && url.path().starts_with(&self.inner.own_path)
     }
 
-    fn client(&self, url: &Url) -> &GuardedClient {
-        if self.is_own(url) { &self.inner.client } else { &self.inner.client_elsewhere }
+    async fn client(&self, to: &Place) -> Result<&GuardedClient, Failed> {
+        let Inner { http, http_from_outside, clients, policy, connection, settings, .. } = &*self.inner;
+        let http = match to.from_outside {
+            false => http,
+            true => {
+                let find = || async { HttpClients::find(clients, connection, &policy.from_outside(), settings).await };
+                let unsendable =
+                    |error| Failed { trouble: Trouble::Unsendable, asked: None, error: PeerError::Client(error) };
+                http_from_outside.get_or_try_init(find).await.map_err(unsendable)?
+            }
+        };
+        Ok(if self.is_own(&to.url) { &http.own } else { &http.elsewhere })
+    }
+
+    /// Whether an answer came from outside this machine's network, as far as is known: what a proxy reached isn't.
+    fn is_from_outside(&self, response: &Response) -> bool {
+        let address = response.remote_addr().map(|address| address.ip());
+        self.inner.connection.proxy.is_none() && !address.is_some_and(policy::is_inside)
     }
 
     /// Whether a request is to be sent again because its access token has ended.
@@ -262,7 +288,7 @@ impl RemotePeer {
     async fn exchange(
         &self,
         call: &Call,
-        url: &Url,
+        (url, client): (&Url, &GuardedClient),
         request: reqwest::RequestBuilder,
         sent: &AtomicU64,
         name: &str,
@@ -274,7 +300,7 @@ impl RemotePeer {
         call.waited_ms.fetch_add(waiting.elapsed().as_millis() as u64, Ordering::Relaxed);
         let counters = &self.inner.counters;
         counters.requests.increment();
-        let response = exchange(self.client(url), request, self.silence(call), sent, name).await;
+        let response = exchange(client, request, self.silence(call), sent, name).await;
         let response = response.inspect_err(|_| counters.unanswered.increment())?;
         counters.answered(response.status().as_u16());
         server.answered(response.status().as_u16());
@@ -285,14 +311,16 @@ impl RemotePeer {
         Ok((response, permit))
     }
 
-    /// The URL of a path below the database's, or below the place to which it has moved.
-    fn url(&self, path: &str) -> Result<Url, Failed> {
+    /// The place of a path below the database's URL, or below the one to which it has moved.
+    fn place(&self, path: &str) -> Result<Place, Failed> {
         let moved = self.inner.moved.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        let base = moved.as_ref().unwrap_or(&self.inner.url);
+        let from_outside = moved.as_ref().is_some_and(|moved| moved.from_outside);
+        let base = moved.as_ref().map_or(&self.inner.url, |moved| &moved.url);
         let path = if base.query().is_some() { path.replacen('?', "&", 1) } else { path.to_owned() };
         let text = format!("{base}{path}");
         // A document called `..` has no URL: whoever parses one takes it for the directory above.
-        Url::parse(&text).ok().filter(|url| url.as_str() == text).ok_or_else(|| Failed {
+        let url = Url::parse(&text).ok().filter(|url| url.as_str() == text);
+        url.map(|url| Place { url, from_outside }).ok_or_else(|| Failed {
             trouble: Trouble::Unsendable,
             asked: None,
             error: PeerError::Malformed {
@@ -304,12 +332,13 @@ impl RemotePeer {
     }
 
     /// Remembers that a whole database has moved, so that later requests need no redirect.
-    fn learn_move(&self, status: StatusCode, path: &str, to: &Url) {
+    fn learn_move(&self, status: StatusCode, path: &str, to: &Place) {
         let lasting = matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
-        let base = to.as_str().strip_suffix(path).filter(|base| lasting && base.ends_with('/'));
+        let base = to.url.as_str().strip_suffix(path).filter(|base| lasting && base.ends_with('/'));
         if let Some(base) = base.and_then(|base| Url::parse(base).ok()) {
             tracing::info!(from = %self.inner.name, to = %base, "the peer has moved");
-            *self.inner.moved.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(base);
+            let moved = Place { url: base, from_outside: to.from_outside };
+            *self.inner.moved.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(moved);
         }
     }
 }

@@ -119,6 +119,27 @@ async fn a_redirect_is_judged_at_each_hop_and_by_name() {
     door.stayed_shut();
 }
 
+/// The address of a name that a server outside gave was looked at by nobody. A redirect that lasts is remembered.
+#[tokio::test]
+async fn where_a_server_outside_has_led_no_name_stands_for_an_address_inside() {
+    let url = serve(|seen| if seen.path == "/old/" { moved(307, "/db/") } else { info() });
+    let url = url.await.replace("127.0.0.1", "localhost");
+    let clients = Clients::new(&settings()).unwrap();
+    for path in ["db/", "old/"] {
+        let peer = guarded(&clients, endpoint(json!("http://192.0.2.1/db")), &policy_of("")).await;
+        let led = |from_outside| {
+            let url = Url::parse(&format!("{url}/{path}")).unwrap();
+            *peer.inner.moved.write().unwrap() = Some(Place { url, from_outside });
+        };
+        led(false);
+        peer.info().await.unwrap();
+        // There is a connection now, which isn't used either.
+        led(true);
+        let told = is_forbidden(peer.info().await).to_string();
+        assert!(told.ends_with("a server outside has led there"), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn tokens_are_fetched_from_allowed_places_alone() {
     let (url, door) = (serve(|_| info()).await, Door::open().await);

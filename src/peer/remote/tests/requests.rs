@@ -183,6 +183,9 @@ fn no_redirect_leads_from_elsewhere_into_this_machines_network() {
         "http://[fe80::1]/",
         "http://[fd00::1]/",
         "http://0.0.0.0/",
+        "http://100.64.1.1/",
+        "http://[64:ff9b::10.0.0.1]/",
+        "http://[2002:a00:1::]/",
     ];
     for next in inside {
         assert!(
@@ -196,4 +199,5 @@ fn no_redirect_leads_from_elsewhere_into_this_machines_network() {
             && !leads_inside("http://10.0.0.1/", "http://10.0.0.2/")
     );
     assert!(!leads_inside("http://couch.example/", "https://other.example/"));
+    assert!(!leads_inside("http://couch.example/", "http://[64:ff9b::93.184.216.34]/"));
 }

@@ -20,6 +20,7 @@ fn settings(url: &str) -> CouchDb {
     let millis = Duration::from_millis;
     let takeover = TakeoverTimes {
         heartbeat: millis(50),
+        node_limit: millis(200),
         doubt_after: millis(1000),
         dead_after: millis(1500),
         claim_limit: millis(300),
@@ -247,6 +248,43 @@ async fn a_note_that_somebody_deleted_is_written_again_with_what_nodes_had() {
     until_it(&couchdb, |played| played.note.is_some()).await;
     takeover.give_back(PATIENCE).await;
     assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("7"));
+}
+
+/// It was suspended, and its documents run again.
+#[tokio::test]
+async fn whoever_wakes_after_it_was_thought_dead_keeps_its_takeover() {
+    for (wakes_at, max_jobs) in [("GET /_membership", "0"), ("PUT /_node/a@h", "7")] {
+        let couchdb = Schedulers::start(&["a@h"]).await;
+        couchdb.set("a@h", Some("0"));
+        couchdb.state().note = Some(dead_note(json!({ "a@h": "7" })));
+        couchdb.state().wakes_at = Some(wakes_at.to_owned());
+        let refused = takeover::give_back(as_admin(settings(couchdb.url()))).await;
+        assert!(matches!(refused, Err(TakeoverError::Living(_))), "{wakes_at}: {refused:?}");
+        let note = couchdb.state().note.clone().unwrap();
+        assert_eq!((couchdb.max_jobs("a@h").as_deref(), &note["beat"]), (Some(max_jobs), &json!(6)));
+    }
+}
+
+/// As of a server that isn't set up: of no nodes all stand still.
+#[tokio::test]
+async fn a_couchdb_without_nodes_is_nobodys() {
+    let couchdb = Schedulers::start(&[]).await;
+    let takeover = Takeover::begin(as_admin(settings(couchdb.url())), None).await.unwrap();
+    assert_eq!(*takeover.runner().borrow(), DocumentRunner::Nobody);
+    takeover.give_back(PATIENCE).await;
+    assert!(begin(&couchdb, TakeOver::Force).await.is_err());
+    assert_eq!(couchdb.state().note, None);
+}
+
+/// Thousands of jobs with their histories.
+#[tokio::test]
+async fn a_page_of_jobs_may_be_long() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    let mut long = job(json!("_replicator"));
+    long["history"] = "x".repeat(17 << 20).into();
+    couchdb.state().jobs = vec![long];
+    let takeover = begin(&couchdb, TakeOver::UnlessSome).await.unwrap();
+    takeover.give_back(PATIENCE).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 //! 2. CouchDB's jobs come to stand still, which takes a tick of its scheduler (`[replicator] interval`, a minute by default). Then
 //!    [`DocumentRunner::Us`] is told, and documents may be run.
 //! 3. Every heartbeat ([`heartbeat`]) writes a sign of life into the note, and looks at all nodes: one that joined, returned or restarted is
-//!    set anew, its own value remembered in the note before.
+//!    set anew, its own value remembered in the note before. A silent one is asked again at the next, and holds nobody up.
 //! 4. At the end, when our own replications have stopped, the values are put back and the note is deleted ([`give_back()`]).
 //!
 //! # Whoever ends without an end
@@ -60,7 +60,7 @@ use crate::tasks::Tasks;
 /// What goes on from the start until [`give_back`](Self::give_back).
 pub struct Takeover {
     tasks: Tasks,
-    /// Ends the task between two heartbeats.
+    /// Ends the task, but breaks no write off.
     ending: CancellationToken,
     runner: RunnerTeller,
     /// If it has taken over.
@@ -120,9 +120,9 @@ impl Takeover {
             );
         }
         let runner = RunnerTeller::new();
-        let heartbeat = Heartbeat::new(nodes, notes, settings, owner, runner.clone());
-        let (beating, ended) = (heartbeat.clone(), ending.clone());
-        tasks.keep("takeover", move || beating.clone().goes_on(ended.clone()));
+        let heartbeat = Heartbeat::new(nodes, notes, settings, note, runner.clone(), ending.clone());
+        let beating = heartbeat.clone();
+        tasks.keep("takeover", move || beating.clone().goes_on());
         Ok(Self { tasks, ending, runner, heartbeat: Some(heartbeat) })
     }
 

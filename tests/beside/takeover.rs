@@ -250,6 +250,48 @@ async fn a_note_that_somebody_deleted_is_written_again_with_what_nodes_had() {
     assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("7"));
 }
 
+/// Each beat that couldn't write it would else know less of it.
+#[tokio::test]
+async fn what_nodes_had_is_known_however_many_beats_fail_after_the_note_is_gone() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = taken_over(&couchdb).await;
+    {
+        let mut played = couchdb.state();
+        (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
+    }
+    until_it(&couchdb, |played| played.failed > 2).await;
+    couchdb.state().fails = None;
+    until_it(&couchdb, |played| played.note.is_some()).await;
+    assert_eq!(couchdb.state().note.as_ref().unwrap()["max_jobs"], json!({ "a@h": "7" }));
+    takeover.give_back(PATIENCE).await;
+    assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("7"), &None));
+}
+
+#[tokio::test]
+async fn what_nodes_had_is_known_before_the_first_beat() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = begin(&couchdb, TakeOver::Force).await.unwrap();
+    couchdb.state().note = None;
+    until_it(&couchdb, |played| played.note.is_some()).await;
+    takeover.give_back(PATIENCE).await;
+    assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("7"));
+}
+
+#[tokio::test]
+async fn a_stop_that_finds_no_note_puts_back_what_nodes_had() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = taken_over(&couchdb).await;
+    {
+        let mut played = couchdb.state();
+        (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
+    }
+    takeover.give_back(PATIENCE).await;
+    assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("7"), &None));
+}
+
 /// It was suspended, and its documents run again.
 #[tokio::test]
 async fn whoever_wakes_after_it_was_thought_dead_keeps_its_takeover() {
@@ -262,6 +304,44 @@ async fn whoever_wakes_after_it_was_thought_dead_keeps_its_takeover() {
         assert!(matches!(refused, Err(TakeoverError::Living(_))), "{wakes_at}: {refused:?}");
         let note = couchdb.state().note.clone().unwrap();
         assert_eq!((couchdb.max_jobs("a@h").as_deref(), &note["beat"]), (Some(max_jobs), &json!(6)));
+    }
+}
+
+/// As after a power cut: CouchDB counts it as up for a while.
+#[tokio::test]
+async fn a_silent_node_keeps_nobody_from_signs_of_life_nor_the_others_from_being_set_and_put_back() {
+    let couchdb = Schedulers::start(&["a@h", "b@h", "c@h"]).await;
+    let takeover = taken_over(&couchdb).await;
+    let mut told = takeover.runner();
+    told.mark_unchanged();
+    couchdb.state().nodes.get_mut("b@h").unwrap().is_silent = true;
+    couchdb.restart("c@h", Some("9"));
+    until_it(&couchdb, |played| played.nodes["c@h"].max_jobs.as_deref() == Some("0")).await;
+    // That takes longer than one without signs of life may run documents.
+    let beat = couchdb.state().note.as_ref().unwrap()["beat"].as_u64().unwrap();
+    until_it(&couchdb, |played| played.note.as_ref().unwrap()["beat"].as_u64() > Some(beat + 8)).await;
+    assert!(!told.has_changed().unwrap(), "{:?}", *told.borrow());
+    takeover.give_back(PATIENCE).await;
+    let found = ["a@h", "b@h", "c@h"].map(|node| couchdb.max_jobs(node).unwrap());
+    assert_eq!(found, ["500", "0", "9"]);
+    assert_eq!(couchdb.state().note.as_ref().unwrap()["max_jobs"], json!({ "b@h": null }));
+}
+
+#[tokio::test]
+async fn signs_of_life_dont_wait_for_questions_that_arent_answered() {
+    for hangs in ["GET /_membership", "GET /_active_tasks"] {
+        let couchdb = Schedulers::start(&["a@h"]).await;
+        let takeover = taken_over(&couchdb).await;
+        let mut told = takeover.runner();
+        told.mark_unchanged();
+        couchdb.state().hangs = Some(hangs.to_owned());
+        let beat = couchdb.state().note.as_ref().unwrap()["beat"].as_u64().unwrap();
+        until_it(&couchdb, |played| played.note.as_ref().unwrap()["beat"].as_u64() > Some(beat + 4)).await;
+        assert!(!told.has_changed().unwrap(), "{hangs}: {:?}", *told.borrow());
+        // Nor does the end.
+        couchdb.state().hangs = None;
+        takeover.give_back(PATIENCE).await;
+        assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("500"));
     }
 }
 
@@ -284,6 +364,18 @@ async fn a_page_of_jobs_may_be_long() {
     long["history"] = "x".repeat(17 << 20).into();
     couchdb.state().jobs = vec![long];
     let takeover = begin(&couchdb, TakeOver::UnlessSome).await.unwrap();
+    takeover.give_back(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn jobs_that_arent_told_arent_waited_for_for_ever() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    let mut settings = settings(couchdb.url());
+    settings.takeover.stand_still_patience = Duration::from_millis(300);
+    let takeover = Takeover::begin(as_admin(settings), Some(TakeOver::Force)).await.unwrap();
+    couchdb.state().fails = Some("GET /_scheduler/jobs".to_owned());
+    until(&takeover, DocumentRunner::CouchDb).await;
+    assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("500"), &None));
     takeover.give_back(PATIENCE).await;
 }
 

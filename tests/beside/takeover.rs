@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use couchrep::beside::{CouchDbAsAdmin, Upstream};
+use couchrep::config::Config;
 use couchrep::config::connection::Tls;
 use couchrep::config::couchdb::{CouchDb, CouchDbAdmin, TakeOver, TakeoverTimes};
+use couchrep::server::StartError;
 use couchrep::takeover::{self, DocumentRunner, GivenBack, Takeover, TakeoverError};
 use couchrep::tasks::Tasks;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::schedulers::{NOTE, Schedulers};
-use crate::support::{Process, Server};
+use crate::support::{Process, Server, client};
 
 /// More than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +40,12 @@ fn as_admin(settings: CouchDb) -> CouchDbAsAdmin {
 }
 
 async fn begin(couchdb: &Schedulers, take_over: TakeOver) -> Result<Takeover, TakeoverError> {
-    Takeover::begin(as_admin(settings(couchdb.url())), Some(take_over)).await
+    begin_with(settings(couchdb.url()), Some(take_over)).await
+}
+
+async fn begin_with(settings: CouchDb, take_over: Option<TakeOver>) -> Result<Takeover, TakeoverError> {
+    let mut takeover = Takeover::new(as_admin(settings), take_over);
+    takeover.begin(std::future::pending()).await.map(|()| takeover)
 }
 
 /// One that has taken over, and whose documents run.
@@ -349,7 +356,7 @@ async fn signs_of_life_dont_wait_for_questions_that_arent_answered() {
 #[tokio::test]
 async fn a_couchdb_without_nodes_is_nobodys() {
     let couchdb = Schedulers::start(&[]).await;
-    let takeover = Takeover::begin(as_admin(settings(couchdb.url())), None).await.unwrap();
+    let takeover = begin_with(settings(couchdb.url()), None).await.unwrap();
     assert_eq!(*takeover.runner().borrow(), DocumentRunner::Nobody);
     takeover.give_back(PATIENCE).await;
     assert!(begin(&couchdb, TakeOver::Force).await.is_err());
@@ -372,7 +379,7 @@ async fn jobs_that_arent_told_arent_waited_for_for_ever() {
     let couchdb = Schedulers::start(&["a@h"]).await;
     let mut settings = settings(couchdb.url());
     settings.takeover.stand_still_patience = Duration::from_millis(300);
-    let takeover = Takeover::begin(as_admin(settings), Some(TakeOver::Force)).await.unwrap();
+    let takeover = begin_with(settings, Some(TakeOver::Force)).await.unwrap();
     couchdb.state().fails = Some("GET /_scheduler/jobs".to_owned());
     until(&takeover, DocumentRunner::CouchDb).await;
     assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("500"), &None));
@@ -385,7 +392,7 @@ async fn a_couchdb_whose_jobs_dont_stand_still_gets_all_back() {
     couchdb.state().jobs = vec![job(json!("_replicator"))];
     let mut settings = settings(couchdb.url());
     settings.takeover.stand_still_patience = Duration::from_millis(300);
-    let takeover = Takeover::begin(as_admin(settings), Some(TakeOver::Force)).await.unwrap();
+    let takeover = begin_with(settings, Some(TakeOver::Force)).await.unwrap();
     until(&takeover, DocumentRunner::CouchDb).await;
     assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("500"), &None));
     takeover.give_back(PATIENCE).await;
@@ -395,7 +402,7 @@ async fn a_couchdb_whose_jobs_dont_stand_still_gets_all_back() {
 async fn without_taking_over_documents_are_run_while_the_operator_has_couchdb_stand_still() {
     let couchdb = Schedulers::start(&["a@h", "b@h"]).await;
     couchdb.set("a@h", Some("0"));
-    let takeover = Takeover::begin(as_admin(settings(couchdb.url())), None).await.unwrap();
+    let takeover = begin_with(settings(couchdb.url()), None).await.unwrap();
     assert_eq!(*takeover.runner().borrow(), DocumentRunner::CouchDb);
     couchdb.set("b@h", Some("0"));
     couchdb.tick();
@@ -407,6 +414,33 @@ async fn without_taking_over_documents_are_run_while_the_operator_has_couchdb_st
     couchdb.set("a@h", Some("1"));
     until(&takeover, DocumentRunner::CouchDb).await;
     takeover.give_back(PATIENCE).await;
+    assert_eq!(couchdb.state().changes, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn requests_pass_through_until_it_is_known_whether_another_one_is_living_and_a_stop_ends_the_wait() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.state().note = Some(dead_note(json!({ "a@h": "7" })));
+    let data_dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(couchdb.url());
+    settings.takeover.dead_after = 10 * PATIENCE;
+    let config = Config {
+        listen: "127.0.0.1:0".into(),
+        data_dir: data_dir.path().into(),
+        couchdb: Some(settings),
+        couchdb_admin: Some(admin()),
+        take_over: Some(TakeOver::UnlessSome),
+        uuid: Some("0123456789abcdef0123456789abcdef".into()),
+        ..Config::default()
+    };
+    let server = couchrep::server::Server::accept(config).await.unwrap();
+    let url = format!("{}/_membership", server.url());
+    let passes = async {
+        let answer = client().get(url).send().await.unwrap().text().await.unwrap();
+        assert!(answer.contains("all_nodes"), "{answer}");
+    };
+    let refused = timeout(PATIENCE, server.take_over(passes)).await.unwrap().err().unwrap();
+    assert!(matches!(refused, StartError::TakeOver { source: TakeoverError::Stopped, .. }), "{refused}");
     assert_eq!(couchdb.state().changes, Vec::<String>::new());
 }
 

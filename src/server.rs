@@ -17,6 +17,7 @@ pub mod identity;
 pub mod open_files;
 
 use std::error::Error as _;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use crate::tasks::Tasks;
 pub struct Server {
     addr: SocketAddr,
     settings: Settings,
+    uuid: String,
     certificate: Option<ServerCertificate>,
     /// Absent beside a CouchDB.
     store: Option<Store>,
@@ -64,8 +66,30 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds, opens the store or waits for the CouchDB, and serves from then on.
+    /// Accepts, and takes a CouchDB's replications over if that is asked for.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::accept(config).await?.take_over(std::future::pending()).await
+    }
+
+    /// Takes the replications over of the CouchDB beside which it stands, if that is asked for; then it is up. Requests are answered
+    /// meanwhile: to find out whether another couchrep is living takes most of a minute. It stops if it fails, as when it is `stopped`
+    /// before.
+    pub async fn take_over(mut self, stopped: impl Future<Output = ()>) -> Result<Self, StartError> {
+        let config = self.settings.current();
+        let beside = config.couchdb.as_ref().map(|couchdb| couchdb.url.as_str());
+        if let Some(takeover) = &mut self.takeover
+            && let Err(source) = takeover.begin(stopped).await
+        {
+            self.stop().await;
+            return Err(StartError::TakeOver { url: beside.unwrap_or_default().to_owned(), source });
+        }
+        self.availability.up();
+        tracing::info!(addr = %self.addr, beside, data_dir = %config.data_dir.display(), server.uuid = self.uuid, "started");
+        Ok(self)
+    }
+
+    /// Binds, opens the store or waits for the CouchDB, and answers requests from then on.
+    pub async fn accept(config: Config) -> Result<Self, StartError> {
         let settings = Settings::read(config).await?;
         let config = settings.current();
         let certificate = config.tls.as_ref().map(ServerCertificate::read).transpose()?;
@@ -75,7 +99,7 @@ impl Server {
         let clients = Clients::new(&config.replicator)?;
         let opened = backend::open(&settings, &clients, addr, &to_couchdb).await?;
         let Opened { backend, databases, admin, uuid, address } = opened;
-        let takeover = backend::takeover(&config, admin.clone()).await?;
+        let takeover = backend::takeover(&config, admin.clone());
         let settings_of_jobs = Arc::new(config.replicator.clone());
         let identity = identity::of(&config, &address, &uuid);
         let context = Context::new(databases, FailureFiles::under(&config.data_dir), settings_of_jobs, identity);
@@ -125,10 +149,7 @@ impl Server {
                 connections.spawn("accept", connections::accept(listener, router, serving, open, tasks))
             }
         };
-        availability.up();
-        let beside = config.couchdb.as_ref().map(|couchdb| couchdb.url.as_str());
-        tracing::info!(%addr, beside, data_dir = %config.data_dir.display(), server.uuid = uuid, "started");
-        Ok(Self { addr, settings, certificate, store, jobs, availability, connections, to_couchdb, takeover })
+        Ok(Self { addr, settings, uuid, certificate, store, jobs, availability, connections, to_couchdb, takeover })
     }
 
     /// Its settings, which may change.

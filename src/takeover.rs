@@ -11,7 +11,7 @@
 //! 2. CouchDB's jobs come to stand still, which takes a tick of its scheduler (`[replicator] interval`, a minute by default). Then
 //!    [`DocumentRunner::Us`] is told, and documents may be run.
 //! 3. Every heartbeat ([`heartbeat`]) writes a sign of life into the note, and looks at all nodes: one that joined, returned or restarted is
-//!    set anew, its own value remembered in the note before.
+//!    set anew, its own value remembered in the note before. A silent one is asked again at the next, and holds nobody up.
 //! 4. At the end, when our own replications have stopped, the values are put back and the note is deleted ([`give_back()`]).
 //!
 //! # Whoever ends without an end
@@ -39,6 +39,7 @@ mod runner_watch;
 mod give_back;
 mod error;
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -59,8 +60,10 @@ use crate::tasks::Tasks;
 
 /// What goes on from the start until [`give_back`](Self::give_back).
 pub struct Takeover {
+    couchdb: CouchDbAsAdmin,
+    take_over: Option<TakeOver>,
     tasks: Tasks,
-    /// Ends the task between two heartbeats.
+    /// Ends the task, but breaks no write off.
     ending: CancellationToken,
     runner: RunnerTeller,
     /// If it has taken over.
@@ -68,25 +71,35 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Takes over, if that is asked for, else looks who runs the documents; and goes on with it.
+    /// Nothing is asked yet. Nobody runs documents.
+    pub fn new(couchdb: CouchDbAsAdmin, take_over: Option<TakeOver>) -> Self {
+        let (tasks, ending, runner) = (Tasks::default(), CancellationToken::new(), RunnerTeller::new());
+        Self { couchdb, take_over, tasks, ending, runner, heartbeat: None }
+    }
+
+    /// Takes over, if that is asked for, else looks who runs the documents; and goes on with it. It may have to wait until another one is
+    /// known to be dead, and fails if it is `stopped` meanwhile.
     ///
     /// When it answers, CouchDB's schedulers have been told to stand still, and may not do so yet. If it fails, nothing was changed, or all
     /// was put back; what couldn't be is in the note, for the next one.
-    pub async fn begin(couchdb: CouchDbAsAdmin, take_over: Option<TakeOver>) -> Result<Self, TakeoverError> {
-        let settings = couchdb.upstream().settings().clone();
-        let (tasks, ending) = (Tasks::default(), CancellationToken::new());
-        let (nodes, notes) = (Nodes::new(couchdb.clone()), Notes::new(couchdb, settings.takeover.heartbeat));
-        let Some(take_over) = take_over else {
-            let runner = RunnerTeller::new();
-            let watch = RunnerWatch::new(nodes, notes, settings, runner.clone());
+    pub async fn begin(&mut self, stopped: impl Future<Output = ()>) -> Result<(), TakeoverError> {
+        let settings = self.couchdb.upstream().settings().clone();
+        let nodes = Nodes::new(self.couchdb.clone());
+        let notes = Notes::new(self.couchdb.clone(), settings.takeover.heartbeat);
+        let (runner, ending) = (self.runner.clone(), self.ending.clone());
+        let Some(take_over) = self.take_over else {
+            let watch = RunnerWatch::new(nodes, notes, settings, runner);
             // Whoever asks right after the start gets the answer, not "nobody".
             watch.look().await;
-            let ended = ending.clone();
-            tasks.keep("who runs documents", move || watch.clone().goes_on(ended.clone()));
-            return Ok(Self { tasks, ending, runner, heartbeat: None });
+            self.tasks.keep("who runs documents", move || watch.clone().goes_on(ending.clone()));
+            return Ok(());
         };
 
-        let before = claim::dead_note(&notes, &settings).await?;
+        let before = tokio::select! {
+            biased;
+            () = stopped => return Err(TakeoverError::Stopped),
+            before = claim::dead_note(&notes, &settings) => before?,
+        };
         let suspended: Vec<_> =
             nodes.jobs().await?.into_iter().filter(nodes::CouchDbJob::is_without_document).collect();
         // Those that a crashed couchrep left suspended don't get worse by a start, but by none.
@@ -119,11 +132,10 @@ impl Takeover {
                 "replications of CouchDB's own _replicate stand still meanwhile"
             );
         }
-        let runner = RunnerTeller::new();
-        let heartbeat = Heartbeat::new(nodes, notes, settings, owner, runner.clone());
-        let (beating, ended) = (heartbeat.clone(), ending.clone());
-        tasks.keep("takeover", move || beating.clone().goes_on(ended.clone()));
-        Ok(Self { tasks, ending, runner, heartbeat: Some(heartbeat) })
+        let heartbeat = Heartbeat::new(nodes, notes, settings, note, runner, ending);
+        let beating = self.heartbeat.insert(heartbeat).clone();
+        self.tasks.keep("takeover", move || beating.clone().goes_on());
+        Ok(())
     }
 
     /// Who runs the documents, now and from now on.

@@ -43,7 +43,14 @@ async fn serve_until_signal(config: Config, set_log_filter: &SetLogFilter) -> an
         None => format!("its databases are in {}", config.data_dir.display()),
     };
     let is_beside = config.couchdb.is_some();
-    let server = Server::start(config).await?;
+    let server = Server::accept(config).await?;
+    let mut stopped = None;
+    let started = server.take_over(async { stopped = Some(signals.next().await) }).await;
+    if let (Some(signal), Err(_)) = (stopped, &started) {
+        tracing::info!(signal, "stopped before anything was taken over");
+        return Ok(());
+    }
+    let server = started?;
 
     tell_systemd(NotifyState::Ready);
     // Nobody may be reading what a server prints; it serves all the same.

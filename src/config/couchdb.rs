@@ -37,6 +37,8 @@ pub enum TakeOver {
 pub struct TakeoverTimes {
     /// Between two signs of life in the note, and two looks at CouchDB's nodes.
     pub heartbeat: Duration,
+    /// For what one node answers about itself. One that is silent, as after a power cut, is asked again at the next heartbeat.
+    pub node_limit: Duration,
     /// Who couldn't write a sign of life for so long stops to run documents. Less than `dead_after`, so that he stops before another
     /// one begins.
     pub doubt_after: Duration,
@@ -53,6 +55,7 @@ impl Default for TakeoverTimes {
         let secs = Duration::from_secs;
         Self {
             heartbeat: secs(10),
+            node_limit: secs(3),
             doubt_after: secs(30),
             dead_after: secs(40),
             claim_limit: secs(2),

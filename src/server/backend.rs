@@ -71,18 +71,16 @@ async fn embedded(
 }
 
 /// Whose the documents are that describe replications beside a CouchDB. Without an admin there they are CouchDB's.
-pub async fn takeover(config: &Config, admin: Option<CouchDbAsAdmin>) -> Result<Option<Takeover>, StartError> {
+pub fn takeover(config: &Config, admin: Option<CouchDbAsAdmin>) -> Option<Takeover> {
     let Some(admin) = admin else {
         if config.couchdb.is_some() {
             tracing::info!(
                 "documents in CouchDB's _replicator are left to its own scheduler: --couchdb-admin-file and --take-over have them run here"
             );
         }
-        return Ok(None);
+        return None;
     };
-    let url = admin.upstream().settings().url.to_string();
-    let takeover = Takeover::begin(admin, config.take_over).await;
-    takeover.map(Some).map_err(|source| StartError::TakeOver { url, source })
+    Some(Takeover::new(admin, config.take_over))
 }
 
 /// Checkpoints are CouchDB's own only under its own uuid; so it is waited for, unless the settings know it.

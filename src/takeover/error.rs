@@ -13,6 +13,9 @@ pub enum TakeoverError {
     /// Another process has taken over, and is living.
     #[error("{0} has taken its replications over, and is living: stop it first")]
     Living(NoteOwner),
+    /// Whoever asked for it doesn't want it any more; nothing was changed.
+    #[error("it was told to stop before it was known whether another couchrep is living")]
+    Stopped,
     /// Another process was faster.
     #[error("{0} is just taking its replications over too, and was faster")]
     LostRace(NoteOwner),

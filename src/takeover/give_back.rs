@@ -1,8 +1,10 @@
 //! Puts back what was set.
 
+use futures::future::join_all;
+
 use super::claim;
 use super::error::TakeoverError;
-use super::nodes::{DEFAULT, NONE, Nodes};
+use super::nodes::{DEFAULT, Members, NONE, Nodes};
 use super::note::{Note, Notes};
 use crate::beside::{AdminError, CouchDbAsAdmin};
 
@@ -35,18 +37,21 @@ pub async fn give_back(couchdb: CouchDbAsAdmin) -> Result<GivenBack, TakeoverErr
     Ok(GivenBack::All)
 }
 
-/// Puts a note's values back, and deletes it if it is still the same owner's. A node whose value isn't 0 is itself already.
+/// Puts a note's values back, and deletes it. A node whose value isn't 0 is itself already. If its owner, or another one, has given a sign
+/// of life since the note was read, he is living, and goes on.
 ///
-/// One that is down may only be cut off, and have its 0 when it returns: then the note stays, with it alone.
-pub async fn put_back(nodes: &Nodes, notes: &Notes, note: &Note) -> Result<(), TakeoverError> {
-    let (up, all) = (nodes.up().await?, nodes.all().await?);
+/// One that is down may only be cut off, and have its 0 when it returns: then the note stays, with it alone. Answers what is left.
+pub async fn put_back(nodes: &Nodes, notes: &Notes, note: &Note) -> Result<Note, TakeoverError> {
+    let Members { up, all } = nodes.members().await?;
     let (mut left, mut not_put_back) = (note.clone(), Vec::new());
     left.max_jobs.retain(|node, _| all.contains(node));
-    for (node, own) in &note.max_jobs {
-        if !up.contains(node) {
-            continue;
-        }
-        match put_back_one(nodes, node, own.as_deref().unwrap_or(DEFAULT)).await {
+    unless_living(notes, note).await?;
+    let puts =
+        note.max_jobs.iter().filter(|(node, _)| up.contains(node)).map(|(node, own)| async move {
+            (node, put_back_one(nodes, node, own.as_deref().unwrap_or(DEFAULT)).await)
+        });
+    for (node, put) in join_all(puts).await {
+        match put {
             Ok(()) => _ = left.max_jobs.remove(node),
             Err(error) => {
                 tracing::warn!(node, %error, "max_jobs couldn't be put back");
@@ -54,10 +59,12 @@ pub async fn put_back(nodes: &Nodes, notes: &Notes, note: &Note) -> Result<(), T
             }
         }
     }
-    let Some(found) = notes.find().await?.filter(|found| found.owner.id == note.owner.id) else { return Ok(()) };
-    left.stands_in_place_of(Some(&found));
+    let found = unless_living(notes, note).await?;
+    left.stands_in_place_of(found.as_ref());
     if left.max_jobs.is_empty() {
-        notes.delete(&left).await?;
+        if found.is_some() {
+            notes.delete(&left).await?;
+        }
     } else {
         let down: Vec<_> = left.max_jobs.keys().filter(|node| !up.contains(node)).cloned().collect();
         notes.write(&left).await?;
@@ -69,7 +76,15 @@ pub async fn put_back(nodes: &Nodes, notes: &Notes, note: &Note) -> Result<(), T
             );
         }
     }
-    if not_put_back.is_empty() { Ok(()) } else { Err(TakeoverError::NotPutBack(not_put_back)) }
+    if not_put_back.is_empty() { Ok(left) } else { Err(TakeoverError::NotPutBack(not_put_back)) }
+}
+
+/// What stands there now: this sign of life, or nothing.
+async fn unless_living(notes: &Notes, note: &Note) -> Result<Option<Note>, TakeoverError> {
+    match notes.find().await? {
+        Some(found) if !found.is_same_sign_as(note) => Err(TakeoverError::Living(found.owner)),
+        found => Ok(found),
+    }
 }
 
 async fn put_back_one(nodes: &Nodes, node: &str, own: &str) -> Result<(), AdminError> {

@@ -1,23 +1,28 @@
 //! The time between taking over and giving back: signs of life, and a look at all nodes.
 //!
-//! Each beat reads the note first. If it is ours, or gone, it is written with one sign of life more and with the own values of nodes that
-//! restarted; only then are those set to 0. If it is another one's, documents stop here at once, nothing is written, and the note is
-//! watched until its owner is dead.
+//! Each beat reads the note first. If it is another one's, documents stop here at once, nothing is written, and the note is watched until
+//! its owner is dead. If it is ours, or gone, it is written with one sign of life more. Then all nodes are asked at once, and a silent one
+//! is passed over until the next beat. The own values of those that restarted are written into the note; only then are they set to 0.
 //!
-//! A beat runs to its end; only the pause between two of them is broken off.
+//! What nodes had is known from our own memory: the note may be deleted, and a write that failed may have been carried out.
+//!
+//! A beat that lasts until others may think us dead is broken off. At the end, questions are broken off, and writes are not: one of them
+//! might be carried out after all was put back.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use futures::future::join_all;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::TakeoverError;
 use super::liveness::{Liveness, LivenessWatch};
-use super::nodes::{CouchDbJob, NONE, Nodes};
-use super::note::{Note, NoteOwner, Notes};
+use super::nodes::{NONE, Nodes};
+use super::note::{Note, Notes};
 use super::runner::{DocumentRunner, RunnerTeller};
 use super::{claim, give_back};
-use crate::beside::AdminError;
 use crate::config::couchdb::CouchDb;
 
 /// Between two looks at jobs that are to stand still.
@@ -29,8 +34,10 @@ pub struct Heartbeat {
     nodes: Nodes,
     notes: Notes,
     settings: CouchDb,
-    owner: NoteOwner,
+    /// Our note as it was to be written last. Never held across an await.
+    note: Arc<Mutex<Note>>,
     tell: RunnerTeller,
+    ending: CancellationToken,
 }
 
 /// What is known from beat to beat.
@@ -41,8 +48,8 @@ struct Known {
     waits: Option<Instant>,
     /// Since when some of them run again.
     runs: Option<Instant>,
-    /// The last note that was written, in case somebody deletes it: what nodes had is known from it alone.
-    note: Option<Note>,
+    /// Nodes that didn't answer the last time.
+    silent: BTreeSet<String>,
     /// Watches another one's note.
     other: Option<LivenessWatch>,
     /// Whether CouchDB didn't answer the last time.
@@ -56,17 +63,30 @@ enum Next {
 }
 
 impl Heartbeat {
-    /// For who has just become the note's owner.
-    pub fn new(nodes: Nodes, notes: Notes, settings: CouchDb, owner: NoteOwner, tell: RunnerTeller) -> Self {
-        Self { nodes, notes, settings, owner, tell }
+    /// For who has just become the owner of this note. Beats until `ending`.
+    pub fn new(
+        nodes: Nodes,
+        notes: Notes,
+        settings: CouchDb,
+        note: Note,
+        tell: RunnerTeller,
+        ending: CancellationToken,
+    ) -> Self {
+        Self { nodes, notes, settings, note: Arc::new(Mutex::new(note)), tell, ending }
     }
 
     /// Beats until the end.
-    pub async fn goes_on(self, ending: CancellationToken) {
-        let now = Instant::now();
-        let mut known = Known { signed: now, waits: Some(now), runs: None, note: None, other: None, is_away: false };
-        loop {
-            match self.beat(&mut known).await {
+    pub async fn goes_on(self) {
+        let (now, silent) = (Instant::now(), BTreeSet::new());
+        let mut known = Known { signed: now, waits: Some(now), runs: None, silent, other: None, is_away: false };
+        while !self.ending.is_cancelled() {
+            let begun = Instant::now();
+            let beat = tokio::select! {
+                biased;
+                () = sleep_until(self.doubtful_at(&known)) => Err(TakeoverError::TooSlow),
+                beat = self.beat(&mut known) => beat,
+            };
+            match beat {
                 Ok(Next::Beat) => {
                     if std::mem::replace(&mut known.is_away, false) {
                         tracing::info!("CouchDB answers again: the takeover goes on");
@@ -75,7 +95,7 @@ impl Heartbeat {
                 Ok(Next::End) => return,
                 Err(error) => {
                     if !std::mem::replace(&mut known.is_away, true) {
-                        tracing::warn!(%error, "the takeover has no sign of life: CouchDB is asked again every heartbeat");
+                        tracing::warn!(%error, "the takeover's heartbeat has failed: CouchDB is asked again at the next ones");
                     }
                     if let Some(watch) = &mut known.other {
                         watch.lose_sight(Instant::now());
@@ -86,26 +106,46 @@ impl Heartbeat {
             self.doubt(&mut known);
             let heartbeat = self.settings.takeover.heartbeat;
             let waits = known.waits.is_some() && known.other.is_none();
-            let pause = if waits { heartbeat.min(STAND_STILL_PAUSE) } else { heartbeat };
+            // A sign of life isn't the later for a beat that was slow.
+            let next = if waits { Instant::now() + heartbeat.min(STAND_STILL_PAUSE) } else { begun + heartbeat };
             tokio::select! {
                 biased;
-                () = ending.cancelled() => return,
-                () = sleep(pause) => {}
+                () = self.ending.cancelled() => return,
+                () = sleep_until(next) => {}
             }
             // It may have been paused for days.
             self.doubt(&mut known);
         }
     }
 
-    /// Puts all back, if the note is still ours.
+    /// Puts all back, unless there is another one's note.
     pub async fn give_back(&self) -> Result<(), TakeoverError> {
-        let Some(note) = self.notes.find().await?.filter(|note| note.owner.id == self.owner.id) else {
-            tracing::warn!("there is nothing to give back to CouchDB: its note is gone, or another couchrep's");
-            return Ok(());
-        };
-        give_back::put_back(&self.nodes, &self.notes, &note).await?;
+        let found = self.notes.find().await?;
+        let mut note = self.note().clone();
+        match found {
+            Some(other) if other.owner.id != note.owner.id => {
+                tracing::warn!(owner = %other.owner, "nothing is given back to CouchDB: another couchrep has taken over");
+                return Ok(());
+            }
+            Some(found) => note.beat = found.beat,
+            // It was given back before.
+            None if note.max_jobs.is_empty() => return Ok(()),
+            None => {}
+        }
+        let left = give_back::put_back(&self.nodes, &self.notes, &note).await?;
+        self.note().max_jobs = left.max_jobs;
         tracing::info!("CouchDB's replications are given back");
         Ok(())
+    }
+
+    fn note(&self) -> MutexGuard<'_, Note> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When others may think that we are dead, or may long have thought so.
+    fn doubtful_at(&self, known: &Known) -> Instant {
+        let is_us = *self.tell.runner().borrow() == DocumentRunner::Us;
+        (if is_us { known.signed } else { Instant::now() }) + self.settings.takeover.doubt_after
     }
 
     /// Documents stop when others may think that we are dead.
@@ -120,56 +160,98 @@ impl Heartbeat {
         tracing::error!("CouchDB has taken no sign of life for too long: its documents aren't run until it does");
     }
 
-    async fn beat(&self, known: &mut Known) -> Result<Next, AdminError> {
-        let begun = Instant::now();
-        let mut note = match self.notes.find().await? {
-            Some(note) if note.owner.id != self.owner.id => return self.overtaken(known, note).await,
-            Some(note) => note,
-            None => Note::first(self.owner.clone(), known.note.take()),
-        };
+    async fn beat(&self, known: &mut Known) -> Result<Next, TakeoverError> {
+        if let Some(other) = self.sign(known).await? {
+            return self.overtaken(known, other).await;
+        }
         known.other = None;
-        let mut restarted = Vec::new();
-        for node in self.nodes.up().await? {
-            match self.nodes.max_jobs(&node).await {
-                Ok(own) => {
-                    if note.remember(&node, own.clone()) {
-                        restarted.push((node, own));
-                    }
-                }
-                // It has just gone.
-                Err(error @ AdminError::Refused { .. }) => {
-                    tracing::debug!(node, %error, "a node doesn't tell its max_jobs")
-                }
-                Err(error) => return Err(error),
+        let Some(found) = self.ending.run_until_cancelled(self.own_values(known)).await else { return Ok(Next::End) };
+        let restarted: Vec<_> =
+            found?.into_iter().filter(|(node, own)| self.note().remember(node, own.clone())).collect();
+        if !restarted.is_empty() {
+            if let Some(other) = self.sign(known).await? {
+                return self.overtaken(known, other).await;
             }
+            for (node, own) in &restarted {
+                tracing::info!(node, own, "a node of CouchDB is itself again: its scheduler is told to stand still");
+            }
+            self.stand_still(restarted.into_iter().map(|(node, _)| node).collect()).await;
         }
-        note.beat += 1;
-        self.notes.write(&note).await?;
-        known.signed = begun;
-        known.note = Some(note.clone());
-        for (node, own) in restarted {
-            self.nodes.set_max_jobs(&node, NONE).await?;
-            tracing::info!(node, own, "a node of CouchDB is itself again: its scheduler is told to stand still");
-        }
-        self.see_jobs(known, &note).await
+        self.see_jobs(known).await
     }
 
-    /// Sees whether CouchDB's jobs stand still.
-    async fn see_jobs(&self, known: &mut Known, note: &Note) -> Result<Next, AdminError> {
+    /// Writes a sign of life, with all that nodes had; unless another one's note stands there, which it answers.
+    async fn sign(&self, known: &mut Known) -> Result<Option<Note>, TakeoverError> {
+        let begun = Instant::now();
+        let found = self.notes.find().await?;
+        let note = {
+            let mut note = self.note();
+            if let Some(found) = found.as_ref().filter(|found| found.owner.id != note.owner.id) {
+                return Ok(Some(found.clone()));
+            }
+            note.stands_in_place_of(found.as_ref());
+            note.beat += 1;
+            note.clone()
+        };
+        self.notes.write(&note).await?;
+        known.signed = begun;
+        Ok(None)
+    }
+
+    /// Every node's `max_jobs`, but that of those that don't tell it: they have just gone, or will soon be said to be down.
+    async fn own_values(&self, known: &mut Known) -> Result<Vec<(String, Option<String>)>, TakeoverError> {
+        let up = self.nodes.up().await?;
+        let asked = up.into_iter().map(|node| async move { (self.nodes.max_jobs(&node).await, node) });
+        let (mut values, mut silent) = (Vec::new(), BTreeSet::new());
+        for (value, node) in join_all(asked).await {
+            match value {
+                Ok(value) => values.push((node, value)),
+                Err(error) => {
+                    if !known.silent.contains(&node) {
+                        tracing::warn!(node, %error, "a node of CouchDB doesn't tell its max_jobs; it is asked every heartbeat");
+                    }
+                    silent.insert(node);
+                }
+            }
+        }
+        known.silent = silent;
+        Ok(values)
+    }
+
+    /// Sees whether CouchDB's jobs stand still. If it doesn't tell in time, that is as if some ran.
+    async fn see_jobs(&self, known: &mut Known) -> Result<Next, TakeoverError> {
         let patience = self.settings.takeover.stand_still_patience;
+        // The next sign of life mustn't be late.
+        let limit = self.settings.takeover.doubt_after / 2;
         let Some(waits) = known.waits else {
             // As after the key was deleted: then a scheduler doesn't hear of the next value.
-            let since = self.nodes.replicate().await?.then(|| known.runs.unwrap_or_else(Instant::now));
+            let asked = self.ending.run_until_cancelled(timeout(limit, self.nodes.replicate())).await;
+            let Some(Ok(Ok(replicate))) = asked else {
+                tracing::debug!("CouchDB doesn't tell whether it replicates");
+                return Ok(Next::Beat);
+            };
+            let since = replicate.then(|| known.runs.unwrap_or_else(Instant::now));
             known.runs = since;
             if since.is_some_and(|since| since.elapsed() > patience) {
                 tracing::error!("CouchDB runs replications for {patience:?} though its max_jobs is 0; it is set again");
                 known.runs = None;
-                self.set_all(note).await?;
+                let nodes = self.note().max_jobs.keys().cloned().collect();
+                self.stand_still(nodes).await;
             }
             return Ok(Next::Beat);
         };
-        let running = self.nodes.jobs().await?.into_iter().filter(CouchDbJob::runs).count();
-        if running == 0 {
+        let Some(asked) = self.ending.run_until_cancelled(timeout(limit, self.nodes.jobs())).await else {
+            return Ok(Next::End);
+        };
+        let running = match asked {
+            Ok(Ok(jobs)) => Some(jobs.iter().filter(|job| job.runs()).count()),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "CouchDB doesn't tell its jobs");
+                None
+            }
+            Err(_) => None,
+        };
+        if running == Some(0) {
             known.waits = None;
             self.tell.tell(DocumentRunner::Us);
             tracing::info!("CouchDB's replications stand still, and documents are run here");
@@ -188,16 +270,18 @@ impl Heartbeat {
         Ok(Next::Beat)
     }
 
-    async fn set_all(&self, note: &Note) -> Result<(), AdminError> {
-        let up = self.nodes.up().await?;
-        for node in note.max_jobs.keys().filter(|node| up.contains(node)) {
-            self.nodes.set_max_jobs(node, NONE).await?;
+    /// Tells these nodes to. One that doesn't hear is seen at the next beat.
+    async fn stand_still(&self, nodes: Vec<String>) {
+        let set = nodes.into_iter().map(|node| async move { (self.nodes.set_max_jobs(&node, NONE).await, node) });
+        for (set, node) in join_all(set).await {
+            if let Err(error) = set {
+                tracing::warn!(node, %error, "a node of CouchDB doesn't hear that it is to stand still; it is told again");
+            }
         }
-        Ok(())
     }
 
     /// Another one's note stands there: we were thought dead.
-    async fn overtaken(&self, known: &mut Known, note: Note) -> Result<Next, AdminError> {
+    async fn overtaken(&self, known: &mut Known, note: Note) -> Result<Next, TakeoverError> {
         if self.tell.tell(DocumentRunner::AnotherCouchrep) {
             tracing::error!(
                 owner = %note.owner,
@@ -211,12 +295,15 @@ impl Heartbeat {
         }
         known.other = None;
         tracing::warn!(owner = %note.owner, "that couchrep gives no sign of life any more: its replications are taken over again");
-        match claim::write(&self.notes, &self.owner, &self.settings, Some(note), |_| ()).await {
+        let owner = self.note().owner.clone();
+        // If this is broken off, our note may stand there. Nodes that were cut off meanwhile are known here alone.
+        self.note().max_jobs.extend(note.max_jobs.clone());
+        match claim::write(&self.notes, &owner, &self.settings, Some(note), |_| ()).await {
             Ok(_) => {
                 known.waits = Some(Instant::now());
                 self.tell.tell(DocumentRunner::Nobody);
             }
-            Err(TakeoverError::CouchDb(error)) => return Err(error),
+            Err(error @ TakeoverError::CouchDb(_)) => return Err(error),
             Err(error) => tracing::info!(%error, "they aren't"),
         }
         Ok(Next::Beat)

@@ -4,8 +4,10 @@
 //! ends the listener of the node's scheduler, which then goes on with the old value.
 
 use bytes::Bytes;
-use hyper::{Method, Request};
+use hyper::Request;
+use hyper::http::request::Builder;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
@@ -15,13 +17,21 @@ use crate::beside::{AdminError, CouchDbAsAdmin, Unanswered};
 pub const NONE: &str = "0";
 /// CouchDB's own value, where it isn't set.
 pub const DEFAULT: &str = "500";
-/// Of `_scheduler/jobs`; with its history each takes up to 3 KB of an answer.
+/// Of `_scheduler/jobs`; with its history each takes some KB of an answer, a few of them far more.
 const JOBS_A_PAGE: usize = 2000;
 
 /// The nodes' schedulers.
 #[derive(Clone)]
 pub struct Nodes {
     couchdb: CouchDbAsAdmin,
+}
+
+/// The cluster's nodes, by name.
+pub struct Members {
+    /// Those that are up.
+    pub up: Vec<String>,
+    /// With those that are down.
+    pub all: Vec<String>,
 }
 
 /// A job of CouchDB's own.
@@ -68,21 +78,31 @@ impl Nodes {
         Self { couchdb }
     }
 
-    /// The names of the cluster's nodes that are up.
+    /// The names of the cluster's nodes that are up: at least one.
     pub async fn up(&self) -> Result<Vec<String>, AdminError> {
-        let Membership { all_nodes, mut cluster_nodes } = self.couchdb.get("/_membership").await?;
-        cluster_nodes.retain(|node| all_nodes.contains(node));
-        Ok(cluster_nodes)
+        Ok(self.members().await?.up)
     }
 
     /// The names of the cluster's nodes.
-    pub async fn all(&self) -> Result<Vec<String>, AdminError> {
-        Ok(self.couchdb.get::<Membership>("/_membership").await?.cluster_nodes)
+    pub async fn members(&self) -> Result<Members, AdminError> {
+        #[derive(Deserialize)]
+        struct Membership {
+            all_nodes: Vec<String>,
+            cluster_nodes: Vec<String>,
+        }
+        const PATH: &str = "/_membership";
+        let Membership { all_nodes, cluster_nodes: all } = self.ask(Request::get(PATH), Bytes::new()).await?;
+        let up: Vec<_> = all.iter().filter(|node| all_nodes.contains(node)).cloned().collect();
+        // Who answers is one of them. Of none, all would stand still.
+        if up.is_empty() {
+            return Err(Unanswered::Malformed(PATH.to_owned()).into());
+        }
+        Ok(Members { up, all })
     }
 
     /// A node's `max_jobs`; `None` where it isn't set.
     pub async fn max_jobs(&self, node: &str) -> Result<Option<String>, AdminError> {
-        match self.couchdb.get(&path(node)).await {
+        match self.ask(Request::get(path(node)), Bytes::new()).await {
             Ok(value) => Ok(Some(value)),
             // Not set, and no such node, are both a 404.
             Err(AdminError::Refused { reason, .. }) if reason == "unknown_config_value" => Ok(None),
@@ -92,12 +112,14 @@ impl Nodes {
 
     /// Sets it. The node's scheduler follows at its next tick.
     pub async fn set_max_jobs(&self, node: &str, value: &str) -> Result<(), AdminError> {
-        let path = path(node);
-        let body = Bytes::from(Value::from(value).to_string());
-        let request = Request::builder().method(Method::PUT).uri(&path).header("X-Couch-Persist", "false").body(body);
-        let request = request.map_err(|_| Unanswered::Malformed(path))?;
-        let limit = self.couchdb.upstream().settings().answer_timeout;
-        self.couchdb.answer::<Value>(request, limit).await.map(drop)
+        let request = Request::put(path(node)).header("X-Couch-Persist", "false");
+        self.ask::<Value>(request, Bytes::from(Value::from(value).to_string())).await.map(drop)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: Builder, body: Bytes) -> Result<T, AdminError> {
+        let path = request.uri_ref().map(ToString::to_string).unwrap_or_default();
+        let request = request.body(body).map_err(|_| Unanswered::Malformed(path))?;
+        self.couchdb.answer(request, self.couchdb.upstream().settings().takeover.node_limit).await
     }
 
     /// All jobs, of all nodes.
@@ -110,7 +132,7 @@ impl Nodes {
         let mut jobs: Vec<CouchDbJob> = Vec::new();
         loop {
             let path = format!("/_scheduler/jobs?limit={JOBS_A_PAGE}&skip={}", jobs.len());
-            let page: Page = self.couchdb.get(&path).await?;
+            let page: Page = self.couchdb.list(&path).await?;
             let is_last = page.jobs.is_empty();
             jobs.extend(page.jobs);
             if is_last || jobs.len() >= page.total_rows {
@@ -124,12 +146,6 @@ impl Nodes {
         let tasks: Vec<Value> = self.couchdb.get("/_active_tasks").await?;
         Ok(tasks.iter().any(|task| task["type"] == "replication"))
     }
-}
-
-#[derive(Deserialize)]
-struct Membership {
-    all_nodes: Vec<String>,
-    cluster_nodes: Vec<String>,
 }
 
 fn path(node: &str) -> String {

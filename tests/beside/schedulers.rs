@@ -29,6 +29,8 @@ pub struct PlayedNode {
     /// As of its last tick.
     pub stands_still: bool,
     pub is_down: bool,
+    /// It counts as up, and never answers.
+    pub is_silent: bool,
 }
 
 #[derive(Default)]
@@ -38,6 +40,14 @@ pub struct Played {
     pub jobs: Vec<Value>,
     pub note: Option<Value>,
     pub is_away: bool,
+    /// What is answered by an error: the beginning of `METHOD /path`.
+    pub fails: Option<String>,
+    /// How often that was.
+    pub failed: usize,
+    /// What is never answered.
+    pub hangs: Option<String>,
+    /// At which request the note's owner, who was paused, gives a sign of life again.
+    pub wakes_at: Option<String>,
     /// What was changed, in order: `PUT /path body`.
     pub changes: Vec<String>,
 }
@@ -91,9 +101,20 @@ async fn answer(State(state): State<Arc<Mutex<Played>>>, request: Request) -> Re
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let path = parts.uri.path().to_owned();
+    let asked = format!("{} {path}", parts.method);
+    if state.lock().unwrap().is_silent(&asked) {
+        return std::future::pending().await;
+    }
     let mut played = state.lock().unwrap();
-    if played.is_away {
+    let fails = played.fails.as_ref().is_some_and(|fails| asked.starts_with(fails));
+    played.failed += usize::from(fails);
+    if played.is_away || fails {
         return (StatusCode::INTERNAL_SERVER_ERROR, "away").into_response();
+    }
+    if played.wakes_at.take_if(|wakes_at| asked.starts_with(&*wakes_at)).is_some()
+        && let Some(note) = &mut played.note
+    {
+        note["beat"] = json!(note["beat"].as_u64().unwrap() + 1);
     }
     if parts.method != Method::GET {
         let persist =
@@ -112,6 +133,12 @@ async fn answer(State(state): State<Arc<Mutex<Played>>>, request: Request) -> Re
 }
 
 impl Played {
+    fn is_silent(&self, asked: &str) -> bool {
+        let of_node = |name: &str| asked.contains(&format!(" /_node/{name}/"));
+        self.hangs.as_ref().is_some_and(|hangs| asked.starts_with(hangs))
+            || self.nodes.iter().any(|(name, node)| node.is_silent && of_node(name))
+    }
+
     fn answer(&mut self, method: &Method, path: &str, body: &Bytes) -> Option<Value> {
         if let Some(node) =
             path.strip_prefix("/_node/").and_then(|rest| rest.strip_suffix("/_config/replicator/max_jobs"))

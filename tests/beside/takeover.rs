@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use couchrep::beside::{CouchDbAsAdmin, Upstream};
+use couchrep::config::Config;
 use couchrep::config::connection::Tls;
 use couchrep::config::couchdb::{CouchDb, CouchDbAdmin, TakeOver, TakeoverTimes};
+use couchrep::server::StartError;
 use couchrep::takeover::{self, DocumentRunner, GivenBack, Takeover, TakeoverError};
 use couchrep::tasks::Tasks;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::schedulers::{NOTE, Schedulers};
-use crate::support::{Process, Server};
+use crate::support::{Process, Server, client};
 
 /// More than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +22,7 @@ fn settings(url: &str) -> CouchDb {
     let millis = Duration::from_millis;
     let takeover = TakeoverTimes {
         heartbeat: millis(50),
+        node_limit: millis(200),
         doubt_after: millis(1000),
         dead_after: millis(1500),
         claim_limit: millis(300),
@@ -37,7 +40,12 @@ fn as_admin(settings: CouchDb) -> CouchDbAsAdmin {
 }
 
 async fn begin(couchdb: &Schedulers, take_over: TakeOver) -> Result<Takeover, TakeoverError> {
-    Takeover::begin(as_admin(settings(couchdb.url())), Some(take_over)).await
+    begin_with(settings(couchdb.url()), Some(take_over)).await
+}
+
+async fn begin_with(settings: CouchDb, take_over: Option<TakeOver>) -> Result<Takeover, TakeoverError> {
+    let mut takeover = Takeover::new(as_admin(settings), take_over);
+    takeover.begin(std::future::pending()).await.map(|()| takeover)
 }
 
 /// One that has taken over, and whose documents run.
@@ -249,13 +257,142 @@ async fn a_note_that_somebody_deleted_is_written_again_with_what_nodes_had() {
     assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("7"));
 }
 
+/// Each beat that couldn't write it would else know less of it.
+#[tokio::test]
+async fn what_nodes_had_is_known_however_many_beats_fail_after_the_note_is_gone() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = taken_over(&couchdb).await;
+    {
+        let mut played = couchdb.state();
+        (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
+    }
+    until_it(&couchdb, |played| played.failed > 2).await;
+    couchdb.state().fails = None;
+    until_it(&couchdb, |played| played.note.is_some()).await;
+    assert_eq!(couchdb.state().note.as_ref().unwrap()["max_jobs"], json!({ "a@h": "7" }));
+    takeover.give_back(PATIENCE).await;
+    assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("7"), &None));
+}
+
+#[tokio::test]
+async fn what_nodes_had_is_known_before_the_first_beat() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = begin(&couchdb, TakeOver::Force).await.unwrap();
+    couchdb.state().note = None;
+    until_it(&couchdb, |played| played.note.is_some()).await;
+    takeover.give_back(PATIENCE).await;
+    assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("7"));
+}
+
+#[tokio::test]
+async fn a_stop_that_finds_no_note_puts_back_what_nodes_had() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = taken_over(&couchdb).await;
+    {
+        let mut played = couchdb.state();
+        (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
+    }
+    takeover.give_back(PATIENCE).await;
+    assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("7"), &None));
+}
+
+/// It was suspended, and its documents run again.
+#[tokio::test]
+async fn whoever_wakes_after_it_was_thought_dead_keeps_its_takeover() {
+    for (wakes_at, max_jobs) in [("GET /_membership", "0"), ("PUT /_node/a@h", "7")] {
+        let couchdb = Schedulers::start(&["a@h"]).await;
+        couchdb.set("a@h", Some("0"));
+        couchdb.state().note = Some(dead_note(json!({ "a@h": "7" })));
+        couchdb.state().wakes_at = Some(wakes_at.to_owned());
+        let refused = takeover::give_back(as_admin(settings(couchdb.url()))).await;
+        assert!(matches!(refused, Err(TakeoverError::Living(_))), "{wakes_at}: {refused:?}");
+        let note = couchdb.state().note.clone().unwrap();
+        assert_eq!((couchdb.max_jobs("a@h").as_deref(), &note["beat"]), (Some(max_jobs), &json!(6)));
+    }
+}
+
+/// As after a power cut: CouchDB counts it as up for a while.
+#[tokio::test]
+async fn a_silent_node_keeps_nobody_from_signs_of_life_nor_the_others_from_being_set_and_put_back() {
+    let couchdb = Schedulers::start(&["a@h", "b@h", "c@h"]).await;
+    let takeover = taken_over(&couchdb).await;
+    let mut told = takeover.runner();
+    told.mark_unchanged();
+    couchdb.state().nodes.get_mut("b@h").unwrap().is_silent = true;
+    couchdb.restart("c@h", Some("9"));
+    until_it(&couchdb, |played| played.nodes["c@h"].max_jobs.as_deref() == Some("0")).await;
+    // That takes longer than one without signs of life may run documents.
+    let beat = couchdb.state().note.as_ref().unwrap()["beat"].as_u64().unwrap();
+    until_it(&couchdb, |played| played.note.as_ref().unwrap()["beat"].as_u64() > Some(beat + 8)).await;
+    assert!(!told.has_changed().unwrap(), "{:?}", *told.borrow());
+    takeover.give_back(PATIENCE).await;
+    let found = ["a@h", "b@h", "c@h"].map(|node| couchdb.max_jobs(node).unwrap());
+    assert_eq!(found, ["500", "0", "9"]);
+    assert_eq!(couchdb.state().note.as_ref().unwrap()["max_jobs"], json!({ "b@h": null }));
+}
+
+#[tokio::test]
+async fn signs_of_life_dont_wait_for_questions_that_arent_answered() {
+    for hangs in ["GET /_membership", "GET /_active_tasks"] {
+        let couchdb = Schedulers::start(&["a@h"]).await;
+        let takeover = taken_over(&couchdb).await;
+        let mut told = takeover.runner();
+        told.mark_unchanged();
+        couchdb.state().hangs = Some(hangs.to_owned());
+        let beat = couchdb.state().note.as_ref().unwrap()["beat"].as_u64().unwrap();
+        until_it(&couchdb, |played| played.note.as_ref().unwrap()["beat"].as_u64() > Some(beat + 4)).await;
+        assert!(!told.has_changed().unwrap(), "{hangs}: {:?}", *told.borrow());
+        // Nor does the end.
+        couchdb.state().hangs = None;
+        takeover.give_back(PATIENCE).await;
+        assert_eq!(couchdb.max_jobs("a@h").as_deref(), Some("500"));
+    }
+}
+
+/// As of a server that isn't set up: of no nodes all stand still.
+#[tokio::test]
+async fn a_couchdb_without_nodes_is_nobodys() {
+    let couchdb = Schedulers::start(&[]).await;
+    let takeover = begin_with(settings(couchdb.url()), None).await.unwrap();
+    assert_eq!(*takeover.runner().borrow(), DocumentRunner::Nobody);
+    takeover.give_back(PATIENCE).await;
+    assert!(begin(&couchdb, TakeOver::Force).await.is_err());
+    assert_eq!(couchdb.state().note, None);
+}
+
+/// Thousands of jobs with their histories.
+#[tokio::test]
+async fn a_page_of_jobs_may_be_long() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    let mut long = job(json!("_replicator"));
+    long["history"] = "x".repeat(17 << 20).into();
+    couchdb.state().jobs = vec![long];
+    let takeover = begin(&couchdb, TakeOver::UnlessSome).await.unwrap();
+    takeover.give_back(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn jobs_that_arent_told_arent_waited_for_for_ever() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    let mut settings = settings(couchdb.url());
+    settings.takeover.stand_still_patience = Duration::from_millis(300);
+    let takeover = begin_with(settings, Some(TakeOver::Force)).await.unwrap();
+    couchdb.state().fails = Some("GET /_scheduler/jobs".to_owned());
+    until(&takeover, DocumentRunner::CouchDb).await;
+    assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("500"), &None));
+    takeover.give_back(PATIENCE).await;
+}
+
 #[tokio::test]
 async fn a_couchdb_whose_jobs_dont_stand_still_gets_all_back() {
     let couchdb = Schedulers::start(&["a@h"]).await;
     couchdb.state().jobs = vec![job(json!("_replicator"))];
     let mut settings = settings(couchdb.url());
     settings.takeover.stand_still_patience = Duration::from_millis(300);
-    let takeover = Takeover::begin(as_admin(settings), Some(TakeOver::Force)).await.unwrap();
+    let takeover = begin_with(settings, Some(TakeOver::Force)).await.unwrap();
     until(&takeover, DocumentRunner::CouchDb).await;
     assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("500"), &None));
     takeover.give_back(PATIENCE).await;
@@ -265,7 +402,7 @@ async fn a_couchdb_whose_jobs_dont_stand_still_gets_all_back() {
 async fn without_taking_over_documents_are_run_while_the_operator_has_couchdb_stand_still() {
     let couchdb = Schedulers::start(&["a@h", "b@h"]).await;
     couchdb.set("a@h", Some("0"));
-    let takeover = Takeover::begin(as_admin(settings(couchdb.url())), None).await.unwrap();
+    let takeover = begin_with(settings(couchdb.url()), None).await.unwrap();
     assert_eq!(*takeover.runner().borrow(), DocumentRunner::CouchDb);
     couchdb.set("b@h", Some("0"));
     couchdb.tick();
@@ -277,6 +414,33 @@ async fn without_taking_over_documents_are_run_while_the_operator_has_couchdb_st
     couchdb.set("a@h", Some("1"));
     until(&takeover, DocumentRunner::CouchDb).await;
     takeover.give_back(PATIENCE).await;
+    assert_eq!(couchdb.state().changes, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn requests_pass_through_until_it_is_known_whether_another_one_is_living_and_a_stop_ends_the_wait() {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.state().note = Some(dead_note(json!({ "a@h": "7" })));
+    let data_dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(couchdb.url());
+    settings.takeover.dead_after = 10 * PATIENCE;
+    let config = Config {
+        listen: "127.0.0.1:0".into(),
+        data_dir: data_dir.path().into(),
+        couchdb: Some(settings),
+        couchdb_admin: Some(admin()),
+        take_over: Some(TakeOver::UnlessSome),
+        uuid: Some("0123456789abcdef0123456789abcdef".into()),
+        ..Config::default()
+    };
+    let server = couchrep::server::Server::accept(config).await.unwrap();
+    let url = format!("{}/_membership", server.url());
+    let passes = async {
+        let answer = client().get(url).send().await.unwrap().text().await.unwrap();
+        assert!(answer.contains("all_nodes"), "{answer}");
+    };
+    let refused = timeout(PATIENCE, server.take_over(passes)).await.unwrap().err().unwrap();
+    assert!(matches!(refused, StartError::TakeOver { source: TakeoverError::Stopped, .. }), "{refused}");
     assert_eq!(couchdb.state().changes, Vec::<String>::new());
 }
 

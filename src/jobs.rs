@@ -200,7 +200,7 @@ impl Jobs {
             Replication::new(&self.context, number, ids, asked, None)
         };
         if request.continuous {
-            sessions::ask_again(&request, &id.to_string(), &self.running, &self.scheduler);
+            sessions::ask_again((&request, caller), &id.to_string(), &self.running, &self.scheduler);
         }
         loop {
             if self.context.tasks.stopping().is_cancelled() {

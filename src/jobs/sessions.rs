@@ -49,8 +49,8 @@ async fn look(
     let salts = sessions.salts().await?;
     for (name, jobs) in by_user {
         let salt = match salts.of(name).await {
-            // What is wrong with one of them needn't be with the others.
-            Err(error @ AdminError::Refused { .. }) => {
+            // What is wrong with one of them, or with what is answered of him, needn't be with the others.
+            Err(error) if error.is_answer() => {
                 tracing::debug!(%error, user = name, "whether a session is over couldn't be found out");
                 continue;
             }

@@ -277,6 +277,22 @@ async fn what_couchdb_cant_say_ends_no_job() {
     rig.until_jobs(0).await;
 }
 
+/// The look ended with him each time.
+#[tokio::test]
+async fn a_user_whose_document_makes_no_sense_hides_no_other() {
+    let rig = Rig::start(600, |_| ()).await;
+    for name in ["ann", "bob"] {
+        let own = cookie(&rig.server, name).await;
+        replicate(&rig.server, &own, continuous("src", "tgt"), StatusCode::ACCEPTED).await;
+    }
+    rig.couchdb.until_equal("src", "tgt").await;
+    let json = vec![("content-type", "application/json".to_owned())];
+    let odd = json!({ "salt": 7 }).to_string();
+    rig.between.keep_failing(Method::GET, "ann$", Fault::Answer(200, json, odd), None);
+    rig.delete_user("bob").await;
+    rig.until_jobs(1).await;
+}
+
 #[tokio::test]
 async fn who_gets_no_session_that_lasts_is_told_what_would_help() {
     let rig = Rig::start(600, |_| ()).await;

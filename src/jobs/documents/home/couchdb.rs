@@ -14,6 +14,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::reading::{NotPut, PAGE_BYTES, ROWS, ReadPage, ReadPlace, Stored};
 use crate::access::Caller;
@@ -43,6 +44,8 @@ pub(super) struct KnownDatabase {
     pub(super) update_seq: Value,
     /// How much has been purged from it, as far as was ever told.
     pub(super) purged: u64,
+    /// Since when CouchDB says that it isn't there.
+    pub(super) missed: Option<Instant>,
 }
 
 impl OfCouchDb {

@@ -340,7 +340,10 @@ impl Documents {
 
     /// Ends all jobs of documents. What their documents say stays as it is.
     fn forget_all(&self) {
-        self.inner.home.names().iter().for_each(|name| self.forget_database(name));
+        // Of a database that is gone, too, if that isn't told yet.
+        let places: Vec<_> = self.known().iter().map(|(place, _)| place.clone()).collect();
+        places.iter().for_each(|place| self.forget(place));
+        self.inner.untold.forget_all();
     }
 
     fn forget_database(&self, name: &DbName) {

@@ -238,6 +238,18 @@ mod tests {
     }
 
     /// One that was stored before it was refused ended the server at each start.
+    /// The jobs of a database whose deletion wasn't told yet ran on, here and where they were given back to.
+    #[tokio::test]
+    async fn when_documents_are_no_longer_ours_those_of_a_database_that_is_gone_are_forgotten_too() {
+        let (documents, ..) = documents().await;
+        let place = JobDocument { database: DbName::parse("gone/_replicator").unwrap(), id: "a".into() };
+        let body = json!({"source": "http://h/a", "target": "http://h/b"});
+        assert!(documents.see(&place, body.as_object().cloned()).is_none());
+        assert!(documents.status(&place).is_some());
+        documents.forget_all();
+        assert!(documents.status(&place).is_none());
+    }
+
     #[tokio::test]
     async fn of_a_stored_document_that_is_too_large_no_values_are_made() {
         let (documents, database, _directory) = documents().await;

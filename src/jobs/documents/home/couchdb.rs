@@ -39,8 +39,8 @@ pub struct OfCouchDb {
 /// How a database was when it was looked at last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KnownDatabase {
-    /// Changes when it is made anew.
-    pub(super) instance: String,
+    /// Changes when it is made anew; `None`: the feed says that it was, whatever is found.
+    pub(super) instance: Option<String>,
     pub(super) update_seq: Value,
     /// How much has been purged from it, as far as was ever told.
     pub(super) purged: u64,

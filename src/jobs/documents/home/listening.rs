@@ -175,6 +175,11 @@ impl OfCouchDb {
             #[serde(default)]
             purge_seq: Value,
         }
+        if told.is_another
+            && let Some(known) = self.known().get_mut(&name)
+        {
+            known.instance = None;
+        }
         let now = self.admin.find::<Info>(&format!("/{}", percent::encode(name.as_str()))).await?;
         let (before, now) = {
             let mut known = self.known();
@@ -186,7 +191,8 @@ impl OfCouchDb {
                 known.insert(name, KnownDatabase { missed, ..before.clone() });
                 return Err(Unseen::Missed);
             }
-            let now = now.map(|Info { instance_start_time: instance, update_seq, purge_seq }| {
+            let now = now.map(|Info { instance_start_time, update_seq, purge_seq }| {
+                let instance = Some(instance_start_time);
                 // A cluster with a node down has purged less.
                 let same = before.as_ref().filter(|before| before.instance == instance);
                 let purged = purged(&purge_seq).max(same.map_or(0, |before| before.purged));
@@ -200,7 +206,7 @@ impl OfCouchDb {
             (None, None) => {}
             (None, Some(_)) => note(DbEvent::Created),
             (Some(_), None) => note(DbEvent::Deleted),
-            (Some(before), Some(now)) if before.is_same(&now) && !told.is_another => {
+            (Some(before), Some(now)) if before.is_same(&now) => {
                 if before.update_seq != now.update_seq {
                     note(DbEvent::Updated);
                 }

@@ -40,6 +40,7 @@ use crate::databases::Databases;
 use crate::endpoint::{self, Endpoint};
 use crate::replicate::request::{Command, Request};
 use crate::replicate::{Context, ReplicateError};
+use crate::takeover::DocumentRunner;
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;
@@ -200,7 +201,7 @@ impl Jobs {
             Replication::new(&self.context, number, ids, asked, None)
         };
         if request.continuous {
-            sessions::ask_again(&request, &id.to_string(), &self.running, &self.scheduler);
+            sessions::ask_again((&request, caller), &id.to_string(), &self.running, &self.scheduler);
         }
         loop {
             if self.context.tasks.stopping().is_cancelled() {
@@ -241,6 +242,18 @@ impl Jobs {
         let Some(documents) = documents else {
             return Err(ReplicateError::BadRequest("documents aren't run here, so nothing can be kept".into()));
         };
+        match documents.runner() {
+            // A CouchDB's own scheduler will run it.
+            DocumentRunner::Us | DocumentRunner::CouchDb => {}
+            DocumentRunner::AnotherCouchrep => {
+                return Err(ReplicateError::NotRunNow("another couchrep has taken them over, or has crashed since"));
+            }
+            DocumentRunner::Nobody => {
+                return Err(ReplicateError::NotRunNow(
+                    "CouchDB's own jobs don't stand still yet, or it was away; try again",
+                ));
+            }
+        }
         let mut request = request.clone();
         for (field, endpoint) in [("source", &mut request.source), ("target", &mut request.target)] {
             if let Some(written) = self.context.databases.written(endpoint, caller)? {

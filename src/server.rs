@@ -107,13 +107,13 @@ impl Server {
         let (store, callers, documents) = match &backend {
             Backend::Embedded { store, accounts } => {
                 let (home, owners) = (DocumentHome::of_store(store.clone()), Owners::Accounts(accounts.clone()));
-                let documents = DescribedJobs { home, ours: None, owners };
+                let documents = DescribedJobs { home, runner: None, owners };
                 (Some(store.clone()), None, Some(documents))
             }
             Backend::CouchDb(callers) => {
                 let documents = admin.filter(|_| config.replicator.run_documents).map(|admin| DescribedJobs {
                     home: DocumentHome::of_couchdb(admin.clone()),
-                    ours: takeover.as_ref().map(Takeover::ours),
+                    runner: takeover.as_ref().map(Takeover::runner),
                     owners: Owners::CouchDb(CouchDbUsers::new(admin)),
                 });
                 (None, Some(callers.clone()), documents)

@@ -138,14 +138,9 @@ impl Takeover {
         Ok(())
     }
 
-    /// Who runs the documents, now and from now on.
+    /// Who runs the documents, now and from now on. Whoever runs some must stop as soon as it isn't us.
     pub fn runner(&self) -> watch::Receiver<DocumentRunner> {
         self.runner.runner()
-    }
-
-    /// Whether that is us. Whoever runs some must stop as soon as it isn't.
-    pub fn ours(&self) -> watch::Receiver<bool> {
-        self.runner.ours()
     }
 
     /// Ends it, when documents are no longer run, and puts all values back.

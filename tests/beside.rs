@@ -13,6 +13,7 @@ mod schedulers;
 mod takeover;
 mod couchdb;
 mod documents;
+mod odd_moments;
 mod couchdb_takeover;
 mod sessions;
 mod couchdb_sessions;

@@ -58,6 +58,14 @@ impl AdminError {
         matches!(self, Self::Refused { status: StatusCode::NOT_FOUND, error, .. } if error == "not_found")
     }
 
+    /// Whether CouchDB, or whoever stands before it, has answered: it is about what was asked for, and says nothing of other things.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Unanswered(Unanswered::TooLarge(_) | Unanswered::Malformed(_)) => true,
+            Self::Unanswered(_) | Self::NoAdmin(_) => false,
+        }
+    }
+
     /// Whether CouchDB itself says that somebody else was there before.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: StatusCode::CONFLICT, error, .. } if error == "conflict")

@@ -24,6 +24,7 @@ mod following;
 mod starting;
 mod telling;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,7 @@ use crate::endpoint::Endpoint;
 use crate::replicate::Context;
 use crate::replicate::request::{NamedFilter, check_document};
 use crate::store::DbName;
+use crate::takeover::DocumentRunner;
 
 /// Between two looks at the code of filters.
 const FILTER_PAUSE: Duration = Duration::from_secs(60);
@@ -64,8 +66,8 @@ const SETTLED_PATIENCE: Duration = Duration::from_secs(1);
 pub struct DescribedJobs {
     /// Where they are.
     pub home: DocumentHome,
-    /// Whether they are ours to run, as it changes; `None`: always.
-    pub ours: Option<watch::Receiver<bool>>,
+    /// Who runs them, as it changes; `None`: we do, always.
+    pub runner: Option<watch::Receiver<DocumentRunner>>,
     /// Whose rights they have.
     pub owners: Owners,
 }
@@ -78,8 +80,8 @@ pub struct Documents {
 
 struct Inner {
     home: DocumentHome,
-    /// Whether they are ours to run, as it changes; `None`: always.
-    ours: Option<watch::Receiver<bool>>,
+    /// Who runs them, as it changes; `None`: we do, always.
+    runner: Option<watch::Receiver<DocumentRunner>>,
     owners: Owners,
     context: Context,
     running: RunningJobs,
@@ -91,7 +93,7 @@ struct Inner {
     /// The newest serial.
     serials: AtomicU64,
     /// Documents that are to be read once more, besides what the log tells.
-    again: Mutex<Vec<JobDocument>>,
+    again: Mutex<BTreeSet<JobDocument>>,
     /// Tells that there are some.
     look_again: Notify,
 }
@@ -99,12 +101,12 @@ struct Inner {
 impl Documents {
     /// Nothing is known yet.
     pub fn new(
-        DescribedJobs { home, ours, owners }: DescribedJobs,
+        DescribedJobs { home, runner, owners }: DescribedJobs,
         (context, running, scheduler): (Context, RunningJobs, Scheduler),
     ) -> Self {
         let inner = Inner {
             home,
-            ours,
+            runner,
             owners,
             context,
             running,
@@ -148,7 +150,12 @@ impl Documents {
 
     /// Whether they are run here now.
     pub fn are_ours(&self) -> bool {
-        self.inner.ours.as_ref().is_none_or(|ours| *ours.borrow())
+        self.runner() == DocumentRunner::Us
+    }
+
+    /// Who runs them now.
+    pub fn runner(&self) -> DocumentRunner {
+        self.inner.runner.as_ref().map_or(DocumentRunner::Us, |runner| *runner.borrow())
     }
 
     /// Where the documents are.
@@ -174,10 +181,12 @@ impl Documents {
         }
     }
 
-    /// Reads a document once more, whatever the log tells.
+    /// Reads a document once more, whatever the log tells. When documents become ours, all are read anyway.
     pub fn look_at(&self, place: &JobDocument) {
-        self.again().push(place.clone());
-        self.inner.look_again.notify_one();
+        if self.are_ours() {
+            self.again().insert(place.clone());
+            self.inner.look_again.notify_one();
+        }
     }
 
     /// What a document describes, as far as it was read, if this is its job.
@@ -340,7 +349,10 @@ impl Documents {
 
     /// Ends all jobs of documents. What their documents say stays as it is.
     fn forget_all(&self) {
-        self.inner.home.names().iter().for_each(|name| self.forget_database(name));
+        // Of a database that is gone, too, if that isn't told yet.
+        let places: Vec<_> = self.known().iter().map(|(place, _)| place.clone()).collect();
+        places.iter().for_each(|place| self.forget(place));
+        self.inner.untold.forget_all();
     }
 
     fn forget_database(&self, name: &DbName) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::documents::description::{Description, Fingerprint, Stated};
 use super::documents::home::{DocumentHome, HomeError, NotPut};
-use super::documents::states;
+use super::documents::states::TRIES;
 use super::replication::{JobDocument, Replication};
 use crate::access::Caller;
 use crate::peer::PeerError;
@@ -75,30 +75,34 @@ async fn check(
 /// whether it was there.
 ///
 /// # Errors
-/// [`PeerError::Conflict`] if it describes something else by now than `of`: another one's edit mustn't be lost.
+/// [`PeerError::Conflict`] if it describes something else by now than `of`: another one's edit mustn't be lost; or if others' edits come
+/// between again and again.
 pub async fn end(
     home: &DocumentHome,
     job: &Replication,
     place: &JobDocument,
     of: Fingerprint,
 ) -> Result<bool, ReplicateError> {
-    loop {
-        let Some(document) = home.document(place).await?.and_then(|stored| stored.document) else { return Ok(false) };
+    for _ in 0..TRIES {
+        let found = home.document(place).await?.and_then(|stored| stored.document);
+        let Some(mut document) = found else { return Ok(false) };
         if Description::parse(&document).ok().is_none_or(|description| description.fingerprint != of) {
             return Err(PeerError::Conflict.into());
         }
-        if !job.is_kept() {
-            return Ok(states::set_member(home, place, ("paused", Some(Value::Bool(true)))).await?);
+        // Over the revision that was looked at.
+        if job.is_kept() {
+            document.retain(|name, _| name == "_rev");
+            document.insert("_deleted".into(), Value::Bool(true));
+        } else {
+            document.insert("paused".into(), Value::Bool(true));
         }
-        let mut deletion = document;
-        deletion.retain(|name, _| name == "_rev");
-        deletion.insert("_deleted".into(), Value::Bool(true));
-        match put(home, place, deletion, &Caller::replicator()).await? {
+        match put(home, place, document, &Caller::replicator()).await? {
             Err(NotPut::Conflict) => {}
             Ok(()) => return Ok(true),
             Err(NotPut::Refused(reason)) => return Err(ReplicateError::Unauthorized(reason)),
         }
     }
+    Err(PeerError::Conflict.into())
 }
 
 async fn put(

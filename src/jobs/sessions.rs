@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::replication::Replication;
 use super::running::RunningJobs;
 use super::scheduler::Scheduler;
+use crate::access::Caller;
 use crate::beside::{AdminError, LastingSession, SessionOver, Sessions};
 use crate::endpoint::Endpoint;
 use crate::replicate::ReplicateError;
@@ -48,8 +49,8 @@ async fn look(
     let salts = sessions.salts().await?;
     for (name, jobs) in by_user {
         let salt = match salts.of(name).await {
-            // What is wrong with one of them needn't be with the others.
-            Err(error @ AdminError::Refused { .. }) => {
+            // What is wrong with one of them, or with what is answered of him, needn't be with the others.
+            Err(error) if error.is_answer() => {
                 tracing::debug!(%error, user = name, "whether a session is over couldn't be found out");
                 continue;
             }
@@ -66,8 +67,10 @@ async fn look(
 
 /// Somebody asks for a continuous job, which may run already under a session of his: that lasts longer then. If it can't, since it is
 /// of an old password, or since he now asks with his password itself, the job makes way for the one that he asks for.
-pub fn ask_again(request: &Request, id: &str, running: &RunningJobs, scheduler: &Scheduler) {
-    let Some(job) = running.get(id) else { return };
+///
+/// It may be another one's: the id says which user's name stands in the URLs, and not who asked. He joins it, and changes nothing.
+pub fn ask_again((request, caller): (&Request, &Caller), id: &str, running: &RunningJobs, scheduler: &Scheduler) {
+    let Some(job) = running.get(id).filter(|job| caller.may_manage(job.owner())) else { return };
     let Some(before) = session(&job.request) else { return };
     let lasts = session(request).is_some_and(|now| before.extend(now).is_ok());
     if !lasts && running.remove(id, job.number).is_some() {

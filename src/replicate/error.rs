@@ -64,6 +64,9 @@ pub enum ReplicateError {
     /// What is to be kept in a document has one, which isn't as asked for, or no longer works: says why.
     #[error("{0}")]
     KeptOtherwise(String),
+    /// Nobody would run the document that is to keep it: says why.
+    #[error("documents of replications aren't run now, so nothing can be kept: {0}")]
+    NotRunNow(&'static str),
     /// It was cancelled.
     #[error("the replication was cancelled")]
     Cancelled,

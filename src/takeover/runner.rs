@@ -22,20 +22,17 @@ pub enum DocumentRunner {
 #[derive(Clone)]
 pub struct RunnerTeller {
     runner: Arc<watch::Sender<DocumentRunner>>,
-    ours: Arc<watch::Sender<bool>>,
     is_told: Arc<AtomicBool>,
 }
 
 impl RunnerTeller {
     /// It is nobody, so far.
     pub fn new() -> Self {
-        let (runner, ours) = (watch::channel(DocumentRunner::Nobody).0, watch::channel(false).0);
-        Self { runner: Arc::new(runner), ours: Arc::new(ours), is_told: Arc::default() }
+        Self { runner: Arc::new(watch::channel(DocumentRunner::Nobody).0), is_told: Arc::default() }
     }
 
     /// Tells who it is now; answers whether that is news; the first word always is.
     pub fn tell(&self, runner: DocumentRunner) -> bool {
-        self.ours.send_replace(runner == DocumentRunner::Us);
         let is_other = self.runner.send_replace(runner) != runner;
         !self.is_told.swap(true, Ordering::Relaxed) || is_other
     }
@@ -43,10 +40,5 @@ impl RunnerTeller {
     /// Who it is, as it changes.
     pub fn runner(&self) -> watch::Receiver<DocumentRunner> {
         self.runner.subscribe()
-    }
-
-    /// Whether it is us, as it changes.
-    pub fn ours(&self) -> watch::Receiver<bool> {
-        self.ours.subscribe()
     }
 }

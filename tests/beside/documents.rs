@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::{self, Server, client};
 
 /// A CouchDB that runs no documents, with the admin `root`, and databases `src` (with one document) and `tgt` of `ann`.
-async fn couchdb() -> Server {
+pub(super) async fn couchdb() -> Server {
     let couchdb = Server::with_admin_and("root", "secret", |config| config.replicator.run_documents = false).await;
     for name in ["src", "tgt", "closed"] {
         couchdb.put(&format!("/{name}"), json!(null), 201).await;
@@ -29,12 +29,12 @@ async fn couchdb() -> Server {
 }
 
 /// A couchrep beside it, as its admin.
-async fn beside(couchdb: &Server) -> Server {
+pub(super) async fn beside(couchdb: &Server) -> Server {
     beside_url(&couchdb.anonymous_url("")).await
 }
 
 /// The same, by way of this URL.
-async fn beside_url(url: &str) -> Server {
+pub(super) async fn beside_url(url: &str) -> Server {
     Server::with_config(|config| {
         config.couchdb = Some(CouchDb::parse(url).unwrap());
         config.couchdb_admin = Some(CouchDbAdmin::parse("root:secret").unwrap());
@@ -44,7 +44,7 @@ async fn beside_url(url: &str) -> Server {
     .await
 }
 
-fn as_ann(couchdb: &Server, path: &str) -> String {
+pub(super) fn as_ann(couchdb: &Server, path: &str) -> String {
     couchdb.anonymous_url(path).replace("://", "://ann:pw@")
 }
 
@@ -53,7 +53,7 @@ fn as_root(server: &Server, path: &str) -> String {
 }
 
 /// A request through the couchrep in somebody's name.
-async fn through(
+pub(super) async fn through(
     server: &Server,
     who: &str,
     (method, path): (Method, &str),
@@ -65,7 +65,7 @@ async fn through(
 }
 
 /// Waits until what is at a path is so, as the admin sees it.
-async fn until(server: &Server, path: &str, is: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn until(server: &Server, path: &str, is: impl Fn(&Value) -> bool) -> Value {
     let url = as_root(server, path);
     let waiting = async {
         loop {
@@ -79,7 +79,7 @@ async fn until(server: &Server, path: &str, is: impl Fn(&Value) -> bool) -> Valu
     tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{path} stays otherwise"))
 }
 
-fn state(document: &Value) -> &str {
+pub(super) fn state(document: &Value) -> &str {
     document["_replication_state"].as_str().unwrap_or_default()
 }
 

@@ -206,6 +206,29 @@ async fn a_job_that_is_asked_for_with_another_proof_begins_anew() {
     assert_eq!(rig.jobs().await, 1);
 }
 
+/// His job was ended, and theirs, which could copy nothing, had its id from then on.
+#[tokio::test]
+async fn nobody_ends_another_ones_job_by_asking_for_the_same() {
+    let rig = Rig::start(600, |_| ()).await;
+    let own = cookie(&rig.server, "bob").await;
+    let id = replicate(&rig.server, &own, continuous("src", "tgt"), StatusCode::ACCEPTED).await;
+    rig.couchdb.until_equal("src", "tgt").await;
+    let jobs = rig.server.anonymous_url("/_scheduler/jobs").replace("://", "://root:secret@");
+    let listed = support::json(&client(), Method::GET, jobs.clone(), None, 200).await;
+    let written = |side: &str| {
+        let url = listed["jobs"][0][side].as_str().unwrap().replace("://", "://bob:x@");
+        json!({ "url": url, "headers": { "cookie": "" } })
+    };
+    let same = json!({ "source": written("source"), "target": written("target"), "continuous": true });
+    let basic = format!("Basic {}", STANDARD.encode("ann:pw"));
+    // It is joined, as any other.
+    assert_eq!(asked(&rig.server, ("authorization", &basic), same).await, (StatusCode::ACCEPTED, id));
+    let listed = support::json(&client(), Method::GET, jobs, None, 200).await;
+    assert_eq!((&listed["total_rows"], &listed["jobs"][0]["user"]), (&json!(1), &json!("bob")));
+    rig.couchdb.put("/src/later", json!({}), 201).await;
+    rig.couchdb.until_equal("src", "tgt").await;
+}
+
 #[tokio::test]
 async fn a_job_ends_when_the_maximum_has_passed() {
     let rig = Rig::start(600, |config| config.couchdb_session_max = Duration::from_secs(2)).await;
@@ -252,6 +275,22 @@ async fn what_couchdb_cant_say_ends_no_job() {
     }
     rig.delete_user("ann").await;
     rig.until_jobs(0).await;
+}
+
+/// The look ended with him each time.
+#[tokio::test]
+async fn a_user_whose_document_makes_no_sense_hides_no_other() {
+    let rig = Rig::start(600, |_| ()).await;
+    for name in ["ann", "bob"] {
+        let own = cookie(&rig.server, name).await;
+        replicate(&rig.server, &own, continuous("src", "tgt"), StatusCode::ACCEPTED).await;
+    }
+    rig.couchdb.until_equal("src", "tgt").await;
+    let json = vec![("content-type", "application/json".to_owned())];
+    let odd = json!({ "salt": 7 }).to_string();
+    rig.between.keep_failing(Method::GET, "ann$", Fault::Answer(200, json, odd), None);
+    rig.delete_user("bob").await;
+    rig.until_jobs(1).await;
 }
 
 #[tokio::test]

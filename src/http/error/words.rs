@@ -205,6 +205,7 @@ pub fn replicate(error: &ReplicateError) -> Shown<'_> {
         ReplicateError::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "replication_cancelled", reason()),
         ReplicateError::Paused => (StatusCode::CONFLICT, "replication_paused", reason()),
         ReplicateError::KeptOtherwise(reason) => (StatusCode::CONFLICT, "conflict", reason.into()),
+        ReplicateError::NotRunNow(_) => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason()),
         ReplicateError::Crashed => INTERNAL,
         ReplicateError::Stalled(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout", reason()),
         ReplicateError::ShuttingDown => CLOSING,

@@ -17,6 +17,7 @@ use super::{Documents, states};
 use crate::document::DocId;
 use crate::jobs::replication::JobDocument;
 use crate::store::{DbEvent, DbName};
+use crate::takeover::DocumentRunner;
 
 /// Before what couldn't be read is tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
@@ -24,12 +25,12 @@ const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 impl Documents {
     /// Follows them for as long as they are ours to run.
     pub(super) async fn follow(self) {
-        let mut ours = self.inner.ours.clone();
+        let mut runner = self.inner.runner.clone();
         loop {
-            until(&mut ours, true).await;
+            until(&mut runner, true).await;
             tokio::select! {
                 biased;
-                () = until(&mut ours, false) => {
+                () = until(&mut runner, false) => {
                     tracing::warn!("documents of replications are no longer ours to run");
                     self.forget_all();
                 }
@@ -161,16 +162,16 @@ impl Documents {
     }
 
     /// Documents that are to be read once more.
-    pub(super) fn again(&self) -> MutexGuard<'_, Vec<JobDocument>> {
+    pub(super) fn again(&self) -> MutexGuard<'_, BTreeSet<JobDocument>> {
         self.inner.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Waits until documents are ours to run, or aren't any more; for ever if that doesn't change.
-async fn until(ours: &mut Option<watch::Receiver<bool>>, wanted: bool) {
-    let is_so = match ours {
+async fn until(runner: &mut Option<watch::Receiver<DocumentRunner>>, wanted: bool) {
+    let is_so = match runner {
         None => wanted,
-        Some(ours) => ours.wait_for(|ours| *ours == wanted).await.is_ok(),
+        Some(runner) => runner.wait_for(|runner| (*runner == DocumentRunner::Us) == wanted).await.is_ok(),
     };
     if !is_so {
         std::future::pending().await
@@ -207,7 +208,7 @@ mod tests {
         let (context, running) = (context(), RunningJobs::default());
         let (home, owners) = (DocumentHome::of_store(store), Owners::Accounts(accounts));
         let scheduler = Scheduler::new(context.clone(), running.clone(), Some(owners.clone()));
-        let described = DescribedJobs { home, ours: None, owners };
+        let described = DescribedJobs { home, runner: None, owners };
         (Documents::new(described, (context, running, scheduler)), database, directory)
     }
 
@@ -235,6 +236,18 @@ mod tests {
         let rows = ROWS as u64 + 3;
         assert_eq!([read().await, read().await, read().await], [(true, rows + 2), (true, rows + 4), (false, rows + 5)]);
         assert_eq!(read().await, (false, rows + 5));
+    }
+
+    /// The jobs of a database whose deletion wasn't told yet ran on, here and where they were given back to.
+    #[tokio::test]
+    async fn when_documents_are_no_longer_ours_those_of_a_database_that_is_gone_are_forgotten_too() {
+        let (documents, ..) = documents().await;
+        let place = JobDocument { database: DbName::parse("gone/_replicator").unwrap(), id: "a".into() };
+        let body = json!({"source": "http://h/a", "target": "http://h/b"});
+        assert!(documents.see(&place, body.as_object().cloned()).is_none());
+        assert!(documents.status(&place).is_some());
+        documents.forget_all();
+        assert!(documents.status(&place).is_none());
     }
 
     /// One that was stored before it was refused ended the server at each start.

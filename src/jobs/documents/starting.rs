@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::description::Description;
 use super::home::HomeError;
 use super::states::StateChange;
-use super::{DocumentStage, Documents, Inner, states};
+use super::{DocumentStage, Documents, FILTER_LIMIT, Inner, states};
 use crate::access::Caller;
 use crate::effort::pauses::Pauses;
 use crate::jobs::replication::{JobDocument, Replication};
@@ -38,8 +38,8 @@ enum Tried {
     Done(Vec<(JobDocument, StateChange)>),
     /// A job without a document has this id.
     Taken(String),
-    /// The settings forbid it.
-    Forbidden(Forbidden),
+    /// The settings forbid it; the id that CouchDB has for it, if that is known.
+    Forbidden(Forbidden, Option<String>),
     /// Its source is down, or refuses its login, which others found out; it may be asked then.
     Waits(Option<Instant>),
 }
@@ -63,8 +63,8 @@ impl Documents {
                     }
                     return;
                 }
-                Ok(Tried::Forbidden(forbidden)) => {
-                    match self.forbid(place, serial, &description, forbidden).await {
+                Ok(Tried::Forbidden(forbidden, id)) => {
+                    match self.forbid(place, (serial, id), &description, forbidden).await {
                         Ok(()) => return,
                         // It couldn't be written.
                         Err(error) => (reason(&error.into()), settings.max_restart_pause),
@@ -116,7 +116,8 @@ impl Documents {
         let request = description.request.clone().with_secrets(&context.settings.secrets, &caller)?;
         for endpoint in [&request.source, &request.target] {
             if let Err(forbidden) = context.databases.may_connect(endpoint, &caller) {
-                return Ok(Tried::Forbidden(forbidden));
+                let id = self.id_elsewhere(&request, &caller).await;
+                return Ok(Tried::Forbidden(forbidden, id));
             }
         }
         let asking = context.identify(request.clone(), &caller);
@@ -133,6 +134,16 @@ impl Documents {
             self.hand_over(&freed);
         }
         Ok(tried)
+    }
+
+    /// The id under which a CouchDB's scheduler knows it; `None` if nobody else runs it, or a filter's code can't be read now.
+    async fn id_elsewhere(&self, request: &Arc<Request>, caller: &Arc<Caller>) -> Option<String> {
+        if !self.inner.home.has_processor() {
+            return None;
+        }
+        let asking = self.inner.context.identify(request.clone(), caller);
+        let (_, (id, _)) = tokio::time::timeout(FILTER_LIMIT, asking).await.ok()?.ok()?;
+        Some(id.to_string())
     }
 
     /// Begins the job of a document, unless another one has it; answers the id, too, of which another one may have the job now.
@@ -190,7 +201,7 @@ impl Documents {
     async fn forbid(
         &self,
         place: &JobDocument,
-        serial: u64,
+        (serial, id): (u64, Option<String>),
         description: &Description,
         forbidden: Forbidden,
     ) -> Result<(), HomeError> {
@@ -200,6 +211,8 @@ impl Documents {
         self.inner.context.databases.counters().docs_failed.increment();
         let change = StateChange::failed(Some(description.fingerprint), &reason);
         self.write_failed(&place.database, vec![(place.id.clone(), change)]).await?;
+        // A CouchDB's processor leaves the jobs of failed documents be.
+        self.end_elsewhere(id.into_iter().collect());
         self.forget_serial(place, serial);
         Ok(())
     }

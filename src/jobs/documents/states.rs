@@ -34,7 +34,7 @@ const MEMBERS: [&str; 5] = [
 const FAR: Duration = Duration::from_secs(60);
 
 /// Tries of a write that others' edits come between; the next change of state writes again.
-const TRIES: usize = 5;
+pub const TRIES: usize = 5;
 
 /// What is to stand in a document.
 #[derive(Debug, Clone, PartialEq)]

@@ -17,6 +17,16 @@ use crate::store::DbName;
 
 /// Before states that couldn't be written are tried again.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
+/// How long a stop waits until CouchDB has been told of ends: when documents are given back, it is too late.
+const ENDING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What came of writing down what has happened.
+struct Told {
+    /// The ids of jobs whose ends are known now, wherever that stands.
+    completed: Vec<String>,
+    /// Jobs whose databases can't be written.
+    failed: Vec<Arc<Replication>>,
+}
 
 impl Documents {
     /// Writes down what happens to jobs of documents.
@@ -26,7 +36,9 @@ impl Documents {
         self.jobs().iter().for_each(|job| self.inner.scheduler.note(job));
         let (mut failed, mut again) = (Vec::new(), None);
         loop {
-            failed.extend(self.tell_what_changed().await);
+            let told = self.tell_what_changed().await;
+            failed.extend(told.failed);
+            self.end_elsewhere(told.completed);
             if !failed.is_empty() {
                 again.get_or_insert_with(|| Instant::now() + AGAIN_PAUSE);
             }
@@ -50,11 +62,13 @@ impl Documents {
     pub async fn tell_ends(&self) {
         // What was in hand when that was stopped isn't noted any more.
         self.jobs().iter().filter(|job| job.status().completed).for_each(|job| self.inner.scheduler.note(job));
-        drop(self.tell_what_changed().await);
+        let told = self.tell_what_changed().await;
+        // When documents are given back, it is too late.
+        self.inner.home.end_elsewhere(told.completed).await;
     }
 
-    /// Writes down what has happened to jobs until now; answers those whose databases can't be written.
-    async fn tell_what_changed(&self) -> Vec<Arc<Replication>> {
+    /// Writes down what has happened to jobs until now.
+    async fn tell_what_changed(&self) -> Told {
         let mut by_database: HashMap<DbName, Vec<(DocId, StateChange, Arc<Replication>)>> = HashMap::new();
         for job in self.inner.scheduler.take_changed() {
             let Some(place) = &job.document else { continue };
@@ -96,7 +110,7 @@ impl Documents {
         }
         self.inner.context.databases.counters().docs_completed.add(completed.len() as u64);
         // Not before it stands in the document, or among those that can't be written: it would be started anew.
-        let ids: Vec<_> = completed.iter().map(|job| job.id.to_string()).collect();
+        let ids = completed.iter().map(|job| job.id.to_string()).collect();
         for job in completed {
             let Some(place) = &job.document else { continue };
             {
@@ -109,17 +123,25 @@ impl Documents {
             // Somebody may have written it anew after that, which looked like the same as before.
             self.look_at(place);
         }
-        self.end_elsewhere(ids);
-        failed
+        Told { completed: ids, failed }
     }
 
-    /// Has nobody else begin what is completed; nobody waits for that.
-    fn end_elsewhere(&self, ids: Vec<String>) {
+    /// Has nobody else begin what is at its end; nobody waits for that.
+    pub(super) fn end_elsewhere(&self, ids: Vec<String>) {
         if ids.is_empty() || !self.inner.home.has_processor() {
             return;
         }
         let (home, stopping) = (self.inner.home.clone(), self.inner.context.tasks.stopping().clone());
-        let ending = async move { _ = stopping.run_until_cancelled(home.end_elsewhere(ids)).await };
+        let ending = async move {
+            let stopped = async {
+                stopping.cancelled().await;
+                tokio::time::sleep(ENDING_PATIENCE).await;
+            };
+            tokio::select! {
+                () = home.end_elsewhere(ids) => {}
+                () = stopped => {}
+            }
+        };
         drop(self.inner.context.tasks.spawn("end replications elsewhere", ending));
     }
 

@@ -77,6 +77,11 @@ impl UntoldEnds {
         self.ends().retain(|place, _| place.database != *name);
     }
 
+    /// They are no longer ours to run.
+    pub(super) fn forget_all(&self) {
+        self.ends().clear();
+    }
+
     /// Waits until some may be due.
     pub(super) async fn wait(&self) {
         while self.ends().is_empty() {

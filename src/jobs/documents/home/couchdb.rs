@@ -14,6 +14,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::reading::{NotPut, PAGE_BYTES, ROWS, ReadPage, ReadPlace, Stored};
 use crate::access::Caller;
@@ -38,11 +39,13 @@ pub struct OfCouchDb {
 /// How a database was when it was looked at last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KnownDatabase {
-    /// Changes when it is made anew.
-    pub(super) instance: String,
+    /// Changes when it is made anew; `None`: the feed says that it was, whatever is found.
+    pub(super) instance: Option<String>,
     pub(super) update_seq: Value,
     /// How much has been purged from it, as far as was ever told.
     pub(super) purged: u64,
+    /// Since when CouchDB says that it isn't there.
+    pub(super) missed: Option<Instant>,
 }
 
 impl OfCouchDb {

@@ -6,9 +6,13 @@
 //! anew, and whether something was purged, which stands nowhere in its feed. The last two count as a deletion and a creation, so
 //! all that was known of it is forgotten and read anew.
 //!
-//! A CouchDB that is away tells nothing, and nothing is made of that: jobs go on, and meet it themselves.
+//! A CouchDB that is away tells nothing, and nothing is made of that: jobs go on, and meet it themselves. Nor does one 404 end all jobs of a
+//! database: a node may not know it yet, or again. It is gone if the feed says so too, or if it isn't there some seconds later either.
+//!
+//! When a database was made CouchDB says in whole seconds. So what the feed says of a creation or a deletion counts as one, though the database
+//! looks as it did. It may be told twice, and long after: then jobs begin anew, and nothing is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hyper::Request;
@@ -34,6 +38,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_secs(30);
 /// Before a CouchDB that is away is asked again.
 const AWAY_PAUSE: Duration = Duration::from_secs(2);
+/// Before a database that isn't there is believed to be gone: a look later, and longer than a node lags.
+const GONE_AFTER: Duration = Duration::from_secs(4);
 /// A feed that breaks off at once each time is asked no more often.
 const EMPTY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -48,6 +54,24 @@ struct Update {
     db_name: String,
     #[serde(rename = "type")]
     kind: String,
+}
+
+/// What the feed says of one database, as far as it isn't found out by a look.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// It was made or deleted.
+    is_another: bool,
+    /// It was deleted, and not made anew after that.
+    is_gone: bool,
+}
+
+/// CouchDB says that a database isn't there, which isn't believed yet; or it can't be asked.
+#[derive(Debug, thiserror::Error)]
+enum Unseen {
+    #[error("it isn't there, says CouchDB; it is asked once more")]
+    Missed,
+    #[error(transparent)]
+    Unasked(#[from] AdminError),
 }
 
 impl OfCouchDb {
@@ -89,12 +113,16 @@ impl OfCouchDb {
             let updates: Updates = self.admin.answer(request, WAIT + LATE).await?;
             let stands = updates.results.is_empty();
             since = updates.last_seq;
-            let mut is_told = true;
+            let mut told: BTreeMap<DbName, Told> = BTreeMap::new();
             for update in updates.results {
                 let Ok(name) = DbName::parse(&update.db_name) else { continue };
                 if name.is_replicator() {
-                    is_told &= self.told(name, &update.kind).await;
+                    told.entry(name).or_default().read(&update.kind);
                 }
+            }
+            let mut is_told = true;
+            for (name, told) in told {
+                is_told &= self.told(name, told).await;
             }
             if !is_told {
                 // All of them are looked at again.
@@ -108,14 +136,12 @@ impl OfCouchDb {
     }
 
     /// Answers whether it is known what has happened.
-    async fn told(&self, name: DbName, kind: &str) -> bool {
-        match kind {
-            "updated" if self.known().contains_key(&name) => {
-                self.updates.note(&name, DbEvent::Updated);
-                true
-            }
-            _ => self.is_seen(name).await,
+    async fn told(&self, name: DbName, told: Told) -> bool {
+        if !told.is_another && self.known().contains_key(&name) {
+            self.updates.note(&name, DbEvent::Updated);
+            return true;
         }
+        self.is_seen(name, told).await
     }
 
     /// Finds out what has happened to all of them: how many there are, and whether one can't be asked. That one holds up no other.
@@ -126,13 +152,13 @@ impl OfCouchDb {
         names.extend(self.known().keys().cloned());
         let (databases, mut is_sick) = (u32::try_from(names.len()).unwrap_or(u32::MAX), false);
         for name in names {
-            is_sick |= !self.is_seen(name).await;
+            is_sick |= !self.is_seen(name, Told::default()).await;
         }
         Ok((databases, is_sick))
     }
 
-    async fn is_seen(&self, name: DbName) -> bool {
-        let seen = self.look_at(name.clone()).await;
+    async fn is_seen(&self, name: DbName, told: Told) -> bool {
+        let seen = self.look_at(name.clone(), told).await;
         if let Err(error) = &seen {
             let error = error as &dyn std::error::Error;
             tracing::warn!(db = name.as_str(), error, "a database of replications can't be asked how it is");
@@ -140,7 +166,7 @@ impl OfCouchDb {
         seen.is_ok()
     }
 
-    async fn look_at(&self, name: DbName) -> Result<(), AdminError> {
+    async fn look_at(&self, name: DbName, told: Told) -> Result<(), Unseen> {
         #[derive(Deserialize)]
         struct Info {
             #[serde(default)]
@@ -149,15 +175,28 @@ impl OfCouchDb {
             #[serde(default)]
             purge_seq: Value,
         }
+        if told.is_another
+            && let Some(known) = self.known().get_mut(&name)
+        {
+            known.instance = None;
+        }
         let now = self.admin.find::<Info>(&format!("/{}", percent::encode(name.as_str()))).await?;
         let (before, now) = {
             let mut known = self.known();
             let before = known.remove(&name);
-            let now = now.map(|Info { instance_start_time: instance, update_seq, purge_seq }| {
+            if let Some(before) =
+                before.as_ref().filter(|before| now.is_none() && !told.is_gone && !before.is_long_missed())
+            {
+                let missed = before.missed.or_else(|| Some(Instant::now()));
+                known.insert(name, KnownDatabase { missed, ..before.clone() });
+                return Err(Unseen::Missed);
+            }
+            let now = now.map(|Info { instance_start_time, update_seq, purge_seq }| {
+                let instance = Some(instance_start_time);
                 // A cluster with a node down has purged less.
                 let same = before.as_ref().filter(|before| before.instance == instance);
                 let purged = purged(&purge_seq).max(same.map_or(0, |before| before.purged));
-                KnownDatabase { instance, update_seq, purged }
+                KnownDatabase { instance, update_seq, purged, missed: None }
             });
             known.extend(now.clone().map(|now| (name.clone(), now)));
             (before, now)
@@ -181,7 +220,20 @@ impl OfCouchDb {
     }
 }
 
+impl Told {
+    fn read(&mut self, kind: &str) {
+        if matches!(kind, "created" | "deleted") {
+            (self.is_another, self.is_gone) = (true, kind == "deleted");
+        }
+    }
+}
+
 impl KnownDatabase {
+    /// It isn't a single node that doesn't know it.
+    fn is_long_missed(&self) -> bool {
+        self.missed.is_some_and(|missed| missed.elapsed() >= GONE_AFTER)
+    }
+
     /// Neither made anew nor purged from.
     fn is_same(&self, other: &Self) -> bool {
         self.instance == other.instance && self.purged == other.purged

@@ -56,7 +56,7 @@ impl RouterBeside {
 
     async fn answer(mut self, mut request: Request) -> Result<Response, Infallible> {
         if request.method() != Method::OPTIONS
-            && let Some(path) = our_path(request.uri().path(), &self.ours_now())
+            && let Some(path) = our_path(request.uri().path(), || self.ours_now())
         {
             let asked = OriginalUri(request.uri().clone());
             request.extensions_mut().insert(asked);
@@ -127,13 +127,14 @@ struct OursNow {
     utils: bool,
 }
 
-/// A path of ours, as its routes have it; `None` if it is CouchDB's.
-fn our_path(path: &str, now: &OursNow) -> Option<String> {
+/// A path of ours, as its routes have it; `None` if it is CouchDB's. `now` is asked only if it may be one.
+fn our_path(path: &str, now: impl FnOnce() -> OursNow) -> Option<String> {
     // Most are databases' and begin with a letter.
     let begins = path.trim_start_matches('/').as_bytes().first();
     if !matches!(begins, Some(b'_' | b'%')) {
         return None;
     }
+    let now = now();
     if now.documents
         && let Some(place) = path_below(path, &["_scheduler", "docs"])
     {
@@ -218,8 +219,8 @@ mod tests {
             ("/db/_replicate", None),
             ("/db%2F_replicate", None),
         ] {
-            assert_eq!(our_path(path, &NO_MORE).as_deref(), ours, "{path}");
-            assert_eq!(our_path(path, &ALL).is_some(), ours.is_some() || path == "/_scheduler/docs", "{path}");
+            assert_eq!(our_path(path, || NO_MORE).as_deref(), ours, "{path}");
+            assert_eq!(our_path(path, || ALL).is_some(), ours.is_some() || path == "/_scheduler/docs", "{path}");
         }
         for (path, ours) in [
             ("/%5Fscheduler/docs/", "/_scheduler/docs"),
@@ -229,8 +230,8 @@ mod tests {
             ("/%5Futils/", "/_utils"),
             ("/_utils//js/a%20b.js", "/_utils/js/a%20b.js"),
         ] {
-            assert_eq!(our_path(path, &ALL).as_deref(), Some(ours));
-            assert_eq!(our_path(path, &NO_MORE), None);
+            assert_eq!(our_path(path, || ALL).as_deref(), Some(ours));
+            assert_eq!(our_path(path, || NO_MORE), None);
         }
     }
 }

@@ -56,6 +56,20 @@ async fn taken_over(couchdb: &Schedulers) -> Takeover {
     takeover
 }
 
+/// A node had a value of its own.
+async fn taken_over_from_seven() -> (Schedulers, Takeover) {
+    let couchdb = Schedulers::start(&["a@h"]).await;
+    couchdb.set("a@h", Some("7"));
+    let takeover = taken_over(&couchdb).await;
+    (couchdb, takeover)
+}
+
+/// It is gone, and can't be written anew.
+fn lose_note_for_good(couchdb: &Schedulers) {
+    let mut played = couchdb.state();
+    (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
+}
+
 async fn until(takeover: &Takeover, runner: DocumentRunner) {
     let mut told = takeover.runner();
     let told = timeout(PATIENCE, told.wait_for(|told| *told == runner)).await;
@@ -248,9 +262,7 @@ async fn documents_stop_before_others_may_think_us_dead_and_go_on_when_couchdb_i
 
 #[tokio::test]
 async fn a_note_that_somebody_deleted_is_written_again_with_what_nodes_had() {
-    let couchdb = Schedulers::start(&["a@h"]).await;
-    couchdb.set("a@h", Some("7"));
-    let takeover = taken_over(&couchdb).await;
+    let (couchdb, takeover) = taken_over_from_seven().await;
     couchdb.state().note = None;
     until_it(&couchdb, |played| played.note.is_some()).await;
     takeover.give_back(PATIENCE).await;
@@ -260,13 +272,8 @@ async fn a_note_that_somebody_deleted_is_written_again_with_what_nodes_had() {
 /// Each beat that couldn't write it would else know less of it.
 #[tokio::test]
 async fn what_nodes_had_is_known_however_many_beats_fail_after_the_note_is_gone() {
-    let couchdb = Schedulers::start(&["a@h"]).await;
-    couchdb.set("a@h", Some("7"));
-    let takeover = taken_over(&couchdb).await;
-    {
-        let mut played = couchdb.state();
-        (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
-    }
+    let (couchdb, takeover) = taken_over_from_seven().await;
+    lose_note_for_good(&couchdb);
     until_it(&couchdb, |played| played.failed > 2).await;
     couchdb.state().fails = None;
     until_it(&couchdb, |played| played.note.is_some()).await;
@@ -288,13 +295,8 @@ async fn what_nodes_had_is_known_before_the_first_beat() {
 
 #[tokio::test]
 async fn a_stop_that_finds_no_note_puts_back_what_nodes_had() {
-    let couchdb = Schedulers::start(&["a@h"]).await;
-    couchdb.set("a@h", Some("7"));
-    let takeover = taken_over(&couchdb).await;
-    {
-        let mut played = couchdb.state();
-        (played.note, played.fails) = (None, Some(format!("PUT {NOTE}")));
-    }
+    let (couchdb, takeover) = taken_over_from_seven().await;
+    lose_note_for_good(&couchdb);
     takeover.give_back(PATIENCE).await;
     assert_eq!((couchdb.max_jobs("a@h").as_deref(), &couchdb.state().note), (Some("7"), &None));
 }

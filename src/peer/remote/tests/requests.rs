@@ -1,5 +1,6 @@
 //! Single requests: tried again, redirected, refused.
 
+use super::super::local_docs::{LISTED_AT_ONCE, MAX_LISTED, MAX_LISTED_BYTES};
 use super::super::redirect::leads_inside;
 use super::*;
 

@@ -250,8 +250,8 @@ impl Options {
     fn lay_over(self, to: &mut Config) -> Result<(), ConfigError> {
         lay_over! { self over to:
             listen, data_dir, uuid, hostname, httpd_port, local_address, users_db_security_editable, log,
-            couchdb_session_max;
-            couchdb, couchdb_admin, couchdb_admin_file, take_over, admin, admin_file, tls_cert, tls_key, utils_dir, config, couchdb_ini, auth,
+            couchdb_session_max, utils_dir;
+            couchdb, couchdb_admin, couchdb_admin_file, take_over, admin, admin_file, tls_cert, tls_key, config, couchdb_ini, auth,
             replicator, http, cors, store, secrets
         }
         drop((config, couchdb_ini));
@@ -289,7 +289,6 @@ impl Options {
             let problem = "needs --tls-cert";
             to.tls.as_mut().ok_or(ConfigError::Value { option: "--tls-key", problem })?.key = key;
         }
-        to.utils_dir = utils_dir.or(to.utils_dir.take());
         replicator.lay_over(&mut to.replicator)?;
         http.lay_over(&mut to.http);
         cors.lay_over(&mut to.cors);

@@ -45,7 +45,7 @@ pub async fn file(
     };
     *request.uri_mut() = Uri::try_from(below).map_err(|_| ApiError::Missing)?;
     let mut files = ServeDir::new(dir).redirect_path_prefix(PATH);
-    let found = ServeDir::try_call(&mut files, request).await.map_err(|error| match error.kind() {
+    let found = files.try_call(request).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput | ErrorKind::InvalidFilename => {
             ApiError::Missing
         }

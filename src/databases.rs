@@ -95,6 +95,17 @@ impl Databases {
         Self { local: LocalDatabases::CouchDb(root, sessions), clients, settings }
     }
 
+    /// The same, where a request that fails isn't sent again.
+    pub fn without_repetition(&self) -> Self {
+        let settings = Replicator { retries_per_request: 1, ..Replicator::clone(&self.settings) };
+        Self { settings: Arc::new(settings), ..self.clone() }
+    }
+
+    /// Whether local names are databases of the embedded store.
+    pub fn has_store(&self) -> bool {
+        self.store().is_some()
+    }
+
     /// Renews sessions of callers.
     pub fn sessions(&self) -> Option<&Sessions> {
         match &self.local {

@@ -39,6 +39,7 @@ mod absent;
 mod error;
 mod welcome;
 mod utils;
+mod page;
 mod session;
 mod replication;
 mod scheduler;
@@ -122,6 +123,12 @@ fn replication_routes(routes: Routes) -> Routes {
     routes
         .route("/_replicate/{id}/failures", replicators(get(replication::failures)))
         .route("/_metrics", watchers(get(metrics::prometheus)))
+        .route("/_couchrep", everybody(get(page::index)))
+        .route("/_couchrep/{*file}", everybody(get(page::file)))
+        .route("/_couchrep/jobs", replicators(get(page::overview::jobs)))
+        .route("/_couchrep/jobs/{id}", replicators(get(page::overview::job).post(page::overview::act)))
+        .route("/_couchrep/check", replicators(post(page::overview::check)))
+        .route("/_couchrep/verify", replicators(post(page::overview::verify)))
         .route("/_utils", everybody(any(utils::file)))
         .route("/_utils/{*file}", everybody(any(utils::file)))
 }

@@ -20,6 +20,10 @@ pub mod info;
 pub mod documents;
 pub mod kept;
 pub mod listing;
+pub mod trends;
+pub mod overview;
+pub mod checking;
+mod verifying;
 mod failures;
 pub mod figures;
 pub mod entry;
@@ -29,12 +33,15 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use self::documents::{DescribedJobs, Documents};
 use self::entry::TaskEntry;
+use self::overview::LastLook;
 use self::replication::Replication;
 use self::running::{Cancelled, Ending, RunningJobs};
 use self::scheduler::Scheduler;
+use self::trends::Trends;
 use crate::access::Caller;
 use crate::databases::Databases;
 use crate::endpoint::{self, Endpoint};
@@ -59,6 +66,12 @@ pub struct Jobs {
     documents: Option<Documents>,
     /// Sources of replications that run or ran, by base id and who started them: there their failures are listed.
     sources: Arc<DashMap<(String, Option<String>), KnownSource>>,
+    /// What the page shows of how fast jobs are.
+    trends: Trends,
+    /// The newest look at all jobs.
+    look: Arc<LastLook>,
+    /// Databases that are compared at once.
+    comparisons: Arc<Semaphore>,
 }
 
 /// A source, and who has it read. A secret that it names is his.
@@ -98,7 +111,19 @@ impl Jobs {
             }
             documents
         });
-        Self { context, running, scheduler, documents, sources: Arc::default() }
+        let jobs = Self {
+            context,
+            running,
+            scheduler,
+            documents,
+            sources: Arc::default(),
+            trends: Trends::default(),
+            look: Arc::default(),
+            comparisons: Arc::new(Semaphore::new(verifying::AT_ONCE)),
+        };
+        let following = jobs.clone();
+        jobs.context.tasks.keep("follow how fast jobs are", move || following.clone().follow_trends());
+        jobs
     }
 
     /// The name of the node that replications run on.

@@ -64,7 +64,7 @@ fn pages(peer: &Peer, filter: Filter) -> impl Stream<Item = Result<Vec<Change>, 
         let Some((mut query, mut end)) = place else { return Ok(None) };
         let mut patience = Pauses::between_tries(MAX_FRUITLESS);
         loop {
-            let page = repeated(async || peer.changes(&query).await).await?;
+            let page = repeated(|| peer.changes(&query)).await?;
             let next = end.after(&page);
             query.since = page.last_seq;
             if next != Next::Again {
@@ -87,7 +87,7 @@ async fn compare_page(
     if changes.is_empty() {
         return Ok(report);
     }
-    for wanted in repeated(async || other.revs_diff(&changes).await).await? {
+    for wanted in repeated(|| other.revs_diff(&changes)).await? {
         for rev in wanted.revs {
             report.lacks(Difference { id: wanted.id.clone(), rev, attachment: None, problem: Problem::Missing });
         }

@@ -134,6 +134,9 @@ fn our_path(path: &str, now: impl FnOnce() -> OursNow) -> Option<String> {
     if !matches!(begins, Some(b'_' | b'%')) {
         return None;
     }
+    if let Some(page) = path_below(path, &["_couchrep"]) {
+        return Some(page);
+    }
     let now = now();
     if now.documents
         && let Some(place) = path_below(path, &["_scheduler", "docs"])
@@ -185,7 +188,7 @@ mod tests {
         let lists = [list("\nfn replication_routes("), list("\nfn routes_beside(")];
         let paths = lists.iter().flat_map(|list| list.split(".route(").skip(1));
         let paths = paths.map(|route| route.split('"').nth(1).unwrap());
-        let is_below = |path: &&str| ["/_scheduler/docs", "/_utils"].iter().any(|above| path.starts_with(above));
+        let is_below = |path: &&str| ["/_scheduler/docs", "/_utils", "/_couchrep"].iter().any(|above| path.starts_with(above));
         let (below, others): (Vec<_>, Vec<_>) = paths.partition(is_below);
         assert_eq!(below, ["/_utils", "/_utils/{*file}", "/_scheduler/docs", "/_scheduler/docs/{*place}"]);
         let any = |segment| if str::starts_with(segment, '{') { "*" } else { segment };

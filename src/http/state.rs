@@ -137,6 +137,14 @@ impl AppState {
         }
     }
 
+    /// The URL of the CouchDB beside which this server stands.
+    pub fn couchdb_url(&self) -> Option<&str> {
+        match &self.backend {
+            Backend::Embedded { .. } => None,
+            Backend::CouchDb(callers) => Some(callers.upstream().settings().url.as_str()),
+        }
+    }
+
     /// Memory for what is made of questions.
     pub fn question_memory(&self) -> QuestionMemory {
         QuestionMemory::new(Arc::clone(&self.bodies), self.settings.current().http.max_bodies_bytes)

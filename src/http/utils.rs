@@ -1,4 +1,5 @@
-//! `/_utils/`: the files of an admin UI, Fauxton or Futon, from the directory that `--utils-dir` names; 501 where none does.
+//! `/_utils/`: the files of an admin UI, Fauxton or Futon, from the directory that `--utils-dir` names. Where none does, it leads to
+//! couchrep's own page.
 //!
 //! They are for everybody, as CouchDB's are: what such a page shows and does it asks this server for, with the rights of whoever uses it. A
 //! file is answered as it is, with its type, ranges and time ([`ServeDir`]); of a directory its `index.html`, never a list, and nothing
@@ -13,7 +14,7 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tower_http::services::ServeDir;
 
-use super::AppState;
+use super::{AppState, page};
 use super::error::ApiError;
 use crate::store::StoreError;
 
@@ -33,10 +34,13 @@ pub async fn file(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let settings = state.settings.current();
-    let Some(dir) = &settings.utils_dir else {
-        return Err(ApiError::Absent { name: "_utils", feature: "Fauxton (--utils-dir serves one)" });
-    };
     let (below, ends) = (request.uri().path().strip_prefix(PATH), asked.path().ends_with('/'));
+    let Some(dir) = &settings.utils_dir else {
+        return match below {
+            Some("" | "/") => Ok((StatusCode::FOUND, [(LOCATION, page::PATH)]).into_response()),
+            _ => Err(ApiError::Missing),
+        };
+    };
     let below = match below.unwrap_or_default() {
         // What its files call theirs is looked for below the last slash.
         "" if !ends => return Ok((StatusCode::MOVED_PERMANENTLY, [(LOCATION, "/_utils/")]).into_response()),

@@ -138,6 +138,13 @@ impl Documents {
         self.known().get(document).map(Known::status)
     }
 
+    /// Those that aren't at their ends and have no job, in the order of their places.
+    pub fn without_jobs(&self) -> Vec<(JobDocument, DocumentStatus)> {
+        let known = self.known();
+        let without = known.iter().filter(|(_, known)| known.job().is_none());
+        without.map(|(place, known)| (place.clone(), known.status())).collect()
+    }
+
     /// Puts into a document the end of its replication, if that can't be written there.
     pub fn show_end(&self, document: &JobDocument, members: &mut Map<String, Value>) {
         self.inner.untold.show(document, members);

@@ -170,6 +170,11 @@ impl Gates {
         shut.into_iter().map(|(gate, shut)| shut.next_try(gate, fresh)).max()
     }
 
+    /// When one that is shut may be tried by somebody who was tried before; `None` if it is open.
+    pub fn shut_until(&self, gate: &Gate) -> Option<Instant> {
+        self.shut.get(gate).map(|shut| shut.next_try(gate, false))
+    }
+
     /// Whether any of these is shut.
     pub fn is_shut(&self, needs: &[Gate]) -> bool {
         needs.iter().any(|gate| self.shut.contains_key(gate))

@@ -263,7 +263,8 @@ fn remotes<'a>(endpoints: &[&'a Endpoint]) -> impl Iterator<Item = &'a RemoteEnd
     })
 }
 
-fn server(remote: &RemoteEndpoint) -> Gate {
+/// What all jobs at a server share.
+pub fn server(remote: &RemoteEndpoint) -> Gate {
     Gate::server(&remote.url.origin().ascii_serialization(), remote.connection.way().as_deref())
 }
 

@@ -371,6 +371,11 @@ impl Schedule {
         self.jobs.get(&job).is_some_and(|slot| slot.phase == Phase::Ready && self.gates.is_shut(&slot.needs))
     }
 
+    /// When a gate that is shut may be tried; `None` if it is open.
+    pub fn shut_until(&self, gate: &Gate) -> Option<Instant> {
+        self.gates.shut_until(gate)
+    }
+
     /// When a ready or pausing job is tried next, as far as that is known.
     pub fn next_try(&self, job: Number) -> Option<Instant> {
         let slot = self.jobs.get(&job)?;

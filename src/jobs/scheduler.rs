@@ -12,14 +12,14 @@ mod questions;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::gates::GatePauses;
+use super::gates::{Gate, GatePauses};
 use super::history::EventKind;
 use super::owners::Owners;
 use super::replication::{Replication, needs};
@@ -173,6 +173,12 @@ impl Scheduler {
         let next = scheduled.schedule.next_try(job);
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         (scheduled.schedule.waits_at_gate(job), left.map(|left| SystemTime::now() + left))
+    }
+
+    /// Whether something that jobs share is shut, and for how long, unless somebody tries it now or may.
+    pub fn shut(&self, gate: &Gate) -> Option<Option<Duration>> {
+        let until = self.scheduled().schedule.shut_until(gate)?;
+        Some(until.checked_duration_since(Instant::now()))
     }
 
     /// Jobs of documents that something happened to since this was asked last.

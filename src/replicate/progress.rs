@@ -287,6 +287,16 @@ impl Progress {
         self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
+    /// The same, but only what comes after what is on the target, as the source told last.
+    pub fn changes_pending(&self) -> Option<u64> {
+        self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).changes_pending
+    }
+
+    /// The same, but only since when the target lacks something.
+    pub fn lag(&self) -> Lag {
+        self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).lag
+    }
+
     /// Documents written a second, of late; `None` while nothing can be said yet.
     pub fn docs_per_second(&self) -> Option<f64> {
         self.rate.per_second(Instant::now(), self.docs_written.load(Ordering::Relaxed))

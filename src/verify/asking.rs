@@ -7,7 +7,10 @@ use crate::peer::{Blame, PeerError};
 const TRIES: u32 = 5;
 
 /// Asks again, some times, what may be answered another time.
-pub(super) async fn repeated<T>(question: impl AsyncFn() -> Result<T, PeerError>) -> Result<T, PeerError> {
+pub(super) async fn repeated<T, F>(question: impl Fn() -> F) -> Result<T, PeerError>
+where
+    F: Future<Output = Result<T, PeerError>>,
+{
     for pause in Pauses::between_tries(TRIES) {
         match question().await {
             too_long @ Err(PeerError::TooLong { .. }) => return too_long,

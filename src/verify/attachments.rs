@@ -42,13 +42,13 @@ pub async fn compare(
     report: &mut Report,
 ) -> Result<(), PeerError> {
     for changes in changes.chunks(LEAVES_AT_ONCE) {
-        let ours = repeated(async || told(this, changes, budget).await).await?;
+        let ours = repeated(|| told(this, changes, budget)).await?;
         let with_attachments: Vec<_> =
             changes.iter().filter(|change| ours.keys().any(|(id, _)| *id == change.id)).cloned().collect();
         if with_attachments.is_empty() {
             continue;
         }
-        let mut theirs = repeated(async || told(other, &with_attachments, budget).await).await?;
+        let mut theirs = repeated(|| told(other, &with_attachments, budget)).await?;
         for (leaf, attachments) in ours {
             let theirs = theirs.remove(&leaf).unwrap_or_default();
             compare_leaf(this, other, leaf, attachments, &theirs, budget, report).await?;

@@ -51,6 +51,8 @@ use crate::takeover::DocumentRunner;
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;
+/// Comparisons of databases that go on at once; others wait.
+const COMPARISONS: usize = 2;
 /// How long a cancel waits for the task to wind down before it is answered.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the last states to be written into documents.
@@ -70,7 +72,7 @@ pub struct Jobs {
     trends: Trends,
     /// The newest look at all jobs.
     look: Arc<LastLook>,
-    /// Databases that are compared at once.
+    /// Places of comparisons.
     comparisons: Arc<Semaphore>,
 }
 
@@ -119,7 +121,7 @@ impl Jobs {
             sources: Arc::default(),
             trends: Trends::default(),
             look: Arc::default(),
-            comparisons: Arc::new(Semaphore::new(verifying::AT_ONCE)),
+            comparisons: Arc::new(Semaphore::new(COMPARISONS)),
         };
         let following = jobs.clone();
         jobs.context.tasks.keep("follow how fast jobs are", move || following.clone().follow_trends());
@@ -330,6 +332,12 @@ impl Jobs {
         self.scheduler.removed(&job);
         // Winding down may take longer; what is left of it does no harm.
         _ = tokio::time::timeout(CANCEL_PATIENCE, ended.cancelled()).await;
+    }
+
+    /// The job of this id, if the caller may manage it.
+    fn manageable(&self, id: &str, caller: &Caller) -> Result<Arc<Replication>, ReplicateError> {
+        let job = self.running.get(id).filter(|job| caller.may_manage(job.owner()));
+        job.ok_or_else(|| ReplicateError::NotFound("missing".into()))
     }
 
     /// A local name that no database can have is answered as CouchDB answers it: by its URL.

@@ -80,7 +80,7 @@ const ENDPOINTS: &[(&str, &str, &str, Expected)] = &[
     ("POST", "/_reload_query_servers", "", Absent("_reload_query_servers")),
     ("POST", "/_search_analyze", "{}", Absent("_search_analyze")),
     ("POST", "/_nouveau_analyze", "{}", Absent("_nouveau_analyze")),
-    ("GET", "/_utils/", "", Absent("_utils")),
+    ("GET", "/_utils/x", "", As(404, "not_found", "missing")),
     ("GET", "/favicon.ico", "", Absent("favicon.ico")),
     ("PUT", "/made", "", As(201, "", "")),
     ("DELETE", "/made", "", As(200, "", "")),

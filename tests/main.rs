@@ -23,6 +23,7 @@ mod replicator_docs;
 mod databases;
 mod endpoints;
 mod admin_uis;
+mod page;
 mod documents;
 mod attachments;
 mod ranges;

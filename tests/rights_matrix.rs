@@ -19,6 +19,7 @@ const SECRET: &str = "the cookies' secret";
 /// What is otherwise here, by method and path (a `*` stands for any text): for which statuses of CouchDB which ones of ours,
 /// and why.
 const DIFFERENT: &[(&str, &[u16], &[u16], &str)] = &[
+    ("GET /_utils/", &[404], &[302], "the CouchDB that was asked has no Fauxton; here it leads to couchrep's own page"),
     (
         "*",
         &[200, 202, 404, 405, 410, 503],
@@ -199,7 +200,8 @@ fn routes() -> Vec<String> {
 /// A new route that nobody thought of in `rights.txt` is closed to strangers all the same, or stands among those for everybody.
 #[tokio::test]
 async fn every_route_of_the_table_is_closed_to_strangers_unless_it_is_for_everybody() {
-    const EVERYBODYS: [&str; 7] = ["/", "/_up", "/_uuids", "/_session", "/_utils", "/_utils/x", "/favicon.ico"];
+    const EVERYBODYS: [&str; 9] =
+        ["/", "/_up", "/_uuids", "/_session", "/_couchrep", "/_couchrep/x", "/_utils", "/_utils/x", "/favicon.ico"];
     let server = server().await;
     let routes = routes();
     assert!(routes.len() > 60, "{routes:?}");

@@ -192,7 +192,7 @@ async fn another_sites_page_writes_nothing_with_somebodys_cookie() {
         let put = request(&server, Method::PUT, path);
         answered(headers.iter().fold(put, |put, (name, value)| put.header(*name, *value)))
     };
-    let refusal = (403, "forbidden", "A page of another origin may not do this with your cookie.");
+    let refusal = (403, "forbidden", "A page of another origin may not do this in your name.");
     let from_elsewhere = ("origin", "https://evil.example.com");
     assert_eq!(put("/a", &[("cookie", &cookie), from_elsewhere]).await.refusal(), refusal);
     assert_eq!(put("/a", &[("cookie", &cookie), ("sec-fetch-site", "cross-site")]).await.refusal(), refusal);

@@ -1,7 +1,7 @@
 //! The router of a server beside a CouchDB: the replicator's requests are answered here, all others pass through.
 //!
 //! # Whose a request is
-//! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs` and `/_metrics` ([`our_path`]), in whatever
+//! The replicator's are `/_replicate` and its failures, `/_active_tasks`, `/_scheduler/jobs`, `/_metrics` and the page `/_couchrep` ([`our_path`]), in whatever
 //! way their paths are written: CouchDB decodes its path before it looks who is meant, so `/%5Freplicate` is no way round us.
 //! - `/_scheduler/docs` is CouchDB's, as long as documents of `_replicator` are its own scheduler's; if they are run here, it is CouchDB's
 //!   list with our word on those that aren't at their ends.
@@ -188,9 +188,13 @@ mod tests {
         let lists = [list("\nfn replication_routes("), list("\nfn routes_beside(")];
         let paths = lists.iter().flat_map(|list| list.split(".route(").skip(1));
         let paths = paths.map(|route| route.split('"').nth(1).unwrap());
-        let is_below = |path: &&str| ["/_scheduler/docs", "/_utils", "/_couchrep"].iter().any(|above| path.starts_with(above));
+        let is_below =
+            |path: &&str| ["/_scheduler/docs", "/_utils", "/_couchrep"].iter().any(|above| path.starts_with(above));
         let (below, others): (Vec<_>, Vec<_>) = paths.partition(is_below);
-        assert_eq!(below, ["/_utils", "/_utils/{*file}", "/_scheduler/docs", "/_scheduler/docs/{*place}"]);
+        let (page, others_below): (Vec<&str>, Vec<_>) =
+            below.into_iter().partition(|path| path.starts_with("/_couchrep"));
+        assert!(page.len() > 2, "{page:?}");
+        assert_eq!(others_below, ["/_utils", "/_utils/{*file}", "/_scheduler/docs", "/_scheduler/docs/{*place}"]);
         let any = |segment| if str::starts_with(segment, '{') { "*" } else { segment };
         let segments = |path: &&'static str| path.split('/').skip(1).map(any).collect::<Vec<_>>();
         let (mut found, mut ours) = (others.iter().map(segments).collect::<Vec<_>>(), OURS.map(<[_]>::to_vec));
@@ -211,6 +215,8 @@ mod tests {
             ("/%5f%72eplicate", Some("/_replicate")),
             ("/_replicate/a%2Bb/failures", Some("/_replicate/a%2Bb/failures")),
             ("/_active_tasks", Some("/_active_tasks")),
+            ("/_couchrep/", Some("/_couchrep")),
+            ("/_couchrep/vendor/x.js", Some("/_couchrep/vendor/x.js")),
             ("/_scheduler/jobs/a+continuous", Some("/_scheduler/jobs/a+continuous")),
             ("/_scheduler/docs", None),
             ("/_scheduler", None),

@@ -1,8 +1,10 @@
 //! What a browser sends for another site's page, with this server's cookie.
 //!
-//! A browser adds its cookies by itself, so any page could write here in the name of whoever is logged in. The rule: what
-//! may change something (all but GET, HEAD and OPTIONS) and is proven by a cookie alone is refused with 403 if it comes from
-//! another origin, unless that one is trusted with credentials (`[cors]`). It holds for forms, which browsers send without asking first.
+//! A browser adds its cookies by itself, so any page could write here in the name of whoever is logged in; and where there are no admins,
+//! everybody who reaches this server is one, a page in a browser of this machine too. The rule: what may change something (all but
+//! GET, HEAD and OPTIONS) and is proven by a cookie alone, or by nothing where nothing has to be proven, is refused with 403 if it
+//! comes from another origin, unless that one is trusted (`[cors]`; with a cookie, by its name and with credentials). It holds for
+//! forms, which browsers send without asking first.
 //!
 //! Where it comes from, browsers say: `Sec-Fetch-Site` if the server's address is one that they trust (TLS, or this
 //! machine), `Origin` with everything but GET. A request with neither comes from no page. A page's origin is the server's
@@ -12,12 +14,11 @@
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, Method};
 
-use crate::config::cors::Cors;
-
 use super::error::ApiError;
 
-/// Whether a request that only a cookie proves may be answered.
-pub fn check(method: &Method, headers: &HeaderMap, cors: &Cors) -> Result<(), ApiError> {
+/// Whether a request that its page needn't prove may be answered, since it comes from this server's own page, from no page, or from an
+/// origin that is trusted.
+pub fn check(method: &Method, headers: &HeaderMap, trusts: impl FnOnce(&str) -> bool) -> Result<(), ApiError> {
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
         return Ok(());
     }
@@ -28,7 +29,7 @@ pub fn check(method: &Method, headers: &HeaderMap, cors: &Cors) -> Result<(), Ap
         Some(site) => site == "same-origin" || site == "none",
         None => origin.is_none_or(|origin| is_own(origin, headers)),
     };
-    if own || origin.is_some_and(|origin| cors.trusts(origin)) { Ok(()) } else { Err(ApiError::CrossOrigin) }
+    if own || origin.is_some_and(trusts) { Ok(()) } else { Err(ApiError::CrossOrigin) }
 }
 
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
@@ -41,6 +42,7 @@ fn is_own(origin: &str, headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::cors::Cors;
 
     fn passes(method: Method, headers: &[(&'static str, &str)]) -> bool {
         let own = [("host", "db.example.com:5984")];
@@ -54,7 +56,7 @@ mod tests {
             origins: vec!["https://app.example.com".into()],
             ..Cors::default()
         };
-        check(&method, &headers.collect(), &cors).is_ok()
+        check(&method, &headers.collect(), |origin| cors.trusts(origin)).is_ok()
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl ApiError {
             Self::Refused(refused) => login(refused),
             Self::NotLoggedIn(reason) => (StatusCode::UNAUTHORIZED, "unauthorized", (*reason).into()),
             Self::CrossOrigin => {
-                let reason = "A page of another origin may not do this with your cookie.";
+                let reason = "A page of another origin may not do this in your name.";
                 (StatusCode::FORBIDDEN, "forbidden", reason.into())
             }
             Self::Missing => (StatusCode::NOT_FOUND, "not_found", "missing".into()),

@@ -5,8 +5,8 @@
 //! its owner is nobody; wrong credentials and tokens are refused wherever they come, and a cookie that can't be read is too.
 //! Without administrators everyone is one, whatever he sends.
 //!
-//! A session's cookie is made anew with an answer after a tenth of its time. What only a cookie proves must not come from
-//! another site's page ([`cross_origin`]).
+//! A session's cookie is made anew with an answer after a tenth of its time. What only a cookie proves, or nothing where there are no
+//! admins, must not come from another site's page ([`cross_origin`]).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -55,7 +55,9 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
         return Err(ApiError::NotLoggedIn("Authentication required."));
     }
     if by == ProvenBy(Some(COOKIE_HANDLER)) {
-        cross_origin::check(request.method(), headers, &config.cors)?;
+        cross_origin::check(request.method(), headers, |origin| config.cors.trusts(origin))?;
+    } else if !state.accounts()?.has_admins() {
+        cross_origin::check(request.method(), headers, |origin| config.cors.admits(origin))?;
     }
     let https = session_cookie::is_https(&request);
     request.extensions_mut().insert(Arc::new(caller));

@@ -14,8 +14,8 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tower_http::services::ServeDir;
 
-use super::{AppState, page};
 use super::error::ApiError;
+use super::{AppState, page};
 use crate::store::StoreError;
 
 /// Where they are.

@@ -77,7 +77,8 @@ impl Jobs {
     async fn check_end(&self, endpoint: &Endpoint, will_be_made: bool, caller: &Arc<Caller>) -> CheckedEnd {
         let url = endpoint.display(&self.context.identity.address);
         let asked = tokio::time::timeout(LIMIT, self.ask(endpoint, caller)).await;
-        let late = |_| PeerError::Broken { request: format!("GET {url}"), reason: format!("it took longer than {LIMIT:?}") };
+        let late =
+            |_| PeerError::Broken { request: format!("GET {url}"), reason: format!("it took longer than {LIMIT:?}") };
         let found = match asked.unwrap_or_else(|elapsed| Err(late(elapsed).into())) {
             Ok(info) => Ok(Found::Documents(info.documents)),
             Err(ReplicateError::DatabaseNotFound(_)) if will_be_made => Ok(Found::ToBeMade),

@@ -1,8 +1,8 @@
-//! Lists of what replications couldn't copy, for those who may see them.
+//! Lists of what replications couldn't copy, for those who may see them and have it tried again.
 
 use std::sync::Arc;
 
-use super::{Jobs, KnownSource};
+use super::{Answer, Jobs, KnownSource};
 use crate::access::Caller;
 use crate::effort::pulse::Pulse;
 use crate::endpoint::Endpoint;
@@ -10,6 +10,7 @@ use crate::peer::PeerError;
 use crate::replicate::ReplicateError;
 use crate::replicate::failures::list::ListLocation;
 use crate::replicate::failures::{FailureList, RecordedFailure};
+use crate::replicate::request::Request;
 
 impl Jobs {
     /// What the replications with this id's base id couldn't copy, running or not: how many there are, and, after `skip` of them,
@@ -51,6 +52,23 @@ impl Jobs {
         })?;
         failures.extend(kept);
         Ok((unkept_count + kept_count, failures))
+    }
+
+    /// Copies again what a job couldn't copy, with its owner's rights, and waits until that is done.
+    ///
+    /// # Errors
+    /// [`ReplicateError::NotFound`] if the caller manages no such job, and what such a replication ends with.
+    pub async fn retry_failures(&self, id: &str, caller: &Caller) -> Result<Answer, ReplicateError> {
+        let job = self.manageable(id, caller)?;
+        // Those that no checkpoint has come after yet.
+        if !job.failures.unkept().is_empty() {
+            let source = self.context.databases.open(&job.request.source, &job.caller, &Pulse::default()).await?;
+            let whose = (job.id.base.as_str(), job.owner());
+            let list = FailureList::of_job(&job.request, whose, &source, (&self.context.failures, &job.failures));
+            list.keep(&job.failures).await?;
+        }
+        let request = Request { retry_failures: true, continuous: false, keep: false, ..Request::clone(&job.request) };
+        self.run(request, &job.caller).await
     }
 
     /// The source of a replication that the caller started, or, if an admin asks, that anybody did.

@@ -1,7 +1,7 @@
 //! What couchrep's own page shows: all jobs at a glance, the failing ones first, and of some of them everything.
 //!
 //! Many pages may be open, and each asks again every few seconds. So a *look* at all jobs is shared by everybody who asks within its
-//! time, and lasts so long that looking takes at most [`SHARE`] of one core, however many jobs there are. A look holds what is counted and
+//! time, and lasts so long that looking takes at most half a per cent of one core ([`look`]), however many jobs there are. A look holds what is counted and
 //! ordered; what is told of a job in words is read when it is asked for, of one page of jobs. Whoever isn't a server admin is told of his own
 //! jobs alone, their servers and their numbers.
 //!
@@ -30,10 +30,6 @@ use crate::access::Caller;
 use crate::takeover::DocumentRunner;
 use crate::tasks::{Panicked, blocking};
 
-/// Of a core, for looking at all jobs.
-const SHARE: u32 = 200;
-/// How old a look may be, however short it took.
-const SHORTEST: Duration = Duration::from_secs(1);
 /// How often a page is to ask, if looks are short.
 const REFRESH: Duration = Duration::from_secs(2);
 /// Servers that are told of.
@@ -56,10 +52,11 @@ pub struct Wanted {
 #[derive(Debug, Serialize)]
 pub struct Overview {
     /// Who runs documents of replications; `None` where nobody follows them.
+    #[serde(skip)]
     pub documents: Option<&'static str>,
-    /// Milliseconds after which it is worth asking again.
-    pub refresh_ms: u64,
-    trend_seconds: u64,
+    /// After which it is worth asking again.
+    #[serde(skip)]
+    pub refresh: Duration,
     states: BTreeMap<&'static str, u64>,
     paused: u64,
     caught_up: u64,
@@ -116,8 +113,7 @@ impl Jobs {
         let seen = || look.jobs.iter().filter(|seen| all_may_be_seen || caller.may_manage(seen.job.owner()));
         let mut overview = Overview {
             documents: self.documents_runner(),
-            refresh_ms: u64::try_from(look.lasts().max(REFRESH).as_millis()).unwrap_or(u64::MAX),
-            trend_seconds: STEP.as_secs(),
+            refresh: look.lasts().max(REFRESH),
             states: State::ALL.iter().map(|(_, word)| (*word, 0)).collect(),
             paused: 0,
             caught_up: 0,

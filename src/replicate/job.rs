@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::ReplicateError;
 use super::changes::Linger;
 use super::checkpoint::{CaughtUp, UnprovenLogs};
-use super::failures::list::{FailureList, ListLocation};
+use super::failures::FailureList;
 use super::failures::{FailureFiles, FailureLog};
 use super::id::{Identity, ReplicationId};
 use super::life::Life;
@@ -199,16 +199,8 @@ impl Job {
 
     /// The list of its failures.
     pub fn failure_list(&self, source: &Peer) -> FailureList {
-        let request = &self.request;
-        FailureList::new(ListLocation {
-            base_id: &self.id.base,
-            source: Some((source.clone(), request.source.without_secrets())),
-            owner: self.caller.name.as_deref(),
-            files: &self.context.failures,
-            writes_source: request.use_checkpoints,
-            must_keep: request.use_checkpoints && request.fetched_directly().is_none(),
-            may_hold: self.failures.may_hold(),
-        })
+        let whose = (self.id.base.as_str(), self.caller.name.as_deref());
+        FailureList::of_job(&self.request, whose, source, (&self.context.failures, &self.failures))
     }
 
     /// Asks a database something while it is being opened: what goes wrong names it as the caller knows it.

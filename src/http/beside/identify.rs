@@ -2,21 +2,23 @@
 //!
 //! What may prove who somebody is (`Authorization`, cookies, a proxy's headers) is sent to CouchDB's `/_session`, and a refusal is the
 //! answer, in CouchDB's words. Handlers find an `Arc<Caller>`, [`Proofs`] and the [`Upstream`](crate::beside::Upstream)
-//! in the request's extensions. Which page may read
-//! our answer is CouchDB's to say too, so the page's `Origin` goes with the question.
+//! in the request's extensions. Which page may read our answer, or ask for something with its user's cookie ([`cross_origin`]), is CouchDB's
+//! to say too, so the page's `Origin` goes with the question.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, ORIGIN};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, COOKIE, ORIGIN,
+};
 use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::beside::{Answered, Authentication, Callers, KnownCaller};
 use crate::config::auth::Auth;
-use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::pass_through::{forwarded, hop_by_hop};
+use crate::http::{AppState, cross_origin};
 
 /// The headers of a request that may prove who asks.
 #[derive(Debug, Clone)]
@@ -34,6 +36,10 @@ pub async fn identify(
         Authentication::Known(known) => known,
         Authentication::Refused(answered) => return Ok(as_it_came(answered)),
     };
+    // What passes through CouchDB judges itself.
+    if proofs.contains_key(COOKIE) && !proofs.contains_key(AUTHORIZATION) {
+        cross_origin::check(request.method(), request.headers(), |origin| trusts(&headers, origin))?;
+    }
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(Proofs(proofs));
     request.extensions_mut().insert(callers.upstream().clone());
@@ -42,6 +48,12 @@ pub async fn identify(
         response.headers_mut().append(name, value.clone());
     }
     Ok(response)
+}
+
+/// Whether CouchDB lets pages of this origin do with a cookie what its user may, as its answer to that origin says.
+fn trusts(answered: &HeaderMap, origin: &str) -> bool {
+    let is = |name: HeaderName, value: &str| answered.get(name).is_some_and(|own| own == value);
+    is(ACCESS_CONTROL_ALLOW_ORIGIN, origin) && is(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")
 }
 
 fn proofs(headers: &HeaderMap, settings: &Auth) -> HeaderMap {

@@ -28,6 +28,7 @@ use crate::http::{AppState, answer, replication};
 use crate::jobs::checking::{CheckedEnd, Found};
 use crate::jobs::listing::Action;
 use crate::jobs::overview::{Overview, Wanted};
+use crate::jobs::trends::STEP;
 use crate::json::MAX_VALUE_BYTES;
 use crate::replicate::ReplicateError;
 use crate::verify::Report;
@@ -66,6 +67,9 @@ pub async fn jobs(
         "couchdb": state.couchdb_url(),
         "admin": caller.is_server_admin(),
         "name": caller.name,
+        "documents": overview.documents,
+        "refresh_ms": u64::try_from(overview.refresh.as_millis()).unwrap_or(u64::MAX),
+        "trend_seconds": STEP.as_secs(),
     });
     let text = serde_json::to_vec(&Shown { server, overview: &overview }).unwrap_or_default();
     let mut hasher = DefaultHasher::new();

@@ -10,6 +10,7 @@ use super::page::{self, PageName};
 use super::storage::{PageRead, Storage};
 use super::{FailureFiles, FailureLog, RecordedFailure};
 use crate::peer::{Peer, PeerError};
+use crate::replicate::request::Request;
 
 /// Tries to read a part of a list that somebody rewrites.
 const MAX_TRIES: u32 = 5;
@@ -63,6 +64,25 @@ impl FailureList {
         let storages = source.map(|(peer, _)| Storage::Source { peer, base_id: base_id.clone() });
         let storages = storages.into_iter().chain(files.storage(&base_id)).collect();
         Self { base_id, storages, files: files.clone(), source_name, owner, source_takes, must_keep, may_hold }
+    }
+
+    /// The list of a job that runs this request under this base id for `owner`, and collects what fails in `log`: what it must keep, it
+    /// keeps or doesn't go on.
+    pub fn of_job(
+        request: &Request,
+        (base_id, owner): (&str, Option<&str>),
+        source: &Peer,
+        (files, log): (&FailureFiles, &FailureLog),
+    ) -> Self {
+        Self::new(ListLocation {
+            base_id,
+            source: Some((source.clone(), request.source.without_secrets())),
+            owner,
+            files,
+            writes_source: request.use_checkpoints,
+            must_keep: request.use_checkpoints && request.fetched_directly().is_none(),
+            may_hold: log.may_hold(),
+        })
     }
 
     /// Keeps all that `log` has collected.

@@ -26,15 +26,48 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const ICON: &str = "image/svg+xml";
+
 macro_rules! files {
-    ($($name:literal: $kind:literal,)+) => {
+    ($($name:literal: $kind:expr,)+) => {
         /// Each file's name, type and text.
         const FILES: &[(&str, &str, &str)] = &[$(($name, $kind, include_str!(concat!("page/", $name)))),+];
     };
 }
 
 files! {
-    "index.html": "text/html; charset=utf-8",
+    "index.html": HTML,
+    "acts.js": SCRIPT,
+    "details.js": SCRIPT,
+    "dialog.js": SCRIPT,
+    "draft.js": SCRIPT,
+    "ended.js": SCRIPT,
+    "form.js": SCRIPT,
+    "form_end.js": SCRIPT,
+    "form_options.js": SCRIPT,
+    "glyphs.js": SCRIPT,
+    "header.js": SCRIPT,
+    "icon.svg": ICON,
+    "jobs.js": SCRIPT,
+    "lines.js": SCRIPT,
+    "login.js": SCRIPT,
+    "main.js": SCRIPT,
+    "notices.js": SCRIPT,
+    "overview.js": SCRIPT,
+    "place.js": SCRIPT,
+    "poll.js": SCRIPT,
+    "refused.js": SCRIPT,
+    "row.js": SCRIPT,
+    "server.js": SCRIPT,
+    "start.js": SCRIPT,
+    "style.css": CSS,
+    "time.js": SCRIPT,
+    "vendor/preact-htm.js": SCRIPT,
+    "verify.js": SCRIPT,
+    "words.js": SCRIPT,
 }
 
 /// `GET /_couchrep/`.

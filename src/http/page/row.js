@@ -1,0 +1,68 @@
+// One job in the list: what it copies, how it is, and if it fails, why and what happens next.
+
+import { html } from './vendor/preact-htm.js';
+import { address, count, duration, isFailing, NOTHING, rate, sentence, shortCount, some, stateOf, text } from './words.js';
+import { keyOf, link } from './place.js';
+import { Ago, Since, Until } from './time.js';
+import { Line } from './lines.js';
+import { Glyph } from './glyphs.js';
+
+export function Row({ app, row, view, open }) {
+  const job = keyOf(row);
+  const href = link(view, { job });
+  const failing = isFailing(row.state);
+  // The whole row opens the job, but not when its text is being selected or something in it is pressed.
+  function press(event) {
+    if (event.target.closest('a, button') || !getSelection().isCollapsed) return;
+    app.go({ job, refused: false });
+  }
+  return html`<li class=${`job ${failing ? 'failing' : ''} ${open ? 'open' : ''}`} onClick=${press}>
+    <${State} row=${row} />
+    <div class="what">
+      <h3><a href=${href} data-job=${job} aria-current=${open ? 'true' : null}><${Ends} source=${row.source} target=${row.target} /></a></h3>
+      <${Meta} row=${row} />
+      ${row.reason && html`<p class=${failing ? 'reason' : 'note'}>${sentence(text(row.reason))}</p>`}
+      ${failing && (row.next_try || row.error_count > 0) && html`<p class="note">
+        ${row.error_count > 0 && `${some(row.error_count, 'failure')} in a row`}${row.error_count > 0 && row.next_try && ', '}
+        ${row.next_try && html`next try <${Until} at=${row.next_try} />`}</p>`}
+    </div>
+    <dl class="figures">
+      <div class="drawn"><dt>Documents</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
+      <div class="drawn"><dt>To copy</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
+      <div><dt>Lag</dt><dd>${duration(row.lag_seconds)}</dd></div>
+      <div><dt>Last success</dt><dd><${Ago} at=${row.last_success} none=${row.ended ? NOTHING : 'never'} /></dd></div>
+      <div><dt>Refused</dt><dd>${row.doc_write_failures > 0 && row.id
+        ? html`<button type="button" class="refused" onClick=${() => app.go({ job, refused: true })}
+            aria-label="${some(row.doc_write_failures, 'refused document')}: list">${shortCount(row.doc_write_failures)}</button>`
+        : shortCount(row.doc_write_failures)}</dd></div>
+    </dl>
+  </li>`;
+}
+
+export function State({ row }) {
+  const { word, glyph, tone } = stateOf(row);
+  return html`<div class=${`state ${tone}`}>
+    <span class="word" title=${`CouchDB's word: ${row.state}`}><${Glyph} name=${glyph} /> ${word}</span>
+    ${row.since && html`<span class="note">for <${Since} at=${row.since} /></span>`}
+  </div>`;
+}
+
+// Source and target; a server that they share is named once, below.
+export function Ends({ source, target }) {
+  const [from, to] = [address(source), address(target)];
+  const shared = from.host && from.host === to.host;
+  return html`<${End} end=${from} bare=${shared} /><span class="arrow" aria-hidden="true">${' → '}</span><span class="unseen"> to </span><${End} end=${to} bare=${shared} />`;
+}
+
+const End = ({ end, bare }) => html`<span class="end" title=${end.full}>${!bare && end.host && html`<span class="host">${end.host}/</span>`}${end.name}</span>`;
+
+function Meta({ row }) {
+  const [from, to] = [address(row.source), address(row.target)];
+  const parts = [
+    from.host && from.host === to.host && `on ${from.host}`,
+    row.doc_id ? (row.database === '_replicator' || !row.database ? row.doc_id : `${row.database}/${row.doc_id}`) : 'no document',
+    row.owner && `of ${row.owner}`,
+    row.continuous === false && 'once',
+  ].filter(Boolean);
+  return html`<p class="meta">${parts.map((part) => html`<span>${part}</span>`)}</p>`;
+}

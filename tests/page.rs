@@ -1,5 +1,6 @@
 //! couchrep's own page, and what it asks: of all jobs, of one, and what may be done with it.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
@@ -113,6 +114,12 @@ async fn failing_jobs_stand_first_and_what_is_the_same_is_not_told_twice() {
         let ids: Vec<_> = some["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
         assert_eq!(ids, found, "{query}");
     }
+    let packed =
+        asked(Method::GET, &server, "/_couchrep/jobs").header("accept-encoding", "br, gzip").send().await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed.bytes().await.unwrap()[..]).read_to_string(&mut text).unwrap();
+    assert!(serde_json::from_str::<Value>(&text).unwrap()["total"] == 2, "{text}");
     wait_until(async || {
         let first = get(&server, "/_couchrep/jobs?states=running").await;
         let again = asked(Method::GET, &server, "/_couchrep/jobs?states=running");

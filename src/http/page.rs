@@ -26,48 +26,43 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const ICON: &str = "image/svg+xml";
-
 macro_rules! files {
-    ($($name:literal: $kind:expr,)+) => {
-        /// Each file's name, type and text.
-        const FILES: &[(&str, &str, &str)] = &[$(($name, $kind, include_str!(concat!("page/", $name)))),+];
+    ($($name:literal,)+) => {
+        /// Each file's name and text.
+        const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("page/", $name)))),+];
     };
 }
 
 files! {
-    "index.html": HTML,
-    "acts.js": SCRIPT,
-    "details.js": SCRIPT,
-    "dialog.js": SCRIPT,
-    "draft.js": SCRIPT,
-    "ended.js": SCRIPT,
-    "form.js": SCRIPT,
-    "form_end.js": SCRIPT,
-    "form_options.js": SCRIPT,
-    "glyphs.js": SCRIPT,
-    "header.js": SCRIPT,
-    "icon.svg": ICON,
-    "jobs.js": SCRIPT,
-    "lines.js": SCRIPT,
-    "login.js": SCRIPT,
-    "main.js": SCRIPT,
-    "notices.js": SCRIPT,
-    "overview.js": SCRIPT,
-    "place.js": SCRIPT,
-    "poll.js": SCRIPT,
-    "refused.js": SCRIPT,
-    "row.js": SCRIPT,
-    "server.js": SCRIPT,
-    "start.js": SCRIPT,
-    "style.css": CSS,
-    "time.js": SCRIPT,
-    "vendor/preact-htm.js": SCRIPT,
-    "verify.js": SCRIPT,
-    "words.js": SCRIPT,
+    "index.html",
+    "acts.js",
+    "details.js",
+    "dialog.js",
+    "draft.js",
+    "ended.js",
+    "form.js",
+    "form_end.js",
+    "form_options.js",
+    "glyphs.js",
+    "header.js",
+    "icon.svg",
+    "jobs.js",
+    "lines.js",
+    "login.js",
+    "main.js",
+    "notices.js",
+    "overview.js",
+    "place.js",
+    "poll.js",
+    "refused.js",
+    "row.js",
+    "server.js",
+    "start.js",
+    "style.css",
+    "time.js",
+    "vendor/preact-htm.js",
+    "verify.js",
+    "words.js",
 }
 
 /// `GET /_couchrep/`.
@@ -85,13 +80,13 @@ pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Respon
 }
 
 fn answered(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let (_, kind, text) = FILES.iter().find(|(own, ..)| *own == name).ok_or(ApiError::Missing)?;
+    let (_, text) = FILES.iter().find(|(own, _)| *own == name).ok_or(ApiError::Missing)?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let tag = format!("{:016x}", hasher.finish());
     let mut response = match answer::has_already(headers, &tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(CONTENT_TYPE, HeaderValue::from_static(kind))], *text).into_response(),
+        false => ([(CONTENT_TYPE, kind(name))], *text).into_response(),
     };
     let own = response.headers_mut();
     own.extend(answer::etag(tag));
@@ -100,6 +95,16 @@ fn answered(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
     own.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     own.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response)
+}
+
+fn kind(name: &str) -> HeaderValue {
+    HeaderValue::from_static(match name.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    })
 }
 
 #[cfg(test)]
@@ -126,6 +131,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(found, FILES.iter().map(|(name, ..)| (*name).to_owned()).collect());
+        assert_eq!(found, FILES.iter().map(|(name, _)| (*name).to_owned()).collect());
     }
 }

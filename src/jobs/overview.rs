@@ -8,6 +8,7 @@
 //! Documents that have no job yet, or none because another one has it, are among the jobs. Those at their ends aren't: they stand in their
 //! databases, and `_scheduler/docs` tells of them.
 
+mod wanted;
 mod look;
 mod row;
 mod origins;
@@ -18,10 +19,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use self::look::LastLook;
+pub use self::look::{LastLook, Told};
 use self::look::{Look, Seen};
 use self::origins::{Origin, origins};
 pub use self::row::JobRow;
+pub use self::wanted::Wanted;
 use super::Jobs;
 use super::history::Event;
 use super::replication::State;
@@ -34,19 +36,6 @@ use crate::tasks::{Panicked, blocking};
 const REFRESH: Duration = Duration::from_secs(2);
 /// Servers that are told of.
 const MAX_ORIGINS: usize = 20;
-
-/// Which jobs are wanted.
-#[derive(Debug, Default)]
-pub struct Wanted {
-    /// Only those in these states; all if there is none.
-    pub states: Vec<State>,
-    /// Only those with this in their source, target, id, document or owner, in whatever case.
-    pub search: String,
-    /// After so many others.
-    pub skip: usize,
-    /// At most so many.
-    pub limit: usize,
-}
 
 /// All jobs at a glance.
 #[derive(Debug, Serialize)]
@@ -94,10 +83,24 @@ impl Jobs {
         }
     }
 
-    /// What the page shows of the jobs that the caller may see.
-    pub async fn overview(&self, wanted: Wanted, caller: &Arc<Caller>) -> Result<Overview, Panicked> {
+    /// What the page shows of the jobs that the caller may see, as `tell` makes JSON of it.
+    pub async fn overview(
+        &self,
+        wanted: Wanted,
+        caller: &Arc<Caller>,
+        tell: impl FnOnce(&Overview) -> Vec<u8> + Send + 'static,
+    ) -> Result<Arc<Told>, Panicked> {
         let (jobs, caller) = (self.clone(), caller.clone());
-        blocking("look at all jobs", move || jobs.overview_now(&wanted, &caller)).await
+        let work = move || {
+            let look = jobs.look();
+            look.told(&wanted, &caller, || tell(&jobs.seen(&look, &wanted, &caller)))
+        };
+        blocking("look at all jobs", work).await
+    }
+
+    /// Somebody has done something, and wants to see it.
+    pub fn look_again(&self) {
+        self.look.forget();
     }
 
     /// All of one job that the caller may see.
@@ -107,8 +110,7 @@ impl Jobs {
         Some(JobDetails { row: self.job_row(&job), history })
     }
 
-    fn overview_now(&self, wanted: &Wanted, caller: &Caller) -> Overview {
-        let look = self.look();
+    fn seen(&self, look: &Look, wanted: &Wanted, caller: &Caller) -> Overview {
         let all_may_be_seen = caller.is_server_admin();
         let seen = || look.jobs.iter().filter(|seen| all_may_be_seen || caller.may_manage(seen.job.owner()));
         let mut overview = Overview {

@@ -4,12 +4,11 @@
 //! Whoever may replicate may ask, of his own jobs alone, and a server admin of all. An overview that is still the same is answered
 //! 304: its tag is a hash over all of it.
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Extension, Path, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
@@ -60,27 +59,40 @@ pub async fn jobs(
         skip: count(query.number("skip")?.unwrap_or(0)),
         limit: count(query.number("limit")?.unwrap_or(JOBS).min(MAX_JOBS)),
     };
-    let overview = state.jobs.overview(wanted, &caller).await?;
-    let server = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": state.jobs.node(),
-        "couchdb": state.couchdb_url(),
-        "admin": caller.is_server_admin(),
-        "name": caller.name,
-        "documents": overview.documents,
-        "refresh_ms": u64::try_from(overview.refresh.as_millis()).unwrap_or(u64::MAX),
-        "trend_seconds": STEP.as_secs(),
-    });
-    let text = serde_json::to_vec(&Shown { server, overview: &overview }).unwrap_or_default();
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&text);
-    let tag = format!("{:016x}", hasher.finish());
-    let mut response = match answer::has_already(&headers, &tag) {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => answer::text(StatusCode::OK, text),
+    let tell = {
+        let (state, caller) = (state.clone(), caller.clone());
+        move |overview: &Overview| {
+            let server = json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "node": state.jobs.node(),
+                "couchdb": state.couchdb_url(),
+                "admin": caller.is_server_admin(),
+                "name": caller.name,
+                "documents": overview.documents,
+                "refresh_ms": u64::try_from(overview.refresh.as_millis()).unwrap_or(u64::MAX),
+                "trend_seconds": STEP.as_secs(),
+            });
+            serde_json::to_vec(&Shown { server, overview }).unwrap_or_default()
+        }
     };
-    response.headers_mut().extend(answer::etag(tag));
+    let told = state.jobs.overview(wanted, &caller, tell).await?;
+    let mut response = match answer::has_already(&headers, &told.tag) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false if takes_gzip(&headers) => {
+            let coding = (CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            ([(CONTENT_TYPE, answer::APPLICATION_JSON), coding], told.gzipped.clone()).into_response()
+        }
+        false => ([(CONTENT_TYPE, answer::APPLICATION_JSON)], told.text.clone()).into_response(),
+    };
+    response.headers_mut().extend(answer::etag(&told.tag));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     Ok(response)
+}
+
+/// Whether a client says so in so many words; all browsers do.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    named.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "gzip")
 }
 
 /// `GET /_couchrep/jobs/{id}`.
@@ -123,11 +135,14 @@ pub async fn act(
         Act::RetryNow => Action::RetryNow,
         Act::RetryFailures => {
             place.leave();
-            return Ok(replication::told(state.jobs.retry_failures(&id, &caller).await, None));
+            let retried = state.jobs.retry_failures(&id, &caller).await;
+            state.jobs.look_again();
+            return Ok(replication::told(retried, None));
         }
     };
     state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     state.jobs.act(&id, action).await?.ok_or(ApiError::Missing)?;
+    state.jobs.look_again();
     let details = state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     Ok(answer::json(StatusCode::OK, &details))
 }

@@ -1,9 +1,18 @@
-//! A look at all jobs: what is counted of each, and their order.
+//! A look at all jobs: what is counted of each, and their order; and what was told of it, which many ask for in the same words.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::wanted::Wanted;
+use crate::access::Caller;
 use crate::endpoint::Endpoint;
 use crate::jobs::documents::{DocumentStage, DocumentStatus};
 use crate::jobs::replication::{JobDocument, Replication, State};
@@ -12,7 +21,10 @@ use crate::replicate::progress::Lag;
 /// A look lasts so many times as long as it took: looking takes half a per cent of a core.
 const SHARE: u32 = 200;
 /// How old a look may be, however short it took.
-const SHORTEST: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_millis(500);
+/// Answers of a look that are kept for others, and the largest of them.
+const MAX_TOLD: usize = 100;
+const MAX_TOLD_BYTES: usize = 128 << 10;
 
 /// The newest look, while somebody asks.
 #[derive(Default)]
@@ -27,6 +39,21 @@ pub struct Look {
     /// The failing ones first, then those that copy, those that will, those that have caught up, and those that are paused. Within
     /// each the oldest first, so that a page doesn't jump.
     pub jobs: Vec<Seen>,
+    told: Mutex<HashMap<Asked, Arc<Told>>>,
+}
+
+/// What is wanted, by whom, and whether he may see all.
+type Asked = (Wanted, Option<String>, bool);
+
+/// What is told: text, packed too, with a hash over it.
+#[derive(Debug)]
+pub struct Told {
+    /// The text.
+    pub text: Bytes,
+    /// The same, gzipped.
+    pub gzipped: Bytes,
+    /// Other texts have other ones.
+    pub tag: String,
 }
 
 /// What was seen of a job.
@@ -55,6 +82,11 @@ impl LastLook {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.take_if(|look| look.taken.elapsed() > age.max(look.lasts()));
     }
+
+    /// Somebody has changed something, and wants to see it.
+    pub fn forget(&self) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl Look {
@@ -64,7 +96,22 @@ impl Look {
         let documents = documents.into_iter().map(|(place, status)| Seen::document(place, status));
         let mut jobs: Vec<_> = jobs.into_iter().map(Seen::job).chain(documents).collect();
         jobs.sort_by_cached_key(Seen::place);
-        Self { taken, took: taken.elapsed(), jobs }
+        Self { taken, took: taken.elapsed(), jobs, told: Mutex::default() }
+    }
+
+    /// What this caller is told who wants this: what he was told before, on another page, or what `tell` says.
+    pub fn told(&self, wanted: &Wanted, caller: &Caller, tell: impl FnOnce() -> Vec<u8>) -> Arc<Told> {
+        let key = (wanted.clone(), caller.name.clone(), caller.is_server_admin());
+        let all = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = all().get(&key) {
+            return told.clone();
+        }
+        let told = Arc::new(Told::of(tell()));
+        let mut all = all();
+        if all.len() < MAX_TOLD && told.text.len() <= MAX_TOLD_BYTES {
+            all.insert(key, told.clone());
+        }
+        told
     }
 
     /// How long it is shown.
@@ -74,6 +121,17 @@ impl Look {
 
     pub fn is_new(&self) -> bool {
         self.taken.elapsed() < self.lasts()
+    }
+}
+
+impl Told {
+    fn of(text: Vec<u8>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&text);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        // Memory takes whatever is written there.
+        let gzipped = packed.write_all(&text).and_then(|()| packed.finish()).unwrap_or_default();
+        Self { text: text.into(), gzipped: gzipped.into(), tag: format!("{:016x}", hasher.finish()) }
     }
 }
 

@@ -7,8 +7,8 @@ const FILTERS = ['filter', 'query_params', 'doc_ids', 'selector'];
 
 const emptyEnd = () => ({ url: '', user: '', password: '', kept: null });
 
-export const empty = (admin) => ({
-  source: emptyEnd(), target: emptyEnd(), continuous: true, create_target: false, keep: admin, name: '',
+export const empty = (keep) => ({
+  source: emptyEnd(), target: emptyEnd(), continuous: true, create_target: false, keep, name: '',
   choice: 'all', filter: '', query_params: '', doc_ids: '', selector: '', rest: {},
 });
 

@@ -1,7 +1,7 @@
 // The state of everything in one look: how many jobs in each state, how fast, how far behind, and which servers fail.
 
 import { html } from './vendor/preact-htm.js';
-import { address, count, isFailing, rate, sentence, shortCount, some, STATES } from './words.js';
+import { address, count, rate, sentence, shortCount, some, STATES } from './words.js';
 import { Until } from './time.js';
 import { Line } from './lines.js';
 import { Glyph } from './glyphs.js';
@@ -20,7 +20,7 @@ export function Overview({ app, data, view, ended, endedState }) {
 
 // Each count is a filter that is on or off. Failed and completed documents have a list of their own, which can't be mixed with jobs.
 function Counts({ app, data, view, ended, endedState }) {
-  const of = (state) => Math.max(data.states[state] ?? 0, ended[state] ?? 0);
+  const of = (state) => Math.max(data.states[state] ?? 0, (data.server.admin && ended[state]) || 0);
   const all = Object.values(data.states).reduce((sum, n) => sum + n, 0);
   const alone = (state) => data.server.admin && ['failed', 'completed'].includes(state);
   function toggle(state) {
@@ -50,7 +50,7 @@ function Count({ word, n, more, bad, on, press, means }) {
 const Total = ({ title, value, values, note }) => html`<section class="panel total" aria-label=${title}>
   <h2>${title}</h2>
   <p><b>${value}</b>${note && html` <span class="note">${note}</span>`}</p>
-  <${Line} values=${values} width=${240} height=${44} />
+  <${Line} values=${values} width=${240} height=${44} flat />
 </section>`;
 
 function Origins({ origins, total }) {
@@ -64,7 +64,7 @@ function Origins({ origins, total }) {
       <${Glyph} name=${origin.shut ? 'cross' : 'warning'} />
       <div>
         <b class="origin">${address(origin.origin).host || origin.origin}</b>
-        <span class="bad">${origin.shut ? 'not answering' : `${count(origin.failing)} of ${some(origin.jobs, 'job')} fail`}</span>
+        <span class="bad">${origin.shut ? 'not answering' : origin.jobs === 1 ? 'its job fails' : `${count(origin.failing)} of ${some(origin.jobs, 'job')} failing`}</span>
         ${origin.shut && html`<span class="note">${some(origin.jobs, 'job')}${origin.next_try && html`, next try <${Until} at=${origin.next_try} />`}</span>`}
         ${origin.reason && html`<p class="reason">${sentence(origin.reason)}</p>`}
       </div>
@@ -76,8 +76,6 @@ function Origins({ origins, total }) {
   </section>`;
 }
 
-const Well = ({ origins, signs }) => html`<ul role="list">${origins.map((origin) => html`<li key=${origin.origin}>
+const Well = ({ origins, signs }) => html`<ul role="list">${origins.map((origin) => html`<li key=${origin.origin} class="well">
   ${signs && html`<${Glyph} name="done" />`}<div><span class="origin">${address(origin.origin).host || origin.origin}</span>
   <span class="note">${some(origin.jobs, 'job')}, in order</span></div></li>`)}</ul>`;
-
-export const failingCount = (states) => Object.entries(states).reduce((sum, [state, n]) => sum + (isFailing(state) ? n : 0), 0);

@@ -1,7 +1,7 @@
 // One job in the list: what it copies, how it is, and if it fails, why and what happens next.
 
 import { html } from './vendor/preact-htm.js';
-import { address, count, duration, isFailing, NOTHING, rate, sentence, shortCount, some, stateOf, text } from './words.js';
+import { address, count, duration, isFailing, rate, sentence, shortCount, some, stateOf, text } from './words.js';
 import { keyOf, link } from './place.js';
 import { Ago, Since, Until } from './time.js';
 import { Line } from './lines.js';
@@ -21,22 +21,36 @@ export function Row({ app, row, view, open }) {
     <div class="what">
       <h3><a href=${href} data-job=${job} aria-current=${open ? 'true' : null}><${Ends} source=${row.source} target=${row.target} /></a></h3>
       <${Meta} row=${row} />
-      ${row.reason && html`<p class=${failing ? 'reason' : 'note'}>${sentence(text(row.reason))}</p>`}
-      ${failing && (row.next_try || row.error_count > 0) && html`<p class="note">
-        ${row.error_count > 0 && `${some(row.error_count, 'failure')} in a row`}${row.error_count > 0 && row.next_try && ', '}
-        ${row.next_try && html`next try <${Until} at=${row.next_try} />`}</p>`}
     </div>
-    <dl class="figures">
-      <div class="drawn"><dt>Documents</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
-      <div class="drawn"><dt>To copy</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
+    <${Why} row=${row} />
+    ${row.ended ? html`<dl class="figures ended">
+      <div><dt>Written</dt><dd>${shortCount(row.docs_written)}</dd></div>
+      <div><dt>Refused</dt><dd>${shortCount(row.doc_write_failures)}</dd></div>
+    </dl>` : html`<dl class="figures">
+      <div class="drawn"><dt>Rate</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
+      <div class="drawn"><dt>Backlog</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
       <div><dt>Lag</dt><dd>${duration(row.lag_seconds)}</dd></div>
-      <div><dt>Last success</dt><dd><${Ago} at=${row.last_success} none=${row.ended ? NOTHING : 'never'} /></dd></div>
+      <div><dt>Last success</dt><dd><${Ago} at=${row.last_success} none="never" /></dd></div>
       <div><dt>Refused</dt><dd>${row.doc_write_failures > 0 && row.id
         ? html`<button type="button" class="refused" onClick=${() => app.go({ job, refused: true })}
             aria-label="${some(row.doc_write_failures, 'refused document')}: list">${shortCount(row.doc_write_failures)}</button>`
         : shortCount(row.doc_write_failures)}</dd></div>
-    </dl>
+    </dl>`}
   </li>`;
+}
+
+// The reason in words, and what happens next.
+export function Why({ row }) {
+  const failing = isFailing(row.state);
+  const next = [
+    failing && !row.ended && row.error_count > 1 && `failed ${count(row.error_count)} times in a row`,
+    row.next_try && html`next try <${Until} at=${row.next_try} />`,
+  ].filter(Boolean);
+  if (!row.reason && !next.length) return null;
+  return html`<p class="why">
+    ${row.reason && html`<span class=${failing ? 'reason' : 'note'}>${sentence(text(row.reason))}</span>`} ${' '}
+    <span class="note next">${next.map((part, at) => html`${at > 0 && ', '}${part}`)}</span>
+  </p>`;
 }
 
 export function State({ row }) {

@@ -43,7 +43,7 @@ const ROOM = 90;
 export function Line({ values, width = 72, height = 20, flat }) {
   const shown = (values ?? []).slice(-ROOM);
   const { line, area } = paths(shown, ROOM, width, height, ceiling(shown));
-  return html`<svg class="trend" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
+  return html`<svg class=${line || flat ? 'trend' : 'trend empty'} viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
     ${line ? html`<path class="area" d=${area} /><path class="stroke" d=${line} />`
       : flat && html`<path class="flat" d="M0 ${height - 1}H${width}" />`}
   </svg>`;

@@ -27,9 +27,9 @@ export function Row({ app, row, view, open }) {
       <div><dt>Written</dt><dd>${shortCount(row.docs_written)}</dd></div>
       <div><dt>Refused</dt><dd>${shortCount(row.doc_write_failures)}</dd></div>
     </dl>` : html`<dl class="figures">
-      <div class="drawn"><dt>Rate</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
-      <div class="drawn"><dt>Backlog</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
-      <div><dt>Lag</dt><dd>${duration(row.lag_seconds)}</dd></div>
+      <div class=${blank(row.docs_per_second, 'drawn')}><dt>Rate</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
+      <div class=${blank(row.changes_pending, 'drawn')}><dt>Backlog</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
+      <div class=${blank(row.lag_seconds)}><dt>Lag</dt><dd>${duration(row.lag_seconds)}</dd></div>
       <div><dt>Last success</dt><dd><${Ago} at=${row.last_success} none="never" /></dd></div>
       <div><dt>Refused</dt><dd>${row.doc_write_failures > 0 && row.id
         ? html`<button type="button" class="refused" onClick=${() => app.go({ job, refused: true })}
@@ -38,6 +38,9 @@ export function Row({ app, row, view, open }) {
     </dl>`}
   </li>`;
 }
+
+// Only columns need a place for what isn't known.
+const blank = (value, name = '') => (value == null ? `${name} blank` : name);
 
 // The reason in words, and what happens next.
 export function Why({ row }) {

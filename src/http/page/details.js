@@ -8,7 +8,7 @@ import { ask, jobPath } from './server.js';
 import { keyOf, parseKey } from './place.js';
 import { rowOf } from './ended.js';
 import { address, count, duration, isNumber, rate, sentence, text } from './words.js';
-import { Ago } from './time.js';
+import { Ago, When } from './time.js';
 import { Chart } from './lines.js';
 import { Ends, State, Why } from './row.js';
 import { Acts } from './acts.js';
@@ -138,7 +138,7 @@ function History({ events }) {
   return html`<section aria-labelledby="history-title"><h3 id="history-title">History</h3>
     <ol class="history" role="list">${events.map((event, at) => html`<li key=${`${event.timestamp} ${event.type} ${events.length - at}`}>
       <span class=${event.type === 'crashed' ? 'bad' : ''}>${EVENTS[event.type] ?? text(event.type)}</span>
-      <span class="note"><${Ago} at=${event.timestamp} /></span>
+      <span class="note"><${Ago} at=${event.timestamp} />, <${When} at=${event.timestamp} /></span>
       ${event.reason && html`<p>${sentence(text(event.reason))}</p>`}
     </li>`)}</ol>
   </section>`;

@@ -112,7 +112,7 @@ export class Form extends Component {
           <div role="status" class="result">
             ${found?.running && html`<p class="note">This replication runs already.</p>`}
             ${found?.ok && html`<p class="good">Both ends are fine.</p>`}
-            ${refused && html`<p class="wrong">Nothing is started yet: an end isn't fine, as said above.</p>`}
+            ${refused && html`<p class="wrong">Nothing has been started: one end isn't fine, see above.</p>`}
           </div>
           <p role="alert" class="wrong">${wrong && sentence(text(wrong))}</p>
         </div>

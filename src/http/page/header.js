@@ -20,6 +20,7 @@ export function Header({ app, server }) {
       <button type="button" class="primary" onClick=${() => app.setState({ form: {} })}>New replication</button>
       ${server.name != null && html`<span class="name" title=${server.admin ? 'A server admin' : 'Sees only his own replications'}>${server.name}</span>
         <button type="button" onClick=${app.logout}>Log out</button>`}
+      ${server.name == null && !server.admin && html`<button type="button" onClick=${() => app.setState({ login: 'wished' })}>Log in</button>`}
     </div>`}
   </header>`;
 }

@@ -72,7 +72,7 @@ export class Jobs extends Component {
 function Nothing({ app, filtered, past, ended, admin }) {
   if (past) return html`<div class="nothing"><p>The list has become shorter: nothing is left on this page.</p></div>`;
   if (filtered) {
-    return html`<div class="nothing"><p>${ended ? `No document has ${ended}.` : 'No job is like that.'}</p>
+    return html`<div class="nothing"><p>${ended ? `No document has ${ended}.` : 'No job matches.'}</p>
       <button type="button" onClick=${() => app.go({ states: [], search: '', page: 1 })}>Show all jobs</button></div>`;
   }
   return html`<div class="nothing">

@@ -25,7 +25,7 @@ class Page extends Component {
   componentDidMount() {
     this.poll = poll({
       path: () => this.path(),
-      heard: (data, dataOf) => this.setState(({ beat }) => ({ data, dataOf, down: null, login: null, beat: beat + 1 })),
+      heard: (data, dataOf) => this.setState(({ beat, login }) => ({ data, dataOf, down: null, login: login === 'wished' ? login : null, beat: beat + 1 })),
       quiet: () => { this.wantEnded(); if (this.state.down) this.setState({ down: null }); },
       trouble: (error, nextTry) => this.trouble(error, nextTry),
     });
@@ -67,7 +67,7 @@ class Page extends Component {
   }
 
   trouble(error, nextTry) {
-    if (error.status === 401) return this.setState({ login: true, down: null });
+    if (error.status === 401) return this.setState({ login: 'needed', down: null });
     this.setState(({ down }) => ({ down: { since: down?.since ?? new Date().toISOString(), nextTry, error } }));
   }
 
@@ -121,16 +121,21 @@ class Page extends Component {
   };
   dismiss = (id) => this.setState(({ notices }) => ({ notices: notices.filter((notice) => notice.id !== id) }));
 
+  loggedIn = () => {
+    this.setState({ login: null });
+    this.poll.now();
+  };
+
   logout = async () => {
     try { await ask('DELETE', '../_session'); } catch (error) { return this.notice(`Logging out failed: ${error.message}`, true); }
-    this.setState({ data: null, ended: {}, notices: [], form: null, login: true });
+    this.setState({ data: null, ended: {}, notices: [], form: null, login: 'needed' });
     this.go({ job: null }, true);
     this.poll.now();
   };
 
   render(_, { view, data, dataOf, down, login, ended, form, notices, beat, acts, narrow, led }) {
     const app = this;
-    if (login && !data) return html`<${Login} done=${() => this.poll.now()} />`;
+    if (login && !data) return html`<${Login} done=${this.loggedIn} />`;
     const open = view.job && data;
     const covered = Boolean(open && narrow);
     return html`
@@ -149,7 +154,7 @@ class Page extends Component {
       </div>
       <${Notices} notices=${notices} dismiss=${this.dismiss} />
       ${form && html`<${Form} app=${app} server=${data.server} edit=${form.edit} close=${() => this.setState({ form: null })} />`}
-      ${login && html`<${Login} over done=${() => this.poll.now()} />`}`;
+      ${login && html`<${Login} over done=${this.loggedIn} close=${login === 'wished' && (() => this.setState({ login: null }))} />`}`;
   }
 }
 

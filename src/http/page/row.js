@@ -9,7 +9,7 @@ import { Glyph } from './glyphs.js';
 
 export function Row({ app, row, view, open }) {
   const job = keyOf(row);
-  const href = link(view, { job });
+  const href = link(view, { job, refused: false });
   const failing = isFailing(row.state);
   // The whole row opens the job, but not when its text is being selected or something in it is pressed.
   function press(event) {

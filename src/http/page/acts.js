@@ -40,6 +40,7 @@ export function Acts({ app, row, admin, acted, close }) {
 
   const mayRemove = admin || !kept;
   const runs = row.id && !row.ended;
+  if (!admin && !(mayRemove && row.id)) return null;
   return html`<div class="acts" role="group" aria-label="What may be done">
     ${admin && runs && (row.paused
       ? html`<${Act} act="resume" busy=${busy} press=${() => run('resume', `${name} goes on.`, post('resume'))}>Resume<//>`

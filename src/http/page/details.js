@@ -4,13 +4,13 @@
 // when its state has changed, for its history; a job that isn't on the list's page is asked for after each answer of the poll.
 
 import { Component, html } from './vendor/preact-htm.js';
-import { ask, documentPath, jobPath } from './server.js';
+import { ask, jobPath } from './server.js';
 import { keyOf, parseKey } from './place.js';
 import { rowOf } from './ended.js';
-import { address, count, duration, isFailing, isNumber, rate, sentence, some, text } from './words.js';
-import { Ago, Until } from './time.js';
+import { address, count, duration, isNumber, rate, sentence, text } from './words.js';
+import { Ago, When } from './time.js';
 import { Chart } from './lines.js';
-import { Ends, State } from './row.js';
+import { Ends, State, Why } from './row.js';
 import { Acts } from './acts.js';
 import { Refused } from './refused.js';
 import { Verify } from './verify.js';
@@ -26,7 +26,9 @@ export class Details extends Component {
   }
 
   componentDidUpdate(before) {
-    if (before.beat === this.props.beat) return;
+    if (before.acts !== this.props.acts) return this.load();
+    // What is at its end changes only by an act.
+    if (before.beat === this.props.beat || (this.state.row?.ended && !this.listed())) return;
     const [then, now] = [this.listed(before), this.listed()];
     const says = (row) => row && [row.id, row.state, row.paused, row.since, row.error_count].join();
     if (!now || says(then) !== says(now)) this.load();
@@ -82,25 +84,25 @@ export class Details extends Component {
         ${row && html`
           <${Standing} row=${row} />
           ${!(gone && !listed) && html`<${Acts} app=${app} row=${row} admin=${data.server.admin} acted=${this.acted} close=${this.close} />`}
-          ${!row.ended && row.id && html`<div class="charts">
+          ${!row.ended && hasTrend(row) && html`<div class="charts">
             <${Chart} title="Documents a second" values=${row.trend?.docs_per_second} step=${data.server.trend_seconds || 10} unit="/s" />
             <${Chart} title="Changes still to copy" values=${row.trend?.changes_pending} step=${data.server.trend_seconds || 10} />
           </div>`}
+          ${row.id && !row.ended && (view.refused || row.doc_write_failures > 0) && html`
+            <${Refused} key=${`refused ${row.id}`} row=${row} open=${view.refused} acted=${this.acted} />`}
           <${Counters} row=${row} />
-          ${row.id && !row.ended && html`<${Refused} key=${row.id} app=${app} row=${row} open=${view.refused} acted=${this.acted} />
-            <${Verify} key=${`v${row.id}`} id=${row.id} />`}
-          <${History} events=${loaded?.history} />`}
+          <${History} events=${loaded?.history} />
+          ${row.id && !row.ended && html`<${Verify} key=${`verify ${row.id}`} id=${row.id} />`}`}
       </div>
     </aside>`;
   }
 }
 
+const hasTrend = ({ trend }) => Object.values(trend ?? {}).some((values) => values?.some(isNumber));
+
 const Standing = ({ row }) => html`<div class="standing">
   <${State} row=${row} />
-  ${row.reason && html`<p class=${isFailing(row.state) ? 'reason' : 'note'}>${sentence(text(row.reason))}</p>`}
-  ${(row.error_count > 0 || row.next_try) && html`<p class="note">
-    ${row.error_count > 0 && `${some(row.error_count, 'failure')} in a row`}${row.error_count > 0 && row.next_try && ', '}
-    ${row.next_try && html`next try <${Until} at=${row.next_try} />`}</p>`}
+  <${Why} row=${row} />
 </div>`;
 
 function Counters({ row }) {
@@ -136,7 +138,7 @@ function History({ events }) {
   return html`<section aria-labelledby="history-title"><h3 id="history-title">History</h3>
     <ol class="history" role="list">${events.map((event, at) => html`<li key=${`${event.timestamp} ${event.type} ${events.length - at}`}>
       <span class=${event.type === 'crashed' ? 'bad' : ''}>${EVENTS[event.type] ?? text(event.type)}</span>
-      <span class="note"><${Ago} at=${event.timestamp} /></span>
+      <span class="note"><${Ago} at=${event.timestamp} />, <${When} at=${event.timestamp} /></span>
       ${event.reason && html`<p>${sentence(text(event.reason))}</p>`}
     </li>`)}</ol>
   </section>`;

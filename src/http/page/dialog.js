@@ -1,9 +1,13 @@
 // A modal <dialog>: the browser keeps the focus in it, and Escape closes it. When it is gone the focus is back where it was.
 
-import { html, useLayoutEffect, useRef } from './vendor/preact-htm.js';
+import { html, useLayoutEffect, useMemo, useRef } from './vendor/preact-htm.js';
+
+let opened = 0;
 
 export function Dialog({ title, close, wide, children }) {
   const dialog = useRef();
+  // One may lie over another.
+  const id = useMemo(() => `dialog-${++opened}`, []);
   useLayoutEffect(() => {
     const element = dialog.current;
     const before = document.activeElement;
@@ -14,9 +18,9 @@ export function Dialog({ title, close, wide, children }) {
     };
   }, []);
   const cancel = (event) => { event.preventDefault(); close?.(); };
-  return html`<dialog ref=${dialog} class=${wide ? 'wide' : ''} aria-labelledby="dialog-title" onCancel=${cancel}>
+  return html`<dialog ref=${dialog} class=${wide ? 'wide' : ''} aria-labelledby=${id} onCancel=${cancel}>
     <header>
-      <h2 id="dialog-title">${title}</h2>
+      <h2 id=${id}>${title}</h2>
       ${close && html`<button type="button" class="quiet icon" aria-label="Close" onClick=${close}>${'×'}</button>`}
     </header>
     ${children}

@@ -7,8 +7,8 @@ const FILTERS = ['filter', 'query_params', 'doc_ids', 'selector'];
 
 const emptyEnd = () => ({ url: '', user: '', password: '', kept: null });
 
-export const empty = (admin) => ({
-  source: emptyEnd(), target: emptyEnd(), continuous: true, create_target: false, keep: admin, name: '',
+export const empty = (keep) => ({
+  source: emptyEnd(), target: emptyEnd(), continuous: true, create_target: false, keep, name: '',
   choice: 'all', filter: '', query_params: '', doc_ids: '', selector: '', rest: {},
 });
 
@@ -100,7 +100,8 @@ function filterOf({ choice, filter, query_params, doc_ids, selector }) {
 // The body of `_replicate` and `_couchrep/check`; a document's has its `_id` besides.
 export function body(draft) {
   const { rest, continuous, create_target } = draft;
-  const trimmed = (end) => writeEnd({ ...end, url: end.url.trim() });
+  // A URL that was sent off with Enter may still have its credentials in it.
+  const trimmed = (end) => writeEnd({ ...end, ...split(end.url.trim()) });
   const said = { ...rest, source: trimmed(draft.source), target: trimmed(draft.target), ...filterOf(draft) };
   if (continuous) said.continuous = true;
   if (create_target) said.create_target = true;

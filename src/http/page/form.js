@@ -15,7 +15,7 @@ import { Options } from './form_options.js';
 export class Form extends Component {
   constructor(props) {
     super(props);
-    this.state = { draft: props.edit ? null : draft.empty(props.server.admin), found: null, faults: {}, wrong: '', busy: '', checked: 0 };
+    this.state = { draft: props.edit ? null : draft.empty(props.server.admin && props.server.documents === 'couchrep'), found: null, faults: {}, wrong: '', busy: '' };
   }
 
   async componentDidMount() {
@@ -32,7 +32,7 @@ export class Form extends Component {
   change = (part) => this.setState(({ draft, found, faults }) => ({
     draft: { ...draft, ...part }, wrong: '',
     found: 'source' in part || 'target' in part || 'create_target' in part ? null : found,
-    faults: Object.fromEntries(Object.entries(faults).filter(([field]) => !(field in part) && !(field === 'filter'))),
+    faults: Object.fromEntries(Object.entries(faults).filter(([field]) => field !== 'filter' && !(field in part))),
   }));
 
   faulty() {
@@ -112,7 +112,7 @@ export class Form extends Component {
           <div role="status" class="result">
             ${found?.running && html`<p class="note">This replication runs already.</p>`}
             ${found?.ok && html`<p class="good">Both ends are fine.</p>`}
-            ${refused && html`<p class="wrong">Not started, since an end isn't fine: see above.</p>`}
+            ${refused && html`<p class="wrong">Nothing has been started: one end isn't fine, see above.</p>`}
           </div>
           <p role="alert" class="wrong">${wrong && sentence(text(wrong))}</p>
         </div>
@@ -120,7 +120,7 @@ export class Form extends Component {
           <button type="button" onClick=${close}>Cancel</button>
           <button type="button" aria-disabled=${Boolean(busy)} onClick=${() => !busy && this.check()}>${busy === 'check' ? 'Checking ...' : 'Check both ends'}</button>
           ${refused && html`<button type="button" aria-disabled=${Boolean(busy)} onClick=${this.start}>${edit ? 'Save anyway' : 'Start anyway'}</button>`}
-          <button class="primary" aria-disabled=${Boolean(busy)}>${busy === 'start' ? 'Starting ...' : edit ? 'Save' : 'Start'}</button>
+          <button class="primary" aria-disabled=${Boolean(busy)}>${edit ? (busy === 'start' ? 'Saving ...' : 'Save') : busy === 'start' ? 'Starting ...' : 'Start'}</button>
         </footer>
       </form>`}
     <//>`;

@@ -15,10 +15,10 @@ export function EndFields({ side, end, found, fault, checking, change }) {
   };
   return html`<fieldset>
     <legend>${side === 'source' ? 'Source' : 'Target'}</legend>
-    <label for=${id}>URL or name of a database</label>
+    <label>URL or name of a database
     <input id=${id} value=${end.url} onInput=${(event) => change({ url: event.target.value })} onBlur=${pasted} required
       inputmode="url" autocapitalize="none" spellcheck=${false} autocomplete="off" placeholder="https://couch.example.com/database"
-      aria-invalid=${String(Boolean(fault || (found && !found.ok)))} aria-describedby=${`${id}-found`} />
+      aria-invalid=${String(Boolean(fault || (found && !found.ok)))} aria-describedby=${`${id}-found`} /></label>
     <div class="pair">
       <label>User name <small>if it needs one</small>
         <input value=${end.user} onInput=${(event) => change({ user: event.target.value })} autocapitalize="none" spellcheck=${false} autocomplete="off" /></label>
@@ -32,19 +32,21 @@ export function EndFields({ side, end, found, fault, checking, change }) {
 }
 
 function Found({ side, found }) {
-  if (!found.ok) return html`<span class="wrong"><${Glyph} name="warning" /> ${problem(side, found)}</span>`;
+  if (!found.ok) return html`<span class="wrong"><${Glyph} name="warning" /> ${advice(side, found) ?? said(found)}</span>
+    ${advice(side, found) && html`<span class="note">${said(found)}</span>`}`;
   const words = found.missing ? 'Not there yet; it will be created.'
     : found.doc_count == null ? 'Found.' : `Found, with ${some(found.doc_count, 'document')}.`;
   return html`<span class="good"><${Glyph} name="done" /> ${words}</span>`;
 }
 
-// What may be done about it comes first, then the server's own reason.
-function problem(side, { error, reason, missing }) {
-  const said = sentence(text(reason ?? error));
+const said = ({ error, reason }) => sentence(text(reason ?? error)) || 'Something is wrong here.';
+
+// What may be done about it; the server's own reason follows.
+function advice(side, { error, missing }) {
   if (missing || error === 'db_not_found' || error === 'not_found') {
-    return `There is no such database. ${side === 'target' ? 'Let it be created below, or mend the name. ' : ''}${said}`;
+    return `There is no such database.${side === 'target' ? ' Let it be created, or mend the name.' : ''}`;
   }
-  if (error === 'unauthorized') return `The user name or the password is missing or wrong. ${said}`;
-  if (error === 'forbidden') return `This user may not do that there. ${said}`;
-  return said || 'Something is wrong here.';
+  if (error === 'unauthorized') return 'The user name or the password is missing or wrong.';
+  if (error === 'forbidden') return 'This user may not do that there.';
+  return null;
 }

@@ -15,9 +15,9 @@ export function Options({ draft, faults, server, edit, change }) {
       <label class="tick"><input ...${tick('create_target')} /> <span>Create the target <small>if it isn't there</small></span></label>
       ${server.admin && !edit && html`<label class="tick"><input ...${tick('keep')} />
         <span>Keep it after a restart <small>as a document in _replicator, which can be paused and edited</small></span></label>`}
-      ${draft.keep && !edit && html`<label for="form-name">Name of the document <small>one is made up if this is empty</small></label>
+      ${draft.keep && !edit && html`<label>Name of the document <small>one is made up if this is empty</small>
         <input id="form-name" value=${draft.name} onInput=${(event) => change({ name: event.target.value.trim() })} autocapitalize="none" spellcheck=${false}
-          aria-invalid=${String(Boolean(faults.name))} aria-describedby="form-name-wrong" />
+          aria-invalid=${String(Boolean(faults.name))} aria-describedby="form-name-wrong" /></label>
         <p id="form-name-wrong" class="wrong" role="status">${faults.name}</p>`}
       ${runner && html`<p class="note">${runner}</p>`}
     </fieldset>

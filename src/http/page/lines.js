@@ -40,12 +40,12 @@ export function paths(values, room, width, height, top) {
 const ROOM = 90;
 
 // The number beside it says the same, so a screen reader passes it by.
-export function Line({ values, width = 72, height = 20 }) {
+export function Line({ values, width = 72, height = 20, flat }) {
   const shown = (values ?? []).slice(-ROOM);
   const { line, area } = paths(shown, ROOM, width, height, ceiling(shown));
-  return html`<svg class="trend" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
+  return html`<svg class=${line || flat ? 'trend' : 'trend empty'} viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true">
     ${line ? html`<path class="area" d=${area} /><path class="stroke" d=${line} />`
-      : html`<path class="flat" d="M0 ${height - 1}H${width}" />`}
+      : flat && html`<path class="flat" d="M0 ${height - 1}H${width}" />`}
   </svg>`;
 }
 

@@ -20,13 +20,13 @@ import { Ended } from './ended.js';
 const NARROW = matchMedia('(max-width: 62rem)');
 
 class Page extends Component {
-  state = { view: place.read(), data: null, down: null, login: null, ended: {}, form: null, notices: [], beat: 0, narrow: NARROW.matches };
+  state = { view: place.read(), data: null, down: null, login: null, dataOf: null, ended: {}, form: null, notices: [], beat: 0, acts: 0, narrow: NARROW.matches };
 
   componentDidMount() {
     this.poll = poll({
       path: () => this.path(),
-      heard: (data) => this.setState(({ beat }) => ({ data, down: null, login: null, beat: beat + 1 })),
-      quiet: () => { if (this.state.down) this.setState({ down: null }); },
+      heard: (data, dataOf) => this.setState(({ beat, login }) => ({ data, dataOf, down: null, login: login === 'wished' ? login : null, beat: beat + 1 })),
+      quiet: () => { this.wantEnded(); if (this.state.down) this.setState({ down: null }); },
       trouble: (error, nextTry) => this.trouble(error, nextTry),
     });
     this.ended = new Ended((ended) => this.setState({ ended }));
@@ -37,11 +37,17 @@ class Page extends Component {
   }
 
   componentDidUpdate(_, before) {
+    const { data } = this.state;
+    if (data !== before.data) document.title = data ? title(data) : 'couchrep';
+    // Somebody else has logged in.
+    if (before.data && data?.server.name !== before.data.server.name) this.ended.forget();
+    this.wantEnded();
+  }
+
+  // Only a server's admin may list documents that are at their end.
+  wantEnded() {
     const { data, view } = this.state;
-    if (data) document.title = title(data);
-    // Only a server's admin may list documents that are at their end.
     if (data?.server.admin) this.ended.want(this.endedState(), view.page);
-    if (before.data && !data) this.ended.forget();
   }
 
   path() {
@@ -61,7 +67,7 @@ class Page extends Component {
   }
 
   trouble(error, nextTry) {
-    if (error.status === 401) return this.setState({ login: true });
+    if (error.status === 401) return this.setState({ login: 'needed', down: null });
     this.setState(({ down }) => ({ down: { since: down?.since ?? new Date().toISOString(), nextTry, error } }));
   }
 
@@ -70,8 +76,14 @@ class Page extends Component {
     const view = place.read();
     if (place.write(view) === place.write(before)) return;
     const listed = place.write({ ...view, job: null }) !== place.write({ ...before, job: null });
+    const row = linkOf(view.job ?? before.job);
+    const top = row?.getBoundingClientRect().top;
     // Whoever opens a job is led to it; a reload leaves the focus alone.
-    this.setState({ view, led: view.job && view.job !== before.job }, () => listed && this.poll.now());
+    this.setState({ view, led: view.job && view.job !== before.job }, () => {
+      // The list gets narrower or wider; the job stays where it was on the screen.
+      if (row?.isConnected && Boolean(view.job) !== Boolean(before.job)) scrollBy(0, row.getBoundingClientRect().top - top);
+      if (listed) this.poll.now();
+    });
     if (!view.job && before.job) this.back(before.job);
   };
 
@@ -85,8 +97,7 @@ class Page extends Component {
   // The focus goes back to the job in the list whose details were closed.
   back(job) {
     requestAnimationFrame(() => {
-      const row = [...document.querySelectorAll('[data-job]')].find((link) => link.dataset.job === job);
-      (row ?? document.getElementById('jobs-title'))?.focus({ preventScroll: true });
+      (linkOf(job) ?? document.getElementById('jobs-title'))?.focus({ preventScroll: true });
     });
   }
 
@@ -97,7 +108,11 @@ class Page extends Component {
   };
 
   // After an act: what has changed is asked for at once.
-  refresh = () => { this.poll.now(); this.ended.stale(); };
+  refresh = () => {
+    this.ended.stale();
+    this.setState(({ acts }) => ({ acts: acts + 1 }));
+    this.poll.now();
+  };
 
   notice = (words, bad = false) => {
     const id = Symbol();
@@ -106,16 +121,21 @@ class Page extends Component {
   };
   dismiss = (id) => this.setState(({ notices }) => ({ notices: notices.filter((notice) => notice.id !== id) }));
 
+  loggedIn = () => {
+    this.setState({ login: null });
+    this.poll.now();
+  };
+
   logout = async () => {
     try { await ask('DELETE', '../_session'); } catch (error) { return this.notice(`Logging out failed: ${error.message}`, true); }
-    this.setState({ data: null, notices: [], login: true });
+    this.setState({ data: null, ended: {}, notices: [], form: null, login: 'needed' });
     this.go({ job: null }, true);
     this.poll.now();
   };
 
-  render(_, { view, data, down, login, ended, form, notices, beat, narrow, led }) {
+  render(_, { view, data, dataOf, down, login, ended, form, notices, beat, acts, narrow, led }) {
     const app = this;
-    if (login && !data) return html`<${Login} done=${() => this.poll.now()} />`;
+    if (login && !data) return html`<${Login} done=${this.loggedIn} />`;
     const open = view.job && data;
     const covered = Boolean(open && narrow);
     return html`
@@ -126,18 +146,21 @@ class Page extends Component {
             <${Banners} app=${app} data=${data} down=${down} />
             ${data && html`
               <${Overview} app=${app} data=${data} view=${view} ended=${ended} endedState=${this.endedState()} />
-              <${Jobs} app=${app} data=${data} view=${view} ended=${ended} endedState=${this.endedState()} />`}
+              <${Jobs} app=${app} data=${data} dataOf=${dataOf} late=${dataOf !== this.path()} view=${view} ended=${ended} endedState=${this.endedState()} />`}
             ${!data && !down && html`<p class="loading" role="status">Asking couchrep ...</p>`}
           </main>
         </div>
-        ${open && html`<${Details} key=${view.job} app=${app} data=${data} view=${view} beat=${beat} led=${led} />`}
+        ${open && html`<${Details} key=${view.job} app=${app} data=${data} view=${view} beat=${beat} acts=${acts} led=${led} />`}
       </div>
       <${Notices} notices=${notices} dismiss=${this.dismiss} />
       ${form && html`<${Form} app=${app} server=${data.server} edit=${form.edit} close=${() => this.setState({ form: null })} />`}
-      ${login && html`<${Login} over done=${() => this.poll.now()} />`}`;
+      ${login && html`<${Login} over done=${this.loggedIn} close=${login === 'wished' && (() => this.setState({ login: null }))} />`}`;
   }
 }
 
+const linkOf = (job) => [...document.querySelectorAll('[data-job]')].find((link) => link.dataset.job === job);
+
+// What fails shows in the browser's tab too.
 function title({ states }) {
   const failing = Object.entries(states).reduce((sum, [state, n]) => sum + (isFailing(state) ? n : 0), 0);
   return failing ? `(${failing} failing) couchrep` : 'couchrep';

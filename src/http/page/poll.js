@@ -8,7 +8,7 @@ import { failure, send } from './server.js';
 const FIRST_PAUSE_MS = 2000;
 const LONGEST_PAUSE_MS = 60_000;
 
-// path() is what to ask for. heard(data) gets each new answer, quiet() each 304,
+// path() is what to ask for. heard(data, path) gets each new answer, quiet() each 304,
 // trouble(error, nextTry) each failure; nextTry is a time of this browser's clock, or null if it is not tried again.
 export function poll({ path, heard, quiet, trouble }) {
   let timer, running, etag, etagOf, failures = 0, pause = FIRST_PAUSE_MS, stopped = false;
@@ -31,7 +31,7 @@ export function poll({ path, heard, quiet, trouble }) {
         failures = 0;
         [etag, etagOf] = [response.headers.get('etag'), asked];
         pause = Math.max(500, data.server?.refresh_ms || FIRST_PAUSE_MS);
-        heard(data);
+        heard(data, asked);
       } else {
         throw await failure(response);
       }

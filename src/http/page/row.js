@@ -1,7 +1,7 @@
 // One job in the list: what it copies, how it is, and if it fails, why and what happens next.
 
 import { html } from './vendor/preact-htm.js';
-import { address, count, duration, isFailing, NOTHING, rate, sentence, shortCount, some, stateOf, text } from './words.js';
+import { address, count, duration, isFailing, rate, sentence, shortCount, some, stateOf, text } from './words.js';
 import { keyOf, link } from './place.js';
 import { Ago, Since, Until } from './time.js';
 import { Line } from './lines.js';
@@ -9,7 +9,7 @@ import { Glyph } from './glyphs.js';
 
 export function Row({ app, row, view, open }) {
   const job = keyOf(row);
-  const href = link(view, { job });
+  const href = link(view, { job, refused: false });
   const failing = isFailing(row.state);
   // The whole row opens the job, but not when its text is being selected or something in it is pressed.
   function press(event) {
@@ -21,22 +21,39 @@ export function Row({ app, row, view, open }) {
     <div class="what">
       <h3><a href=${href} data-job=${job} aria-current=${open ? 'true' : null}><${Ends} source=${row.source} target=${row.target} /></a></h3>
       <${Meta} row=${row} />
-      ${row.reason && html`<p class=${failing ? 'reason' : 'note'}>${sentence(text(row.reason))}</p>`}
-      ${failing && (row.next_try || row.error_count > 0) && html`<p class="note">
-        ${row.error_count > 0 && `${some(row.error_count, 'failure')} in a row`}${row.error_count > 0 && row.next_try && ', '}
-        ${row.next_try && html`next try <${Until} at=${row.next_try} />`}</p>`}
     </div>
-    <dl class="figures">
-      <div class="drawn"><dt>Documents</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
-      <div class="drawn"><dt>To copy</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
-      <div><dt>Lag</dt><dd>${duration(row.lag_seconds)}</dd></div>
-      <div><dt>Last success</dt><dd><${Ago} at=${row.last_success} none=${row.ended ? NOTHING : 'never'} /></dd></div>
+    <${Why} row=${row} />
+    ${row.ended ? html`<dl class="figures ended">
+      <div><dt>Written</dt><dd>${shortCount(row.docs_written)}</dd></div>
+      <div><dt>Refused</dt><dd>${shortCount(row.doc_write_failures)}</dd></div>
+    </dl>` : html`<dl class="figures">
+      <div class=${blank(row.docs_per_second, 'drawn')}><dt>Rate</dt><dd><span>${rate(row.docs_per_second)}</span><${Line} values=${row.trend?.docs_per_second} /></dd></div>
+      <div class=${blank(row.changes_pending, 'drawn')}><dt>Backlog</dt><dd><span title=${count(row.changes_pending)}>${shortCount(row.changes_pending)}</span><${Line} values=${row.trend?.changes_pending} /></dd></div>
+      <div class=${blank(row.lag_seconds)}><dt>Lag</dt><dd>${duration(row.lag_seconds)}</dd></div>
+      <div><dt>Last success</dt><dd><${Ago} at=${row.last_success} none="never" /></dd></div>
       <div><dt>Refused</dt><dd>${row.doc_write_failures > 0 && row.id
         ? html`<button type="button" class="refused" onClick=${() => app.go({ job, refused: true })}
             aria-label="${some(row.doc_write_failures, 'refused document')}: list">${shortCount(row.doc_write_failures)}</button>`
         : shortCount(row.doc_write_failures)}</dd></div>
-    </dl>
+    </dl>`}
   </li>`;
+}
+
+// Only columns need a place for what isn't known.
+const blank = (value, name = '') => (value == null ? `${name} blank` : name);
+
+// The reason in words, and what happens next.
+export function Why({ row }) {
+  const failing = isFailing(row.state);
+  const next = [
+    failing && !row.ended && row.error_count > 1 && `failed ${count(row.error_count)} times in a row`,
+    row.next_try && html`next try <${Until} at=${row.next_try} />`,
+  ].filter(Boolean);
+  if (!row.reason && !next.length) return null;
+  return html`<p class="why">
+    ${row.reason && html`<span class=${failing ? 'reason' : 'note'}>${sentence(text(row.reason))}</span>`} ${' '}
+    <span class="note next">${next.map((part, at) => html`${at > 0 && ', '}${part}`)}</span>
+  </p>`;
 }
 
 export function State({ row }) {

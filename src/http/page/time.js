@@ -24,7 +24,7 @@ export function useClock(say) {
   return say();
 }
 
-const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 
 function Time({ at, say, none = NOTHING }) {
   const when = Date.parse(at);
@@ -37,5 +37,6 @@ const past = (seconds) => Math.max(0, -seconds);
 
 export const Ago = ({ at, none }) =>
   html`<${Time} at=${at} none=${none} say=${(s) => (past(s) < 5 ? 'just now' : `${duration(past(s))} ago`)} />`;
+export const When = ({ at }) => html`<span>${Number.isNaN(Date.parse(at)) ? '' : absolute.format(Date.parse(at))}</span>`;
 export const Since = ({ at, none }) => html`<${Time} at=${at} none=${none} say=${(s) => duration(past(s))} />`;
 export const Until = ({ at, none }) => html`<${Time} at=${at} none=${none} say=${(s) => (s < 1 ? 'now' : `in ${duration(s)}`)} />`;

@@ -59,9 +59,10 @@ export function address(said) {
   let url;
   try { url = new URL(text); } catch { return { full: text, host: '', name: text || NOTHING, web: false }; }
   url.username = url.password = '';
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') return { full: text, host: '', name: text, web: false };
   let name = url.pathname.replace(/^\/|\/$/g, '');
   try { name = decodeURIComponent(name); } catch { /* It is shown as it is. */ }
-  return { full: url.href, host: url.host, name: name || '/', web: url.protocol === 'http:' || url.protocol === 'https:' };
+  return { full: url.href, host: url.host, name: name || '/', web: true };
 }
 
 // A reason as a sentence of its own.

@@ -20,20 +20,15 @@ export function poll({ path, heard, quiet, trouble }) {
     const asked = path();
     try {
       const headers = etag && etagOf === asked ? { 'if-none-match': etag } : {};
-      const response = await send('GET', asked, { headers, signal: mine.signal });
+      const { etag: fresh, data } = await send('GET', asked, { headers, signal: mine.signal, read });
       if (mine.signal.aborted) return;
-      if (response.status === 304) {
-        failures = 0;
+      failures = 0;
+      if (!data) {
         quiet();
-      } else if (response.ok) {
-        const data = await response.json();
-        if (mine.signal.aborted) return;
-        failures = 0;
-        [etag, etagOf] = [response.headers.get('etag'), asked];
+      } else {
+        [etag, etagOf] = [fresh, asked];
         pause = Math.max(500, data.server?.refresh_ms || FIRST_PAUSE_MS);
         heard(data, asked);
-      } else {
-        throw await failure(response);
       }
       later(pause);
     } catch (error) {
@@ -45,6 +40,13 @@ export function poll({ path, heard, quiet, trouble }) {
       trouble(error, Date.now() + wait);
       later(wait);
     }
+  }
+
+  // No data if nothing has changed.
+  async function read(response) {
+    if (response.status === 304) return {};
+    if (!response.ok) throw await failure(response);
+    return { etag: response.headers.get('etag'), data: await response.json() };
   }
 
   function later(wait) {

@@ -24,8 +24,9 @@ function compareClocks(response) {
   if (date) ahead = Math.abs(date - Date.now()) > 3000 ? date - Date.now() : 0;
 }
 
-// Sends a request and returns the Response, whatever its status. `patience` 0 waits for as long as it takes.
-export async function send(method, path, { body, headers, signal, patience = PATIENCE_MS } = {}) {
+// Sends a request and returns what `read` makes of the Response, whatever its status; reading has to be done in time too.
+// `patience` 0 waits for as long as it takes.
+export async function send(method, path, { body, headers, signal, patience = PATIENCE_MS, read = (response) => response } = {}) {
   const stop = new AbortController();
   signal?.addEventListener('abort', () => stop.abort());
   if (signal?.aborted) stop.abort();
@@ -40,9 +41,10 @@ export async function send(method, path, { body, headers, signal, patience = PAT
       signal: stop.signal,
     });
     compareClocks(response);
-    return response;
+    return await read(response);
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (signal?.aborted || error instanceof ServerError) throw error;
+    if (error instanceof SyntaxError) throw new ServerError(200, 'bad_answer', 'the answer is not JSON: is something else at this address?');
     const slow = error.name === 'AbortError';
     throw new ServerError(0, 'unreachable', slow ? `no answer in ${patience / 1000} seconds` : "couchrep can't be reached");
   } finally {
@@ -53,19 +55,23 @@ export async function send(method, path, { body, headers, signal, patience = PAT
 // The error that an answer tells.
 export async function failure(response) {
   let told = {};
-  try { told = await response.json(); } catch { /* A proxy's page, not CouchDB's JSON. */ }
+  try {
+    told = await response.json();
+  } catch (error) {
+    // A proxy's page is no JSON.
+    if (!(error instanceof SyntaxError)) throw error;
+  }
   return new ServerError(response.status, String(told?.error ?? ''), String(told?.reason ?? ''));
 }
 
 // Sends a request and returns the JSON of its answer.
 export async function ask(method, path, options) {
-  const response = await send(method, path, options);
+  return send(method, path, { ...options, read: json });
+}
+
+async function json(response) {
   if (!response.ok) throw await failure(response);
-  try {
-    return await response.json();
-  } catch {
-    throw new ServerError(response.status, 'bad_answer', 'the answer is not JSON: is something else at this address?');
-  }
+  return response.json();
 }
 
 export const documentPath = (database, id) => `../${encodeURIComponent(database)}/${encodeURIComponent(id)}`;

@@ -170,9 +170,23 @@ async fn both_ends_are_looked_at_before_a_replication_is_asked_for() {
     assert_eq!((&found["ok"], &found["source"]["error"]), (&json!(false), &json!("db_not_found")), "{found}");
     assert_eq!(found["target"]["error"], "unauthorized", "{found}");
     assert!(!found.to_string().contains("wrong"), "{found}");
-    // A mended password counts at once, whatever a wrong one has shut.
+    // A mended password counts at once, whatever a wrong one has shut, for the job that has it too.
+    let job = json!({ "source": "recipes", "target": remote("wrong"), "create_target": true, "continuous": true });
+    let rev = server.put("/_replicator/job", job.clone(), 201).await["rev"].clone();
+    let is = async |state: &str| {
+        let entry: Value = server.get("/_scheduler/docs/_replicator/job", 200).await;
+        entry["state"] == state
+    };
+    wait_until(async || is("crashing").await).await;
     let (_, found) = check(json!({ "source": "recipes", "target": remote("secret"), "create_target": true })).await;
     assert_eq!((&found["ok"], &found["target"]["missing"]), (&json!(true), &json!(true)), "{found}");
+    let mended = json!({ "_rev": rev, "target": remote("secret") });
+    let Value::Object(mut job) = job else { unreachable!() };
+    job.extend(mended.as_object().unwrap().clone());
+    server.put("/_replicator/job", job.into(), 201).await;
+    let started = std::time::Instant::now();
+    wait_until(async || is("running").await).await;
+    assert!(started.elapsed() < Duration::from_secs(50), "it waits for 75 s otherwise");
 
     let (_, found) = check(json!({ "source": "http://127.0.0.1:1/a", "target": "recipes" })).await;
     assert!(found["source"]["reason"].as_str().unwrap().contains("127.0.0.1:1"), "{found}");

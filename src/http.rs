@@ -148,6 +148,7 @@ fn routes_beside(routes: Routes) -> Routes {
 fn database_routes(routes: Routes) -> Routes {
     replication_routes(routes)
         .route("/_replicate", replicators(any(replication::replicate)))
+        .route("/favicon.ico", everybody(any(utils::icon)))
         .route("/_active_tasks", server_admins(get(replication::active_tasks)))
         .route("/_scheduler/jobs", server_admins(get(scheduler::jobs)))
         .route("/_scheduler/jobs/{id}", server_admins(get(scheduler::job).post(scheduler::act)))
@@ -209,7 +210,13 @@ fn database_routes(routes: Routes) -> Routes {
         .route("/{db}/_local/{doc}/{*attachment}", members(any(local_docs::no_attachments)))
         .route(
             "/{db}/{doc}",
-            members(get(documents::get).put(documents::put).delete(documents::delete).fallback(copy::document)),
+            members(
+                get(documents::get)
+                    .put(documents::put)
+                    .post(attachments::post)
+                    .delete(documents::delete)
+                    .fallback(copy::document),
+            ),
         )
         .route(
             "/{db}/{doc}/{*attachment}",
@@ -218,14 +225,13 @@ fn database_routes(routes: Routes) -> Routes {
 }
 
 /// What CouchDB has and couchrep doesn't: paths, answered 501 with what is below them, and the features that they are.
-const ABSENT: [(&str, &str); 32] = [
+const ABSENT: [(&str, &str); 31] = [
     ("/_global_changes", "database behind _db_updates, which needs none here"),
     ("/_cluster_setup", "cluster"),
     ("/_reshard", "shards"),
     ("/_reload_query_servers", "query servers"),
     ("/_search_analyze", "full-text search"),
     ("/_nouveau_analyze", "full-text search"),
-    ("/favicon.ico", "icon"),
     ("/{db}/_find", "Mango queries"),
     ("/{db}/_explain", "Mango queries"),
     ("/{db}/_index", "Mango indexes"),

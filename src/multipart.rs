@@ -270,6 +270,15 @@ pub fn place<'a>(disposition: Option<&HeaderValue>, mut coming: impl Iterator<It
     }
 }
 
+/// The name of a form's field, and of its file where it is one, by its `Content-Disposition`.
+pub fn form_field(disposition: &HeaderValue) -> Option<(String, Option<String>)> {
+    let (kind, parameters) = std::str::from_utf8(disposition.as_bytes()).ok()?.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("form-data") {
+        return None;
+    }
+    Some((parameter(parameters, "name")?, parameter(parameters, "filename")))
+}
+
 /// A parameter's value: a token, or a string in quotes with backslashes before what they escape.
 fn parameter(mut parameters: &str, wanted: &str) -> Option<String> {
     loop {

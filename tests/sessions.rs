@@ -71,7 +71,7 @@ async fn a_login_gives_a_cookie_that_proves_who_asks_until_he_logs_out() {
     assert!(login.set_cookie().contains("; Max-Age=600;"), "{}", login.set_cookie());
 
     let session = who(&server, &[("cookie", &login.cookie())]).await;
-    let info = json!({ "authentication_handlers": ["cookie", "default"], "authenticated": "cookie" });
+    let info = json!({ "authentication_db": "_users", "authentication_handlers": ["cookie", "default"], "authenticated": "cookie" });
     assert_eq!(session.body, json!({ "ok": true, "userCtx": { "name": "root", "roles": ["_admin"] }, "info": info }));
     assert_eq!(session.set_cookie(), "", "it is fresh");
     let list = request(&server, Method::GET, "/_all_dbs").header("cookie", login.cookie());
@@ -238,8 +238,8 @@ async fn a_token_says_who_asks_where_its_key_is_known() {
     let claims = json!({ "sub": "ann", "exp": 4_000_000_000_u64, "_couchdb.roles": ["a"] });
     let session = who(&server, &[("authorization", &token(claims.clone(), b"hello"))]).await;
     assert_eq!(session.body["userCtx"], json!({ "name": "ann", "roles": ["a"] }));
-    let info = json!({ "authentication_handlers": ["cookie", "default", "jwt"], "authenticated": "jwt" });
-    assert_eq!(session.body["info"], info);
+    assert_eq!(session.body["info"]["authentication_handlers"], json!(["cookie", "default", "jwt"]));
+    assert_eq!(session.body["info"]["authenticated"], "jwt");
     let forged = who(&server, &[("authorization", &token(claims, b"other"))]).await;
     assert_eq!(forged.refusal(), (400, "bad_request", "Bad HMAC"));
     let old = who(&server, &[("authorization", &token(json!({ "sub": "ann", "exp": 1 }), b"hello"))]).await;

@@ -7,7 +7,7 @@ use std::future::{Ready, ready};
 
 use axum::routing::any;
 
-use super::auth::{Routes, everybody, members, server_admins, server_admins_of_database};
+use super::auth::{Routes, members, server_admins, server_admins_of_database};
 use super::error::ApiError;
 
 /// Adds what is absent: each path, and all below it, with the feature that it is.
@@ -19,7 +19,6 @@ pub fn add(mut routes: Routes, absent: &[(&'static str, &'static str)]) -> Route
             &path[path.find(first).unwrap_or_default()..]
         });
         let whom = match name {
-            "favicon.ico" => everybody,
             "_sync_shards" => server_admins_of_database,
             _ if path.starts_with("/{db}") => members,
             _ => server_admins,

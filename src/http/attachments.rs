@@ -4,6 +4,7 @@
 //! piece by piece. Of one that isn't gzipped parts may be asked for ([`ranges`]). Writing or deleting one makes a new revision of its document: the body stays byte for byte, the
 //! other attachments stay as stubs.
 
+mod form;
 mod ranges;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::document::{Digest, DocId, DocParts, DocumentError, Encoding, Rev, Rev
 use crate::store::{Attachment, AttachmentData, Database, DocOptions, Edit, EditKind, NewAttachment, OpenAttachment};
 use crate::store::{Snapshot, StoreError, Uploaded};
 
+pub use self::form::post;
 use self::ranges::{Byteranges, Part};
 use super::AppState;
 use super::answer::{self, Sink};

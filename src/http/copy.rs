@@ -39,7 +39,7 @@ pub async fn document(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    is_meant(&method)?;
+    is_meant(&method, "DELETE,GET,HEAD,POST,PUT,COPY")?;
     let which = RequestedRev { rev: parent(&query, &headers)?, latest: false };
     let destination = Destination::of(&headers)?;
     let mut tries = 0;
@@ -62,17 +62,18 @@ pub async fn local(
     Extension(caller): Extension<Arc<Caller>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    is_meant(&method)?;
+    is_meant(&method, "DELETE,GET,HEAD,PUT,COPY")?;
     let destination = Destination::of(&headers)?;
     let (_, body) = db.local_doc(id.as_str()).await?.ok_or(ApiError::Missing)?;
     let original = Original { body, deleted: false, attachments: Vec::new() };
     original.write(&db, &caller, &destination, &headers).await
 }
 
-fn is_meant(method: &Method) -> Result<(), ApiError> {
+/// Anything but COPY is refused: `allowed` is what the resource has.
+fn is_meant(method: &Method, allowed: &'static str) -> Result<(), ApiError> {
     match method.as_str() {
         "COPY" => Ok(()),
-        _ => Err(ApiError::MethodNotAllowed("DELETE,GET,HEAD,PUT,COPY".into())),
+        _ => Err(ApiError::MethodNotAllowed(allowed.into())),
     }
 }
 

@@ -11,7 +11,7 @@
 //! own if it is the one that the request was sent to: `Host`, or what a proxy says that it was. Credentials that a page gives
 //! itself need no such rule: browsers ask before they send them elsewhere.
 
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN, REFERER};
 use axum::http::{HeaderMap, Method};
 
 use super::error::ApiError;
@@ -30,6 +30,16 @@ pub fn check(method: &Method, headers: &HeaderMap, trusts: impl FnOnce(&str) -> 
         None => origin.is_none_or(|origin| is_own(origin, headers)),
     };
     if own || origin.is_some_and(trusts) { Ok(()) } else { Err(ApiError::CrossOrigin) }
+}
+
+/// Whether a form comes from a page of this server, as its `Referer` says (`chttpd:validate_referer/1`). For forms that may change something
+/// where nobody has to prove who he is.
+pub fn check_referer(headers: &HeaderMap) -> Result<(), ApiError> {
+    let page = headers.get(REFERER).ok_or_else(|| ApiError::bad_request("Referer header required."))?;
+    let page = page.to_str().unwrap_or_default();
+    let authority = page.find("://").map_or(0, |at| at + 3);
+    let path = page[authority..].find(['/', '?', '#']).map_or(page.len(), |at| authority + at);
+    if is_own(&page[..path], headers) { Ok(()) } else { Err(ApiError::bad_request("Referer header must match host.")) }
 }
 
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
@@ -75,6 +85,32 @@ mod tests {
             }
             assert!(passes(Method::GET, headers) && passes(Method::OPTIONS, headers), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_form_must_come_from_a_page_of_this_server() {
+        let passes = |referer: Option<&'static str>| {
+            let headers = [(HOST, "db.example.com:5984")].into_iter().chain(referer.map(|page| (REFERER, page)));
+            check_referer(&headers.map(|(name, value)| (name, value.parse().unwrap())).collect()).is_ok()
+        };
+        for own in [
+            "http://db.example.com:5984/_utils/document.html?db/x",
+            "https://DB.example.com:5984",
+            "http://db.example.com:5984?x",
+        ] {
+            assert!(passes(Some(own)), "{own}");
+        }
+        for foreign in [
+            "",
+            "/_utils/",
+            "http://db.example.com/_utils/",
+            "http://evil.example.com/http://db.example.com:5984/",
+            "http://db.example.com:5984@evil.example.com/",
+            "http://evil.example.com?://db.example.com:5984/",
+        ] {
+            assert!(!passes(Some(foreign)), "{foreign}");
+        }
+        assert!(!passes(None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use crate::access::Caller;
-use crate::accounts::Refused;
+use crate::accounts::{Refused, USERS};
 use crate::document::DocumentError;
 use crate::json::fields;
 use crate::users::Account;
@@ -36,7 +36,11 @@ pub async fn get(
     if caller.name.is_none() && query.get("basic") == Some("true") {
         return Err(ApiError::NotLoggedIn("Please login."));
     }
-    let mut info = json!({ "authentication_handlers": state.accounts()?.handlers() });
+    let mut info = json!({
+        // CouchDB 3.5 names it only if it is set; without it Futon neither makes users nor changes their passwords.
+        "authentication_db": USERS,
+        "authentication_handlers": state.accounts()?.handlers(),
+    });
     if let Some(by) = by {
         info["authenticated"] = by.into();
     }

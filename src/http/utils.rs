@@ -1,5 +1,5 @@
-//! `/_utils/`: the files of an admin UI, Fauxton or Futon, from the directory that `--utils-dir` names. Where none does, it leads to
-//! couchrep's own page.
+//! `/_utils/` and `/favicon.ico`: the files of an admin UI, Fauxton or Futon, from the directory that `--utils-dir` names. Where none does,
+//! `/_utils/` leads to couchrep's own page.
 //!
 //! They are for everybody, as CouchDB's are: what such a page shows and does it asks this server for, with the rights of whoever uses it. A
 //! file is answered as it is, with its type, ranges and time ([`ServeDir`]); of a directory its `index.html`, never a list, and nothing
@@ -26,6 +26,16 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; child-src 'self' data: blob:; img-src 'self' data:; font-src 'self'; \
      script-src 'self' 'unsafe-eval' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'",
 );
+
+/// `/favicon.ico`, which browsers ask for beside any page: Futon's.
+pub async fn icon(state: State<AppState>, mut request: Request) -> Result<Response, ApiError> {
+    if state.settings.current().utils_dir.is_none() {
+        return Err(ApiError::Absent { name: "favicon.ico", feature: "icon" });
+    }
+    let icon = Uri::from_static("/_utils/favicon.ico");
+    *request.uri_mut() = icon.clone();
+    file(state, OriginalUri(icon), request).await
+}
 
 /// Any path at and below `/_utils`, which was made canonical on its way here; `asked` has its slash at the end, if it has one.
 pub async fn file(

@@ -1,4 +1,6 @@
 //! A job's entry in `_active_tasks`: CouchDB's fields in CouchDB's order, and after them what CouchDB doesn't tell.
+//!
+//! `task` and `status` are words that CouchDB 1.0 told: the status page of Futon 1.0 shows nothing else, and nothing at all without them.
 
 use serde::Serialize;
 
@@ -35,10 +37,14 @@ pub struct TaskEntry {
     kind: &'static str,
     updated_on: u64,
     user: Option<String>,
+    /// Left out where it isn't known: Fauxton would say "null%".
+    #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<u64>,
     docs_per_second: Option<u64>,
     state: State,
     error: Option<String>,
+    task: String,
+    status: String,
 }
 
 impl TaskEntry {
@@ -48,6 +54,7 @@ impl TaskEntry {
         let address = &context.identity.address;
         let state = job.state();
         let status = job.status();
+        let (source, target) = (job.request.source.display(address), job.request.target.display(address));
         let process_status = if state == State::Running && !status.waits { "running" } else { "waiting" };
         Self {
             node: context.identity.node(),
@@ -66,12 +73,14 @@ impl TaskEntry {
             docs_read: counts.docs_read,
             docs_written: counts.docs_written,
             missing_revisions_found: counts.missing_found,
+            task: format!("{source} to {target}"),
+            status: in_words(state, status.reason.as_deref(), counts.docs_written, position.changes_pending),
+            source,
+            target,
             replication_id: job.id.to_string(),
             revisions_checked: counts.missing_checked,
-            source: job.request.source.display(address),
             source_seq: position.source_seq,
             started_on: job.progress.started_on(),
-            target: job.request.target.display(address),
             through_seq: position.through_seq,
             kind: "replication",
             updated_on: job.progress.updated_on(),
@@ -81,6 +90,16 @@ impl TaskEntry {
             error: status.reason.as_deref().map(str::to_owned),
         }
     }
+}
+
+/// How a replication is, in a line.
+fn in_words(state: State, error: Option<&str>, docs_written: u64, changes_pending: Option<u64>) -> String {
+    let state = state.word();
+    if let Some(error) = error {
+        return format!("{state}: {error}");
+    }
+    let pending = changes_pending.map(|pending| format!(", {pending} changes pending"));
+    format!("{state}: {docs_written} documents written{}", pending.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -99,7 +118,7 @@ mod tests {
         let expected = "node pid process_status bulk_get_attempts bulk_get_docs changes_pending checkpoint_interval \
             checkpointed_source_seq continuous database doc_id doc_write_failures docs_read docs_written \
             missing_revisions_found replication_id revisions_checked source source_seq started_on target through_seq \
-            type updated_on user progress docs_per_second state error";
+            type updated_on user progress docs_per_second state error task status";
         assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
         assert_eq!((&entry["node"], &entry["pid"]), (&"couchrep@h".into(), &"<0.0.0>".into()));
         assert_eq!(entry["replication_id"], "0123+continuous");
@@ -108,6 +127,21 @@ mod tests {
         assert_eq!(entry["changes_pending"], 4);
         assert_eq!(entry["docs_read"], 2);
         assert_eq!(entry["progress"], 33);
+        assert_eq!(entry["task"], "http://h/a/ to http://h/b/");
+        assert_eq!(entry["status"], "pending: 0 documents written, 4 changes pending");
         assert_eq!(entry["docs_per_second"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_status_in_words_tells_why_a_job_fails() {
+        let words = |error, pending| in_words(State::Crashing, error, 7, pending);
+        assert_eq!(words(Some("no such host"), Some(4)), "crashing: no such host");
+        assert_eq!(words(None, None), "crashing: 7 documents written");
+    }
+
+    #[test]
+    fn progress_that_isnt_known_is_left_out() {
+        let entry = serde_json::to_value(TaskEntry::of(&job("0123"), &context())).unwrap();
+        assert_eq!(entry.get("progress"), None);
     }
 }

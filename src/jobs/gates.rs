@@ -52,8 +52,11 @@ fn hash(parts: &[Option<&str>]) -> Hash {
     hash.finalize().into()
 }
 
-/// After a refused login, whoever hasn't tried it yet (a new job, one with another password) may try it once.
-const FRESH_PAUSE: Duration = Duration::from_secs(75);
+/// After a refused login, whoever hasn't tried it yet (a new job, one with another password) may try it once. After the first refusal
+/// soon: somebody who has mended a password waits to see it run.
+const FIRST_FRESH_PAUSE: Duration = Duration::from_secs(2);
+/// After a later one; so, whoever mends it how often, five minutes have four tries.
+const FRESH_PAUSE: Duration = Duration::from_secs(100);
 
 /// Gates that are remembered before it is looked which ones nobody needs.
 const MANY: usize = 1000;
@@ -86,6 +89,8 @@ pub struct Gates {
 struct Shut {
     since: Instant,
     pause: Duration,
+    /// The pause for whoever hasn't tried it.
+    fresh_pause: Duration,
     /// Somebody tries it now.
     tried: bool,
 }
@@ -143,11 +148,11 @@ impl Gates {
             None => {
                 self.forget_old(now);
                 let pause = first.max(at_least);
-                self.shut.insert(*gate, Shut { since: now, pause, tried: false });
+                self.shut.insert(*gate, Shut { since: now, pause, fresh_pause: FIRST_FRESH_PAUSE, tried: false });
             }
             Some(shut) if tried => {
                 let pause = (shut.pause * 2).min(longest.max(first)).max(at_least);
-                *shut = Shut { since: now, pause, tried: false };
+                *shut = Shut { since: now, pause, fresh_pause: FRESH_PAUSE, tried: false };
             }
             Some(_) => {}
         }
@@ -184,7 +189,7 @@ impl Gates {
 impl Shut {
     fn next_try(&self, gate: &Gate, fresh: bool) -> Instant {
         let pause = match gate {
-            Gate::Login(_) if fresh => self.pause.min(FRESH_PAUSE),
+            Gate::Login(_) if fresh => self.pause.min(self.fresh_pause),
             _ => self.pause,
         };
         self.since + pause
@@ -259,8 +264,16 @@ mod tests {
         let needs = [Gate::server("http://h", None), Gate::login("http://h", None, "ann", None)];
         gates.shut(&needs[1], false, Duration::ZERO, now);
         assert_eq!(gates.passable(&needs, false, now + 119 * SECOND), None);
-        assert_eq!(gates.passable(&needs, true, now + 74 * SECOND), None);
-        assert!(gates.passable(&needs, true, now + 75 * SECOND).is_some());
         assert!(gates.passable(&needs[..1], false, now).is_some(), "others at the same server go on");
+        let mut refused = vec![0];
+        for second in 0..1000 {
+            if gates.passable(&needs, true, now + second * SECOND).is_some() {
+                gates.try_these(&needs[1..]);
+                gates.shut(&needs[1], true, Duration::ZERO, now + second * SECOND);
+                refused.push(second);
+            }
+        }
+        assert_eq!(refused[..5], [0, 2, 102, 202, 302]);
+        assert!(refused.windows(5).all(|tries| tries[4] - tries[0] >= 300), "{refused:?}");
     }
 }

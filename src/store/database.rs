@@ -77,6 +77,8 @@ impl DatabaseStats {
             "db_name": name,
             "purge_seq": self.purge_seq,
             "update_seq": self.update_seq,
+            // CouchDB 1.x's word for it: without it Futon's list of databases breaks off.
+            "disk_size": self.file_size,
             "sizes": { "file": self.file_size, "external": self.active_size, "active": self.active_size },
             "props": {},
             "doc_del_count": self.doc_del_count,

@@ -1,23 +1,18 @@
 // Two people, each with PouchDB 9 in a browser of their own and a third in Node, who live through one couchrep: users, rights,
 // a validation that refuses half of what they push, attachments, conflicts, and a restart of the server in the middle.
 //
-// The browsers are headless Chromiums. CHROMIUM names the program; without it `chromium` is looked for in PATH. Where there is
-// none the test says that it was skipped.
+// Where there is no Chromium (chromium.mjs) the test says that it was skipped.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 
-import { chromium } from 'playwright-core';
-
+import { launch, skip } from './chromium.mjs';
 import { asUser, inMemory, startCouchrep, until } from './support.mjs';
 
-const executablePath = process.env.CHROMIUM ?? found('chromium');
-const skip = executablePath ? false : 'there is no chromium here: set CHROMIUM, or install Debian\'s package';
 const ROOT = { name: 'root', password: 'hunter2' };
 const EACH = 40; // documents of each person, half of which are refused
 
@@ -27,9 +22,7 @@ before(async () => {
   if (skip) return;
   site = await startSite();
   couchrep = await startCouchrep({ admin: ROOT, args: ['--cors-origins', site.url, '--cors-credentials', 'true'] });
-  const args = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'];
-  args.push('--disable-component-update', '--disable-sync');
-  browser = await chromium.launch({ executablePath, args });
+  browser = await launch();
 });
 
 after(async () => {
@@ -187,12 +180,4 @@ async function startSite() {
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
-}
-
-function found(program) {
-  try {
-    return execFileSync('sh', ['-c', `command -v ${program}`], { encoding: 'utf8' }).trim();
-  } catch {
-    return undefined;
-  }
 }

@@ -2,7 +2,8 @@
 // password, sees why it fails, mends it, sees it run, has refused documents tried again, pauses, verifies and cancels; whoever isn't an
 // admin sees his own jobs alone; and axe finds no serious fault in what is shown, in light and dark, on a desk and on a phone.
 //
-// SCREENSHOTS names a directory for pictures.
+// The other server is the CouchDB that COUCHDB_URL names (http://admin:password@host:port), whose replications are taken over meanwhile,
+// else a couchrep with an embedded store. SCREENSHOTS names a directory for pictures.
 
 import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -37,10 +38,16 @@ for (const way of ['embedded', 'beside another server']) {
   test(`the page, ${way}`, { skip, timeout: 180_000 }, async (t) => {
     // Beside a CouchDB whose own scheduler stands still, couchrep runs its documents.
     const embedded = way === 'embedded';
-    const databases = await startCouchrep({ admin: ROOT, args: embedded ? [] : ['--run-documents', 'false'] });
+    const couchdb = !embedded && process.env.COUCHDB_URL ? new URL(process.env.COUCHDB_URL) : undefined;
+    const admin = couchdb ? { name: couchdb.username, password: couchdb.password } : ROOT;
+    const databases = couchdb
+      ? { url: couchdb.origin, admin }
+      : await startCouchrep({ admin, args: embedded ? [] : ['--run-documents', 'false'] });
     const proof = join(await mkdtemp(join(tmpdir(), 'couchrep-')), 'admin');
-    await writeFile(proof, `${ROOT.name}:${ROOT.password}`, { mode: 0o600 });
-    const server = embedded ? databases : await startCouchrep({ args: ['--couchdb', databases.url, '--couchdb-admin-file', proof] });
+    await writeFile(proof, `${admin.name}:${admin.password}`, { mode: 0o600 });
+    const beside = ['--couchdb', databases.url, '--couchdb-admin-file', proof, ...(couchdb ? ['--take-over'] : [])];
+    const server = embedded ? databases : await startCouchrep({ args: beside });
+    const ask = (method, path, body, as = admin) => asked(databases, method, path, body, as);
     const context = await browser.newContext({ viewport: DESK, reducedMotion: 'reduce' });
     const page = await context.newPage();
     const wrong = [];
@@ -51,19 +58,20 @@ for (const way of ['embedded', 'beside another server']) {
     const picture = (name) => process.env.SCREENSHOTS && page.screenshot({ path: join(process.env.SCREENSHOTS, `${way.split(' ')[0]}-${name}.png`) });
     const copy = `copy-${embedded ? 'of-embedded' : 'of-beside'}`;
     await asked(remote, 'PUT', `/${copy}`);
-    await asked(databases, 'PUT', '/recipes');
-    await asked(databases, 'PUT', '/recipes/soup', { salt: 1 });
-    await asked(databases, 'PUT', '/recipes/tea', {});
+    for (const old of couchdb ? ['recipes', 'sealed'] : []) await ask('DELETE', `/${old}`).catch(() => {});
+    await ask('PUT', '/recipes');
+    await ask('PUT', '/recipes/soup', { salt: 1 });
+    await ask('PUT', '/recipes/tea', {});
 
     await t.test('it wants a login, and says when the password is wrong', async () => {
       await page.goto(`${server.url}/_couchrep/`);
-      await page.getByLabel('Name').fill('root');
+      await page.getByLabel('Name').fill(admin.name);
       await page.getByLabel('Password').fill('wrong');
       await page.getByRole('button', { name: 'Log in' }).click();
       await page.getByText('The name or the password is wrong.').waitFor();
       await clean(page);
       await picture('login');
-      await page.getByLabel('Password').fill(ROOT.password);
+      await page.getByLabel('Password').fill(admin.password);
       await page.getByRole('button', { name: 'Log in' }).click();
       await page.getByText('Nothing replicates yet').waitFor();
       await picture('empty');
@@ -79,9 +87,9 @@ for (const way of ['embedded', 'beside another server']) {
       await form.getByText('The user name or the password is missing or wrong.').waitFor();
       await clean(page);
       await picture('form');
-      assert.deepEqual((await asked(server, 'GET', '/_couchrep/jobs')).jobs, []);
+      assert.deepEqual((await asked(server, 'GET', '/_couchrep/jobs', undefined, admin)).jobs, []);
       // CouchDB's documents name no database without a URL.
-      await fill(end(form, 'Source'), `${databases.url}/recipes`, 'root', ROOT.password);
+      await fill(end(form, 'Source'), `${databases.url}/recipes`, admin.name, admin.password);
       await form.getByRole('button', { name: 'Check both ends' }).click();
       await form.getByText('Found, with').waitFor();
       await form.getByLabel('Keep it after a restart').check();
@@ -116,7 +124,7 @@ for (const way of ['embedded', 'beside another server']) {
     await t.test('refused documents are listed and tried again', async () => {
       const refuses = { validate_doc_update: "function (doc) { if (!doc.salt && !doc._deleted) throw({ forbidden: 'needs salt' }); }" };
       const { rev } = await asked(remote, 'PUT', `/${copy}/_design/salt`, refuses);
-      await asked(databases, 'PUT', '/recipes/water', {});
+      await ask('PUT', '/recipes/water', {});
       await row(page, 'backup').getByRole('button', { name: '1 refused document' }).click();
       const details = page.getByRole('complementary');
       await details.getByText('needs salt').waitFor();
@@ -133,7 +141,7 @@ for (const way of ['embedded', 'beside another server']) {
       const details = page.getByRole('complementary');
       await details.getByRole('button', { name: 'Pause' }).click();
       await row(page, 'backup').getByText('Paused').waitFor();
-      assert.equal((await asked(databases, 'GET', '/_replicator/backup')).paused, true);
+      assert.equal((await ask('GET', '/_replicator/backup')).paused, true);
       await details.getByRole('button', { name: 'Resume' }).click();
       await row(page, 'backup').getByText('Up to date').waitFor();
       await details.getByRole('button', { name: 'Compare both ends' }).click();
@@ -146,11 +154,10 @@ for (const way of ['embedded', 'beside another server']) {
     await t.test('one without a document is started and cancelled', async () => {
       await page.getByRole('button', { name: 'New replication' }).first().click();
       const form = page.getByRole('dialog');
-      await end(form, 'Source').url.fill('recipes');
+      await fill(end(form, 'Source'), `${databases.url}/recipes`, admin.name, admin.password);
       await fill(end(form, 'Target'), `${remote.url}/${copy}`, 'root', ROOT.password);
       await form.getByLabel('Keep it after a restart').uncheck();
       await form.getByRole('button', { name: 'Start', exact: true }).click();
-      await picture('debug'); await new Promise((r) => setTimeout(r, 3000)); await picture('debug2');
       await form.waitFor({ state: 'detached' });
       const job = row(page, 'no document');
       await job.getByText('Up to date').waitFor();
@@ -162,11 +169,13 @@ for (const way of ['embedded', 'beside another server']) {
 
     await t.test('whoever is no admin sees his own jobs alone', async () => {
       for (const name of ['ann', 'bob']) {
-        await asked(databases, 'PUT', `/_users/org.couchdb.user:${name}`, { name, password: name, type: 'user', roles: [] });
+        const user = `/_users/org.couchdb.user:${name}`;
+        const old = await ask('GET', user).catch(() => ({}));
+        await ask('PUT', user, { ...(old._rev && { _rev: old._rev }), name, password: name, type: 'user', roles: [] });
       }
-      await asked(databases, 'PUT', '/sealed');
-      await asked(databases, 'PUT', '/sealed/_security', { admins: {}, members: { names: ['bob'] } });
-      await asked(databases, 'PUT', '/recipes/_security', { admins: {}, members: { names: ['ann'] } });
+      await ask('PUT', '/sealed');
+      await ask('PUT', '/sealed/_security', { admins: {}, members: { names: ['bob'] } });
+      await ask('PUT', '/recipes/_security', { admins: {}, members: { names: ['ann'] } });
       const replicate = (source, as) => asked(server, 'POST', '/_replicate', { source, target: there(copy), continuous: true }, as);
       await replicate('sealed', { name: 'bob', password: 'bob' });
       await replicate('recipes', { name: 'ann', password: 'ann' });
@@ -199,7 +208,7 @@ for (const way of ['embedded', 'beside another server']) {
     assert.deepEqual(wrong, []);
     await context.close();
     if (!embedded) await server.stop();
-    await databases.stop();
+    await databases.stop?.();
     await rm(dirname(proof), { recursive: true });
   });
 }

@@ -56,7 +56,8 @@ export class Form extends Component {
     try {
       const found = await ask('POST', 'check', { body: draft.body(this.state.draft), patience: 90_000 });
       this.setState({ found, busy: '' });
-      if (!found.ok) this.focus(found.source?.ok ? 'target' : 'source');
+      const end = ['source', 'target'].find((side) => found[side] && !found[side].ok);
+      if (end) this.focus(end);
       return Boolean(found.ok);
     } catch (error) {
       this.setState({ wrong: error.message, busy: '' });
@@ -112,7 +113,7 @@ export class Form extends Component {
           <div role="status" class="result">
             ${found?.running && html`<p class="note">This replication runs already.</p>`}
             ${found?.ok && html`<p class="good">Both ends are fine.</p>`}
-            ${refused && html`<p class="wrong">Nothing has been started: one end isn't fine, see above.</p>`}
+            ${refused && html`<p class="wrong">Nothing has been started: ${found.reason ? sentence(text(found.reason)) : "one end isn't fine, see above."}</p>`}
           </div>
           <p role="alert" class="wrong">${wrong && sentence(text(wrong))}</p>
         </div>

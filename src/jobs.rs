@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 
 use self::documents::{DescribedJobs, Documents};
 use self::entry::TaskEntry;
-use self::overview::LastLook;
+use self::overview::SnapshotCache;
 use self::replication::Replication;
 use self::running::{Cancelled, Ending, RunningJobs};
 use self::scheduler::Scheduler;
@@ -70,8 +70,8 @@ pub struct Jobs {
     sources: Arc<DashMap<(String, Option<String>), KnownSource>>,
     /// What the page shows of how fast jobs are.
     trends: Trends,
-    /// The newest look at all jobs.
-    look: Arc<LastLook>,
+    /// The newest snapshot of all jobs.
+    snapshot: Arc<SnapshotCache>,
     /// Places of comparisons.
     comparisons: Arc<Semaphore>,
 }
@@ -120,7 +120,7 @@ impl Jobs {
             documents,
             sources: Arc::default(),
             trends: Trends::default(),
-            look: Arc::default(),
+            snapshot: Arc::default(),
             comparisons: Arc::new(Semaphore::new(COMPARISONS)),
         };
         let following = jobs.clone();

@@ -1,15 +1,15 @@
 //! What couchrep's own page shows: all jobs at a glance, the failing ones first, and of some of them everything.
 //!
-//! Many pages may be open, and each asks again every few seconds. So a *look* at all jobs is shared by everybody who asks within its
-//! time, and lasts so long that looking takes at most half a per cent of one core ([`look`]), however many jobs there are. A look holds what is counted and
-//! ordered; what is told of a job in words is read when it is asked for, of one page of jobs. Whoever isn't a server admin is told of his own
+//! Many pages may be open, and each asks again every few seconds. So a snapshot of all jobs is shared by everybody who asks within its
+//! time, which is so long that taking snapshots takes at most half a per cent of one core ([`snapshot`]), however many jobs there are. It
+//! holds what is counted and ordered; words are read when they are asked for, of one page of jobs. Whoever isn't a server admin is told of his own
 //! jobs alone, their servers and their numbers.
 //!
 //! Documents that have no job yet, or none because another one has it, are among the jobs. Those at their ends aren't: they stand in their
 //! databases, and `_scheduler/docs` tells of them.
 
 mod wanted;
-mod look;
+mod snapshot;
 mod row;
 mod origins;
 
@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use self::look::{LastLook, Told};
-use self::look::{Look, Seen};
 use self::origins::{Origin, origins};
 pub use self::row::JobRow;
+pub use self::snapshot::{EncodedOverview, SnapshotCache};
+use self::snapshot::{JobSummary, JobsSnapshot};
 pub use self::wanted::Wanted;
 use super::Jobs;
 use super::history::Event;
@@ -32,7 +32,7 @@ use crate::access::Caller;
 use crate::takeover::DocumentRunner;
 use crate::tasks::{Panicked, blocking};
 
-/// How often a page is to ask, if looks are short.
+/// How often a page is to ask, if a snapshot doesn't last longer.
 const REFRESH: Duration = Duration::from_secs(2);
 /// Servers that are told of.
 const MAX_ORIGINS: usize = 20;
@@ -69,38 +69,38 @@ pub struct JobDetails {
 }
 
 impl Jobs {
-    /// Takes looks for the lines of the page, and forgets the page's look when nobody asks any more.
+    /// Notes how fast jobs are, for the page's lines, and drops the page's snapshot when nobody asks any more.
     pub(super) async fn follow_trends(self) {
         loop {
             tokio::time::sleep(STEP).await;
             let jobs = self.clone();
             // A crash was logged where it happened.
-            _ = blocking("look at how fast jobs are", move || {
+            _ = blocking("note how fast jobs are", move || {
                 jobs.trends.look(&jobs.running.list());
-                jobs.look.forget_old(STEP);
+                jobs.snapshot.forget_old(STEP);
             })
             .await;
         }
     }
 
-    /// What the page shows of the jobs that the caller may see, as `tell` makes JSON of it.
+    /// What the page shows of the jobs that the caller may see, as `encode` makes JSON of it.
     pub async fn overview(
         &self,
         wanted: Wanted,
         caller: &Arc<Caller>,
-        tell: impl FnOnce(&Overview) -> Vec<u8> + Send + 'static,
-    ) -> Result<Arc<Told>, Panicked> {
+        encode: impl FnOnce(&Overview) -> Vec<u8> + Send + 'static,
+    ) -> Result<Arc<EncodedOverview>, Panicked> {
         let (jobs, caller) = (self.clone(), caller.clone());
         let work = move || {
-            let look = jobs.look();
-            look.told(&wanted, &caller, || tell(&jobs.seen(&look, &wanted, &caller)))
+            let snapshot = jobs.snapshot();
+            snapshot.answer(&wanted, &caller, || encode(&jobs.overview_of(&snapshot, &wanted, &caller)))
         };
-        blocking("look at all jobs", work).await
+        blocking("make an overview of all jobs", work).await
     }
 
-    /// Somebody has done something, and wants to see it.
-    pub fn look_again(&self) {
-        self.look.forget();
+    /// Somebody has done something, and wants to see it in the next overview.
+    pub fn forget_snapshot(&self) {
+        self.snapshot.forget();
     }
 
     /// All of one job that the caller may see.
@@ -110,26 +110,26 @@ impl Jobs {
         Some(JobDetails { row: self.job_row(&job), history })
     }
 
-    fn seen(&self, look: &Look, wanted: &Wanted, caller: &Caller) -> Overview {
-        let all_may_be_seen = caller.is_server_admin();
-        let seen = || look.jobs.iter().filter(|seen| all_may_be_seen || caller.may_manage(seen.job.owner()));
+    fn overview_of(&self, snapshot: &JobsSnapshot, wanted: &Wanted, caller: &Caller) -> Overview {
+        let sees_all = caller.is_server_admin();
+        let visible = || snapshot.jobs.iter().filter(|one| sees_all || caller.may_manage(one.job.owner()));
         let mut overview = Overview {
             documents: self.documents_runner(),
-            refresh: look.lasts().max(REFRESH),
+            refresh: snapshot.lasts().max(REFRESH),
             states: State::ALL.iter().map(|(_, word)| (*word, 0)).collect(),
             paused: 0,
             caught_up: 0,
             docs_per_second: 0.0,
             changes_pending: None,
             doc_write_failures: 0,
-            trend: all_may_be_seen.then(|| self.trends.of_all()),
+            trend: sees_all.then(|| self.trends.of_all()),
             origins_total: 0,
             origins: Vec::new(),
             total: 0,
             jobs: Vec::new(),
         };
         let mut rate = 0.0;
-        for one in seen() {
+        for one in visible() {
             *overview.states.entry(one.state.word()).or_default() += 1;
             overview.paused += u64::from(one.paused);
             overview.caught_up += u64::from(one.caught_up);
@@ -140,16 +140,16 @@ impl Jobs {
             }
         }
         overview.docs_per_second = rounded(rate);
-        let mut origins = origins(seen(), &self.scheduler);
+        let mut origins = origins(visible(), &self.scheduler);
         overview.origins_total = origins.len();
         origins.truncate(MAX_ORIGINS);
         overview.origins = origins;
         let search = wanted.search.to_lowercase();
-        let is_wanted = |seen: &&Seen| {
-            (wanted.states.is_empty() || wanted.states.contains(&seen.state))
-                && (search.is_empty() || seen.job.has(&search, &self.context.identity.address))
+        let is_wanted = |one: &&JobSummary| {
+            (wanted.states.is_empty() || wanted.states.contains(&one.state))
+                && (search.is_empty() || one.job.has(&search, &self.context.identity.address))
         };
-        for one in seen().filter(is_wanted) {
+        for one in visible().filter(is_wanted) {
             if overview.total >= wanted.skip && overview.jobs.len() < wanted.limit {
                 overview.jobs.push(self.row(one));
             }
@@ -158,17 +158,17 @@ impl Jobs {
         overview
     }
 
-    /// The newest look, or a new one.
-    fn look(&self) -> Arc<Look> {
-        // Whoever comes meanwhile waits for it instead of looking too.
-        let mut newest = self.look.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(look) = newest.as_ref().filter(|look| look.is_new()) {
-            return look.clone();
+    /// The newest snapshot, or a new one.
+    fn snapshot(&self) -> Arc<JobsSnapshot> {
+        // Whoever comes meanwhile waits for it instead of taking one too.
+        let mut newest = self.snapshot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = newest.as_ref().filter(|snapshot| snapshot.is_new()) {
+            return snapshot.clone();
         }
         let documents = self.documents.as_ref().map(|documents| documents.without_jobs()).unwrap_or_default();
-        let look = Arc::new(Look::at(self.running.list(), documents));
-        *newest = Some(look.clone());
-        look
+        let snapshot = Arc::new(JobsSnapshot::at(self.running.list(), documents));
+        *newest = Some(snapshot.clone());
+        snapshot
     }
 
     fn documents_runner(&self) -> Option<&'static str> {

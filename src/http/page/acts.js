@@ -1,6 +1,6 @@
 // What may be done to a job: pause, resume, try now, edit, and cancel it or delete its document.
 //
-// Who isn't a server's admin may only cancel what he has asked for at `_replicate`; the rest isn't shown to him.
+// Documents are for server admins to edit and delete; the rest anybody may do with his own jobs, and others he doesn't see.
 
 import { html, useState } from './vendor/preact-htm.js';
 import { ask, documentPath, jobPath } from './server.js';
@@ -40,17 +40,16 @@ export function Acts({ app, row, admin, acted, close }) {
 
   const mayRemove = admin || !kept;
   const runs = row.id && !row.ended;
-  if (!admin && !(mayRemove && row.id)) return null;
   return html`<div class="acts" role="group" aria-label="What may be done">
-    ${admin && runs && (row.paused
+    ${runs && (row.paused
       ? html`<${Act} act="resume" busy=${busy} press=${() => run('resume', `${name} goes on.`, post('resume'))}>Resume<//>`
       : html`<${Act} act="pause" busy=${busy} barred=${!kept && NO_PAUSE} press=${() => run('pause', `${name} is paused.`, post('pause'))}>Pause<//>`)}
-    ${admin && runs && !row.paused && row.state !== 'running' && html`
+    ${runs && !row.paused && row.state !== 'running' && html`
       <${Act} act="retry" busy=${busy} press=${() => run('retry', `${name} is being tried.`, post('retry_now'))}>Try now<//>`}
     ${admin && kept && html`<button type="button" onClick=${() => app.setState({ form: { edit: row } })}>Edit</button>`}
     ${mayRemove && (kept || row.id) && html`
       <button type="button" class="danger" onClick=${() => confirm(true)}>${kept ? 'Delete document' : 'Cancel'}</button>`}
-    ${admin && runs && !kept && !row.paused && html`<p id="no-pause" class="note">${NO_PAUSE}</p>`}
+    ${runs && !kept && !row.paused && html`<p id="no-pause" class="note">${NO_PAUSE}</p>`}
     ${confirming && html`<${Confirm} title=${kept ? 'Delete the document?' : 'Cancel the replication?'} yes=${kept ? 'Delete document' : 'Cancel replication'}
       close=${() => confirm(false)}
       act=${() => run('remove', kept ? `${name} is deleted.` : `${name} is cancelled.`, async () => { await remove(); close(); })}>

@@ -59,7 +59,7 @@ pub async fn jobs(
         skip: count(query.number("skip")?.unwrap_or(0)),
         limit: count(query.number("limit")?.unwrap_or(JOBS).min(MAX_JOBS)),
     };
-    let tell = {
+    let encode = {
         let (state, caller) = (state.clone(), caller.clone());
         move |overview: &Overview| {
             let server = json!({
@@ -75,16 +75,16 @@ pub async fn jobs(
             serde_json::to_vec(&Shown { server, overview }).unwrap_or_default()
         }
     };
-    let told = state.jobs.overview(wanted, &caller, tell).await?;
-    let mut response = match answer::has_already(&headers, &told.tag) {
+    let answered = state.jobs.overview(wanted, &caller, encode).await?;
+    let mut response = match answer::has_already(&headers, &answered.etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false if takes_gzip(&headers) => {
             let coding = (CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            ([(CONTENT_TYPE, answer::APPLICATION_JSON), coding], told.gzipped.clone()).into_response()
+            ([(CONTENT_TYPE, answer::APPLICATION_JSON), coding], answered.gzipped.clone()).into_response()
         }
-        false => ([(CONTENT_TYPE, answer::APPLICATION_JSON)], told.text.clone()).into_response(),
+        false => ([(CONTENT_TYPE, answer::APPLICATION_JSON)], answered.text.clone()).into_response(),
     };
-    response.headers_mut().extend(answer::etag(&told.tag));
+    response.headers_mut().extend(answer::etag(&answered.etag));
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     Ok(response)
 }
@@ -136,13 +136,13 @@ pub async fn act(
         Act::RetryFailures => {
             place.leave();
             let retried = state.jobs.retry_failures(&id, &caller).await;
-            state.jobs.look_again();
+            state.jobs.forget_snapshot();
             return Ok(replication::told(retried, None));
         }
     };
     state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     state.jobs.act(&id, action).await?.ok_or(ApiError::Missing)?;
-    state.jobs.look_again();
+    state.jobs.forget_snapshot();
     let details = state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     Ok(answer::json(StatusCode::OK, &details))
 }

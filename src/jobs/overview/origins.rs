@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use url::Position;
 
-use super::look::{Seen, SeenJob};
+use super::snapshot::{JobOrDocument, JobSummary};
 use crate::endpoint::{Endpoint, RemoteEndpoint};
 use crate::jobs::history::rfc3339_text;
 use crate::jobs::replication::server;
@@ -35,22 +35,22 @@ struct Counted<'a> {
     jobs: u64,
     failing: u64,
     /// One that fails.
-    example: Option<&'a Seen>,
+    example: Option<&'a JobSummary>,
 }
 
 /// The servers of these jobs, those that are down first, then those with the most jobs that fail.
-pub fn origins<'a>(jobs: impl Iterator<Item = &'a Seen>, scheduler: &Scheduler) -> Vec<Origin> {
+pub fn origins<'a>(jobs: impl Iterator<Item = &'a JobSummary>, scheduler: &Scheduler) -> Vec<Origin> {
     let mut counted: HashMap<(&str, &str), Counted<'_>> = HashMap::new();
-    for seen in jobs {
-        let [source, target] = seen.job.endpoints().map(remote);
+    for job in jobs {
+        let [source, target] = job.job.endpoints().map(remote);
         let names = [source, target].map(|remote| remote.map(name));
         let target = target.filter(|_| names[0] != names[1]);
         for endpoint in [source, target].into_iter().flatten() {
             let one = counted.entry(name(endpoint)).or_insert(Counted { endpoint, jobs: 0, failing: 0, example: None });
             one.jobs += 1;
-            if seen.fails && !seen.paused {
+            if job.fails && !job.paused {
                 one.failing += 1;
-                one.example.get_or_insert(seen);
+                one.example.get_or_insert(job);
             }
         }
     }
@@ -62,9 +62,9 @@ pub fn origins<'a>(jobs: impl Iterator<Item = &'a Seen>, scheduler: &Scheduler) 
             failing: one.failing,
             shut: shut.is_some(),
             next_try: shut.flatten().map(|left| rfc3339_text(SystemTime::now() + left)),
-            reason: one.example.and_then(|seen| match &seen.job {
-                SeenJob::Job(job) => job.status().reason.as_deref().map(str::to_owned),
-                SeenJob::Document(..) => None,
+            reason: one.example.and_then(|job| match &job.job {
+                JobOrDocument::Job(job) => job.status().reason.as_deref().map(str::to_owned),
+                JobOrDocument::Document(..) => None,
             }),
         }
     };

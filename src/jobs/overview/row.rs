@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::look::{Seen, SeenJob};
+use super::snapshot::{JobOrDocument, JobSummary};
 use crate::jobs::Jobs;
 use crate::jobs::documents::{DocumentStage, DocumentStatus};
 use crate::jobs::history::rfc3339_text;
@@ -42,10 +42,10 @@ pub struct JobRow {
 }
 
 impl Jobs {
-    pub(super) fn row(&self, seen: &Seen) -> JobRow {
-        match &seen.job {
-            SeenJob::Job(job) => self.job_row(job),
-            SeenJob::Document(place, status) => self.document_row(place, status, seen),
+    pub(super) fn row(&self, summary: &JobSummary) -> JobRow {
+        match &summary.job {
+            JobOrDocument::Job(job) => self.job_row(job),
+            JobOrDocument::Document(place, status) => self.document_row(place, status, summary),
         }
     }
 
@@ -81,7 +81,7 @@ impl Jobs {
         }
     }
 
-    fn document_row(&self, place: &JobDocument, status: &DocumentStatus, seen: &Seen) -> JobRow {
+    fn document_row(&self, place: &JobDocument, status: &DocumentStatus, summary: &JobSummary) -> JobRow {
         let (address, description) = (&self.context.identity.address, &status.description);
         let (reason, error_count, next_try) = match &status.stage {
             DocumentStage::Error { count, reason, next_try } => (Some(reason), *count, Some(*next_try)),
@@ -96,7 +96,7 @@ impl Jobs {
             target: description.request.target.display(address),
             owner: description.owner.clone(),
             continuous: description.request.continuous,
-            state: seen.state,
+            state: summary.state,
             paused: description.paused,
             caught_up: false,
             reason: reason.map(|reason| reason.to_string()),

@@ -1,4 +1,5 @@
-//! A look at all jobs: what is counted of each, and their order; and what was told of it, which many ask for in the same words.
+//! All jobs as they were at one moment: what is counted of each, in their order; and the answers that were made of it, which several pages
+//! ask for in the same words.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,47 +19,48 @@ use crate::jobs::documents::{DocumentStage, DocumentStatus};
 use crate::jobs::replication::{JobDocument, Replication, State};
 use crate::replicate::progress::Lag;
 
-/// A look lasts so many times as long as it took: looking takes half a per cent of a core.
+/// A snapshot is used for so many times as long as it took: taking them takes half a per cent of a core.
 const SHARE: u32 = 200;
-/// How old a look may be, however short it took.
+/// How long it is used, however short it took.
 const SHORTEST: Duration = Duration::from_millis(500);
-/// Answers of a look that are kept for others, and the largest of them.
-const MAX_TOLD: usize = 100;
-const MAX_TOLD_BYTES: usize = 128 << 10;
+/// Answers that are kept for others, and the largest of them.
+const MAX_ENCODED: usize = 100;
+const MAX_ENCODED_BYTES: usize = 128 << 10;
 
-/// The newest look, while somebody asks.
+/// The newest snapshot, while somebody asks.
 #[derive(Default)]
-pub struct LastLook {
-    pub(super) newest: Mutex<Option<Arc<Look>>>,
+pub struct SnapshotCache {
+    pub(super) newest: Mutex<Option<Arc<JobsSnapshot>>>,
 }
 
-/// What was seen.
-pub struct Look {
+/// All jobs as they were.
+pub struct JobsSnapshot {
     taken: Instant,
     took: Duration,
     /// The failing ones first, then those that copy, those that will, those that have caught up, and those that are paused. Within
     /// each the oldest first, so that a page doesn't jump.
-    pub jobs: Vec<Seen>,
-    told: Mutex<HashMap<Asked, Arc<Told>>>,
+    pub jobs: Vec<JobSummary>,
+    /// Guards the answers that were made of it.
+    answers: Mutex<HashMap<Asked, Arc<EncodedOverview>>>,
 }
 
 /// What is wanted, by whom, and whether he may see all.
 type Asked = (Wanted, Option<String>, bool);
 
-/// What is told: text, packed too, with a hash over it.
+/// An overview as it is sent.
 #[derive(Debug)]
-pub struct Told {
+pub struct EncodedOverview {
     /// The text.
     pub text: Bytes,
     /// The same, gzipped.
     pub gzipped: Bytes,
-    /// Other texts have other ones.
-    pub tag: String,
+    /// A hash over the text.
+    pub etag: String,
 }
 
-/// What was seen of a job.
-pub struct Seen {
-    pub job: SeenJob,
+/// What is counted of a job.
+pub struct JobSummary {
+    pub job: JobOrDocument,
     pub state: State,
     pub paused: bool,
     /// It has copied all that there was, and waits for changes.
@@ -71,16 +73,16 @@ pub struct Seen {
 }
 
 /// A job, or a document that has none.
-pub enum SeenJob {
+pub enum JobOrDocument {
     Job(Arc<Replication>),
     Document(JobDocument, DocumentStatus),
 }
 
-impl LastLook {
-    /// A look that is older holds jobs that are gone, and nobody asks for it.
+impl SnapshotCache {
+    /// Drops it if it is older and nobody asks any more: it holds jobs that may be gone.
     pub fn forget_old(&self, age: Duration) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.take_if(|look| look.taken.elapsed() > age.max(look.lasts()));
+        newest.take_if(|snapshot| snapshot.taken.elapsed() > age.max(snapshot.lasts()));
     }
 
     /// Somebody has changed something, and wants to see it.
@@ -89,32 +91,32 @@ impl LastLook {
     }
 }
 
-impl Look {
-    /// Looks at these.
+impl JobsSnapshot {
+    /// Of these.
     pub fn at(jobs: Vec<Arc<Replication>>, documents: Vec<(JobDocument, DocumentStatus)>) -> Self {
         let taken = Instant::now();
-        let documents = documents.into_iter().map(|(place, status)| Seen::document(place, status));
-        let mut jobs: Vec<_> = jobs.into_iter().map(Seen::job).chain(documents).collect();
-        jobs.sort_by_cached_key(Seen::place);
-        Self { taken, took: taken.elapsed(), jobs, told: Mutex::default() }
+        let documents = documents.into_iter().map(|(place, status)| JobSummary::document(place, status));
+        let mut jobs: Vec<_> = jobs.into_iter().map(JobSummary::job).chain(documents).collect();
+        jobs.sort_by_cached_key(JobSummary::place);
+        Self { taken, took: taken.elapsed(), jobs, answers: Mutex::default() }
     }
 
-    /// What this caller is told who wants this: what he was told before, on another page, or what `tell` says.
-    pub fn told(&self, wanted: &Wanted, caller: &Caller, tell: impl FnOnce() -> Vec<u8>) -> Arc<Told> {
+    /// The answer to this caller who wants this: the one that another page of his got, or what `encode` makes.
+    pub fn answer(&self, wanted: &Wanted, caller: &Caller, encode: impl FnOnce() -> Vec<u8>) -> Arc<EncodedOverview> {
         let key = (wanted.clone(), caller.name.clone(), caller.is_server_admin());
-        let all = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = all().get(&key) {
-            return told.clone();
+        let all = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = all().get(&key) {
+            return answer.clone();
         }
-        let told = Arc::new(Told::of(tell()));
+        let answer = Arc::new(EncodedOverview::of(encode()));
         let mut all = all();
-        if all.len() < MAX_TOLD && told.text.len() <= MAX_TOLD_BYTES {
-            all.insert(key, told.clone());
+        if all.len() < MAX_ENCODED && answer.text.len() <= MAX_ENCODED_BYTES {
+            all.insert(key, answer.clone());
         }
-        told
+        answer
     }
 
-    /// How long it is shown.
+    /// How long it is used.
     pub fn lasts(&self) -> Duration {
         SHORTEST.max(self.took * SHARE)
     }
@@ -124,18 +126,18 @@ impl Look {
     }
 }
 
-impl Told {
+impl EncodedOverview {
     fn of(text: Vec<u8>) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(&text);
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         // Memory takes whatever is written there.
         let gzipped = packed.write_all(&text).and_then(|()| packed.finish()).unwrap_or_default();
-        Self { text: text.into(), gzipped: gzipped.into(), tag: format!("{:016x}", hasher.finish()) }
+        Self { text: text.into(), gzipped: gzipped.into(), etag: format!("{:016x}", hasher.finish()) }
     }
 }
 
-impl Seen {
+impl JobSummary {
     fn job(job: Arc<Replication>) -> Self {
         let (state, progress) = (job.state(), &job.progress);
         let (paused, waits, fails) = {
@@ -151,7 +153,7 @@ impl Seen {
             docs_per_second: if waits { 0.0 } else { progress.docs_per_second().unwrap_or(0.0) },
             changes_pending: progress.changes_pending(),
             doc_write_failures: progress.counts().doc_write_failures,
-            job: SeenJob::Job(job),
+            job: JobOrDocument::Job(job),
         }
     }
 
@@ -169,7 +171,7 @@ impl Seen {
             docs_per_second: 0.0,
             changes_pending: None,
             doc_write_failures: 0,
-            job: SeenJob::Document(place, status),
+            job: JobOrDocument::Document(place, status),
         }
     }
 
@@ -183,13 +185,13 @@ impl Seen {
             State::Running | State::Completed => 3,
         };
         match &self.job {
-            SeenJob::Job(job) => (rank, Reverse(true), job.number),
-            SeenJob::Document(..) => (rank, Reverse(false), 0),
+            JobOrDocument::Job(job) => (rank, Reverse(true), job.number),
+            JobOrDocument::Document(..) => (rank, Reverse(false), 0),
         }
     }
 }
 
-impl SeenJob {
+impl JobOrDocument {
     /// Whose it is.
     pub fn owner(&self) -> Option<&str> {
         match self {

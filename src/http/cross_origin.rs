@@ -2,7 +2,8 @@
 //!
 //! A browser adds its cookies by itself, so any page could write here in the name of whoever is logged in. The rule: what
 //! may change something (all but GET, HEAD and OPTIONS) and is proven by a cookie alone is refused with 403 if it comes from
-//! another origin, unless that one is trusted with credentials (`[cors]`). It holds for forms, which browsers send without asking first.
+//! another origin, unless that one is trusted with credentials (`[cors]`). It holds for forms, which browsers send without asking first, and
+//! for logins, which a cookie is the answer to.
 //!
 //! Where it comes from, browsers say: `Sec-Fetch-Site` if the server's address is one that they trust (TLS, or this
 //! machine), `Origin` with everything but GET. A request with neither comes from no page. A page's origin is the server's
@@ -16,7 +17,7 @@ use crate::config::cors::Cors;
 
 use super::error::ApiError;
 
-/// Whether a request that only a cookie proves may be answered.
+/// Whether a request that only a cookie proves, or a login, may be answered.
 pub fn check(method: &Method, headers: &HeaderMap, cors: &Cors) -> Result<(), ApiError> {
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
         return Ok(());

@@ -269,3 +269,18 @@ async fn a_proxy_is_believed_where_the_settings_say_so_and_it_signs() {
     let server = Server::with_admin("root", "hunter2").await;
     assert_eq!(who(&server, &headers).await.body["userCtx"]["name"], Value::Null);
 }
+
+#[tokio::test]
+async fn another_sites_form_logs_nobody_in_or_out() {
+    let server = Server::with_admin("root", "hunter2").await;
+    for password in ["hunter2", "wrong"] {
+        let login = request(&server, Method::POST, "/_session")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("name=root&password={password}"));
+        let forged = answered(login.try_clone().unwrap().header("origin", "https://evil.example.com")).await;
+        let reason = "A page of another origin may not do this in your name.";
+        assert_eq!((forged.refusal(), forged.set_cookie()), ((403, "forbidden", reason), ""));
+        let own = answered(login.header("origin", server.anonymous_url(""))).await;
+        assert_eq!(own.status, if password == "wrong" { 401 } else { 200 });
+    }
+}

@@ -4,7 +4,7 @@
 //! everybody who reaches this server is one, a page in a browser of this machine too. The rule: what may change something (all but
 //! GET, HEAD and OPTIONS) and is proven by a cookie alone, or by nothing where nothing has to be proven, is refused with 403 if it
 //! comes from another origin, unless that one is trusted (`[cors]`; with a cookie, by its name and with credentials). It holds for
-//! forms, which browsers send without asking first.
+//! forms, which browsers send without asking first, and for logins, which a cookie is the answer to.
 //!
 //! Where it comes from, browsers say: `Sec-Fetch-Site` if the server's address is one that they trust (TLS, or this
 //! machine), `Origin` with everything but GET. A request with neither comes from no page. A page's origin is the server's

@@ -21,7 +21,7 @@ use super::identify::{self, ProvenBy};
 use super::query::Query;
 use super::request::Payload;
 use super::session_cookie::{self, is_https};
-use super::{AppState, answer};
+use super::{AppState, answer, cross_origin};
 
 /// Bytes of a login.
 const MAX_LOGIN_BYTES: usize = 64 << 10;
@@ -56,6 +56,9 @@ pub async fn log_in(State(state): State<AppState>, query: Query, request: Reques
     if !state.accounts()?.has_admins() {
         return Err(ApiError::NoSessions);
     }
+    // Another site's form, which needs no cookie for it, would log its reader out, or in as somebody whom he doesn't expect.
+    let settings = state.settings.current();
+    cross_origin::check(request.method(), request.headers(), |origin| settings.cors.trusts(origin))?;
     let (https, address) = (is_https(&request), identify::address(&request));
     let (next, fail) = (location(&query, "next")?, location(&query, "fail")?);
     let payload = Payload::from_request(request, &state).await?;

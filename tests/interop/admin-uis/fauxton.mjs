@@ -65,6 +65,9 @@ class FauxtonPages {
     await this.goto('_all_dbs');
     await this.page.click('.add-new-database-btn');
     await this.page.fill('#js-new-database-name', name);
+    // A CouchDB that has partitions wants to know.
+    const plain = this.page.locator('#non-partitioned-db');
+    if (await plain.count()) await plain.check();
     await this.page.click('#js-create-database');
     await this.page.getByText('Database created successfully').first().waitFor();
   }
@@ -171,6 +174,15 @@ class FauxtonPages {
     await this.row(id).locator('.icon-trash').click();
     await this.page.locator('.modal button', { hasText: 'Delete' }).click();
     await this.row(id).waitFor({ state: 'detached' });
+  }
+
+  /** The pages of jobs, for somebody to whom they may say anything. */
+  lookAtTasks = () => this.lookAt('activetasks');
+  lookAtReplications = () => this.lookAt('replication');
+
+  async lookAt(hash) {
+    await this.goto(hash);
+    await this.page.waitForLoadState('networkidle');
   }
 
   /** The rows of the page of active tasks. */

@@ -18,9 +18,12 @@ export class Futon {
     this.name = basename(dir);
   }
 
-  /** Its overview asks for a list that is the admins' alone before anybody logs in, and browsers ask for an icon, which is a CouchDB's. */
-  bears = [/^401 GET \/_all_dbs$/, /^\d+ GET \/favicon.ico/, /^401 POST \/_replicate$/, /^404 GET .*\?revs_info=true$/];
-  throws = [/^You are not a server admin\.$/, WRONG];
+  /**
+   * Its overview asks for a list that is the admins' alone before anybody logs in, and browsers ask for an icon, which is a CouchDB's.
+   * CouchDB 3 has neither the settings of CouchDB 1 nor its databases' sizes.
+   */
+  bears = [/^401 GET \/_all_dbs$/, /^404 GET \/_config\//, /^\d+ GET \/favicon.ico/, /^401 POST \/_replicate$/, /^404 GET .*\?revs_info=true$/];
+  throws = [/^You are not a server admin\.$/, ...(process.env.COUCHDB_URL ? [/reading 'toFixed'/] : []), WRONG];
 
   on(page, url) {
     return new FutonPages(page, url);
@@ -181,6 +184,15 @@ class FutonPages {
       return this.alerted;
     };
     return Promise.race([alerted(), shown.innerText()]);
+  }
+
+  /** The pages of jobs, for somebody to whom they may say anything. */
+  lookAtTasks = () => this.lookAt('status.html');
+  lookAtReplications = () => this.lookAt('replicator.html');
+
+  async lookAt(path) {
+    await this.goto(path);
+    await this.page.waitForLoadState('networkidle');
   }
 
   /** The rows of the page of active tasks. */

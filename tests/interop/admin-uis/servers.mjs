@@ -10,7 +10,7 @@ const far = { name: 'there', password: 'far' };
 
 /** JSON's answer to whoever `login` is; asserts that it succeeds. */
 export async function asked(method, url, login, body) {
-  const headers = { 'content-type': 'application/json' };
+  const headers = { accept: 'application/json', 'content-type': 'application/json' };
   if (login) headers.authorization = `Basic ${btoa(`${login.name}:${login.password}`)}`;
   const answer = await fetch(url, { method, headers, body: body && JSON.stringify(body) });
   assert.ok(answer.ok, `${method} ${url}: ${answer.status} ${await answer.clone().text()}`);

@@ -24,6 +24,8 @@ export async function openPage(browser, name) {
     const dir = process.env.SCREENSHOTS;
     if (!dir) return;
     await mkdir(dir, { recursive: true });
+    // What fades in or out has done so.
+    await page.waitForTimeout(500);
     await page.screenshot({ path: join(dir, `${name}-${String((pictures += 1)).padStart(2, '0')}-${of}.png`) });
   };
   return watched;

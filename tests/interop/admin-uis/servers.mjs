@@ -17,10 +17,10 @@ export async function asked(method, url, login, body) {
   return answer.json();
 }
 
-/** Starts couchrep with a UI's directory and an admin: `{ url, admin, renewsSessions, stop }`; whether a session may start what outlasts it. */
+/** Starts couchrep with a UI's directory and an admin: `{ url, admin, renewsSessions, documentsSayWhy, stop }`. */
 export async function embedded(dir) {
   const couchrep = await startCouchrep({ admin: played, args: ['--utils-dir', dir] });
-  return { url: couchrep.url, admin: played, renewsSessions: true, stop: couchrep.stop };
+  return { url: couchrep.url, admin: played, renewsSessions: true, documentsSayWhy: true, stop: couchrep.stop };
 }
 
 /** The same beside the CouchDB that COUCHDB_URL names (http://admin:password@host:port), else beside a couchrep with an embedded store. */
@@ -36,6 +36,8 @@ export async function beside(dir) {
     admin,
     // A couchrep's cookies aren't made as a CouchDB's are, so the one beside it can't renew them.
     renewsSessions: couchdb === undefined,
+    // A CouchDB's own replicator couldn't read a document that says why it crashes; lists of jobs say it.
+    documentsSayWhy: couchdb !== undefined,
     stop: async () => {
       await sidecar.stop();
       await couchdb?.stop();

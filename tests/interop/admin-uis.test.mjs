@@ -90,6 +90,7 @@ async function inUi(t, ui, start, name, live) {
     throw error;
   } finally {
     await watched.close();
+    await server.clear();
     await server.stop();
   }
 }

@@ -126,7 +126,6 @@ class FutonPages {
     await id.press('Enter');
     await this.page.locator('#fields tbody.content td code', { hasText: doc._id }).waitFor();
     await this.typeSource(doc);
-    await this.page.waitForURL(/document\.html\?[^/]+\/.+/);
     await this.open(db, doc._id);
   }
 
@@ -135,7 +134,6 @@ class FutonPages {
     await this.open(db, id);
     const doc = await this.shownDoc();
     await this.typeSource({ ...doc, ...fields });
-    await this.page.waitForEvent('load');
     await this.page.locator('#fields tbody.footer span', { hasText: 'Showing' }).waitFor();
   }
 
@@ -152,7 +150,9 @@ class FutonPages {
     await cell.locator('textarea').fill(JSON.stringify(doc));
     await cell.locator('button.apply').click();
     await cell.locator('pre').waitFor();
+    const loaded = this.page.waitForEvent('load');
     await this.page.locator('#toolbar button.save').click();
+    await loaded;
   }
 
   async deleteShown() {

@@ -22,7 +22,9 @@ pub mod kept;
 pub mod listing;
 pub mod trends;
 pub mod overview;
+mod refused_checks;
 pub mod checking;
+mod comparisons;
 mod verifying;
 mod failures;
 pub mod figures;
@@ -33,11 +35,12 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
+use self::comparisons::Comparisons;
 use self::documents::{DescribedJobs, Documents};
 use self::entry::TaskEntry;
 use self::overview::SnapshotCache;
+use self::refused_checks::RefusedChecks;
 use self::replication::Replication;
 use self::running::{Cancelled, Ending, RunningJobs};
 use self::scheduler::Scheduler;
@@ -51,8 +54,6 @@ use crate::takeover::DocumentRunner;
 
 /// Replications whose sources are remembered.
 const MAX_SOURCES: usize = 10_000;
-/// Comparisons of databases that go on at once; others wait.
-const COMPARISONS: usize = 2;
 /// How long a cancel waits for the task to wind down before it is answered.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the last states to be written into documents.
@@ -72,8 +73,10 @@ pub struct Jobs {
     trends: Trends,
     /// The newest snapshot of all jobs.
     snapshot: Arc<SnapshotCache>,
-    /// Places of comparisons.
-    comparisons: Arc<Semaphore>,
+    /// Comparisons of databases.
+    comparing: Arc<Comparisons>,
+    /// Checks that were refused.
+    refused_checks: Arc<RefusedChecks>,
 }
 
 /// A source, and who has it read. A secret that it names is his.
@@ -121,7 +124,8 @@ impl Jobs {
             sources: Arc::default(),
             trends: Trends::default(),
             snapshot: Arc::default(),
-            comparisons: Arc::new(Semaphore::new(COMPARISONS)),
+            comparing: Arc::default(),
+            refused_checks: Arc::default(),
         };
         let following = jobs.clone();
         jobs.context.tasks.keep("follow how fast jobs are", move || following.clone().follow_trends());
@@ -137,6 +141,12 @@ impl Jobs {
     ///
     /// A one-shot is waited for; dropping this future stops nothing.
     pub async fn replicate(&self, body: Map<String, Value>, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
+        let answer = self.answer(body, caller).await?;
+        self.snapshot.is_wanted_anew();
+        Ok(answer)
+    }
+
+    async fn answer(&self, body: Map<String, Value>, caller: &Arc<Caller>) -> Result<Answer, ReplicateError> {
         caller.may_replicate()?;
         let command = Command::parse(&body).map_err(|error| self.as_url(error))?;
         if let Command::Run(request) = &command

@@ -43,10 +43,18 @@ pub fn check_referer(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
-    let Some((_, authority)) = origin.split_once("://") else { return false };
-    let is =
-        |name: &str| headers.get(name).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
-    is(HOST.as_str()) || is("x-forwarded-host")
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    // A proxy may name the port that the scheme has anyway, and each of several proxies its own client's word.
+    let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let is = |host: &str| {
+        let host = host.trim();
+        host.eq_ignore_ascii_case(authority)
+            || host.strip_suffix(port).is_some_and(|host| host.eq_ignore_ascii_case(authority))
+    };
+    let names = |name: &str, first: fn(&str) -> &str| {
+        headers.get(name).and_then(|host| host.to_str().ok()).is_some_and(|host| is(first(host)))
+    };
+    names(HOST.as_str(), |host| host) || names("x-forwarded-host", |hosts| hosts.split(',').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -76,6 +84,7 @@ mod tests {
             &[("origin", "null")],
             &[("origin", "http://db.example.com")],
             &[("origin", "http://db.example.com:5984.evil.example.com")],
+            &[("origin", "http://evil.example.com"), ("x-forwarded-host", "db.example.com, evil.example.com")],
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "same-site"), ("origin", "http://db.example.com:5985")],
             &[("sec-fetch-site", "cross-site"), ("origin", "http://db.example.com:5984")],
@@ -122,6 +131,7 @@ mod tests {
             &[("sec-fetch-site", "none")],
             &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example.com")],
             &[("origin", "https://outside.example.com"), ("x-forwarded-host", "outside.example.com")],
+            &[("origin", "https://outside.example.com"), ("x-forwarded-host", "outside.example.com:443, inside")],
         ] {
             assert!(passes(Method::POST, headers), "{headers:?}");
         }

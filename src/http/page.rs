@@ -1,10 +1,10 @@
-//! `/_couchrep/`: couchrep's own page, out of the binary, and what it asks ([`overview`]).
+//! `/_couchrep/`: couchrep's own page, out of the binary, and what it asks ([`requests`]).
 //!
 //! The files are for everybody: they hold nothing of anybody. What they show comes from the routes below and from CouchDB's own, with the
 //! rights of who uses the page. Nothing that isn't in these files runs in it, it asks nobody but this server, and no other site may frame
 //! it. A browser asks each time whether its copy is still right, so a new release shows at once.
 
-pub mod overview;
+pub mod requests;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -29,7 +29,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 macro_rules! files {
     ($($name:literal,)+) => {
         /// Each file's name and text.
-        const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("page/", $name)))),+];
+        const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("page/files/", $name)))),+];
     };
 }
 
@@ -117,7 +117,7 @@ mod tests {
     /// Else a page would ask for a file that isn't in the binary.
     #[test]
     fn every_file_of_the_page_is_in_the_binary() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/page");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/page/files");
         let mut found = BTreeSet::new();
         let mut directories = vec![root.clone()];
         while let Some(directory) = directories.pop() {

@@ -2,14 +2,17 @@
 //!
 //! Each database is asked how it is, as a life of the replication does first, with its asker's rights and credentials, and under the same
 //! endpoint policy. Nothing is written, no job is made, and nothing is tried again: whoever waits for this wants to know what is
-//! wrong now. Shut gates don't count either, since the password may have been mended. That somebody may write to the target only writing
-//! would show.
+//! wrong now. Shut gates don't count either, since the password may have been mended; but servers lock accounts after some refused logins,
+//! so a login that was refused too often isn't tried for a while ([`refused_checks`](super::refused_checks)). That somebody may write to the target only writing would
+//! show.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
+use super::replication::login;
 use super::{Jobs, may_run};
 use crate::access::Caller;
 use crate::effort::pulse::Pulse;
@@ -18,9 +21,8 @@ use crate::peer::{DatabaseInfo, PeerError};
 use crate::replicate::ReplicateError;
 use crate::replicate::request::{Command, Request};
 
-/// How long each end may take to answer.
+/// How long each end may take to answer, and the source to give a filter's code.
 const LIMIT: Duration = Duration::from_secs(15);
-
 /// What was found.
 #[derive(Debug)]
 pub struct Checked {
@@ -28,9 +30,9 @@ pub struct Checked {
     pub source: CheckedEnd,
     /// Of the target.
     pub target: CheckedEnd,
-    /// The id that the replication would have, or what is wrong with it besides its ends.
-    pub id: Result<String, ReplicateError>,
-    /// A job has this id.
+    /// The id that the replication would have, if its source answers, or what is wrong with it besides its ends.
+    pub id: Result<Option<String>, ReplicateError>,
+    /// A job of the caller's has this id.
     pub running: bool,
 }
 
@@ -69,8 +71,16 @@ impl Jobs {
             self.check_end(&request.source, false, caller),
             self.check_end(&request.target, request.create_target, caller),
         );
-        let id = self.check_whole(request, caller).await;
-        let running = id.as_ref().is_ok_and(|id| self.running.get(id).is_some());
+        let id = match &source.found {
+            Ok(_) => match tokio::time::timeout(LIMIT, self.check_whole(request, caller)).await {
+                Ok(id) => id.map(Some),
+                Err(_) => Err(late(&source.url).into()),
+            },
+            // A filter's code stands there, and the whole is no better than its end.
+            Err(_) => Ok(None),
+        };
+        let runs = |id: &String| self.running.get(id).is_some_and(|job| caller.may_manage(job.owner()));
+        let running = id.as_ref().is_ok_and(|id| id.as_ref().is_some_and(runs));
         Ok(Checked { source, target, id, running })
     }
 
@@ -94,8 +104,22 @@ impl Jobs {
             Endpoint::Local(name) if databases.has_store() => databases.may_open(name, caller).await?,
             endpoint => databases.may_connect(endpoint, caller)?,
         }
+        let login = match endpoint {
+            Endpoint::Remote(remote) => login(remote, caller.name.as_deref()),
+            Endpoint::Local(_) => None,
+        };
+        if login.is_some_and(|login| !self.refused_checks.may_try(&login, Instant::now())) {
+            let reason = "this login was refused too often to be tried again now, which might lock its account: wait five minutes";
+            return Err(ReplicateError::Unauthorized(reason.into()));
+        }
         let peer = databases.open(endpoint, caller, &Pulse::default()).await?;
-        Ok(peer.info().await?)
+        let answer = peer.info().await.map_err(ReplicateError::from);
+        if let (Some(login), Err(ReplicateError::WrongCredentials { .. } | ReplicateError::Unauthorized(_))) =
+            (login, &answer)
+        {
+            self.refused_checks.note(login, Instant::now());
+        }
+        answer
     }
 
     /// Whether somebody may run it, and its id.
@@ -107,4 +131,8 @@ impl Jobs {
         let (_, (id, _)) = self.context.identify(request, caller).await?;
         Ok(id.to_string())
     }
+}
+
+fn late(url: &str) -> PeerError {
+    PeerError::Broken { request: format!("GET {url}"), reason: format!("it took longer than {LIMIT:?}") }
 }

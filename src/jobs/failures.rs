@@ -57,18 +57,23 @@ impl Jobs {
     /// Copies again what a job couldn't copy, with its owner's rights, and waits until that is done.
     ///
     /// # Errors
-    /// [`ReplicateError::NotFound`] if the caller manages no such job, and what such a replication ends with.
+    /// [`ReplicateError::NotFound`] if the caller manages no such job, [`ReplicateError::Paused`], and what such a replication ends with.
     pub async fn retry_failures(&self, id: &str, caller: &Caller) -> Result<Answer, ReplicateError> {
         let job = self.manageable(id, caller)?;
+        if job.status().paused {
+            return Err(ReplicateError::Paused);
+        }
+        // Not those that he had when it began.
+        let owner = self.scheduler.caller(&job).await?;
         // Those that no checkpoint has come after yet.
         if !job.failures.unkept().is_empty() {
-            let source = self.context.databases.open(&job.request.source, &job.caller, &Pulse::default()).await?;
+            let source = self.context.databases.open(&job.request.source, &owner, &Pulse::default()).await?;
             let whose = (job.id.base.as_str(), job.owner());
             let list = FailureList::of_job(&job.request, whose, &source, (&self.context.failures, &job.failures));
             list.keep(&job.failures).await?;
         }
         let request = Request { retry_failures: true, continuous: false, keep: false, ..Request::clone(&job.request) };
-        self.run(request, &job.caller).await
+        self.run(request, &owner).await
     }
 
     /// The source of a replication that the caller started, or, if an admin asks, that anybody did.

@@ -64,6 +64,8 @@ pub struct Status {
     pub history: History,
     /// Failures in a row.
     pub error_count: u32,
+    /// When the first of them was.
+    pub failing_since: Option<SystemTime>,
     /// Why its last life failed, if it hasn't got better since.
     pub reason: Option<Arc<str>>,
     /// When it is to be tried again.
@@ -268,7 +270,8 @@ pub fn server(remote: &RemoteEndpoint) -> Gate {
     Gate::server(&remote.url.origin().ascii_serialization(), remote.connection.way().as_deref())
 }
 
-fn login(remote: &RemoteEndpoint, owner: Option<&str>) -> Option<Gate> {
+/// What jobs of this owner share that log in there.
+pub fn login(remote: &RemoteEndpoint, owner: Option<&str>) -> Option<Gate> {
     let origin = remote.url.origin().ascii_serialization();
     remote.login().map(|user| Gate::login(&origin, remote.connection.way().as_deref(), user, owner))
 }

@@ -131,7 +131,8 @@ impl Scheduler {
                 true if !scheduled.schedule.pause(job.number) => (false, None),
                 true => {
                     status.history.add(EventKind::Stopped, None);
-                    (status.waits, status.next_try, status.error_count) = (false, None, 0);
+                    (status.waits, status.next_try) = (false, None);
+                    (status.error_count, status.failing_since) = (0, None);
                     status.stated |= status.reason.take().is_some();
                     (true, status.take_life())
                 }

@@ -1,6 +1,6 @@
 //! How fast jobs copied of late and how much they had before them: the lines of couchrep's own page.
 //!
-//! Every [`STEP`] a look is taken at all jobs. Only a job that did something within the time of a line has one, so ten thousand that
+//! Every [`STEP`] it is noted of all jobs. Only a job that did something within the time of a line has one, so ten thousand that
 //! have nothing to do hold nothing here.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::replication::Replication;
 use super::schedule::Number;
 
-/// Between two looks: the time that a rate is of, too (`replicate/rate.rs`).
+/// Between two samples: the time that a rate is of, too (`replicate/rate.rs`).
 pub const STEP: Duration = Duration::from_secs(10);
 /// Values of a line: a quarter of an hour.
 const VALUES: usize = 90;
@@ -33,7 +33,7 @@ struct Lines {
 #[derive(Default)]
 struct Line {
     values: VecDeque<(f32, Option<u64>)>,
-    /// Looks in a row that found nothing new.
+    /// Samples in a row that found nothing new.
     idle: usize,
 }
 
@@ -51,13 +51,13 @@ struct Measured {
     job: Number,
     docs_per_second: f64,
     changes_pending: Option<u64>,
-    /// Something happened to it since the last look.
+    /// Something happened to it since the last sample.
     moved: bool,
 }
 
 impl Trends {
-    /// Takes a look at all jobs that there are.
-    pub fn look(&self, jobs: &[Arc<Replication>]) {
+    /// Notes how fast all jobs are that there are.
+    pub fn sample(&self, jobs: &[Arc<Replication>]) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         self.lines().add(jobs.iter().map(|job| Measured::of(job, now)));
     }
@@ -99,7 +99,7 @@ impl Lines {
         let (mut rate, mut pending) = (0.0, None);
         for one in jobs {
             rate += one.docs_per_second;
-            pending = one.changes_pending.map(|more| pending.unwrap_or(0) + more).or(pending);
+            pending = one.changes_pending.map(|more| pending.unwrap_or(0_u64).saturating_add(more)).or(pending);
             let does_something = one.does_something();
             let line = before.remove(&one.job).or_else(|| does_something.then(Line::default));
             if let Some(mut line) = line {
@@ -164,7 +164,7 @@ mod tests {
         let trends = Trends::default();
         trends.lines().add([Measured { job: 7, docs_per_second: 1.0, changes_pending: None, moved: true }].into_iter());
         assert!(trends.of(7).is_some());
-        trends.look(&[]);
+        trends.sample(&[]);
         assert_eq!(trends.of(7), None);
         assert_eq!(trends.of_all().changes_pending, [None, None]);
     }

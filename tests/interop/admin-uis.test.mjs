@@ -14,7 +14,6 @@ import { LISTS, member } from './admin-uis/member.mjs';
 import { asked, beside, embedded, fresh, startRemote } from './admin-uis/servers.mjs';
 import { beyond, openPage } from './admin-uis/watched-page.mjs';
 import { launch, skip } from './chromium.mjs';
-import { until } from './support.mjs';
 
 const futons = (process.env.FUTON_DIRS ?? '').split(':').filter(Boolean).map((dir) => new Futon(dir));
 const uis = [new Fauxton(), ...futons];
@@ -91,6 +90,7 @@ async function inUi(t, ui, start, name, live) {
     throw error;
   } finally {
     await watched.close();
+    await server.clear();
     await server.stop();
   }
 }

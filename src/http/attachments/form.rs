@@ -23,6 +23,9 @@ use crate::store::{AttachmentData, Database, NewAttachment};
 
 /// Bytes of a revision's text.
 const MAX_REV_BYTES: usize = 256;
+/// Parts of a form, and bytes of what is said of its files: both stay in memory.
+const MAX_PARTS: usize = 1000;
+const MAX_NAMES_BYTES: usize = 1 << 20;
 
 /// Adds the files of a form to a document.
 pub async fn post(
@@ -64,9 +67,16 @@ impl Form {
     async fn read(db: &Database, payload: Payload, boundary: &str) -> Result<Self, ApiError> {
         let mut form = Self::default();
         let mut reader = Reader::new(payload.stream(), boundary);
+        let (mut parts, mut bytes) = (0, 0);
         while let Some(headers) = reader.next_part().await? {
+            (parts, bytes) = (parts + 1, bytes + headers.iter().map(|(_, value)| value.len()).sum::<usize>());
+            if parts > MAX_PARTS || bytes > MAX_NAMES_BYTES {
+                return Err(ApiError::TooLarge);
+            }
             let Some((field, file)) = headers.get(CONTENT_DISPOSITION).and_then(multipart::form_field) else {
-                continue;
+                return Err(ApiError::bad_request(
+                    "a part of the form has no Content-Disposition in UTF-8 with a name",
+                ));
             };
             match (field.as_str(), file) {
                 ("_rev", None) => {
@@ -100,6 +110,9 @@ impl Form {
                 }
                 _ => {}
             }
+        }
+        if form.files.is_empty() {
+            return Err(ApiError::bad_request("the form has no file called `_attachments`"));
         }
         Ok(form)
     }

@@ -48,7 +48,7 @@ pub fn origins<'a>(jobs: impl Iterator<Item = &'a JobSummary>, scheduler: &Sched
         for endpoint in [source, target].into_iter().flatten() {
             let one = counted.entry(name(endpoint)).or_insert(Counted { endpoint, jobs: 0, failing: 0, example: None });
             one.jobs += 1;
-            if job.fails && !job.paused {
+            if job.fails && !job.paused && is_blamed(endpoint, job) {
                 one.failing += 1;
                 one.example.get_or_insert(job);
             }
@@ -73,10 +73,19 @@ pub fn origins<'a>(jobs: impl Iterator<Item = &'a JobSummary>, scheduler: &Sched
     origins
 }
 
+/// Whether the reason why a job fails is about this end: one that names neither end is about both.
+fn is_blamed(endpoint: &RemoteEndpoint, job: &JobSummary) -> bool {
+    let JobOrDocument::Job(replication) = &job.job else { return true };
+    let Some(reason) = replication.status().reason.clone() else { return true };
+    let names = |remote: &RemoteEndpoint| reason.contains(name(remote).1);
+    names(endpoint) || !job.job.endpoints().into_iter().filter_map(remote).any(names)
+}
+
 fn remote(endpoint: &Endpoint) -> Option<&RemoteEndpoint> {
     match endpoint {
-        Endpoint::Remote(remote) => Some(remote),
-        Endpoint::Local(_) => None,
+        Endpoint::Remote(remote) if remote.local_name.is_none() => Some(remote),
+        // This server's own, wherever they are.
+        Endpoint::Remote(_) | Endpoint::Local(_) => None,
     }
 }
 

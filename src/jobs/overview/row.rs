@@ -27,7 +27,7 @@ pub struct JobRow {
     paused: bool,
     caught_up: bool,
     reason: Option<String>,
-    /// When what happened last happened.
+    /// Since when it fails; else when what happened last happened.
     since: Option<String>,
     error_count: u32,
     next_try: Option<String>,
@@ -67,7 +67,7 @@ impl Jobs {
             paused: status.paused,
             caught_up: status.waits || (state == State::Running && lag == Lag::CaughtUp),
             reason: status.reason.as_deref().map(str::to_owned),
-            since: status.history.newest().map(|event| rfc3339_text(event.timestamp)),
+            since: status.failing_since.or(status.history.newest().map(|event| event.timestamp)).map(rfc3339_text),
             error_count: status.error_count,
             next_try: next_try.filter(|_| !status.paused).map(rfc3339_text),
             docs_read: counts.docs_read,

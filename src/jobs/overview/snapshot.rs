@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,13 @@ use crate::jobs::documents::{DocumentStage, DocumentStatus};
 use crate::jobs::replication::{JobDocument, Replication, State};
 use crate::replicate::progress::Lag;
 
-/// A snapshot is used for so many times as long as it took: taking them takes half a per cent of a core.
-const SHARE: u32 = 200;
-/// How long it is used, however short it took.
+/// A snapshot is used for so many times as long as it took: taking them takes a quarter of a per cent of a core.
+const SHARE: u32 = 400;
+/// The same when somebody has done something and wants to see it.
+const SHARE_IN_A_HURRY: u32 = 50;
+/// How long it is used, however short it took, and however long, on a machine that has no time.
 const SHORTEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(10);
 /// Answers that are kept for others, and the largest of them.
 const MAX_ENCODED: usize = 100;
 const MAX_ENCODED_BYTES: usize = 128 << 10;
@@ -30,7 +34,8 @@ const MAX_ENCODED_BYTES: usize = 128 << 10;
 /// The newest snapshot, while somebody asks.
 #[derive(Default)]
 pub struct SnapshotCache {
-    pub(super) newest: Mutex<Option<Arc<JobsSnapshot>>>,
+    newest: Mutex<Option<Arc<JobsSnapshot>>>,
+    wanted_anew: AtomicBool,
 }
 
 /// All jobs as they were.
@@ -41,11 +46,11 @@ pub struct JobsSnapshot {
     /// each the oldest first, so that a page doesn't jump.
     pub jobs: Vec<JobSummary>,
     /// Guards the answers that were made of it.
-    answers: Mutex<HashMap<Asked, Arc<EncodedOverview>>>,
+    answers: Mutex<HashMap<AnswerKey, Arc<EncodedOverview>>>,
 }
 
 /// What is wanted, by whom, and whether he may see all.
-type Asked = (Wanted, Option<String>, bool);
+type AnswerKey = (Wanted, Option<String>, bool);
 
 /// An overview as it is sent.
 #[derive(Debug)]
@@ -85,20 +90,42 @@ impl SnapshotCache {
         newest.take_if(|snapshot| snapshot.taken.elapsed() > age.max(snapshot.lasts()));
     }
 
-    /// Somebody has changed something, and wants to see it.
-    pub fn forget(&self) {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Somebody has changed something, and wants to see it: the next snapshot is taken sooner, though not whenever somebody wants it.
+    pub fn is_wanted_anew(&self) {
+        self.wanted_anew.store(true, Ordering::Relaxed);
+    }
+
+    /// The newest one, if it still serves, else the one that is taken now. Whoever comes meanwhile waits for it instead of taking one too.
+    pub fn newest_or(&self, take: impl FnOnce() -> JobsSnapshot) -> Arc<JobsSnapshot> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted_anew = self.wanted_anew.load(Ordering::Relaxed);
+        if let Some(snapshot) = newest.as_ref().filter(|snapshot| snapshot.serves(wanted_anew)) {
+            return snapshot.clone();
+        }
+        self.wanted_anew.store(false, Ordering::Relaxed);
+        newest.insert(Arc::new(take())).clone()
     }
 }
 
 impl JobsSnapshot {
-    /// Of these.
-    pub fn at(jobs: Vec<Arc<Replication>>, documents: Vec<(JobDocument, DocumentStatus)>) -> Self {
+    /// Of the jobs, and the documents without one, that `list` finds.
+    pub fn take(list: impl FnOnce() -> (Vec<Arc<Replication>>, Vec<(JobDocument, DocumentStatus)>)) -> Self {
         let taken = Instant::now();
+        let (jobs, documents) = list();
         let documents = documents.into_iter().map(|(place, status)| JobSummary::document(place, status));
         let mut jobs: Vec<_> = jobs.into_iter().map(JobSummary::job).chain(documents).collect();
         jobs.sort_by_cached_key(JobSummary::place);
         Self { taken, took: taken.elapsed(), jobs, answers: Mutex::default() }
+    }
+
+    /// How long it is used.
+    pub fn lasts(&self) -> Duration {
+        (self.took * SHARE).clamp(SHORTEST, LONGEST)
+    }
+
+    fn serves(&self, wanted_anew: bool) -> bool {
+        let lasts = if wanted_anew { (self.took * SHARE_IN_A_HURRY).clamp(SHORTEST, LONGEST) } else { self.lasts() };
+        self.taken.elapsed() < lasts
     }
 
     /// The answer to this caller who wants this: the one that another page of his got, or what `encode` makes.
@@ -114,15 +141,6 @@ impl JobsSnapshot {
             all.insert(key, answer.clone());
         }
         answer
-    }
-
-    /// How long it is used.
-    pub fn lasts(&self) -> Duration {
-        SHORTEST.max(self.took * SHARE)
-    }
-
-    pub fn is_new(&self) -> bool {
-        self.taken.elapsed() < self.lasts()
     }
 }
 

@@ -107,7 +107,7 @@ impl Scheduler {
     }
 
     /// The rights that a job has now: those of who asked for it, or of its document's owner.
-    async fn caller(&self, job: &Replication) -> Result<Arc<Caller>, ReplicateError> {
+    pub async fn caller(&self, job: &Replication) -> Result<Arc<Caller>, ReplicateError> {
         let Some((owners, place)) = self.inner.owners.as_ref().zip(job.document.as_ref()) else {
             return Ok(job.caller.clone());
         };
@@ -133,7 +133,7 @@ impl Scheduler {
         let was_ill = {
             let mut status = job.status();
             (status.last_success, status.waits) = (Some(SystemTime::now()), true);
-            status.error_count = 0;
+            (status.error_count, status.failing_since) = (0, None);
             std::mem::take(&mut status.stated) | status.reason.take().is_some()
         };
         if was_ill {
@@ -228,6 +228,9 @@ impl Scheduler {
             status.history.add(EventKind::Crashed, Some(reason.clone()));
             status.waits = false;
             status.error_count = if healthy { 1 } else { status.error_count + 1 };
+            if status.error_count == 1 {
+                status.failing_since = Some(SystemTime::now());
+            }
             status.reason = Some(reason);
             status.next_try = pause.map(|pause| SystemTime::now() + pause);
         }

@@ -17,10 +17,20 @@ export async function asked(method, url, login, body) {
   return answer.json();
 }
 
-/** Starts couchrep with a UI's directory and an admin: `{ url, admin, renewsSessions, stop }`; whether a session may start what outlasts it. */
+/** Deletes what a test that failed has left. */
+async function clear(url, admin) {
+  const ask = (method, path) => asked(method, url + path, admin);
+  for (const { id, value } of (await ask('GET', '/_replicator/_all_docs')).rows) {
+    if (id.startsWith('ui-')) await ask('DELETE', `/_replicator/${id}?rev=${value.rev}`);
+  }
+  for (const name of await ask('GET', '/_all_dbs')) if (name.startsWith('ui-')) await ask('DELETE', `/${name}`);
+}
+
+/** Starts couchrep with a UI's directory and an admin: `{ url, admin, renewsSessions, documentsSayWhy, clear, stop }`. */
 export async function embedded(dir) {
   const couchrep = await startCouchrep({ admin: played, args: ['--utils-dir', dir] });
-  return { url: couchrep.url, admin: played, renewsSessions: true, stop: couchrep.stop };
+  const { url, stop } = couchrep;
+  return { url, admin: played, renewsSessions: true, documentsSayWhy: true, clear: () => clear(url, played), stop };
 }
 
 /** The same beside the CouchDB that COUCHDB_URL names (http://admin:password@host:port), else beside a couchrep with an embedded store. */
@@ -36,6 +46,9 @@ export async function beside(dir) {
     admin,
     // A couchrep's cookies aren't made as a CouchDB's are, so the one beside it can't renew them.
     renewsSessions: couchdb === undefined,
+    // A CouchDB's own replicator couldn't read a document that says why it crashes; lists of jobs say it.
+    documentsSayWhy: couchdb !== undefined,
+    clear: () => clear(sidecar.url, admin),
     stop: async () => {
       await sidecar.stop();
       await couchdb?.stop();

@@ -37,8 +37,8 @@ class Page extends Component {
   }
 
   componentDidUpdate(_, before) {
-    const { data } = this.state;
-    if (data !== before.data) document.title = data ? title(data) : 'couchrep';
+    const { data, ended } = this.state;
+    if (data !== before.data || ended !== before.ended) document.title = data ? title(data, ended) : 'couchrep';
     // Somebody else has logged in.
     if (before.data && data?.server.name !== before.data.server.name) this.ended.forget();
     this.wantEnded();
@@ -47,7 +47,7 @@ class Page extends Component {
   // Only a server's admin may list documents that are at their end.
   wantEnded() {
     const { data, view } = this.state;
-    if (data?.server.admin) this.ended.want(this.endedState(), view.page);
+    if (data?.server.admin) this.ended.want(this.endedState(), view.page, all(data.states));
   }
 
   path() {
@@ -161,8 +161,10 @@ class Page extends Component {
 const linkOf = (job) => [...document.querySelectorAll('[data-job]')].find((link) => link.dataset.job === job);
 
 // What fails shows in the browser's tab too.
-function title({ states }) {
-  const failing = Object.entries(states).reduce((sum, [state, n]) => sum + (isFailing(state) ? n : 0), 0);
+const all = (states) => Object.values(states).reduce((sum, n) => sum + n, 0);
+
+function title({ states }, { failed = 0 }) {
+  const failing = Object.entries(states).reduce((sum, [state, n]) => sum + (isFailing(state) ? n : 0), failed ?? 0);
   return failing ? `(${failing} failing) couchrep` : 'couchrep';
 }
 

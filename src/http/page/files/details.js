@@ -117,7 +117,7 @@ function Counters({ row }) {
     ['Lag', isNumber(row.lag_seconds) && duration(row.lag_seconds)],
     ['Documents read', isNumber(row.docs_read) && count(row.docs_read)],
     ['Documents written', isNumber(row.docs_written) && count(row.docs_written)],
-    ['Documents refused', isNumber(row.doc_write_failures) && count(row.doc_write_failures)],
+    ['Refused so far', isNumber(row.doc_write_failures) && count(row.doc_write_failures)],
     ['Last success', row.last_success && html`<${Ago} at=${row.last_success} />`],
     ['Replication id', row.id && html`<code>${row.id}</code>`],
   ];

@@ -23,8 +23,10 @@ export class Ended {
 
   stale() { this.counted = 0; this.shown = null; }
 
-  // Called after each answer of the poll, and mostly does nothing.
-  want(state, page) {
+  // Called after each answer of the poll, and mostly does nothing. `jobs`: how many there are; one that is gone may have come to its end.
+  want(state, page, jobs) {
+    if (jobs < this.jobs) this.stale();
+    this.jobs = jobs;
     if (Date.now() - this.counted > KEPT_MS) {
       this.counted = Date.now();
       this.shown = null;
@@ -44,7 +46,7 @@ export class Ended {
       if (shown && shown !== this.shown) return;
       this.tell({ [state]: total_rows, ...(shown ? { docs: docs.map(rowOf), of: shown, error: null } : {}) });
     } catch (error) {
-      if (shown && shown === this.shown) this.tell({ error: error.message });
+      this.tell({ [state]: null, ...(shown && shown === this.shown ? { error: error.message } : {}) });
     }
   }
 

@@ -55,7 +55,7 @@ export function Refused({ row, open, acted }) {
   const total = list?.total ?? failures;
   return html`<section class="refusals" aria-labelledby="refused-title">
     <h3 id="refused-title" ref=${title} tabindex="-1">Refused documents</h3>
-    ${!shown && html`<p class="note">${failures ? `The target has refused ${some(failures, 'document')}.` : 'None that is known.'}</p>
+    ${!shown && html`<p class="note">${failures ? `${some(failures, 'document')} couldn't be copied so far: refused by the target, or not given by the source.` : 'None that is known.'}</p>
       ${failures > 0 && html`<button type="button" onClick=${() => show(true)}>List them</button>`}`}
     ${shown && !list && !wrong && html`<p class="loading">Asking ...</p>`}
     ${wrong && html`<p class="wrong">${sentence(wrong)}</p>`}

@@ -35,7 +35,7 @@ function Found({ side, found }) {
   if (!found.ok) return html`<span class="wrong"><${Glyph} name="warning" /> ${advice(side, found) ?? said(found)}</span>
     ${advice(side, found) && html`<span class="note">${said(found)}</span>`}`;
   const words = found.missing ? 'Not there yet; it will be created.'
-    : found.doc_count == null ? 'Found.' : `Found, with ${some(found.doc_count, 'document')}.`;
+    : found.doc_count == null ? 'Found.' : `Found, with ${some(found.doc_count, 'document')}, deleted ones included.`;
   return html`<span class="good"><${Glyph} name="done" /> ${words}</span>`;
 }
 

@@ -11,7 +11,7 @@ const LONGEST_PAUSE_MS = 60_000;
 // path() is what to ask for. heard(data, path) gets each new answer, quiet() each 304,
 // trouble(error, nextTry) each failure; nextTry is a time of this browser's clock, or null if it is not tried again.
 export function poll({ path, heard, quiet, trouble }) {
-  let timer, running, etag, etagOf, failures = 0, pause = FIRST_PAUSE_MS, stopped = false;
+  let timer, running, etag, etagOf, failures = 0, pause = FIRST_PAUSE_MS;
 
   async function once() {
     clearTimeout(timer);
@@ -51,18 +51,17 @@ export function poll({ path, heard, quiet, trouble }) {
 
   function later(wait) {
     clearTimeout(timer);
-    if (!stopped && !document.hidden) timer = setTimeout(once, wait);
+    if (!document.hidden) timer = setTimeout(once, wait);
   }
 
   function seen() {
     if (document.hidden) clearTimeout(timer);
-    else if (!stopped) once();
+    else once();
   }
 
   document.addEventListener('visibilitychange', seen);
   if (!document.hidden) once();
   return {
-    now() { stopped = false; once(); },
-    stop() { stopped = true; clearTimeout(timer); running?.abort(); },
+    now: once,
   };
 }

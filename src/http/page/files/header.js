@@ -13,12 +13,12 @@ export function Header({ app, server }) {
       ${server && html`<p>
         <span title=${server.node}>${server.version}</span>
         <span>${beside ? html`beside CouchDB at ${beside.web ? html`<a href=${beside.full} rel="noreferrer">${beside.host}</a>` : beside.full}`
-          : 'with databases of its own'}</span>
+          : server.beside_couchdb ? 'beside a CouchDB' : 'with databases of its own'}</span>
       </p>`}
     </div>
     ${server && html`<div class="who">
       <button type="button" class="primary" onClick=${() => app.setState({ form: {} })}>New replication</button>
-      ${server.name != null && html`<span class="name" title=${server.admin ? 'A server admin' : 'Sees only his own replications'}>${server.name}</span>
+      ${server.name != null && html`<span class="name">${server.name}${!server.admin && html` <span class="note">your own replications only</span>`}</span>
         <button type="button" onClick=${app.logout}>Log out</button>`}
       ${server.name == null && !server.admin && html`<button type="button" onClick=${() => app.setState({ login: 'wished' })}>Log in</button>`}
     </div>`}
@@ -48,7 +48,7 @@ function Down({ app, down, stale }) {
   return html`<div class="banner bad"><${Glyph} name="cross" />
     <span><b>${error.status ? `couchrep answers with an error (${error.status}).` : "couchrep can't be reached."}</b>
     ${' '}${error.status ? sentence(error.message) : ''}${' '}
-    <span aria-live="off">Away for ${' '}<${Since} at=${down.since} />; <${NextTry} at=${down.nextTry} />.</span>
+    <span aria-live="off">${error.status ? 'For' : 'Away for'} ${' '}<${Since} at=${down.since} />; <${NextTry} at=${down.nextTry} />.</span>
     ${stale && ' What is shown below is from before.'}</span>
     <button type="button" onClick=${() => app.poll.now()}>Try now</button></div>`;
 }

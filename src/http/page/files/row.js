@@ -60,7 +60,7 @@ export function State({ row }) {
   const { word, glyph, tone } = stateOf(row);
   return html`<div class=${`state ${tone}`}>
     <span class="word" title=${`CouchDB's word: ${row.state}`}><${Glyph} name=${glyph} /> ${word}</span>
-    ${row.since && html`<span class="note">for <${Since} at=${row.since} /></span>`}
+    ${row.since && (isFailing(row.state) || row.paused || row.state === 'pending') && html`<span class="note">for <${Since} at=${row.since} /></span>`}
   </div>`;
 }
 

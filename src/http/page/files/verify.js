@@ -57,7 +57,7 @@ export function Verify({ id }) {
   return html`<section class="verify" aria-labelledby="verify-title">
     <h3 id="verify-title">Verify</h3>
     ${!progress && !result && html`<p class="note">Compares every document of both ends. It reads much and writes nothing.</p>`}
-    ${progress && html`<p>${some(progress.compared, 'document')} compared, ${count(progress.missing)} missing so far.</p>`}
+    ${progress && html`<p>${some(progress.compared, 'document')} compared, ${some(progress.missing, 'difference')} so far.</p>`}
     <div role="status">${result && html`<${Result} result=${result} />`}</div>
     ${progress ? html`<button type="button" key="verify" onClick=${stop}>Stop</button>`
       : html`<button type="button" key="verify" onClick=${start}>${result ? 'Compare again' : 'Compare both ends'}</button>`}
@@ -70,8 +70,8 @@ function Result({ result }) {
   const differences = result.differences ?? [];
   if (result.ok) return html`<p class="good">Nothing is missing: ${some(result.compared, 'document')} compared.</p>`;
   const missing = result.missing ?? differences.length;
-  return html`<p class="wrong">${some(missing, 'document')} of ${count(result.compared)} ${missing === 1 ? 'differs' : 'differ'}.</p>
+  return html`<p class="wrong">${some(missing, 'difference')} in ${some(result.compared, 'document')}.</p>
     <ul class="documents" role="list">${differences.slice(0, SHOWN).map((one) => html`<li>
-      <b>${text(one.id)}</b> <code>${text(one.rev)}</code><p>${text(one.problem)}</p></li>`)}</ul>
+      <b>${text(one.id)}</b> <code>${text(one.rev)}</code><p>${text(one.problem)}${one.attachment && `: attachment ${text(one.attachment)}`}</p></li>`)}</ul>
     ${missing > Math.min(SHOWN, differences.length) && html`<p class="note">and ${count(missing - Math.min(SHOWN, differences.length))} more</p>`}`;
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Extension, Path, State};
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::access::Caller;
 use crate::document::DocumentError;
 use crate::http::answer::Sink;
+use crate::http::attachments::accepts_gzip;
 use crate::http::error::ApiError;
 use crate::http::open_requests::RequestPermit;
 use crate::http::query::Query;
@@ -37,8 +38,8 @@ const JOBS: u64 = 50;
 const MAX_JOBS: u64 = 500;
 /// Bytes of what is to be done.
 const MAX_ACTION_BYTES: usize = 1 << 10;
-/// Between two words on how far a comparison is.
-const TOLD: Duration = Duration::from_millis(500);
+/// Between two lines that say how far a comparison is.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(500);
 
 /// `GET /_couchrep/jobs?limit=&skip=&states=&search=`.
 pub async fn jobs(
@@ -65,7 +66,9 @@ pub async fn jobs(
             let server = json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "node": state.jobs.node(),
-                "couchdb": state.couchdb_url(),
+                "beside_couchdb": state.couchdb_url().is_some(),
+                // Where it is, is the operator's business.
+                "couchdb": state.couchdb_url().filter(|_| caller.is_server_admin()),
                 "admin": caller.is_server_admin(),
                 "name": caller.name,
                 "documents": overview.documents,
@@ -76,23 +79,19 @@ pub async fn jobs(
         }
     };
     let answered = state.jobs.overview(wanted, &caller, encode).await?;
+    // Weak, since it stands for the gzipped text too.
+    let etag = HeaderValue::from_str(&format!("W/\"{}\"", answered.etag)).map_err(|_| ApiError::Crashed)?;
     let mut response = match answer::has_already(&headers, &answered.etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false if takes_gzip(&headers) => {
+        false if accepts_gzip(&headers) => {
             let coding = (CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             ([(CONTENT_TYPE, answer::APPLICATION_JSON), coding], answered.gzipped.clone()).into_response()
         }
         false => ([(CONTENT_TYPE, answer::APPLICATION_JSON)], answered.text.clone()).into_response(),
     };
-    response.headers_mut().extend(answer::etag(&answered.etag));
+    response.headers_mut().extend(Some((ETAG, etag)));
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     Ok(response)
-}
-
-/// Whether a client says so in so many words; all browsers do.
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let named = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    named.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "gzip")
 }
 
 /// `GET /_couchrep/jobs/{id}`.
@@ -107,11 +106,15 @@ pub async fn job(
 
 /// What may be done with a job.
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged)]
 enum Act {
-    Pause,
-    Resume,
-    RetryNow,
+    Job(Action),
+    Failures(RetryFailures),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RetryFailures {
     RetryFailures,
 }
 
@@ -130,19 +133,15 @@ pub async fn act(
     let unknown = "`action` must be `pause`, `resume`, `retry_now` or `retry_failures`";
     let Asked { action } = read(payload.limited(MAX_ACTION_BYTES), unknown).await?;
     let action = match action {
-        Act::Pause => Action::Pause,
-        Act::Resume => Action::Resume,
-        Act::RetryNow => Action::RetryNow,
-        Act::RetryFailures => {
+        Act::Job(action) => action,
+        Act::Failures(RetryFailures::RetryFailures) => {
             place.leave();
-            let retried = state.jobs.retry_failures(&id, &caller).await;
-            state.jobs.forget_snapshot();
-            return Ok(replication::told(retried, None));
+            return Ok(replication::told(state.jobs.retry_failures(&id, &caller).await, None));
         }
     };
     state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     state.jobs.act(&id, action).await?.ok_or(ApiError::Missing)?;
-    state.jobs.forget_snapshot();
+    state.jobs.is_wanted_anew();
     let details = state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     Ok(answer::json(StatusCode::OK, &details))
 }
@@ -151,16 +150,18 @@ pub async fn act(
 pub async fn check(
     State(state): State<AppState>,
     Extension(caller): Extension<Arc<Caller>>,
+    Extension(place): Extension<RequestPermit>,
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let request: Map<String, Value> =
         read(payload.limited(MAX_VALUE_BYTES), "Request body must be a JSON object").await?;
+    place.leave();
     let checked = state.jobs.check(&request, &caller).await?;
     let mut answered = json!({
         "ok": checked.source.found.is_ok() && checked.target.found.is_ok() && checked.id.is_ok(),
         "source": end(checked.source),
         "target": end(checked.target),
-        "id": checked.id.as_ref().ok(),
+        "id": checked.id.as_ref().ok().cloned().flatten(),
         "running": checked.running,
     });
     if let Err(error) = checked.id {
@@ -216,7 +217,7 @@ pub async fn verify(
                 biased;
                 compared = &mut comparing => break compared,
                 () = sink.hung_up() => return Err(answer::Stopped::HungUp),
-                () = tokio::time::sleep(TOLD) => {}
+                () = tokio::time::sleep(PROGRESS_PAUSE) => {}
             }
             let line = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
             sink.send(line.map_or_else(|| "\n".to_owned(), |line| format!("{line}\n"))).await?;

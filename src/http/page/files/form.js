@@ -28,10 +28,10 @@ export class Form extends Component {
     }
   }
 
-  // What was found holds only for what was asked, so a change to an end clears it.
+  // What was found holds only for what was asked, so any change but of whether and where it is kept clears it.
   change = (part) => this.setState(({ draft, found, faults }) => ({
     draft: { ...draft, ...part }, wrong: '',
-    found: 'source' in part || 'target' in part || 'create_target' in part ? null : found,
+    found: Object.keys(part).every((field) => ['keep', 'name'].includes(field)) ? found : null,
     faults: Object.fromEntries(Object.entries(faults).filter(([field]) => field !== 'filter' && !(field in part))),
   }));
 
@@ -52,9 +52,12 @@ export class Form extends Component {
   // Whether both ends are fine.
   async check() {
     if (this.faulty()) return false;
+    const asked = this.state.draft;
     this.setState({ busy: 'check', found: null });
     try {
-      const found = await ask('POST', 'check', { body: draft.body(this.state.draft), patience: 90_000 });
+      const found = await ask('POST', 'check', { body: draft.body(asked), patience: 90_000 });
+      // Whoever edits meanwhile has it checked again.
+      if (this.state.draft !== asked) return this.setState({ busy: '' });
       this.setState({ found, busy: '' });
       const end = ['source', 'target'].find((side) => found[side] && !found[side].ok);
       if (end) this.focus(end);
@@ -113,7 +116,7 @@ export class Form extends Component {
           <div role="status" class="result">
             ${found?.running && html`<p class="note">This replication runs already.</p>`}
             ${found?.ok && html`<p class="good">Both ends are fine.</p>`}
-            ${refused && html`<p class="wrong">Nothing has been started: ${found.reason ? sentence(text(found.reason)) : "one end isn't fine, see above."}</p>`}
+            ${refused && html`<p class="wrong">${edit ? 'Nothing has been saved' : 'Nothing has been started'}: ${found.reason ? sentence(text(found.reason)) : "one end isn't fine, see above."}</p>`}
           </div>
           <p role="alert" class="wrong">${wrong && sentence(text(wrong))}</p>
         </div>

@@ -73,13 +73,13 @@ export class Futon {
 
 class FutonPages {
   constructor(page, url) {
-    Object.assign(this, { page, url });
+    Object.assign(this, { page, url, alert: () => undefined });
     page.on('dialog', (dialog) => {
-      this.alerted = dialog.message();
+      this.alert(dialog.message());
       return dialog.accept();
     });
     // What 1.0 alerts, 1.6 throws, and nobody sees it but in the browser's console.
-    page.on('pageerror', (error) => (this.alerted ??= error.message));
+    page.on('pageerror', (error) => this.alert(error.message));
   }
 
   goto = (path) => this.page.goto(`${this.url}/_utils/${path}`);
@@ -185,14 +185,10 @@ class FutonPages {
     await this.page.check('#to_remote');
     await this.page.fill('#to_url', target);
     await this.page.setChecked('#continuous', continuous);
-    this.alerted = undefined;
+    const alerted = new Promise((resolve) => (this.alert = resolve));
     await this.page.click('#replicate');
     const shown = this.page.locator('#records tbody.content th').first();
-    const alerted = async () => {
-      while (this.alerted === undefined) await new Promise((resolve) => setTimeout(resolve, 50));
-      return this.alerted;
-    };
-    return Promise.race([alerted(), shown.innerText()]);
+    return Promise.race([alerted, shown.innerText()]);
   }
 
   /** The pages of jobs, for somebody to whom they may say anything. */

@@ -1,6 +1,6 @@
 // End to end: what replications cost, in time, CPU, memory and sockets. Prints Markdown tables.
 //
-//   node bench/main.mjs [--only documents,attachments,trickle,idle,restart,filters,verify,store,many,proxy] [--pairings local→local,…]
+//   node bench/main.mjs [--only documents,attachments,trickle,idle,restart,filters,verify,store,many,proxy,pages] [--pairings local→local,…]
 //                       [--docs 100000] [--runs 1] [--pouchdb-docs 10000] [--attached 1000x20KB]
 //                       [--databases 10000] [--heartbeat 30000]
 //   node bench/main.mjs --only idle [--jobs 1000,5000,10000] [--local] [--backlog 100] [--couchdb http://admin:pass@one:5984]
@@ -20,7 +20,8 @@
 // `store` measures the embedded store as a database: what it writes and reads a second, with and without a
 // `validate_doc_update`, beside the first CouchDB and beside another build of couchrep. `many` measures one process with
 // very many databases, and with a client that waits at each of them. `proxy` measures what passes through to a CouchDB, beside nginx. `idle` measures very many jobs that are documents of
-// `_replicator`, their sources in another couchrep, in a CouchDB, or (`--local`) in the same store.
+// `_replicator`, their sources in another couchrep, in a CouchDB, or (`--local`) in the same store. `pages` measures couchrep's own page before
+// so many jobs, open 20 times.
 
 import { parseArgs } from 'node:util';
 
@@ -29,13 +30,14 @@ import { stopAll } from './children.mjs';
 import { couchdb } from './couchdb.mjs';
 import { idle } from './idle.mjs';
 import { many } from './many.mjs';
+import { pages } from './pages.mjs';
 import { proxy } from './proxy.mjs';
 import { restart } from './restart.mjs';
 import { store } from './store.mjs';
 import { attachment, attachments, documents, large } from './throughput.mjs';
 import { trickle } from './trickle.mjs';
 
-const SCENARIOS = { documents, attachments, trickle, idle, restart, filters, verify, store, many, proxy };
+const SCENARIOS = { documents, attachments, trickle, idle, restart, filters, verify, store, many, proxy, pages };
 
 const { values: options } = parseArgs({
   options: {

@@ -67,7 +67,8 @@ export function address(said) {
 
 // A reason as a sentence of its own.
 export function sentence(text) {
-  const said = String(text ?? '').trim();
+  // CouchDB's word for the error says nothing that the reason doesn't.
+  const said = String(text ?? '').trim().replace(/^[a-z]+(_[a-z]+)+: (?=.)/, '');
   return said && said[0].toUpperCase() + said.slice(1) + (/[.!?/)]$/.test(said) ? '' : '.');
 }
 

@@ -168,7 +168,7 @@ impl JobSummary {
             paused,
             caught_up: waits || at_end,
             fails,
-            docs_per_second: if waits { 0.0 } else { progress.docs_per_second().unwrap_or(0.0) },
+            docs_per_second: progress.docs_per_second().unwrap_or(0.0),
             changes_pending: progress.changes_pending(),
             doc_write_failures: progress.counts().doc_write_failures,
             job: JobOrDocument::Job(job),

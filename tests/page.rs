@@ -341,3 +341,22 @@ async fn what_another_sites_page_asks_for_is_refused() {
         assert_eq!(told(own.timeout(Duration::from_secs(60))).await.0, 200);
     }
 }
+
+/// Where there are no admins, a page of any site in a browser of this machine could write here.
+#[tokio::test]
+async fn where_everybody_is_admin_another_sites_page_writes_nothing() {
+    let server = Server::with_config(|config| {
+        config.cors.enabled = true;
+        config.cors.origins = vec!["https://app.example.com".into()];
+    })
+    .await;
+    let own = server.anonymous_url("");
+    for (origin, status) in [("http://evil.example", 403), ("null", 403), ("https://app.example.com", 201), (&own, 201)]
+    {
+        let database = format!("/db-{}", origin.len());
+        let answer = asked(Method::PUT, &server, &database).header("origin", origin).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{origin}");
+    }
+    let reading = asked(Method::GET, &server, "/").header("origin", "http://evil.example").send().await.unwrap();
+    assert_eq!(reading.status(), 200);
+}

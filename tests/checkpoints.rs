@@ -124,6 +124,9 @@ async fn replicate_while(server: &Server, peer: &FaultyPeer, request: Value, mea
     let before = peer.requests().len();
     let meanwhile = async {
         peer.saw_after(before, commits).await;
+        // What is asked of the target meanwhile is answered before anything happens to it.
+        peer.saw_after(before, "POST /tgt/_ensure_full_commit").await;
+        server.get("/tgt", 200).await;
         meanwhile().await;
         gate.notify_one();
     };

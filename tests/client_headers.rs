@@ -26,7 +26,11 @@ async fn a_post_becomes_the_method_that_it_names() {
     assert_eq!(named("POST", "/db/doc", "DELETE").await.status, 409);
     assert_eq!(named("POST", &format!("/db/doc?rev={}", put.rev()), "DELETE").await.status, 200);
     let post = named("POST", "/db/doc", "put").await;
-    assert_eq!((post.status, &post.json()["reason"]), (400, &json!("Referer header required.")), "names are in capitals");
+    assert_eq!(
+        (post.status, &post.json()["reason"]),
+        (400, &json!("Referer header required.")),
+        "names are in capitals"
+    );
     assert_eq!(named("PUT", "/db/other", "GET").await.status, 201, "only a POST is another request");
     assert_eq!(named("GET", "/db/other", "DELETE").await.status, 200);
 }

@@ -142,6 +142,10 @@ async fn jobs_are_paused_resumed_and_looked_at_one_by_one() {
     for (action, paused) in [("pause", true), ("resume", false), ("retry_now", false)] {
         let (status, told) = told(with(asked(Method::POST, &server, &path), &json!({ "action": action }))).await;
         assert_eq!((status, &told["paused"]), (200, &json!(paused)), "{action}: {told}");
+        if paused {
+            let retried = with(asked(Method::POST, &server, &path), &json!({ "action": "retry_failures" }));
+            assert_eq!(retried.send().await.unwrap().status(), 409, "a paused job copies nothing");
+        }
     }
     let details: Value = server.get(&path, 200).await;
     assert!(details["history"].as_array().unwrap().iter().any(|event| event["type"] == "stopped"), "{details}");
@@ -314,6 +318,47 @@ async fn everybody_sees_and_touches_his_own_jobs_alone() {
     for path in ["/_couchrep/jobs", &own] {
         assert_eq!(get(&server, path).await.status(), 401, "{path}");
     }
+}
+
+/// Whoever had lost a role still had the databases of the jobs that he made with it compared, and read there what he mayn't.
+#[tokio::test]
+async fn what_is_done_with_a_job_is_done_with_the_rights_that_its_owner_has_now() {
+    let server = Server::with_admin_and("root", "secret", |_| {}).await;
+    let user = |roles: Value| json!({ "name": "ann", "password": "pw", "type": "user", "roles": roles });
+    let made = server.put("/_users/org.couchdb.user:ann", user(json!(["hr"])), 201).await;
+    for (db, members) in [
+        ("/hr", json!({ "roles": ["hr"] })),
+        ("/own", json!({ "names": ["ann"] })),
+        ("/of%2F_replicator", json!({ "names": ["ann"] })),
+    ] {
+        server.put(db, json!({}), 201).await;
+        server.put(&format!("{db}/_security"), json!({ "admins": {}, "members": members }), 200).await;
+    }
+    let ann = |method: Method, path: &str| asked(method, &server, path).basic_auth("ann", Some("pw"));
+    let job = json!({ "source": "hr", "target": "own", "continuous": true });
+    assert_eq!(told(with(ann(Method::PUT, "/of%2F_replicator/job"), &job)).await.0, 201);
+    let mut id = String::new();
+    wait_until(async || {
+        let (_, overview) = told(ann(Method::GET, "/_couchrep/jobs")).await;
+        id = overview["jobs"][0]["id"].as_str().unwrap_or_default().to_owned();
+        overview["jobs"][0]["caught_up"] == true
+    })
+    .await;
+    let verified = async || {
+        let request = with(ann(Method::POST, "/_couchrep/verify"), &json!({ "id": id }));
+        let text = request.send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(text.lines().rfind(|line| !line.is_empty()).unwrap()).unwrap()
+    };
+    assert_eq!(verified().await["ok"], true);
+    let mut without = user(json!([]));
+    without["_rev"] = made["rev"].clone();
+    server.put("/_users/org.couchdb.user:ann", without, 201).await;
+    server.put("/hr/secret", json!({}), 201).await;
+    let refused = verified().await;
+    assert_eq!(refused["error"], "unauthorized", "{refused}");
+    let retried = with(ann(Method::POST, &format!("/_couchrep/jobs/{id}")), &json!({ "action": "retry_failures" }));
+    let (status, refused) = told(retried).await;
+    assert_eq!((status, &refused["error"]), (401, &json!("unauthorized")), "{refused}");
 }
 
 /// A browser sends its cookie along with what another site's page asks for.

@@ -98,7 +98,8 @@ async function state(ask, db, job) {
   const { paused } = jobs.find(({ id }) => id === job);
   const { doc_count, update_seq } = await ask('GET', `/${db}`);
   const documents = await ask('GET', '/_replicator/_all_docs');
-  return { total_rows, paused, doc_count, update_seq, documents: documents.rows.map(({ id }) => id) };
+  // CouchDB itself tells nothing of pauses.
+  return { total_rows, paused: paused === true, doc_count, update_seq, documents: documents.rows.map(({ id }) => id) };
 }
 
 const ownAttempts = ({ db, other, job }) => [

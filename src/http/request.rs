@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use futures::stream::{self, BoxStream, StreamExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -296,6 +297,13 @@ impl Payload {
             return Err(ApiError::BadContentType("Content-Type must be application/json".into()));
         }
         self.whole().await
+    }
+
+    /// Reads all of it as JSON of this type; `wrong` is said of JSON that is something else.
+    pub async fn parsed<T: DeserializeOwned>(self, wrong: &'static str) -> Result<T, ApiError> {
+        let body = self.json().await?;
+        let value: serde_json::Value = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)?;
+        serde_json::from_value(value).map_err(|_| ApiError::bad_request(wrong))
     }
 
     /// The body as it comes; a client that pauses too long is told so, and takes no place any more.

@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::query::Query;
 use super::request::Payload;
 use super::{AppState, answer};
-use crate::document::{DocId, DocumentError};
+use crate::document::DocId;
 use crate::jobs::listing::{Action, Page};
 use crate::jobs::replication::State as JobState;
 use crate::store::{DbName, StoreError};
@@ -50,12 +50,8 @@ pub async fn act(
     struct Wanted {
         action: Action,
     }
-    let body = payload.limited(MAX_ACTION_BYTES).json().await?;
-    if serde_json::from_slice::<serde_json::Value>(&body).is_err() {
-        return Err(DocumentError::InvalidJson.into());
-    }
-    let unknown = |_| ApiError::bad_request("`action` must be `pause`, `resume` or `retry_now`");
-    let Wanted { action } = serde_json::from_slice(&body).map_err(unknown)?;
+    let unknown = "`action` must be `pause`, `resume` or `retry_now`";
+    let Wanted { action } = payload.limited(MAX_ACTION_BYTES).parsed(unknown).await?;
     let entry = state.jobs.act(&id, action).await?.ok_or(ApiError::Missing)?;
     Ok(answer::json(StatusCode::OK, &entry))
 }

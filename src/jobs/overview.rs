@@ -105,14 +105,13 @@ impl Jobs {
 
     /// All of one job that the caller may see.
     pub fn details(&self, id: &str, caller: &Caller) -> Option<JobDetails> {
-        let job = self.running.get(id).filter(|job| caller.may_manage(job.owner()))?;
+        let job = self.manageable(id, caller).ok()?;
         let history = job.status().history.events().cloned().collect();
         Some(JobDetails { row: self.job_row(&job), history })
     }
 
     fn overview_of(&self, snapshot: &JobsSnapshot, wanted: &Wanted, caller: &Caller) -> Overview {
-        let sees_all = caller.is_server_admin();
-        let visible = || snapshot.jobs.iter().filter(|one| sees_all || caller.may_manage(one.job.owner()));
+        let visible = || snapshot.jobs.iter().filter(|one| caller.may_manage(one.job.owner()));
         let mut overview = Overview {
             documents: self.documents_runner(),
             refresh: snapshot.lasts().max(REFRESH),
@@ -122,7 +121,7 @@ impl Jobs {
             docs_per_second: 0.0,
             changes_pending: None,
             doc_write_failures: 0,
-            trend: sees_all.then(|| self.trends.of_all()),
+            trend: caller.is_server_admin().then(|| self.trends.of_all()),
             origins_total: 0,
             origins: Vec::new(),
             total: 0,

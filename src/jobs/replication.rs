@@ -19,7 +19,7 @@ use crate::endpoint::{Endpoint, RemoteEndpoint};
 use crate::replicate::error::Shared;
 use crate::replicate::failures::FailureLog;
 use crate::replicate::id::ReplicationId;
-use crate::replicate::progress::Progress;
+use crate::replicate::progress::{Lag, Progress};
 use crate::replicate::request::Request;
 use crate::replicate::{CaughtUp, Context, Job, Linger, ReplicateError};
 use crate::store::DbName;
@@ -215,6 +215,12 @@ impl Replication {
     /// From progress to the checkpoint that records it.
     pub fn checkpoint_interval(&self, context: &Context) -> Duration {
         self.request.checkpoint_interval.unwrap_or(context.settings.checkpoint_interval)
+    }
+
+    /// Whether it has copied all that there was, and waits for changes.
+    pub fn has_caught_up(&self) -> bool {
+        let waits = self.status().waits;
+        waits || (self.state() == State::Running && self.progress.lag() == Lag::CaughtUp)
     }
 
     /// Where it stands.

@@ -11,12 +11,10 @@ use axum::extract::{Extension, Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::access::Caller;
-use crate::document::DocumentError;
 use crate::http::answer::Sink;
 use crate::http::attachments::accepts_gzip;
 use crate::http::error::ApiError;
@@ -131,7 +129,7 @@ pub async fn act(
         action: Act,
     }
     let unknown = "`action` must be `pause`, `resume`, `retry_now` or `retry_failures`";
-    let Asked { action } = read(payload.limited(MAX_ACTION_BYTES), unknown).await?;
+    let Asked { action } = payload.limited(MAX_ACTION_BYTES).parsed(unknown).await?;
     let action = match action {
         Act::Job(action) => action,
         Act::Failures(RetryFailures::RetryFailures) => {
@@ -154,7 +152,7 @@ pub async fn check(
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let request: Map<String, Value> =
-        read(payload.limited(MAX_VALUE_BYTES), "Request body must be a JSON object").await?;
+        payload.limited(MAX_VALUE_BYTES).parsed("Request body must be a JSON object").await?;
     place.leave();
     let checked = state.jobs.check(&request, &caller).await?;
     let mut answered = json!({
@@ -200,7 +198,7 @@ pub async fn verify(
     struct Asked {
         id: String,
     }
-    let Asked { id } = read(payload.limited(MAX_ACTION_BYTES), "`id` must be a string").await?;
+    let Asked { id } = payload.limited(MAX_ACTION_BYTES).parsed("`id` must be a string").await?;
     state.jobs.details(&id, &caller).ok_or(ApiError::Missing)?;
     place.leave();
     let jobs = state.jobs.clone();
@@ -235,11 +233,4 @@ pub async fn verify(
 fn result(report: &Report) -> Value {
     let (compared, missing) = (report.docs, report.differences);
     json!({ "ok": report.is_complete(), "compared": compared, "missing": missing, "differences": report.named })
-}
-
-/// Reads a small JSON body; `wrong` is said of one that isn't what it is to be.
-async fn read<T: DeserializeOwned>(payload: Payload, wrong: &'static str) -> Result<T, ApiError> {
-    let body = payload.json().await?;
-    let value: Value = serde_json::from_slice(&body).map_err(|_| DocumentError::InvalidJson)?;
-    serde_json::from_value(value).map_err(|_| ApiError::bad_request(wrong))
 }

@@ -10,7 +10,6 @@ use crate::jobs::documents::{DocumentStage, DocumentStatus};
 use crate::jobs::history::rfc3339_text;
 use crate::jobs::replication::{JobDocument, Replication, State};
 use crate::jobs::trends::{Trend, rounded};
-use crate::replicate::progress::Lag;
 
 /// A job, or a document that has none.
 #[derive(Debug, Serialize)]
@@ -52,7 +51,7 @@ impl Jobs {
     pub(super) fn job_row(&self, job: &Replication) -> JobRow {
         let (_, next_try) = self.scheduler.waits(job.number);
         let (counts, lag) = (job.progress.counts(), job.progress.lag());
-        let (address, state) = (&self.context.identity.address, job.state());
+        let (address, state, caught_up) = (&self.context.identity.address, job.state(), job.has_caught_up());
         let status = job.status();
         let recorded = job.progress.succeeded_on().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         JobRow {
@@ -65,7 +64,7 @@ impl Jobs {
             continuous: job.request.continuous,
             state,
             paused: status.paused,
-            caught_up: status.waits || (state == State::Running && lag == Lag::CaughtUp),
+            caught_up,
             reason: status.reason.as_deref().map(str::to_owned),
             since: status.failing_since.or(status.history.newest().map(|event| event.timestamp)).map(rfc3339_text),
             error_count: status.error_count,

@@ -18,7 +18,6 @@ use crate::access::Caller;
 use crate::endpoint::Endpoint;
 use crate::jobs::documents::{DocumentStage, DocumentStatus};
 use crate::jobs::replication::{JobDocument, Replication, State};
-use crate::replicate::progress::Lag;
 
 /// A snapshot is used for so many times as long as it took: taking them takes a quarter of a per cent of a core.
 const SHARE: u32 = 400;
@@ -157,16 +156,15 @@ impl EncodedOverview {
 
 impl JobSummary {
     fn job(job: Arc<Replication>) -> Self {
-        let (state, progress) = (job.state(), &job.progress);
-        let (paused, waits, fails) = {
+        let progress = &job.progress;
+        let (paused, fails) = {
             let status = job.status();
-            (status.paused, status.waits, status.error_count > 0)
+            (status.paused, status.error_count > 0)
         };
-        let at_end = state == State::Running && progress.lag() == Lag::CaughtUp;
         Self {
-            state,
+            state: job.state(),
             paused,
-            caught_up: waits || at_end,
+            caught_up: job.has_caught_up(),
             fails,
             docs_per_second: progress.docs_per_second().unwrap_or(0.0),
             changes_pending: progress.changes_pending(),
